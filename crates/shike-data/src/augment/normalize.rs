@@ -1,0 +1,69 @@
+//! From 8-bit values to the network's input.
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+/// Mean and standard deviation of each channel (R, G, B), of values from 0 to 1.
+///
+/// Batches travel as `u8` and are normalised on the device; [`Normalization::normalize`] is the
+/// definition of what the device has to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// Subtracted.
+    pub mean: [f32; 3],
+    /// Divided by, afterwards.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// The constants that the reference uses for CIFAR-10 and for CIFAR-100. They are those of
+    /// CIFAR-10, with standard deviations averaged over images.
+    pub const CIFAR10: Self = Self {
+        mean: [0.4914, 0.4822, 0.4465],
+        std: [0.2023, 0.1994, 0.2010],
+    };
+
+    /// ImageNet's, also used for Places.
+    pub const IMAGENET: Self = Self {
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    };
+
+    /// iNaturalist 2018's, as in the code of Kang et al. 2020 and its successors.
+    pub const INATURALIST: Self = Self {
+        mean: [0.466, 0.471, 0.380],
+        std: [0.195, 0.194, 0.192],
+    };
+
+    /// `(value / 255 - mean) / std` as `[3, height, width]`, in f32 like torchvision's `ToTensor`
+    /// and `Normalize`.
+    pub fn normalize(&self, image: &RgbImage) -> Vec<f32> {
+        let mut out = Vec::with_capacity(image.as_raw().len());
+        for c in 0..3 {
+            let (mean, std) = (self.mean[c], self.std[c]);
+            out.extend(
+                image
+                    .chunks_exact(3)
+                    .map(|pixel| (f32::from(pixel[c]) / 255.0 - mean) / std),
+            );
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    #[test]
+    fn channels_come_first() {
+        let image = RgbImage::from_fn(2, 1, |x, _| Rgb([255 * x as u8, 51, 0]));
+        let plain = Normalization {
+            mean: [0.0, 0.2, 0.5],
+            std: [1.0, 1.0, 0.5],
+        };
+        assert_eq!(plain.normalize(&image), [0.0, 1.0, 0.0, 0.0, -1.0, -1.0]);
+    }
+}

@@ -1,0 +1,282 @@
+//! Pillow's antialiased bilinear resize, and the crops built on it.
+
+use image::RgbImage;
+
+use super::{crop, from_raw};
+use crate::rng::Draw;
+
+/// Fractional bits of the filter coefficients: Pillow leaves 8 bits for the value and 2 for
+/// overflow of an `i32`.
+const BITS: u32 = 32 - 8 - 2;
+
+/// A box of an image, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CropBox {
+    /// First row.
+    pub top: u32,
+    /// First column.
+    pub left: u32,
+    /// Number of rows.
+    pub height: u32,
+    /// Number of columns.
+    pub width: u32,
+}
+
+/// Cuts out `area` and resizes it to `width` x `height` (torchvision's `resized_crop` on Pillow
+/// images). The filter does not reach beyond the box. An `area` beyond the image is cut to it.
+///
+/// The filter is a triangle as wide as the reduction, so shrinking does not alias. Columns first,
+/// then rows, each rounded to 8 bits, in Pillow's 22-bit fixed point: bit for bit its result.
+pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) -> RgbImage {
+    let left = area.left.min(image.width());
+    let top = area.top.min(image.height());
+    let in_w = area.width.min(image.width() - left) as usize;
+    let in_h = area.height.min(image.height() - top) as usize;
+    let (out_w, out_h) = (width as usize, height as usize);
+    if in_w == 0 || in_h == 0 || out_w == 0 || out_h == 0 {
+        return RgbImage::new(width, height);
+    }
+    let (left, top) = (left as usize, top as usize);
+    let in_row = image.width() as usize * 3;
+    let rows = image
+        .chunks_exact(in_row)
+        .skip(top)
+        .take(in_h)
+        .map(|row| &row[left * 3..(left + in_w) * 3]);
+
+    let mut columns = Vec::with_capacity(out_w * 3 * in_h);
+    if in_w == out_w {
+        rows.for_each(|row| columns.extend_from_slice(row));
+    } else {
+        let filter = triangle(in_w, out_w);
+        for row in rows {
+            for (first, weights) in &filter {
+                let mut sum = [1i32 << (BITS - 1); 3];
+                let pixels = row[first * 3..].chunks_exact(3);
+                for (pixel, &weight) in pixels.zip(weights) {
+                    for (s, &v) in sum.iter_mut().zip(pixel) {
+                        *s += i32::from(v) * weight;
+                    }
+                }
+                columns.extend(sum.map(clip));
+            }
+        }
+    }
+    if in_h == out_h {
+        return from_raw(width, height, columns);
+    }
+    let row = out_w * 3;
+    let mut out = Vec::with_capacity(row * out_h);
+    let mut sums = vec![0i32; row];
+    for (first, weights) in triangle(in_h, out_h) {
+        sums.fill(1 << (BITS - 1));
+        for (line, weight) in columns[first * row..].chunks_exact(row).zip(weights) {
+            for (s, &v) in sums.iter_mut().zip(line) {
+                *s += i32::from(v) * weight;
+            }
+        }
+        out.extend(sums.iter().map(|&s| clip(s)));
+    }
+    from_raw(width, height, out)
+}
+
+/// Resizes the whole image to `width` x `height`. See [`resized_crop`].
+pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let whole = CropBox {
+        top: 0,
+        left: 0,
+        height: image.height(),
+        width: image.width(),
+    };
+    resized_crop(image, whole, width, height)
+}
+
+fn clip(sum: i32) -> u8 {
+    (sum >> BITS).clamp(0, 255) as u8
+}
+
+/// For each output position its first input position and the fixed-point weights from there.
+fn triangle(in_size: usize, out_size: usize) -> Vec<(usize, Vec<i32>)> {
+    let scale = in_size as f64 / out_size as f64;
+    // Enlarging interpolates between neighbours: the filter is never narrower than that.
+    let support = scale.max(1.0);
+    let shrink = 1.0 / support;
+    (0..out_size)
+        .map(|i| {
+            let centre = (i as f64 + 0.5) * scale;
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let end = ((centre + support + 0.5) as usize).min(in_size);
+            let weights: Vec<f64> = (0..end - first)
+                .map(|x| {
+                    let distance = ((x + first) as f64 - centre + 0.5) * shrink;
+                    (1.0 - distance.abs()).max(0.0)
+                })
+                .collect();
+            let total: f64 = weights.iter().sum();
+            let fixed = weights
+                .iter()
+                .map(|w| {
+                    let share = if total == 0.0 { *w } else { w / total };
+                    (0.5 + share * f64::from(1 << BITS)) as i32
+                })
+                .collect();
+            (first, fixed)
+        })
+        .collect()
+}
+
+/// Resizes so that the shorter side is `short_side`, as torchvision's `Resize(int)`; the longer
+/// side is rounded down.
+pub fn resize_short_side(image: RgbImage, short_side: u32) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let (short, long) = (width.min(height), width.max(height));
+    if short == short_side || short == 0 {
+        return image;
+    }
+    let long = u64::from(short_side) * u64::from(long) / u64::from(short);
+    let long = u32::try_from(long).unwrap_or(u32::MAX);
+    if width <= height {
+        resize(&image, short_side, long)
+    } else {
+        resize(&image, long, short_side)
+    }
+}
+
+/// The `size` x `size` box in the middle, as torchvision's `CenterCrop`: an image that is smaller
+/// is first padded with black.
+pub fn center_crop(image: &RgbImage, size: u32) -> RgbImage {
+    let start = |side: u32| {
+        let (side, size) = (i64::from(side), i64::from(size));
+        if size > side {
+            -((size - side) / 2)
+        } else {
+            // Python rounds halves to the even number.
+            ((side - size) as f64 / 2.0).round_ties_even() as i64
+        }
+    };
+    crop(
+        image,
+        start(image.height()),
+        start(image.width()),
+        size,
+        size,
+    )
+}
+
+/// The box of torchvision's `RandomResizedCrop.get_params`: up to ten tries of a share `scale` of
+/// the area and an aspect ratio (width over height, log-uniform in `ratio`), else the largest
+/// box in the middle whose ratio is allowed.
+pub fn random_resized_crop_box(
+    width: u32,
+    height: u32,
+    scale: [f64; 2],
+    ratio: [f64; 2],
+    draw: &mut impl Draw,
+) -> CropBox {
+    let area = f64::from(width) * f64::from(height);
+    let log_ratio = ratio.map(f64::ln);
+    for _ in 0..10 {
+        let target = area * draw.between(scale[0], scale[1]);
+        let aspect = draw.between(log_ratio[0], log_ratio[1]).exp();
+        let w = (target * aspect).sqrt().round_ties_even() as u32;
+        let h = (target / aspect).sqrt().round_ties_even() as u32;
+        if 0 < w && w <= width && 0 < h && h <= height {
+            return CropBox {
+                top: draw.below(height - h + 1),
+                left: draw.below(width - w + 1),
+                height: h,
+                width: w,
+            };
+        }
+    }
+    let own = f64::from(width) / f64::from(height);
+    let (w, h) = if own < ratio[0] {
+        (
+            width,
+            (f64::from(width) / ratio[0]).round_ties_even() as u32,
+        )
+    } else if own > ratio[1] {
+        (
+            (f64::from(height) * ratio[1]).round_ties_even() as u32,
+            height,
+        )
+    } else {
+        (width, height)
+    };
+    // At least one pixel: a strip of one pixel by a thousand has a box too.
+    let (w, h) = (w.clamp(1, width.max(1)), h.clamp(1, height.max(1)));
+    CropBox {
+        top: (height - h.min(height)) / 2,
+        left: (width - w.min(width)) / 2,
+        height: h,
+        width: w,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, rng};
+    use image::Rgb;
+
+    #[test]
+    fn flat_stays_flat_and_same_size_is_a_copy() {
+        let flat = RgbImage::from_pixel(37, 19, Rgb([3, 200, 255]));
+        for (w, h) in [(5, 7), (100, 90), (37, 4), (1, 1)] {
+            let out = resize(&flat, w, h);
+            assert_eq!(out.dimensions(), (w, h));
+            assert!(out.pixels().all(|p| p.0 == [3, 200, 255]));
+        }
+        let image = RgbImage::from_fn(9, 8, |x, y| Rgb([x as u8 * 20, y as u8 * 30, 1]));
+        assert_eq!(resize(&image, 9, 8), image);
+    }
+
+    #[test]
+    fn halving_averages_with_the_neighbours() {
+        // Triangle of width 2 at centre 1: weights 1/8, 3/8, 3/8, 1/8, cut off at the border.
+        let image = RgbImage::from_fn(4, 1, |x, _| Rgb([[0, 0, 80, 80][x as usize]; 3]));
+        let out = resize(&image, 2, 1);
+        // (3*0 + 3*0 + 80) / 7 and (0 + 3*80 + 3*80) / 7.
+        assert_eq!((out[(0, 0)][0], out[(1, 0)][0]), (11, 69));
+    }
+
+    #[test]
+    fn short_side_and_middle() {
+        let image = RgbImage::new(100, 75);
+        assert_eq!(resize_short_side(image.clone(), 50).dimensions(), (66, 50));
+        assert_eq!(resize_short_side(image, 150).dimensions(), (200, 150));
+        let image = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8, y as u8, 9]));
+        // (7-4)/2 = 1.5 rounds to 2, (5-4)/2 = 0.5 rounds to 0.
+        assert_eq!(center_crop(&image, 4)[(0, 0)].0, [2, 0, 9]);
+        // Padding 1 left and 2 above.
+        let padded = center_crop(&image, 9);
+        assert_eq!(padded[(1, 2)].0, [0, 0, 9]);
+        assert_eq!(padded[(0, 2)].0, [0, 0, 0]);
+    }
+
+    #[test]
+    fn random_boxes_lie_inside_and_have_the_wanted_shape() {
+        let mut r = rng(1, 0, 0, Purpose::Other);
+        let ratio = [3.0 / 4.0, 4.0 / 3.0];
+        let mut mean_share = 0.0;
+        for _ in 0..2000 {
+            let b = random_resized_crop_box(500, 375, [0.08, 1.0], ratio, &mut r);
+            assert!(b.top + b.height <= 375 && b.left + b.width <= 500);
+            let aspect = f64::from(b.width) / f64::from(b.height);
+            assert!((0.74..1.35).contains(&aspect), "{b:?}");
+            mean_share += f64::from(b.width * b.height) / (500.0 * 375.0) / 2000.0;
+        }
+        // Uniform over [0.08, 1] has mean 0.54, less what does not fit.
+        assert!((0.4..0.54).contains(&mean_share), "{mean_share}");
+    }
+
+    #[test]
+    fn strips_fall_back_to_the_middle() {
+        let mut r = rng(1, 0, 0, Purpose::Other);
+        let ratio = [3.0 / 4.0, 4.0 / 3.0];
+        let b = random_resized_crop_box(1000, 10, [0.9, 1.0], ratio, &mut r);
+        assert_eq!((b.width, b.height, b.left, b.top), (13, 10, 493, 0));
+        let b = random_resized_crop_box(1, 1000, [0.9, 1.0], ratio, &mut r);
+        assert_eq!((b.width, b.height, b.left, b.top), (1, 1, 0, 499));
+    }
+}

@@ -1,0 +1,216 @@
+//! Image folders: `class/name.jpg`.
+
+use std::path::{Path, PathBuf};
+
+use super::Dataset;
+use crate::error::{DataError, Result};
+
+/// Folders deeper than this are taken for a loop of links.
+const MAX_DEPTH: usize = 32;
+
+/// Reads a folder with one subfolder a class: `class/name.jpg` or `class/anything/name.jpg`.
+///
+/// Classes are numbered in the order of their names, images sorted by path. JPEG and PNG files
+/// count, whatever the case of their ending; hidden files and folders and other files do not.
+///
+/// # Errors
+/// [`DataError::Folder`] if there is no class or a class has no image.
+pub fn image_folder(dir: impl AsRef<Path>) -> Result<Dataset> {
+    let dir = dir.as_ref();
+    let classes = subfolders(dir)?;
+    if classes.is_empty() {
+        return Err(DataError::Folder {
+            path: dir.to_owned(),
+            problem: "holds no class; wanted one folder a class, as in class/name.jpg".into(),
+        });
+    }
+    read(dir, classes)
+}
+
+/// Reads a folder whose classes have the numbers of `classes`: the test folder of a training set.
+///
+/// # Errors
+/// As [`image_folder`]; also if the folder has a class that `classes` lacks. A class without a
+/// folder has no images; that is allowed, since a test set need not hold every class.
+pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> Result<Dataset> {
+    let dir = dir.as_ref();
+    if let Some(unknown) = subfolders(dir)?.iter().find(|name| !classes.contains(name)) {
+        return Err(DataError::Folder {
+            path: dir.join(unknown),
+            problem: format!(
+                "is no class of the training set, whose {} classes start with {:?}",
+                classes.len(),
+                &classes[..classes.len().min(3)],
+            ),
+        });
+    }
+    let data = read(dir, classes.to_vec())?;
+    if data.is_empty() {
+        return Err(DataError::Folder {
+            path: dir.to_owned(),
+            problem: "holds no image; wanted one folder a class, as in class/name.jpg".into(),
+        });
+    }
+    Ok(data)
+}
+
+fn read(dir: &Path, classes: Vec<String>) -> Result<Dataset> {
+    let (mut paths, mut labels) = (Vec::new(), Vec::new());
+    for (label, class) in classes.iter().enumerate() {
+        let folder = dir.join(class);
+        if !folder.is_dir() {
+            continue;
+        }
+        let before = paths.len();
+        collect(&folder, class, 0, &mut paths)?;
+        if paths.len() == before {
+            return Err(DataError::Folder {
+                path: folder,
+                problem: "holds no image; wanted .jpg, .jpeg or .png files, or no such folder"
+                    .into(),
+            });
+        }
+        paths[before..].sort_unstable();
+        labels.resize(paths.len(), label as u32);
+    }
+    Dataset::from_files(dir.to_owned(), paths, labels, classes)
+}
+
+/// The names of the subfolders that are not hidden, sorted.
+fn subfolders(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (name, path) in entries(dir)? {
+        if path.is_dir() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Adds the images below `folder`, which is called `prefix` from the data set's own folder.
+fn collect(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(DataError::Folder {
+            path: folder.to_owned(),
+            problem: format!("lies more than {MAX_DEPTH} folders deep; is a link a loop?"),
+        });
+    }
+    for (name, path) in entries(folder)? {
+        let relative = format!("{prefix}/{name}");
+        if path.is_dir() {
+            collect(&path, &relative, depth + 1, paths)?;
+        } else if is_image(&path) {
+            paths.push(relative);
+        }
+    }
+    Ok(())
+}
+
+fn is_image(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| {
+        ["jpg", "jpeg", "png"]
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
+    })
+}
+
+/// Name and path of what `dir` holds, hidden entries left out.
+fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let failed = |e| DataError::io(dir, e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+            return Err(DataError::Folder {
+                path,
+                problem: "has a name that is not UTF-8; rename it".into(),
+            });
+        };
+        if !name.starts_with('.') {
+            found.push((name.to_owned(), path));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::decode::DecodeLimits;
+    use std::fs;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn classes_and_files_are_sorted() {
+        let dir = tree(&[
+            "dog/z.PNG",
+            "dog/a.jpeg",
+            "cat/deep/er/x.Jpg",
+            "cat/b.jpg",
+            "cat/notes.txt",
+            "cat/.hidden.jpg",
+            ".git/x.jpg",
+            "README.md",
+        ]);
+        let data = image_folder(dir.path()).unwrap();
+        assert_eq!(data.class_names(), ["cat", "dog"]);
+        assert_eq!(data.labels(), [0, 0, 1, 1]);
+        let names: Vec<String> = (0..4)
+            .map(|i| data.origin(i)[dir.path().display().to_string().len() + 1..].to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            ["cat/b.jpg", "cat/deep/er/x.Jpg", "dog/a.jpeg", "dog/z.PNG"]
+        );
+        // Empty files: the error names the path.
+        let error = data.image(2, &DecodeLimits::default()).unwrap_err();
+        assert!(error.to_string().contains("dog/a.jpeg"), "{error}");
+    }
+
+    #[test]
+    fn a_test_folder_keeps_the_numbers_of_the_training_set() {
+        let classes: Vec<String> = ["ant", "cat", "dog"].map(String::from).into();
+        let dir = tree(&["dog/1.jpg", "ant/2.jpg"]);
+        let data = image_folder_with_classes(dir.path(), &classes).unwrap();
+        assert_eq!(data.labels(), [0, 2]);
+        assert_eq!(data.num_classes(), 3);
+        let dir = tree(&["dog/1.jpg", "bee/2.jpg"]);
+        let error = image_folder_with_classes(dir.path(), &classes).unwrap_err();
+        assert!(error.to_string().contains("bee: is no class"), "{error}");
+        let dir = tree(&["x.jpg"]);
+        assert!(image_folder_with_classes(dir.path(), &classes).is_err());
+    }
+
+    #[test]
+    fn empty_classes_and_folders_are_errors() {
+        let error = image_folder(tree(&["cat/1.jpg", "dog/1.txt"]).path()).unwrap_err();
+        assert!(error.to_string().contains("dog: holds no image"), "{error}");
+        let error = image_folder(tree(&["1.jpg"]).path()).unwrap_err();
+        assert!(error.to_string().contains("no class"), "{error}");
+        assert!(
+            image_folder("/nowhere/at/all")
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere")
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_loop_of_links_ends() {
+        let dir = tree(&["cat/1.jpg"]);
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("cat/again")).unwrap();
+        assert!(image_folder(dir.path()).is_err());
+    }
+}

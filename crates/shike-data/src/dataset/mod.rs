@@ -1,0 +1,346 @@
+//! Data sets: which images there are, their labels, and how to get the pixels of one.
+
+mod cifar;
+mod folder;
+mod list;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::RgbImage;
+
+pub use self::cifar::{Cifar, Split, cifar};
+pub use self::folder::{image_folder, image_folder_with_classes};
+pub use self::list::{list_file, list_file_like};
+use crate::decode::{DecodeLimits, decode_file};
+use crate::error::{DataError, Result};
+use crate::imbalance::{LongTail, class_counts, first_n_per_class};
+
+/// A labelled set of images, in memory or as files on a disk.
+///
+/// Cheap to clone and to send to another thread: clones and selections share the pixels or paths.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    source: Arc<Source>,
+    /// Image `i` is entry `entries[i]` of the source.
+    entries: Arc<[u32]>,
+    labels: Arc<[u32]>,
+    class_names: Arc<[String]>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// `[n, height, width, 3]`, and the files that the records came from.
+    Pixels {
+        pixels: Vec<u8>,
+        height: u32,
+        width: u32,
+        /// (file name, number of its first record), in ascending order.
+        files: Vec<(String, u32)>,
+    },
+    Files {
+        root: PathBuf,
+        /// Below `root`, with `/` between the parts.
+        paths: Vec<String>,
+    },
+}
+
+impl Dataset {
+    /// A data set from pixels in memory: `pixels` is `[n, height, width, 3]`, `labels` is `[n]`.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if the lengths do not agree or a label is not below `num_classes`.
+    pub fn from_pixels(
+        pixels: Vec<u8>,
+        height: usize,
+        width: usize,
+        labels: Vec<u32>,
+        num_classes: usize,
+    ) -> Result<Self> {
+        Self::in_memory(
+            pixels,
+            (height, width),
+            labels,
+            number_names(num_classes),
+            vec![("memory".into(), 0)],
+        )
+    }
+
+    fn in_memory(
+        pixels: Vec<u8>,
+        (height, width): (usize, usize),
+        labels: Vec<u32>,
+        class_names: Vec<String>,
+        files: Vec<(String, u32)>,
+    ) -> Result<Self> {
+        let wrong = |field, problem| DataError::Dataset { field, problem };
+        let side = |field, n: usize| {
+            u32::try_from(n)
+                .ok()
+                .filter(|&n| n > 0)
+                .ok_or_else(|| wrong(field, format!("is {n}, must be 1 or more")))
+        };
+        let (h, w) = (side("height", height)?, side("width", width)?);
+        let want = labels
+            .len()
+            .checked_mul(3)
+            .and_then(|n| n.checked_mul(height)?.checked_mul(width));
+        if want != Some(pixels.len()) {
+            return Err(wrong(
+                "pixels",
+                format!(
+                    "holds {} bytes, but {} labels of {height}x{width}x3 need {}",
+                    pixels.len(),
+                    labels.len(),
+                    want.map_or("more than there can be".into(), |n| n.to_string()),
+                ),
+            ));
+        }
+        let source = Source::Pixels {
+            pixels,
+            height: h,
+            width: w,
+            files,
+        };
+        Self::new(source, labels, class_names)
+    }
+
+    fn from_files(
+        root: PathBuf,
+        paths: Vec<String>,
+        labels: Vec<u32>,
+        class_names: Vec<String>,
+    ) -> Result<Self> {
+        Self::new(Source::Files { root, paths }, labels, class_names)
+    }
+
+    /// The caller sees to it that the source has as many entries as there are labels.
+    fn new(source: Source, labels: Vec<u32>, class_names: Vec<String>) -> Result<Self> {
+        let n = u32::try_from(labels.len()).map_err(|_| DataError::Dataset {
+            field: "labels",
+            problem: format!("has {} entries, more than can be numbered", labels.len()),
+        })?;
+        if let Some(i) = labels.iter().position(|&l| l as usize >= class_names.len()) {
+            return Err(DataError::Dataset {
+                field: "labels",
+                problem: format!(
+                    "image {i} has label {}, but there are {} classes (0 to {})",
+                    labels[i],
+                    class_names.len(),
+                    class_names.len().saturating_sub(1),
+                ),
+            });
+        }
+        Ok(Self {
+            source: Arc::new(source),
+            entries: (0..n).collect(),
+            labels: labels.into(),
+            class_names: class_names.into(),
+        })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Number of classes, with those that have no image here.
+    pub fn num_classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// A name for each class, `[classes]`; its number where the data set has none.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The label of each image, `[n]`.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The label of image `i`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Dataset::len`], as indexing a slice does.
+    pub fn label(&self, i: usize) -> u32 {
+        self.labels[i]
+    }
+
+    /// Number of images of each class, `[classes]`.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.num_classes()];
+        for &label in self.labels.iter() {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+
+    /// The pixels of image `i`, decoded now where it is a file.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there is no image `i`, else those of [`decode_file`].
+    pub fn image(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
+        let Some(&entry) = self.entries.get(i) else {
+            return Err(DataError::Dataset {
+                field: "index",
+                problem: format!("is {i}, but there are {} images", self.len()),
+            });
+        };
+        match &*self.source {
+            Source::Pixels {
+                pixels,
+                height,
+                width,
+                ..
+            } => {
+                let size = *height as usize * *width as usize * 3;
+                let start = entry as usize * size;
+                let record = pixels[start..start + size].to_vec();
+                Ok(RgbImage::from_raw(*width, *height, record)
+                    .expect("the constructor checked the number of bytes"))
+            }
+            Source::Files { root, paths } => {
+                decode_file(&root.join(&paths[entry as usize]), limits)
+            }
+        }
+    }
+
+    /// `(height, width)` of every image if they lie in memory; `None` for files, which may differ.
+    pub fn image_size(&self) -> Option<(usize, usize)> {
+        match &*self.source {
+            Source::Pixels { height, width, .. } => Some((*height as usize, *width as usize)),
+            Source::Files { .. } => None,
+        }
+    }
+
+    /// Where image `i` comes from, for messages: its path, or `train.bin record 17` (counted
+    /// from 0).
+    pub fn origin(&self, i: usize) -> String {
+        let Some(&entry) = self.entries.get(i) else {
+            return format!("image {i} of {}", self.len());
+        };
+        match &*self.source {
+            Source::Pixels { files, .. } => {
+                let at = files.partition_point(|(_, first)| *first <= entry);
+                match files.get(at.wrapping_sub(1)) {
+                    Some((name, first)) => format!("{name} record {}", entry - first),
+                    None => format!("record {entry}"),
+                }
+            }
+            Source::Files { root, paths } => {
+                root.join(&paths[entry as usize]).display().to_string()
+            }
+        }
+    }
+
+    /// The images `indices`, in that order; an index may come more than once. Classes and their
+    /// names stay.
+    ///
+    /// # Panics
+    /// If an index is not below [`Dataset::len`], as indexing a slice does.
+    pub fn select(&self, indices: &[usize]) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            entries: indices.iter().map(|&i| self.entries[i]).collect(),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            class_names: Arc::clone(&self.class_names),
+        }
+    }
+
+    /// The long-tailed version of this data set: the first `n_c` images of each class, grouped by
+    /// class. `n_max` is the size of the largest class here. See [`class_counts`].
+    ///
+    /// # Errors
+    /// [`DataError::Imbalance`] if the factor is wrong or a class has fewer images than its share.
+    pub fn with_long_tail(&self, profile: LongTail, imbalance_factor: f64) -> Result<Self> {
+        let n_max = self.class_counts().into_iter().max().unwrap_or(0);
+        let counts = class_counts(profile, n_max, self.num_classes(), imbalance_factor)?;
+        Ok(self.select(&first_n_per_class(&self.labels, &counts)?))
+    }
+
+    /// The same images with other class names.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there is not one name a class.
+    pub fn with_class_names(mut self, class_names: Vec<String>) -> Result<Self> {
+        if class_names.len() != self.num_classes() {
+            return Err(DataError::Dataset {
+                field: "class_names",
+                problem: format!(
+                    "has {} names, but there are {} classes",
+                    class_names.len(),
+                    self.num_classes()
+                ),
+            });
+        }
+        self.class_names = class_names.into();
+        Ok(self)
+    }
+}
+
+/// `"0"`, `"1"`, … for classes without a name.
+fn number_names(num_classes: usize) -> Vec<String> {
+    (0..num_classes).map(|c| c.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tiny() -> Dataset {
+        // Image i is one pixel of colour [i, i, i].
+        let pixels = (0..6u8).flat_map(|i| [i; 3]).collect();
+        Dataset::from_pixels(pixels, 1, 1, vec![1, 0, 0, 1, 0, 0], 2).unwrap()
+    }
+
+    fn colours(data: &Dataset) -> Vec<u8> {
+        (0..data.len())
+            .map(|i| data.image(i, &DecodeLimits::default()).unwrap()[(0, 0)][0])
+            .collect()
+    }
+
+    #[test]
+    fn selections_of_selections() {
+        let data = tiny();
+        assert_eq!(data.class_counts(), [4, 2]);
+        let tail = data.with_long_tail(LongTail::Exponential, 4.0).unwrap();
+        assert_eq!(colours(&tail), [1, 2, 4, 5, 0]);
+        assert_eq!(tail.labels(), [0, 0, 0, 0, 1]);
+        let again = tail.select(&[4, 0, 4]);
+        assert_eq!(colours(&again), [0, 1, 0]);
+        assert_eq!(again.origin(1), "memory record 1");
+        assert_eq!(again.num_classes(), 2);
+    }
+
+    #[test]
+    fn a_tail_that_the_data_cannot_give() {
+        // Balanced wants 4 images of class 1, which has 2.
+        let error = tiny().with_long_tail(LongTail::Balanced, 1.0).unwrap_err();
+        assert!(error.to_string().contains("class 1"), "{error}");
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        let make = |bytes: usize, h, labels: Vec<u32>| {
+            Dataset::from_pixels(vec![0; bytes], h, 1, labels, 2)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(make(5, 1, vec![0, 1]).starts_with("pixels: holds 5 bytes"));
+        assert!(make(0, 0, vec![]).starts_with("height"));
+        assert!(make(6, 1, vec![0, 2]).contains("image 1 has label 2"));
+        assert!(make(6, usize::MAX, vec![0, 1]).starts_with("height"));
+        let error = tiny().image(6, &DecodeLimits::default()).unwrap_err();
+        assert!(error.to_string().contains("is 6"), "{error}");
+        assert!(tiny().with_class_names(vec!["a".into()]).is_err());
+        let named = tiny().with_class_names(vec!["cat".into(), "dog".into()]);
+        assert_eq!(named.unwrap().class_names()[1], "dog");
+    }
+}

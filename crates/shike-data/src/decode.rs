@@ -1,0 +1,257 @@
+//! From the bytes of a JPEG or PNG to 8-bit RGB.
+//!
+//! The format is guessed from the bytes: one ImageNet "JPEG" is a PNG. The size in the header is
+//! checked before anything is allocated, because a few forged bytes can announce gigabytes. EXIF
+//! orientation is not applied, as in the usual PyTorch pipelines.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, ImageReader, Limits, RgbImage};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DataError, Result};
+
+/// How large an image may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecodeLimits {
+    /// Most pixels that a header may announce. The default is where Pillow refuses: 178,956,970.
+    pub max_pixels: u64,
+    /// Most bytes that decoding one image may allocate. The default is 512 MiB.
+    pub max_alloc: u64,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self {
+            max_pixels: 178_956_970,
+            max_alloc: 512 << 20,
+        }
+    }
+}
+
+/// Reads and decodes one file.
+///
+/// # Errors
+/// [`DataError::Io`] if it cannot be read, else as [`decode_rgb`].
+pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+    decode_rgb(&bytes, &path.display().to_string(), limits)
+}
+
+/// Decodes a JPEG or PNG to RGB, `[height, width, 3]`.
+///
+/// Grey is repeated over the channels and alpha is dropped, as Pillow's `convert("RGB")` does.
+/// 16-bit images are scaled to 8 bits (Pillow clips 16-bit grey to white). `origin` is the name
+/// used in error messages.
+///
+/// # Errors
+/// [`DataError::TooLarge`] by the header alone, [`DataError::Truncated`] for a JPEG without an
+/// end-of-image marker (half a picture is not the picture), [`DataError::Decode`] for anything
+/// else that is not an image. A JPEG whose middle is damaged is not noticed, nor is it by Pillow.
+pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<RgbImage> {
+    let failed = |source| DataError::Decode {
+        origin: origin.to_owned(),
+        source,
+    };
+    let reader = || {
+        ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(|e| failed(image::ImageError::IoError(e)))
+    };
+    let header = reader()?;
+    if header.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
+        return Err(DataError::Truncated {
+            origin: origin.to_owned(),
+        });
+    }
+    let (width, height) = header.into_dimensions().map_err(failed)?;
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        return Err(DataError::TooLarge {
+            origin: origin.to_owned(),
+            width,
+            height,
+            max_pixels: limits.max_pixels,
+        });
+    }
+    let mut body = reader()?;
+    let mut decoder_limits = Limits::default();
+    decoder_limits.max_alloc = Some(limits.max_alloc);
+    body.limits(decoder_limits);
+    Ok(body.decode().map_err(failed)?.into_rgb8())
+}
+
+/// Whether a JPEG's markers run up to an end-of-image marker.
+///
+/// It walks the segments instead of looking at the last two bytes: thumbnails hold an end marker
+/// of their own, and some cameras write more bytes behind the picture.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    let mut at = 2; // behind the start-of-image marker
+    loop {
+        // Anything up to the next 0xFF is entropy-coded data or padding.
+        let Some(skip) = bytes
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|&b| b == 0xFF))
+        else {
+            return false;
+        };
+        at += skip + 1;
+        match bytes.get(at) {
+            None => return false,
+            Some(0xD9) => return true,
+            // 0xFF may fill up before a marker: the same place is looked at again.
+            Some(0xFF) => {}
+            // A stuffed zero, a restart or another marker without a body.
+            Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1,
+            Some(_) => {
+                let (Some(&high), Some(&low)) = (bytes.get(at + 1), bytes.get(at + 2)) else {
+                    return false;
+                };
+                at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use image::{DynamicImage, GrayImage, ImageBuffer, LumaA, Rgb, Rgba};
+
+    fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        image.write_to(&mut out, format).unwrap();
+        out.into_inner()
+    }
+
+    fn picture() -> DynamicImage {
+        DynamicImage::ImageRgb8(RgbImage::from_fn(40, 30, |x, y| {
+            Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8])
+        }))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<RgbImage> {
+        decode_rgb(bytes, "a.jpg", &DecodeLimits::default())
+    }
+
+    #[test]
+    fn png_is_lossless_and_the_name_does_not_matter() {
+        let bytes = encode(&picture(), ImageFormat::Png);
+        assert_eq!(decode(&bytes).unwrap(), picture().into_rgb8());
+    }
+
+    #[test]
+    fn grey_is_repeated_and_alpha_dropped() {
+        let grey = DynamicImage::ImageLuma8(GrayImage::from_fn(3, 2, |x, y| {
+            image::Luma([(x * 70 + y) as u8])
+        }));
+        let got = decode(&encode(&grey, ImageFormat::Png)).unwrap();
+        assert!(
+            got.enumerate_pixels()
+                .all(|(x, y, p)| p.0 == [(x * 70 + y) as u8; 3])
+        );
+
+        let rgba: ImageBuffer<Rgba<u8>, _> = ImageBuffer::from_pixel(2, 2, Rgba([9, 8, 7, 0]));
+        let got = decode(&encode(&rgba.into(), ImageFormat::Png)).unwrap();
+        assert!(got.pixels().all(|p| p.0 == [9, 8, 7]));
+
+        let la: ImageBuffer<LumaA<u8>, _> = ImageBuffer::from_pixel(2, 2, LumaA([5, 100]));
+        let got = decode(&encode(&la.into(), ImageFormat::Png)).unwrap();
+        assert!(got.pixels().all(|p| p.0 == [5, 5, 5]));
+
+        let deep: ImageBuffer<Rgb<u16>, Vec<u16>> =
+            ImageBuffer::from_pixel(2, 2, Rgb([0, 32896, 65535]));
+        let got = decode(&encode(&deep.into(), ImageFormat::Png)).unwrap();
+        assert!(got.pixels().all(|p| p.0 == [0, 128, 255]));
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error_at_every_length() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let bytes = encode(&picture(), format);
+            decode(&bytes).unwrap();
+            // The last chunk of a PNG holds no pixels, so it may be lost.
+            let last = if format == ImageFormat::Png { 12 } else { 0 };
+            for keep in 0..bytes.len() - last {
+                let error = decode(&bytes[..keep]).unwrap_err();
+                assert!(error.to_string().starts_with("a.jpg: "), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_picture_are_no_error() {
+        let mut bytes = encode(&picture(), ImageFormat::Jpeg);
+        let whole = decode(&bytes).unwrap();
+        bytes.extend([0; 100]);
+        bytes.extend(b"appended by a camera");
+        assert_eq!(decode(&bytes).unwrap(), whole);
+    }
+
+    #[test]
+    fn an_end_marker_in_a_thumbnail_does_not_count() {
+        let bytes = encode(&picture(), ImageFormat::Jpeg);
+        let mut with_thumbnail = bytes[..2].to_vec();
+        with_thumbnail.extend([0xFF, 0xE1, 0, 2 + 6, 0xFF, 0xD8, 1, 2, 0xFF, 0xD9]);
+        with_thumbnail.extend(&bytes[2..]);
+        decode(&with_thumbnail).unwrap();
+        let cut = &with_thumbnail[..with_thumbnail.len() - 20];
+        assert!(matches!(decode(cut), Err(DataError::Truncated { .. })));
+    }
+
+    #[test]
+    fn a_forged_header_is_refused_before_allocating() {
+        // 65,500 x 65,500 in the frame header of an otherwise small JPEG.
+        let mut jpeg = encode(&picture(), ImageFormat::Jpeg);
+        let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF, 0xDC, 0xFF, 0xDC]);
+        // The same in a PNG's header chunk, its checksum made right.
+        let mut png = encode(&picture(), ImageFormat::Png);
+        png[16..24].copy_from_slice(&[0, 0, 0xFF, 0xDC, 0, 0, 0xFF, 0xDC]);
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        for bytes in [jpeg, png] {
+            match decode(&bytes).unwrap_err() {
+                DataError::TooLarge { width, height, .. } => {
+                    assert_eq!((width, height), (65_500, 65_500));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |mut crc, &b| {
+            crc ^= u32::from(b);
+            for _ in 0..8 {
+                crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+            }
+            crc
+        })
+    }
+
+    #[test]
+    fn the_allocation_limit_holds() {
+        let bytes = encode(&picture(), ImageFormat::Jpeg);
+        let limits = DecodeLimits {
+            max_alloc: 1000,
+            ..DecodeLimits::default()
+        };
+        assert!(matches!(
+            decode_rgb(&bytes, "x", &limits),
+            Err(DataError::Decode { .. })
+        ));
+    }
+
+    #[test]
+    fn no_image_at_all() {
+        for bytes in [&b""[..], b"<html>404</html>", &[0xFF, 0xD8, 0xFF]] {
+            let error = decode(bytes).unwrap_err();
+            assert!(error.to_string().starts_with("a.jpg: "), "{error}");
+        }
+        let error = decode_file(Path::new("/nowhere/x.jpg"), &DecodeLimits::default());
+        assert!(error.unwrap_err().to_string().contains("/nowhere/x.jpg"));
+    }
+}

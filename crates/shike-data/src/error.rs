@@ -1,0 +1,193 @@
+//! What can go wrong between a path in a configuration and a batch of pixels.
+
+use std::path::{Path, PathBuf};
+
+/// The result type of this crate.
+pub type Result<T> = std::result::Result<T, DataError>;
+
+/// Everything that this crate reports.
+///
+/// Each message names the file, the line or the field that is wrong and says what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+
+    /// A data set is not where it was looked for.
+    #[error("{}: not found. {hint}", path.display())]
+    Missing {
+        /// The file or folder that is missing.
+        path: PathBuf,
+        /// What to download and where to put it.
+        hint: String,
+    },
+
+    /// A binary CIFAR file is damaged or of the other kind.
+    #[error("{}: {problem}", path.display())]
+    Cifar {
+        /// The `.bin` file.
+        path: PathBuf,
+        /// What is wrong, with the record's number (counted from 0) where there is one.
+        problem: String,
+    },
+
+    /// A line of a list file is wrong.
+    #[error("{}:{line}: {problem}", path.display())]
+    ListLine {
+        /// The list file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// A list file is wrong as a whole (empty, or a label is missing).
+    #[error("{}: {problem}", path.display())]
+    List {
+        /// The list file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// An image folder does not have the layout `class/name.jpg`.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// Two descriptions of one data set do not agree (labels, names, pixels).
+    #[error("{field}: {problem}")]
+    Dataset {
+        /// The argument that is wrong.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// A long-tail profile cannot be applied.
+    #[error("{field}: {problem}")]
+    Imbalance {
+        /// The argument that is wrong.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// The bytes are not an image that can be decoded.
+    #[error("{origin}: not a readable image: {source}")]
+    Decode {
+        /// The file, or the record of a file.
+        origin: String,
+        /// The decoder's answer.
+        source: image::ImageError,
+    },
+
+    /// The file ends before the picture does.
+    #[error(
+        "{origin}: the JPEG ends before its end-of-image marker: the file is cut off; \
+         download or copy it again"
+    )]
+    Truncated {
+        /// The file.
+        origin: String,
+    },
+
+    /// The header announces more pixels than [`DecodeLimits`](crate::DecodeLimits) allows.
+    #[error("{origin}: {width}x{height} pixels, more than the {max_pixels} allowed")]
+    TooLarge {
+        /// The file.
+        origin: String,
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit in force.
+        max_pixels: u64,
+    },
+
+    /// A transform cannot be applied to an image of this size.
+    #[error("{transform}: {problem}")]
+    Transform {
+        /// The transform, as it is called in a configuration.
+        transform: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// A field of a configuration is out of range.
+    #[error("{field}: {problem}")]
+    Config {
+        /// The field.
+        field: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// An image of a batch failed; the message names it and the cause follows as the source.
+    #[error("{origin}: {source}")]
+    Sample {
+        /// The file, or the record of a file.
+        origin: String,
+        /// Why it failed.
+        #[source]
+        source: Box<DataError>,
+    },
+
+    /// An image came out of the pipeline with another size than the rest of its batch.
+    #[error(
+        "{origin}: {width}x{height} after the transforms, but the batch holds \
+         {want_width}x{want_height}; end the pipeline with a crop of fixed size"
+    )]
+    Shape {
+        /// The file, or the record of a file.
+        origin: String,
+        /// Width that came out.
+        width: usize,
+        /// Height that came out.
+        height: usize,
+        /// Width of the batch.
+        want_width: usize,
+        /// Height of the batch.
+        want_height: usize,
+    },
+
+    /// A worker panicked: a bug of this crate or of a decoder.
+    #[error("{origin}: a loader thread panicked: {message}; please report it with this image")]
+    Panic {
+        /// The file, or the record of a file, that was being worked on.
+        origin: String,
+        /// The panic's message.
+        message: String,
+    },
+
+    /// The loader ended early without saying why.
+    #[error("the loader stopped after {delivered} of {expected} batches")]
+    Stopped {
+        /// Batches that arrived.
+        delivered: usize,
+        /// Batches that the epoch has.
+        expected: usize,
+    },
+}
+
+impl DataError {
+    /// An [`DataError::Io`] for `path`.
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

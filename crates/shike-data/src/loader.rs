@@ -1,0 +1,435 @@
+//! Batches, made ahead of time by a pool of threads, the same whatever the number of threads.
+//!
+//! One coordinator thread per epoch lets a rayon pool fill disjoint slots of a batch's buffer and
+//! hands finished batches over through a bounded channel. So memory is bounded (`prefetch`
+//! batches wait, one more is being made), pixels are written once, and nothing but the position
+//! in the epoch decides about an image's random numbers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use image::RgbImage;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::augment::Pipeline;
+use crate::dataset::Dataset;
+use crate::decode::DecodeLimits;
+use crate::error::{DataError, Result};
+use crate::rng::{Purpose, rng};
+
+/// Images of one step, as the trainer uploads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// `[n, height, width, 3]`.
+    pub images: Vec<u8>,
+    /// `[n]`.
+    pub labels: Vec<u32>,
+    /// Which images of the data set these are, `[n]`.
+    pub indices: Vec<u32>,
+    /// Rows of each image.
+    pub height: usize,
+    /// Columns of each image.
+    pub width: usize,
+}
+
+impl Batch {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image; the loader never makes such a batch.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Threads that decode and augment, at most 1024; 0 takes one for each core.
+    pub workers: usize,
+    /// Finished batches that may wait for the trainer, 1 to 1024.
+    pub prefetch: usize,
+    /// Whether a last batch that is not full is left out. The reference keeps it.
+    pub drop_last: bool,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 128,
+            workers: 0,
+            prefetch: 3,
+            drop_last: false,
+        }
+    }
+}
+
+/// How one image is made: (epoch, position in the epoch, index in the data set).
+type MakeImage = dyn Fn(u64, u64, u32) -> Result<RgbImage> + Send + Sync;
+
+/// Makes the batches of an epoch in the background. One loader serves any number of epochs.
+#[derive(Clone)]
+pub struct Loader {
+    dataset: Dataset,
+    config: LoaderConfig,
+    pool: Arc<ThreadPool>,
+    make: Arc<MakeImage>,
+    /// (height, width) of every image that comes out.
+    size: (usize, usize),
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader")
+            .field("images", &self.dataset.len())
+            .field("config", &self.config)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loader {
+    /// A loader with the default [`DecodeLimits`].
+    ///
+    /// Where the pipeline does not fix the size of an image, the first image of the data set does.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] for a number out of range or a wrong transform; [`DataError::Dataset`]
+    /// if there is no image; what the first image fails with, where it has to be read.
+    pub fn new(
+        dataset: Dataset,
+        pipeline: Pipeline,
+        config: LoaderConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        Self::with_limits(dataset, pipeline, config, seed, DecodeLimits::default())
+    }
+
+    /// As [`Loader::new`], with other limits on the size of an image.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn with_limits(
+        dataset: Dataset,
+        pipeline: Pipeline,
+        config: LoaderConfig,
+        seed: u64,
+        limits: DecodeLimits,
+    ) -> Result<Self> {
+        pipeline.validate()?;
+        let side = pipeline.output_size();
+        let images = dataset.clone();
+        let make = move |epoch, position, index: u32| {
+            let image = images.image(index as usize, &limits)?;
+            pipeline.apply(image, &mut rng(seed, epoch, position, Purpose::Augment))
+        };
+        if dataset.is_empty() {
+            return Err(DataError::Dataset {
+                field: "dataset",
+                problem: "holds no image".into(),
+            });
+        }
+        let size = match side {
+            Some(side) => (side, side),
+            None => {
+                let first = make(0, 0, 0)?;
+                (first.height() as usize, first.width() as usize)
+            }
+        };
+        Self::from_parts(dataset, config, Arc::new(make), size)
+    }
+
+    fn from_parts(
+        dataset: Dataset,
+        config: LoaderConfig,
+        make: Arc<MakeImage>,
+        size: (usize, usize),
+    ) -> Result<Self> {
+        // Upper limits, because threads and queue are allocated at once.
+        for (field, value, low, high) in [
+            ("batch_size", config.batch_size, 1, usize::MAX),
+            ("prefetch", config.prefetch, 1, 1024),
+            ("workers", config.workers, 0, 1024),
+        ] {
+            if !(low..=high).contains(&value) {
+                return Err(DataError::Config {
+                    field: field.into(),
+                    problem: match high {
+                        usize::MAX => format!("is {value}, must be at least {low}"),
+                        _ => format!("is {value}, must be {low} to {high}"),
+                    },
+                });
+            }
+        }
+        // Rayon takes 0 for "as many as there are cores".
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.workers)
+            .thread_name(|i| format!("shike-data-{i}"))
+            .build()
+            .map_err(|e| DataError::Config {
+                field: "workers".into(),
+                problem: format!("{} threads could not be started: {e}", config.workers),
+            })?;
+        Ok(Self {
+            dataset,
+            config,
+            pool: Arc::new(pool),
+            make,
+            size,
+        })
+    }
+
+    /// The images that are loaded.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Batches of an epoch of `n` images.
+    pub fn batches_per_epoch(&self, n: usize) -> usize {
+        if self.config.drop_last {
+            n / self.config.batch_size
+        } else {
+            n.div_ceil(self.config.batch_size)
+        }
+    }
+
+    /// Starts epoch `epoch` over the images `order` (see [`Sampler`](crate::Sampler)), at batch
+    /// `start_batch`: to resume, give the number of batches already used.
+    ///
+    /// Image `i` of the order is augmented with random numbers keyed by (seed, epoch, `i`), so an
+    /// image that comes twice is augmented in two ways, and neither the number of workers nor the
+    /// start changes anything.
+    pub fn epoch(&self, epoch: u64, order: Vec<u32>, start_batch: usize) -> Epoch {
+        let total = self.batches_per_epoch(order.len());
+        let (sender, receiver) = sync_channel(self.config.prefetch);
+        let stop = Arc::new(AtomicBool::new(false));
+        let job = Job {
+            loader: self.clone(),
+            epoch,
+            order,
+            stop: Arc::clone(&stop),
+        };
+        let thread = std::thread::Builder::new()
+            .name("shike-data".into())
+            .spawn(move || job.run(start_batch..total, &sender));
+        let (thread, failed) = match thread {
+            Ok(thread) => (Some(thread), None),
+            Err(e) => {
+                let problem = format!("the loader's thread could not be started: {e}");
+                let field = "workers".into();
+                (None, Some(DataError::Config { field, problem }))
+            }
+        };
+        Epoch {
+            receiver: Some(receiver),
+            thread,
+            stop,
+            failed,
+            total,
+            start: start_batch.min(total),
+            next: start_batch.min(total),
+        }
+    }
+
+    /// Starts a pass over all images in order, for evaluation (epoch number 0). The last batch is
+    /// kept, full or not: every image counts.
+    pub fn sequential(&self) -> Epoch {
+        let mut all = self.clone();
+        all.config.drop_last = false;
+        all.epoch(0, (0..self.dataset.len() as u32).collect(), 0)
+    }
+}
+
+/// What the coordinator thread of one epoch knows.
+struct Job {
+    loader: Loader,
+    epoch: u64,
+    order: Vec<u32>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Job {
+    fn run(&self, batches: std::ops::Range<usize>, sender: &SyncSender<Result<Batch>>) {
+        for number in batches {
+            let batch = self.batch(number);
+            let failed = batch.is_err();
+            // The receiver is gone when the iterator was dropped.
+            if self.stop.load(Ordering::Relaxed) || sender.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn batch(&self, number: usize) -> Result<Batch> {
+        let loader = &self.loader;
+        let first = number * loader.config.batch_size;
+        let end = first
+            .saturating_add(loader.config.batch_size)
+            .min(self.order.len());
+        let indices = &self.order[first..end];
+        let (height, width) = loader.size;
+        let slot = height * width * 3;
+        let mut images = vec![0; indices.len() * slot];
+        // All results are kept, so that the first failure in the batch's order is reported and
+        // not whichever thread failed first.
+        let results: Vec<Result<()>> = loader.pool.install(|| {
+            images
+                .par_chunks_exact_mut(slot)
+                .zip(indices)
+                .enumerate()
+                .map(|(i, (slot, &index))| self.fill(slot, (first + i) as u64, index))
+                .collect()
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        Ok(Batch {
+            images,
+            labels: indices
+                .iter()
+                .map(|&i| loader.dataset.label(i as usize))
+                .collect(),
+            indices: indices.to_vec(),
+            height,
+            width,
+        })
+    }
+
+    /// Makes one image and copies it into its slot.
+    fn fill(&self, slot: &mut [u8], position: u64, index: u32) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(()); // nobody will see this batch
+        }
+        let loader = &self.loader;
+        let origin = || loader.dataset.origin(index as usize);
+        // A panic must not pass as the end of the data, so it becomes an error like any other.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            (loader.make)(self.epoch, position, index)
+        }))
+        .map_err(|panic| {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".into());
+            DataError::Panic {
+                origin: origin(),
+                message,
+            }
+        })?;
+        let image = made.map_err(|error| match error {
+            // These do not know which image they were applied to.
+            DataError::Transform { .. } => DataError::Sample {
+                origin: origin(),
+                source: Box::new(error),
+            },
+            other => other,
+        })?;
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        if (height, width) != loader.size {
+            return Err(DataError::Shape {
+                origin: origin(),
+                width,
+                height,
+                want_width: loader.size.1,
+                want_height: loader.size.0,
+            });
+        }
+        slot.copy_from_slice(image.as_raw());
+        Ok(())
+    }
+}
+
+/// The batches of one epoch, in order.
+///
+/// After an error it ends. An epoch that ended is whole only if [`Epoch::is_complete`] says so.
+/// Dropping it stops the work in the background.
+#[derive(Debug)]
+pub struct Epoch {
+    receiver: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    failed: Option<DataError>,
+    total: usize,
+    start: usize,
+    next: usize,
+}
+
+impl Epoch {
+    /// Batches of the whole epoch, with those before the start.
+    pub fn total_batches(&self) -> usize {
+        self.total
+    }
+
+    /// Number of the batch that comes next: what to store in order to resume here.
+    pub fn next_batch(&self) -> usize {
+        self.next
+    }
+
+    /// Whether every batch up to the last was handed out.
+    pub fn is_complete(&self) -> bool {
+        self.next == self.total
+    }
+
+    fn shut_down(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without a receiver a thread that waits to send wakes up.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the coordinator was reported as `Stopped`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let receiver = self.receiver.as_ref()?;
+        let item = match (self.failed.take(), self.next == self.total) {
+            (Some(error), _) => Some(Err(error)),
+            (None, true) => None,
+            // The thread is gone though batches are missing: never let that pass as the end.
+            (None, false) => Some(receiver.recv().unwrap_or(Err(DataError::Stopped {
+                delivered: self.next - self.start,
+                expected: self.total - self.start,
+            }))),
+        };
+        match &item {
+            Some(Ok(_)) => self.next += 1,
+            Some(Err(_)) | None => self.shut_down(),
+        }
+        item
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // An error may come instead of all that remains.
+        let left = self.total - self.next;
+        match self.receiver {
+            Some(_) => (
+                left.min(1),
+                Some(left.max(usize::from(self.failed.is_some()))),
+            ),
+            None => (0, Some(0)),
+        }
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+#[cfg(test)]
+#[path = "loader_tests.rs"]
+mod tests;

@@ -1,0 +1,1077 @@
+//! A small long-tailed image set that is drawn, not downloaded.
+//!
+//! The set lies on disk as ImageNet-LT does: a folder for each class, JPEG files, and two list
+//! files of `path label` lines. So the same reader, augmentation and loader run on it, and an
+//! example needs no download. A class is one shape filled with one texture, such as
+//! `ring_stripes`. Each shape comes with several textures and each texture in several shapes, so
+//! neither alone names the class. Colour, place, size, rotation, background and clutter are drawn
+//! from the same distribution for every class and carry no label. Everything follows from the
+//! seed.
+//!
+//! How hard the default set is: a linear classifier and a nearest neighbour on the pixels stay
+//! below 10 % test accuracy, where chance is 5 %.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use image::{RgbImage, codecs::jpeg::JpegEncoder};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use self::draw::{CLASSES, class_name};
+
+/// Raised whenever the same configuration would give other pictures.
+const GENERATOR_VERSION: u64 = 1;
+
+/// Most images of one class in a split; a typing error must not fill the disk.
+const MAX_IMAGES: usize = 100_000;
+
+const TRAIN_LIST: &str = "Synthetic_LT_train.txt";
+const TEST_LIST: &str = "Synthetic_LT_test.txt";
+const RECORD: &str = "synthetic.json";
+const RECORD_TEMP: &str = "synthetic.json.tmp";
+
+/// What [`generate`] draws. The default gives 1,578 training and 500 test images of 20 classes,
+/// with 6 many-shot (over 100 images), 8 medium-shot and 6 few-shot (below 20) classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyntheticConfig {
+    /// Number of classes, 2 to 30 (6 shapes × 5 textures). Class 0 is the largest.
+    pub classes: usize,
+    /// Training images of class 0, `imbalance_factor` to 100,000.
+    pub n_max: usize,
+    /// Imbalance factor: the size of the largest class over that of the smallest, 1 or more.
+    pub imbalance_factor: f64,
+    /// Test images of every class, 1 to 100,000; the test split is balanced.
+    pub test_per_class: usize,
+    /// Side of the square images in pixels, 16 to 256. The default, 40, leaves room for random
+    /// crops of 32.
+    pub size: u32,
+    /// Seed of all randomness.
+    pub seed: u64,
+    /// JPEG quality, 1 to 100.
+    pub quality: u8,
+}
+
+impl Default for SyntheticConfig {
+    fn default() -> Self {
+        Self {
+            classes: 20,
+            n_max: 300,
+            imbalance_factor: 50.0,
+            test_per_class: 25,
+            size: 40,
+            seed: 0,
+            quality: 90,
+        }
+    }
+}
+
+impl SyntheticConfig {
+    /// Training images of each class, `[classes]`: `int(n_max · (1/IF)^(c/(C-1)))`, the
+    /// exponential profile of Cui et al. 2019 (the CIFAR-LT code).
+    ///
+    /// # Errors
+    /// [`SyntheticError::Config`] if a field is outside its range.
+    pub fn class_counts(&self) -> Result<Vec<usize>, SyntheticError> {
+        self.check()?;
+        let last = (self.classes - 1) as f64;
+        let ratio = 1.0 / self.imbalance_factor;
+        let count = |class| self.n_max as f64 * ratio.powf(class as f64 / last);
+        Ok((0..self.classes)
+            .map(|class| count(class) as usize)
+            .collect())
+    }
+
+    fn check(&self) -> Result<(), SyntheticError> {
+        let fail = |field, value: &dyn fmt::Display, expected: &str| {
+            Err(SyntheticError::Config {
+                field,
+                value: value.to_string(),
+                expected: expected.to_owned(),
+            })
+        };
+        if !(2..=CLASSES).contains(&self.classes) {
+            return fail("classes", &self.classes, "2 to 30");
+        }
+        if !(self.imbalance_factor.is_finite() && self.imbalance_factor >= 1.0) {
+            let expected = "a finite number of 1 or more";
+            return fail("imbalance_factor", &self.imbalance_factor, expected);
+        }
+        let smallest = (self.n_max as f64 * (1.0 / self.imbalance_factor)) as usize;
+        if smallest < 1 || self.n_max > MAX_IMAGES {
+            let expected = "imbalance_factor (the smallest class needs an image) to 100000";
+            return fail("n_max", &self.n_max, expected);
+        }
+        if !(1..=MAX_IMAGES).contains(&self.test_per_class) {
+            return fail("test_per_class", &self.test_per_class, "1 to 100000");
+        }
+        if !(16..=256).contains(&self.size) {
+            return fail("size", &self.size, "16 to 256 pixels");
+        }
+        if !(1..=100).contains(&self.quality) {
+            return fail("quality", &self.quality, "1 to 100");
+        }
+        Ok(())
+    }
+}
+
+/// Where a generated set lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntheticSet {
+    /// The folder that the paths in the lists are relative to.
+    pub root: PathBuf,
+    /// List of the training images, lines of `train/<class>/<class>_<i>.JPEG <label>`.
+    pub train_list: PathBuf,
+    /// List of the test images, lines of `test/<class>/<class>_<i>.JPEG <label>`.
+    pub test_list: PathBuf,
+}
+
+/// Why a synthetic set could not be made or reused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyntheticError {
+    /// A field of the configuration is outside its range.
+    #[error("synthetic set: `{field}` is {value}; expected {expected}")]
+    Config {
+        /// Name of the field of [`SyntheticConfig`].
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A file or folder could not be read, written or removed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// An image could not be encoded as JPEG.
+    #[error("cannot encode {}: {source}", path.display())]
+    Encode {
+        /// The file it was meant for.
+        path: PathBuf,
+        /// The encoder's reason.
+        source: image::ImageError,
+    },
+    /// The record of an earlier run cannot be understood.
+    #[error(
+        "{} is not the record of a synthetic set: {source}; delete its folder or give another",
+        path.display()
+    )]
+    Record {
+        /// The record, `synthetic.json`.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: serde_json::Error,
+    },
+    /// The folder holds a set that was made with another configuration or generator version.
+    #[error(
+        "{} holds a synthetic set with `{field}` = {recorded}, but {wanted} is asked for; \
+         delete the folder or give another",
+        root.display()
+    )]
+    Mismatch {
+        /// The folder of the set.
+        root: PathBuf,
+        /// The first field that differs.
+        field: String,
+        /// Its value in the folder's record, as JSON.
+        recorded: String,
+        /// Its value in the configuration given, as JSON.
+        wanted: String,
+    },
+    /// The folder holds something that this generator did not make, and so must not delete.
+    #[error(
+        "{} is no part of a synthetic set, so its folder is left alone; give an empty folder",
+        path.display()
+    )]
+    Foreign {
+        /// The file or folder in the way.
+        path: PathBuf,
+    },
+}
+
+/// Draws the set into `root`, or finds it there.
+///
+/// `synthetic.json` is written last and records the configuration, so a folder with that record
+/// is whole. If it equals `config`, nothing is drawn. A folder without it is what an interrupted
+/// run left, and is made anew.
+///
+/// # Errors
+/// - [`SyntheticError::Config`]: a field is outside its range.
+/// - [`SyntheticError::Mismatch`]: `root` holds a set of another configuration.
+/// - [`SyntheticError::Foreign`]: `root` holds files that no run of this function made.
+/// - [`SyntheticError::Record`], [`SyntheticError::Io`], [`SyntheticError::Encode`]: a file is
+///   unreadable or cannot be written.
+///
+/// # Example
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shike_data::synthetic::{SyntheticConfig, generate};
+///
+/// let root = tempfile::tempdir()?;
+/// let config =
+///     SyntheticConfig { classes: 2, n_max: 4, imbalance_factor: 2.0, ..Default::default() };
+/// let set = generate(root.path(), &config)?;
+/// assert_eq!(std::fs::read_to_string(set.train_list)?.lines().count(), 4 + 2);
+/// # Ok(())
+/// # }
+/// ```
+pub fn generate(root: &Path, config: &SyntheticConfig) -> Result<SyntheticSet, SyntheticError> {
+    let counts = config.class_counts()?;
+    let set = SyntheticSet {
+        root: root.to_path_buf(),
+        train_list: root.join(TRAIN_LIST),
+        test_list: root.join(TEST_LIST),
+    };
+    let record = record(config);
+    if is_recorded(root, &record)? && set.train_list.is_file() && set.test_list.is_file() {
+        return Ok(set);
+    }
+    fs::create_dir_all(root).map_err(io_error("create", root))?;
+    clear(root)?;
+
+    let test_counts = vec![config.test_per_class; config.classes];
+    make_split(root, config, Split::Train, &counts, &set.train_list)?;
+    make_split(root, config, Split::Test, &test_counts, &set.test_list)?;
+
+    let temp = root.join(RECORD_TEMP);
+    write_synced(&temp, format!("{record:#}\n").as_bytes())?;
+    let path = root.join(RECORD);
+    fs::rename(&temp, &path).map_err(io_error("write", &path))?;
+    Ok(set)
+}
+
+#[derive(Clone, Copy)]
+enum Split {
+    Train,
+    Test,
+}
+
+impl Split {
+    fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        }
+    }
+}
+
+/// Draws and writes the images of one split in parallel, then its list.
+fn make_split(
+    root: &Path,
+    config: &SyntheticConfig,
+    split: Split,
+    counts: &[usize],
+    list: &Path,
+) -> Result<(), SyntheticError> {
+    let mut lines = String::new();
+    let mut jobs = Vec::new();
+    for (class, &count) in counts.iter().enumerate() {
+        let name = class_name(class);
+        let folder = root.join(split.name()).join(&name);
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        for index in 0..count {
+            let file = format!("{name}_{index}.JPEG");
+            lines += &format!("{}/{name}/{file} {class}\n", split.name());
+            jobs.push((class, index, folder.join(file)));
+        }
+    }
+    jobs.par_iter().try_for_each(|(class, index, path)| {
+        let image = draw::image(config.seed, split as u32, *class, *index, config.size);
+        let jpeg = encode(&image, config.quality).map_err(|source| SyntheticError::Encode {
+            path: path.clone(),
+            source,
+        })?;
+        fs::write(path, jpeg).map_err(io_error("write", path))
+    })?;
+    write_synced(list, lines.as_bytes())
+}
+
+fn encode(image: &RgbImage, quality: u8) -> image::ImageResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(image)?;
+    Ok(bytes)
+}
+
+/// The content of `synthetic.json`.
+fn record(config: &SyntheticConfig) -> serde_json::Value {
+    // Taken apart field by field, so that a new field cannot be forgotten here.
+    let &SyntheticConfig {
+        classes,
+        n_max,
+        imbalance_factor,
+        test_per_class,
+        size,
+        seed,
+        quality,
+    } = config;
+    serde_json::json!({
+        "generator_version": GENERATOR_VERSION,
+        "classes": classes,
+        "n_max": n_max,
+        "imbalance_factor": imbalance_factor,
+        "test_per_class": test_per_class,
+        "size": size,
+        "seed": seed,
+        "quality": quality,
+    })
+}
+
+/// Whether `root` has a record, which then must equal `wanted`.
+fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool, SyntheticError> {
+    let path = root.join(RECORD);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("read", &path)(error)),
+    };
+    let recorded: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|source| SyntheticError::Record { path, source })?;
+    for (field, wanted) in wanted.as_object().into_iter().flatten() {
+        if recorded.get(field) != Some(wanted) {
+            return Err(SyntheticError::Mismatch {
+                root: root.to_path_buf(),
+                field: field.clone(),
+                recorded: recorded
+                    .get(field)
+                    .map_or("nothing".to_owned(), |v| v.to_string()),
+                wanted: wanted.to_string(),
+            });
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what an interrupted run left in `root`; touches nothing if anything else lies there.
+fn clear(root: &Path) -> Result<(), SyntheticError> {
+    let splits = [Split::Train.name(), Split::Test.name()];
+    let ours = [
+        splits[0],
+        splits[1],
+        TRAIN_LIST,
+        TEST_LIST,
+        RECORD,
+        RECORD_TEMP,
+    ];
+    let names: Vec<String> = (0..CLASSES).map(class_name).collect();
+    check_entries(root, &ours)?;
+    for split in splits
+        .map(|split| root.join(split))
+        .iter()
+        .filter(|path| path.is_dir())
+    {
+        let classes: Vec<&str> = names.iter().map(String::as_str).collect();
+        check_entries(split, &classes)?;
+    }
+    // The record first: without it, a removal that is itself interrupted stays recognisable.
+    for name in [RECORD, RECORD_TEMP, TRAIN_LIST, TEST_LIST] {
+        let path = root.join(name);
+        if path.exists() {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+    }
+    for path in splits
+        .map(|split| root.join(split))
+        .iter()
+        .filter(|path| path.exists())
+    {
+        fs::remove_dir_all(path).map_err(io_error("remove", path))?;
+    }
+    Ok(())
+}
+
+fn check_entries(folder: &Path, allowed: &[&str]) -> Result<(), SyntheticError> {
+    for entry in fs::read_dir(folder).map_err(io_error("list", folder))? {
+        let entry = entry.map_err(io_error("list", folder))?;
+        if !allowed.iter().any(|name| entry.file_name() == *name) {
+            return Err(SyntheticError::Foreign { path: entry.path() });
+        }
+    }
+    Ok(())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SyntheticError> {
+    let write = || {
+        let mut file = fs::File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(io_error("write", path))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SyntheticError {
+    let path = path.to_path_buf();
+    move |source| SyntheticError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The pictures. Lengths are fractions of the image's side, colours RGB in 0 to 1.
+mod draw {
+    use std::f32::consts::{PI, TAU};
+
+    use image::{Rgb, RgbImage};
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    /// Samples along each side of a pixel.
+    const SUPERSAMPLE: u32 = 3;
+
+    /// Number of shape and texture pairs.
+    pub(super) const CLASSES: usize = Shape::ALL.len() * Texture::ALL.len();
+
+    /// The pair of a class. 6 and 5 have no common factor, so the two indices running side by
+    /// side meet every pair once, and every shape and texture recurs at even steps from head to
+    /// tail: a class's rank says nothing about either.
+    fn pair(class: usize) -> (Shape, Texture) {
+        let shape = Shape::ALL[class % Shape::ALL.len()];
+        (shape, Texture::ALL[class % Texture::ALL.len()])
+    }
+
+    pub(super) fn class_name(class: usize) -> String {
+        let (shape, texture) = pair(class);
+        format!("{shape:?}_{texture:?}").to_lowercase()
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Shape {
+        Disc,
+        Square,
+        Triangle,
+        Star,
+        Ring,
+        Cross,
+    }
+
+    impl Shape {
+        const ALL: [Self; 6] = [
+            Self::Ring,
+            Self::Square,
+            Self::Star,
+            Self::Disc,
+            Self::Cross,
+            Self::Triangle,
+        ];
+
+        /// Whether the point is inside. All shapes have nearly the same area, 2.3, so that size
+        /// says little about shape; the corner furthest from the centre is at 1.33.
+        fn contains(self, [x, y]: [f32; 2]) -> bool {
+            let square = x * x + y * y;
+            match self {
+                Self::Disc => square < 0.73,
+                Self::Square => x.abs().max(y.abs()) < 0.76,
+                Self::Triangle => y > -0.665 && 0.866 * x.abs() + 0.5 * y < 0.665,
+                Self::Ring => (0.25..1.0).contains(&square),
+                Self::Cross => x.abs().min(y.abs()) < 0.31 && x.abs().max(y.abs()) < 1.08,
+                Self::Star => {
+                    // One half of one of five points; its edge runs from the tip at radius 1.33
+                    // to the notch at radius 0.6 and angle 36°.
+                    let turn = y.atan2(x).rem_euclid(TAU / 5.0);
+                    let angle = turn.min(TAU / 5.0 - turn);
+                    let (along, across) =
+                        (square.sqrt() * angle.cos(), square.sqrt() * angle.sin());
+                    let notch = [0.6 * (PI / 5.0).cos(), 0.6 * (PI / 5.0).sin()];
+                    (along - 1.33) * notch[1] < across * (notch[0] - 1.33)
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Texture {
+        Stripes,
+        Checks,
+        Dots,
+        Speckle,
+        Bullseye,
+    }
+
+    impl Texture {
+        const ALL: [Self; 5] = [
+            Self::Stripes,
+            Self::Dots,
+            Self::Bullseye,
+            Self::Checks,
+            Self::Speckle,
+        ];
+
+        /// Which of the two colours a point has; coordinates in periods.
+        fn is_second(self, [x, y]: [f32; 2], salt: u32) -> bool {
+            let odd = |v: f32| v.rem_euclid(1.0) < 0.5;
+            match self {
+                Self::Stripes => odd(x),
+                Self::Checks => odd(x) != odd(y),
+                Self::Dots => {
+                    // Rows 0.87 apart, every other row shifted by half a period.
+                    let row = (y / 0.866).floor();
+                    let dx = (x + 0.5 * row.rem_euclid(2.0)).rem_euclid(1.0) - 0.5;
+                    let dy = y - (row + 0.5) * 0.866;
+                    dx * dx + dy * dy < 0.09
+                }
+                Self::Speckle => {
+                    let cell = |v: f32| ((v * 2.2).floor() as i32) as u32;
+                    hash(cell(x), cell(y), salt) & 1 == 1
+                }
+                Self::Bullseye => odd((x * x + y * y).sqrt()),
+            }
+        }
+    }
+
+    fn hash(x: u32, y: u32, salt: u32) -> u32 {
+        let mut h = salt ^ x.wrapping_mul(0x9E37_79B1) ^ y.wrapping_mul(0x85EB_CA77);
+        h = (h ^ (h >> 15)).wrapping_mul(0x2C1B_3C6D);
+        h = (h ^ (h >> 12)).wrapping_mul(0x297A_2D39);
+        h ^ (h >> 15)
+    }
+
+    type Colour = [f32; 3];
+
+    /// The random stream of one image. The streams of two images share nothing.
+    struct Stream(ChaCha8Rng);
+
+    impl Stream {
+        fn new(seed: u64, split: u32, class: usize, index: usize) -> Self {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&seed.to_le_bytes());
+            key[8..16].copy_from_slice(&u64::from(split).to_le_bytes());
+            key[16..24].copy_from_slice(&(class as u64).to_le_bytes());
+            key[24..].copy_from_slice(&(index as u64).to_le_bytes());
+            Self(ChaCha8Rng::from_seed(key))
+        }
+
+        /// Uniform in `[low, high)`. Own code, so that no crate's update changes the pictures.
+        fn range(&mut self, low: f32, high: f32) -> f32 {
+            let unit = (self.0.next_u32() >> 8) as f32 / (1 << 24) as f32;
+            low + (high - low) * unit
+        }
+
+        fn chance(&mut self, probability: f32) -> bool {
+            self.range(0.0, 1.0) < probability
+        }
+
+        fn pick<T: Copy, const N: usize>(&mut self, items: [T; N]) -> T {
+            items[(self.0.next_u32() as usize) % N]
+        }
+
+        fn colour(&mut self) -> Colour {
+            [(); 3].map(|()| self.range(0.05, 0.95))
+        }
+
+        /// Two colours whose brightness differs by at least `gap`.
+        fn colours(&mut self, gap: f32) -> [Colour; 2] {
+            loop {
+                let pair = [self.colour(), self.colour()];
+                if (luma(pair[0]) - luma(pair[1])).abs() >= gap {
+                    return pair;
+                }
+            }
+        }
+    }
+
+    fn luma([r, g, b]: Colour) -> f32 {
+        0.299 * r + 0.587 * g + 0.114 * b
+    }
+
+    fn distance(a: Colour, b: Colour) -> f32 {
+        (0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f32>().sqrt()
+    }
+
+    fn mix(a: Colour, b: Colour, weight: f32) -> Colour {
+        [0, 1, 2].map(|k| a[k] + (b[k] - a[k]) * weight)
+    }
+
+    /// A two-coloured texture, turned and shifted at random.
+    struct Paint {
+        texture: Texture,
+        turn: [f32; 2],
+        shift: [f32; 2],
+        period: f32,
+        salt: u32,
+        colours: [Colour; 2],
+    }
+
+    impl Paint {
+        fn new(stream: &mut Stream, texture: Texture, period: f32, colours: [Colour; 2]) -> Self {
+            Self {
+                texture,
+                turn: stream.range(0.0, TAU).sin_cos().into(),
+                shift: [stream.range(-0.5, 0.5), stream.range(-0.5, 0.5)],
+                period,
+                salt: stream.0.next_u32(),
+                colours,
+            }
+        }
+
+        fn at(&self, point: [f32; 2]) -> Colour {
+            let [x, y] = rotate(point, self.turn);
+            let place = [
+                x / self.period + self.shift[0],
+                y / self.period + self.shift[1],
+            ];
+            self.colours[usize::from(self.texture.is_second(place, self.salt))]
+        }
+    }
+
+    fn rotate([x, y]: [f32; 2], [sin, cos]: [f32; 2]) -> [f32; 2] {
+        [cos * x - sin * y, sin * x + cos * y]
+    }
+
+    /// A shape on the picture, filled with paint.
+    struct Patch {
+        shape: Shape,
+        centre: [f32; 2],
+        turn: [f32; 2],
+        /// Length of the shape's unit along its two axes.
+        unit: [f32; 2],
+        paint: Paint,
+    }
+
+    impl Patch {
+        /// `scale` is the side of a square of about the shape's area.
+        fn new(
+            stream: &mut Stream,
+            shape: Shape,
+            centre: [f32; 2],
+            scale: f32,
+            paint: Paint,
+        ) -> Self {
+            let stretch = stream.range(-0.12, 0.12).exp();
+            Self {
+                shape,
+                centre,
+                turn: stream.range(0.0, TAU).sin_cos().into(),
+                unit: [0.66 * scale * stretch, 0.66 * scale / stretch],
+                paint,
+            }
+        }
+
+        fn at(&self, [x, y]: [f32; 2]) -> Option<Colour> {
+            let point = [x - self.centre[0], y - self.centre[1]];
+            let reach = 1.34 * self.unit[0].max(self.unit[1]);
+            if point[0].abs().max(point[1].abs()) > reach {
+                return None;
+            }
+            let [u, v] = rotate(point, self.turn);
+            let inside = self.shape.contains([u / self.unit[0], v / self.unit[1]]);
+            inside.then(|| self.paint.at(point))
+        }
+    }
+
+    /// Everything on one picture, from back to front.
+    struct Scene {
+        background: Paint,
+        /// Direction and strength of a brightness ramp over the background.
+        ramp: [f32; 2],
+        clutter: Vec<Patch>,
+        object: Patch,
+        occluder: Option<Patch>,
+    }
+
+    impl Scene {
+        fn new(stream: &mut Stream, (shape, texture): (Shape, Texture)) -> Self {
+            // The object's two colours differ in brightness, and the ground from both, so that
+            // texture and outline can be seen. The rule is the same for every class.
+            let colours = stream.colours(0.25);
+            let ground = loop {
+                let ground = stream.colour();
+                if colours.iter().all(|&colour| distance(ground, colour) > 0.3) {
+                    break ground;
+                }
+            };
+            let other = stream.colour();
+            let faint = mix(ground, other, stream.range(0.0, 0.25));
+            let texture_behind = stream.pick(Texture::ALL);
+            let period = stream.range(0.12, 0.4);
+            let background = Paint::new(stream, texture_behind, period, [ground, faint]);
+
+            let count = stream.pick([2, 3, 4, 5]);
+            let clutter = (0..count)
+                .map(|_| Self::distractor(stream, 0.1, 0.22))
+                .collect();
+
+            let scale = stream.range(0.5, 0.8);
+            let slack = 0.5 * (0.95 - scale);
+            let centre = [(); 2].map(|()| 0.5 + stream.range(-slack, slack));
+            let period = stream.range(0.13, 0.18);
+            let paint = Paint::new(stream, texture, period, colours);
+            let object = Patch::new(stream, shape, centre, scale, paint);
+
+            let occluder = stream
+                .chance(0.5)
+                .then(|| Self::distractor(stream, 0.15, 0.28));
+            let ramp = [stream.range(-0.2, 0.2), stream.range(-0.2, 0.2)];
+            Self {
+                background,
+                ramp,
+                clutter,
+                object,
+                occluder,
+            }
+        }
+
+        /// A small patch of random shape and texture anywhere.
+        fn distractor(stream: &mut Stream, low: f32, high: f32) -> Patch {
+            let (shape, texture) = (stream.pick(Shape::ALL), stream.pick(Texture::ALL));
+            let centre = [stream.range(0.0, 1.0), stream.range(0.0, 1.0)];
+            let scale = stream.range(low, high);
+            let period = stream.range(0.13, 0.18);
+            let mut colours = [stream.colour(), stream.colour()];
+            if stream.chance(0.5) {
+                colours[1] = colours[0];
+            }
+            let paint = Paint::new(stream, texture, period, colours);
+            Patch::new(stream, shape, centre, scale, paint)
+        }
+
+        fn at(&self, point: [f32; 2]) -> Colour {
+            let front = self.occluder.as_ref().and_then(|patch| patch.at(point));
+            front
+                .or_else(|| self.object.at(point))
+                .or_else(|| self.clutter.iter().rev().find_map(|patch| patch.at(point)))
+                .unwrap_or_else(|| {
+                    let light = self.ramp[0] * (point[0] - 0.5) + self.ramp[1] * (point[1] - 0.5);
+                    self.background.at(point).map(|value| value + light)
+                })
+        }
+    }
+
+    /// Image `index` of a class in a split, `size` × `size` pixels; a function of its arguments.
+    pub(super) fn image(seed: u64, split: u32, class: usize, index: usize, size: u32) -> RgbImage {
+        let mut stream = Stream::new(seed, split, class, index);
+        let scene = Scene::new(&mut stream, pair(class));
+        let gain = stream.range(0.75, 1.2);
+        let noise = stream.range(0.01, 0.06);
+        let step = 1.0 / (size * SUPERSAMPLE) as f32;
+        RgbImage::from_fn(size, size, |px, py| {
+            let mut sum = [0.0; 3];
+            for sub in 0..SUPERSAMPLE * SUPERSAMPLE {
+                let x = px * SUPERSAMPLE + sub % SUPERSAMPLE;
+                let y = py * SUPERSAMPLE + sub / SUPERSAMPLE;
+                let colour = scene.at([(x as f32 + 0.5) * step, (y as f32 + 0.5) * step]);
+                sum = [0, 1, 2].map(|k| sum[k] + colour[k]);
+            }
+            Rgb(sum.map(|total| {
+                // Three uniform numbers make nearly normal noise of standard deviation one.
+                let normal: f32 = (0..3).map(|_| stream.range(-1.0, 1.0)).sum();
+                let mean = total / (SUPERSAMPLE * SUPERSAMPLE) as f32;
+                ((gain * mean + noise * normal) * 255.0).round() as u8
+            }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn small() -> SyntheticConfig {
+        SyntheticConfig {
+            classes: 4,
+            n_max: 8,
+            imbalance_factor: 8.0,
+            test_per_class: 3,
+            ..SyntheticConfig::default()
+        }
+    }
+
+    /// `(path, label, bytes)` of every image of a list.
+    fn read_list(set: &SyntheticSet, list: &Path) -> Vec<(String, usize, Vec<u8>)> {
+        let text = fs::read_to_string(list).unwrap();
+        let lines = text.lines().map(|line| {
+            let (path, label) = line.rsplit_once(' ').unwrap();
+            let bytes = fs::read(set.root.join(path)).unwrap();
+            (path.to_owned(), label.parse().unwrap(), bytes)
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn default_profile_is_long_tailed() {
+        let counts = SyntheticConfig::default().class_counts().unwrap();
+        // Worked out with Python: [int(300 * 0.02 ** (c / 19)) for c in range(20)].
+        let expected = [
+            300, 244, 198, 161, 131, 107, 87, 70, 57, 47, 38, 31, 25, 20, 16, 13, 11, 9, 7, 6,
+        ];
+        assert_eq!(counts, expected);
+        assert_eq!(counts.iter().sum::<usize>(), 1578);
+    }
+
+    #[test]
+    fn classes_cover_every_pair_once_and_evenly() {
+        let names: Vec<String> = (0..CLASSES).map(class_name).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), CLASSES);
+        assert_eq!(names[0], "ring_stripes");
+        // Among the 20 default classes each shape and each texture comes at least three times.
+        for part in names
+            .iter()
+            .flat_map(|name| name.split('_'))
+            .collect::<HashSet<_>>()
+        {
+            let uses = names[..20]
+                .iter()
+                .filter(|name| name.split('_').any(|p| p == part));
+            assert!(uses.count() >= 3, "{part}");
+        }
+    }
+
+    #[test]
+    fn lists_and_files_agree() {
+        let root = tempfile::tempdir().unwrap();
+        let set = generate(root.path(), &small()).unwrap();
+        let train = read_list(&set, &set.train_list);
+        let test = read_list(&set, &set.test_list);
+        let count = |list: &[(String, usize, Vec<u8>)]| {
+            let of = |class| list.iter().filter(|(_, label, _)| *label == class).count();
+            [0, 1, 2, 3].map(of)
+        };
+        // 8 · 8^(-c/3) is 8, 4, 2, 1 but for rounding, and `int` rounds down.
+        assert_eq!(count(&train).to_vec(), small().class_counts().unwrap());
+        assert_eq!(count(&test), [3; 4]);
+        assert_eq!(train[0].0, "train/ring_stripes/ring_stripes_0.JPEG");
+        assert_eq!(test[3].0, "test/square_dots/square_dots_0.JPEG");
+        let pixels = image::load_from_memory(&train[0].2).unwrap();
+        assert_eq!((pixels.width(), pixels.height()), (40, 40));
+        // No two images are the same, within a split or across.
+        let distinct: HashSet<&[u8]> = train
+            .iter()
+            .chain(&test)
+            .map(|(_, _, bytes)| bytes.as_slice())
+            .collect();
+        assert_eq!(distinct.len(), train.len() + test.len());
+    }
+
+    #[test]
+    fn bytes_follow_from_the_seed() {
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let other = SyntheticConfig { seed: 1, ..small() };
+        let [first, second, third] = [(0, small()), (1, small()), (2, other)].map(|(k, config)| {
+            let set = generate(folders[k].path(), &config).unwrap();
+            [
+                read_list(&set, &set.train_list),
+                read_list(&set, &set.test_list),
+            ]
+        });
+        assert_eq!(first, second);
+        assert_ne!(first[0][0].2, third[0][0].2);
+    }
+
+    #[test]
+    fn an_image_does_not_depend_on_the_set_around_it() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let larger = SyntheticConfig {
+            classes: 5,
+            n_max: 16,
+            test_per_class: 4,
+            ..small()
+        };
+        let sets = [small(), larger];
+        let [few, many] = [0, 1].map(|k| {
+            let set = generate(folders[k].path(), &sets[k]).unwrap();
+            read_list(&set, &set.train_list)
+        });
+        assert!(few.iter().all(|image| many.contains(image)));
+    }
+
+    #[test]
+    fn a_whole_set_is_reused() {
+        let root = tempfile::tempdir().unwrap();
+        let set = generate(root.path(), &small()).unwrap();
+        // Only a second run that writes nothing leaves this file as it is.
+        let image = root.path().join("train/ring_stripes/ring_stripes_0.JPEG");
+        fs::write(&image, b"touched").unwrap();
+        assert_eq!(generate(root.path(), &small()).unwrap(), set);
+        assert_eq!(fs::read(&image).unwrap(), b"touched");
+    }
+
+    #[test]
+    fn a_half_made_set_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let set = generate(root.path(), &small()).unwrap();
+        let whole = read_list(&set, &set.train_list);
+        let stale = root.path().join("train/cross_speckle");
+        fs::remove_file(root.path().join(RECORD)).unwrap();
+        fs::remove_file(&set.test_list).unwrap();
+        fs::write(root.path().join(&whole[0].0), b"half").unwrap();
+        fs::create_dir(&stale).unwrap();
+        generate(root.path(), &small()).unwrap();
+        assert_eq!(read_list(&set, &set.train_list), whole);
+        assert!(root.path().join(RECORD).is_file() && set.test_list.is_file());
+        assert!(!stale.exists());
+    }
+
+    #[test]
+    fn another_configuration_is_refused_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        generate(root.path(), &small()).unwrap();
+        let other = SyntheticConfig {
+            imbalance_factor: 4.0,
+            ..small()
+        };
+        let error = generate(root.path(), &other).unwrap_err();
+        assert!(
+            matches!(&error, SyntheticError::Mismatch { field, recorded, wanted, .. }
+                if field == "imbalance_factor" && recorded == "8.0" && wanted == "4.0"),
+            "{error:?}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("delete the folder or give another")
+        );
+        // An older generator's set is not taken for this one's.
+        let path = root.path().join(RECORD);
+        let old = fs::read_to_string(&path)
+            .unwrap()
+            .replace("version\": 1", "version\": 0");
+        fs::write(&path, old).unwrap();
+        let error = generate(root.path(), &small()).unwrap_err();
+        assert!(
+            matches!(&error, SyntheticError::Mismatch { field, .. } if field == "generator_version")
+        );
+        fs::write(&path, "{").unwrap();
+        let error = generate(root.path(), &small()).unwrap_err();
+        assert!(matches!(error, SyntheticError::Record { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        for file in ["notes.txt", "train/n01440764/n01440764_762.JPEG"] {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, b"mine").unwrap();
+            let error = generate(root.path(), &small()).unwrap_err();
+            assert!(matches!(error, SyntheticError::Foreign { .. }), "{error:?}");
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+        }
+    }
+
+    #[test]
+    fn bad_fields_are_named() {
+        let base = SyntheticConfig::default;
+        let cases = [
+            (
+                "classes",
+                SyntheticConfig {
+                    classes: 1,
+                    ..base()
+                },
+            ),
+            (
+                "classes",
+                SyntheticConfig {
+                    classes: 31,
+                    ..base()
+                },
+            ),
+            (
+                "imbalance_factor",
+                SyntheticConfig {
+                    imbalance_factor: f64::NAN,
+                    ..base()
+                },
+            ),
+            (
+                "imbalance_factor",
+                SyntheticConfig {
+                    imbalance_factor: 0.5,
+                    ..base()
+                },
+            ),
+            (
+                "n_max",
+                SyntheticConfig {
+                    n_max: 49,
+                    ..base()
+                },
+            ),
+            (
+                "test_per_class",
+                SyntheticConfig {
+                    test_per_class: 0,
+                    ..base()
+                },
+            ),
+            ("size", SyntheticConfig { size: 8, ..base() }),
+            (
+                "quality",
+                SyntheticConfig {
+                    quality: 0,
+                    ..base()
+                },
+            ),
+        ];
+        for (name, config) in cases {
+            let error = config.class_counts().unwrap_err();
+            assert!(
+                matches!(&error, SyntheticError::Config { field, .. } if *field == name),
+                "{name}: {error:?}"
+            );
+        }
+    }
+
+    /// The F statistic of a one-way analysis of variance: the spread of the class means over
+    /// what the spread within the classes lets one expect; about 1 if they differ by chance.
+    fn f_statistic(groups: &[Vec<f64>]) -> f64 {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let all = groups.concat();
+        let total = mean(&all);
+        let between: f64 = groups
+            .iter()
+            .map(|g| g.len() as f64 * (mean(g) - total).powi(2))
+            .sum();
+        let within: f64 = groups
+            .iter()
+            .flat_map(|g| g.iter().map(|v| (v - mean(g)).powi(2)))
+            .sum();
+        let freedom = (groups.len() - 1, all.len() - groups.len());
+        (between / freedom.0 as f64) / (within / freedom.1 as f64)
+    }
+
+    #[test]
+    fn mean_colour_carries_no_label() {
+        const PER_CLASS: usize = 100;
+        let size = 16;
+        let means: Vec<Vec<[f64; 3]>> = (0..CLASSES)
+            .into_par_iter()
+            .map(|class| {
+                let mean = |index| {
+                    let image = draw::image(7, Split::Train as u32, class, index, size);
+                    [0, 1, 2].map(|k| {
+                        let sum: f64 = image.pixels().map(|pixel| f64::from(pixel[k])).sum();
+                        sum / f64::from(size * size)
+                    })
+                };
+                (0..PER_CLASS).map(mean).collect()
+            })
+            .collect();
+        // 29 and 2970 degrees of freedom: F exceeds 2.05 by chance about once in a thousand.
+        for channel in 0..3 {
+            let mut groups: Vec<Vec<f64>> = means
+                .iter()
+                .map(|g| g.iter().map(|mean| mean[channel]).collect())
+                .collect();
+            let f = f_statistic(&groups);
+            assert!(f < 2.05, "channel {channel}: F = {f}");
+            // The check would notice if one class of thirty were brighter by 40 of 255.
+            groups[0].iter_mut().for_each(|value| *value += 40.0);
+            let f = f_statistic(&groups);
+            assert!(f > 2.05, "channel {channel} of a tinted class: F = {f}");
+        }
+    }
+}
