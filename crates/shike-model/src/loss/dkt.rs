@@ -1,0 +1,244 @@
+use burn::config::Config;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor};
+
+use super::{is_class, one_hot, soft_cross_entropy};
+use crate::network::ExpertLogits;
+
+/// What a Kullback–Leibler divergence over `[batch, classes]` is divided by.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum KlReduction {
+    /// `batch · classes`: PyTorch's `reduction="mean"`, which the released code leaves in place.
+    ElementMean,
+    /// `batch`: the divergence itself, as the paper writes it.
+    BatchMean,
+}
+
+/// Configuration of [`DktLoss`]. The defaults are the released code's; see [`paper`](Self::paper)
+/// for the text's reading.
+///
+/// # Strength at other numbers of classes
+/// The released code reduces both divergences with PyTorch's `mean`, which divides by the number
+/// of classes `C` as well as by the batch. In units of the divergence itself its weights are thus
+/// `10 / C` (non-target) and `1 / C` (mutual): 0.1 and 0.01 on CIFAR-100, but 0.01 and 0.001 at
+/// 1000 classes and 0.0012 and 0.00012 at iNaturalist's 8142: there the terms all but vanish.
+/// [`with_cifar100_strength`](Self::with_cifar100_strength) gives the weights that keep the
+/// strength of the published experiment: `10 · C / 100` and `C / 100` under
+/// [`KlReduction::ElementMean`], or 0.1 and 0.01 under [`KlReduction::BatchMean`].
+#[derive(Config, Debug, PartialEq)]
+pub struct DktLossConfig {
+    /// Weight of the non-target distillation.
+    #[config(default = 10.0)]
+    pub non_target_weight: f64,
+    /// Weight of the mutual distillation.
+    #[config(default = 1.0)]
+    pub mutual_weight: f64,
+    /// How the divergences are reduced.
+    #[config(default = "KlReduction::ElementMean")]
+    pub reduction: KlReduction,
+    /// Whether teachers are constants. The released code lets gradients through the non-target
+    /// teacher and through the teaching side of the mutual distillation.
+    #[config(default = false)]
+    pub detach_teacher: bool,
+    /// Whether the target class takes no part in the non-target distributions. The released code
+    /// leaves it at logit 0 in the teacher and −30 in the student, so that the divergence of equal
+    /// distributions is not 0. With soft labels a class is left out in proportion to its label:
+    /// `log(1 − y)` is added on both sides.
+    #[config(default = false)]
+    pub exclude_target: bool,
+}
+
+/// The released code's stand-in for −∞ on the target's logit.
+const TARGET_LOGIT: f64 = -30.0;
+/// Bound on `log(1 − y)`: e to this is 0 in every float type, and finite in each.
+const EXCLUDED: f64 = -1e4;
+
+impl DktLossConfig {
+    /// The paper's reading: divergences as they are written (batch mean), constant teachers, the
+    /// target left out on both sides; with the weights 0.1 and 0.01 that equal the released ones
+    /// on CIFAR-100.
+    pub fn paper() -> Self {
+        Self::new()
+            .with_reduction(KlReduction::BatchMean)
+            .with_detach_teacher(true)
+            .with_exclude_target(true)
+            .with_cifar100_strength(100)
+    }
+
+    /// Sets both weights so that the terms are as strong at `num_classes` classes as the released
+    /// ones are on CIFAR-100.
+    pub fn with_cifar100_strength(self, num_classes: usize) -> Self {
+        let scale = match self.reduction {
+            KlReduction::ElementMean => num_classes as f64 / 100.0,
+            KlReduction::BatchMean => 1.0 / 100.0,
+        };
+        self.with_non_target_weight(10.0 * scale)
+            .with_mutual_weight(scale)
+    }
+
+    /// The loss. It holds no tensors and works on any device and float type.
+    pub fn init(&self) -> DktLoss {
+        DktLoss {
+            config: self.clone(),
+        }
+    }
+}
+
+/// Dynamic knowledge transfer (SHIKE, section 3.3; `mix_outputs` of the reference):
+/// `Σ_i CE_i + w₁ Σ_i KL(teacher ‖ student_i) + w₂ Σ_{i≠j} KL(p_j ‖ p_i)`, summed (not averaged)
+/// over experts.
+///
+/// Written with log-softmax throughout, so that values and gradients stay finite at logits of ±60,
+/// where the released float32 code gives NaN.
+#[derive(Clone, Debug)]
+pub struct DktLoss {
+    config: DktLossConfig,
+}
+
+/// The terms of [`DktLoss`], before their weights, and their weighted sum.
+#[derive(Clone, Debug)]
+pub struct DktLossOutput {
+    /// The loss, `[1]`.
+    pub total: Tensor<1>,
+    /// Cross-entropy of each expert, `[experts]`.
+    pub cross_entropy: Tensor<1>,
+    /// Non-target distillation into each expert, `[experts]`.
+    pub non_target: Tensor<1>,
+    /// Mutual distillation, `[experts, experts]`: row `i`, column `j` is `KL(p_j ‖ p_i)`, which
+    /// teaches `i` from `j`; the diagonal is 0.
+    pub mutual: Tensor<2>,
+}
+
+/// The teacher of the non-target distillation and what it is built of.
+#[derive(Clone, Debug)]
+pub struct NonTargetTeacher {
+    /// The consensus hardest negative of each image, `[batch]`: the class other than the target
+    /// with the largest mean logit over the experts (the first of equals).
+    pub hardest: Tensor<1, Int>,
+    /// The teacher's logits, `[batch, classes]`: the mean logit at the hardest negative, the
+    /// maximum over the experts elsewhere, 0 at the target.
+    pub logits: Tensor<2>,
+}
+
+impl DktLoss {
+    /// The loss for class indices, `[batch]`.
+    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> DktLossOutput {
+        let labels = one_hot(labels, &logits.experts[0]);
+        self.forward_soft(logits, labels)
+    }
+
+    /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1 (mixup, CutMix,
+    /// label smoothing).
+    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktLossOutput {
+        let experts = &logits.experts;
+        let [batch, classes] = experts[0].dims();
+        let divisor = match self.config.reduction {
+            KlReduction::ElementMean => (batch * classes) as f64,
+            KlReduction::BatchMean => batch as f64,
+        };
+        let log_probs: Vec<_> = experts.iter().map(|l| log_softmax(l.clone(), 1)).collect();
+        let probs: Vec<_> = log_probs
+            .iter()
+            .map(|log_p| self.as_teacher(log_p.clone()))
+            .map(|log_p| (log_p.clone().exp(), log_p))
+            .collect();
+
+        let cross_entropy = log_probs
+            .iter()
+            .map(|log_p| soft_cross_entropy(log_p.clone(), &labels));
+        let cross_entropy = Tensor::cat(cross_entropy.collect(), 0);
+
+        let teacher = self.as_teacher(self.teacher(logits, labels.clone()).logits);
+        let keep = labels.clone().neg().add_scalar(1.0);
+        let excluded = self.config.exclude_target.then(|| {
+            keep.clone()
+                .clamp_min(f64::MIN_POSITIVE)
+                .log()
+                .clamp_min(EXCLUDED)
+        });
+        let teacher = match &excluded {
+            Some(excluded) => teacher + excluded.clone(),
+            None => teacher,
+        };
+        let teacher = log_softmax(teacher, 1);
+        let teacher = (teacher.clone().exp(), teacher);
+        let non_target = experts.iter().map(|logits| {
+            let student = match &excluded {
+                Some(excluded) => logits.clone() + excluded.clone(),
+                None => logits.clone() * keep.clone() + labels.clone().mul_scalar(TARGET_LOGIT),
+            };
+            kl_div(&teacher, log_softmax(student, 1), divisor)
+        });
+        let non_target = Tensor::cat(non_target.collect(), 0);
+
+        let device = experts[0].device();
+        let rows = (0..experts.len()).map(|i| {
+            let row = (0..experts.len()).map(|j| match i == j {
+                true => Tensor::zeros([1], (&device, experts[0].dtype())),
+                false => kl_div(&probs[j], log_probs[i].clone(), divisor),
+            });
+            Tensor::cat(row.collect(), 0)
+        });
+        let mutual: Tensor<2> = Tensor::stack(rows.collect(), 0);
+
+        let total = cross_entropy.clone().sum()
+            + non_target
+                .clone()
+                .sum()
+                .mul_scalar(self.config.non_target_weight)
+            + mutual.clone().sum().mul_scalar(self.config.mutual_weight);
+        DktLossOutput {
+            total,
+            cross_entropy,
+            non_target,
+            mutual,
+        }
+    }
+
+    /// Cross-entropy of each expert alone, `[experts]`, for class indices, `[batch]`.
+    pub fn cross_entropy(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
+        let labels = one_hot(labels, &logits.experts[0]);
+        let terms = logits
+            .experts
+            .iter()
+            .map(|logits| soft_cross_entropy(log_softmax(logits.clone(), 1), &labels));
+        Tensor::cat(terms.collect(), 0)
+    }
+
+    /// The non-target teacher for label distributions, `[batch, classes]`.
+    pub fn teacher(&self, logits: &ExpertLogits, labels: Tensor<2>) -> NonTargetTeacher {
+        let [_, classes] = labels.dims();
+        let keep = labels.clone().neg().add_scalar(1.0);
+        // Not `max` over a stacked tensor: where experts tie, the reference's gradient goes to the
+        // first of them alone, and comparing strictly does that on every backend.
+        let mut experts = logits.experts.iter().cloned();
+        let first = experts.next().expect("a network has at least one expert");
+        let max = experts.fold(first, |max, logits| {
+            let larger = logits.clone().greater(max.clone());
+            max.mask_where(larger, logits)
+        });
+        let mean = logits.mean();
+        let masked = labels.mul_scalar(TARGET_LOGIT) + mean * keep.clone();
+        let hardest = masked.clone().detach().argmax(1);
+        let is_hardest = is_class(hardest.clone(), classes);
+        let rest = max * keep;
+        NonTargetTeacher {
+            hardest: hardest.squeeze_dim(1),
+            logits: rest.mask_where(is_hardest, masked),
+        }
+    }
+
+    fn as_teacher(&self, logits: Tensor<2>) -> Tensor<2> {
+        match self.config.detach_teacher {
+            true => logits.detach(),
+            false => logits,
+        }
+    }
+}
+
+/// `Σ p · (log p − log q) / divisor`, `[1]`, for a teacher's `(p, log p)`.
+fn kl_div((p, log_p): &(Tensor<2>, Tensor<2>), log_q: Tensor<2>, divisor: f64) -> Tensor<1> {
+    (p.clone() * (log_p.clone() - log_q))
+        .sum()
+        .mul_scalar(1.0 / divisor)
+}

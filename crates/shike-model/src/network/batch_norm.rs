@@ -1,0 +1,124 @@
+use burn::config::Config;
+use burn::module::{Flag, Module, Param, RunningState};
+use burn::nn::Initializer;
+use burn::tensor::module::{batch_norm, batch_norm_train};
+use burn::tensor::{Device, Tensor};
+
+/// Configuration of [`BatchNorm`]; see [`init`](Self::init).
+#[derive(Config, Debug, PartialEq)]
+pub struct BatchNormConfig {
+    /// Number of channels.
+    pub num_features: usize,
+    /// Added to the variance under the root.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Weight of the new batch in the running statistics.
+    #[config(default = 0.1)]
+    pub momentum: f64,
+}
+
+/// Batch normalisation whose running variance is PyTorch's.
+///
+/// Burn's own module tracks the *biased* batch variance; PyTorch tracks the unbiased one,
+/// `var · n / (n − 1)` with `n = batch · height · width`. Imported and exported statistics only
+/// mean the same if both sides agree, hence this module. The normalisation itself uses the biased
+/// variance in both.
+///
+/// Statistics are those of the batch while the input is on an autodiff device and the `training`
+/// flag is set, the running ones otherwise.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// Scale, `[channels]`.
+    pub gamma: Param<Tensor<1>>,
+    /// Shift, `[channels]`.
+    pub beta: Param<Tensor<1>>,
+    /// Whether batch statistics are used and tracked; [`Module::freeze_group`] clears it.
+    pub training: Param<Flag>,
+    /// Running mean, `[channels]`.
+    pub running_mean: RunningState<Tensor<1>>,
+    /// Running unbiased variance, `[channels]`.
+    pub running_var: RunningState<Tensor<1>>,
+    epsilon: f64,
+    momentum: f64,
+}
+
+impl BatchNormConfig {
+    /// Initialises the module: scale 1, shift 0, running mean 0, running variance 1.
+    pub fn init(&self, device: &Device) -> BatchNorm {
+        let shape = [self.num_features];
+        BatchNorm {
+            gamma: Initializer::Ones.init(shape, device),
+            beta: Initializer::Zeros.init(shape, device),
+            training: Param::from_bool(true),
+            running_mean: RunningState::new(Tensor::zeros(shape, device)),
+            running_var: RunningState::new(Tensor::ones(shape, device)),
+            epsilon: self.epsilon,
+            momentum: self.momentum,
+        }
+    }
+}
+
+impl BatchNorm {
+    /// Normalises `input`, `[batch, channels, height, width]`, channel by channel.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        if !(input.device().is_autodiff() && self.training.is_enabled()) {
+            return batch_norm(
+                input,
+                self.gamma.val(),
+                self.beta.val(),
+                self.running_mean.value_sync(),
+                self.running_var.value_sync(),
+                self.epsilon,
+            );
+        }
+        let [batch, _, height, width] = input.dims();
+        let n = (batch * height * width) as f64;
+        let output = batch_norm_train(input, self.gamma.val(), self.beta.val(), self.epsilon);
+        // One value per channel has no unbiased variance (PyTorch refuses the batch); keep the
+        // biased one, which is 0.
+        let unbiased = output.variance.detach().mul_scalar(n / (n - 1.0).max(1.0));
+        self.track(&self.running_mean, output.mean.detach());
+        self.track(&self.running_var, unbiased);
+        output.output
+    }
+
+    fn track(&self, running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
+        let value = running.value_sync();
+        let value = value.mul_scalar(1.0 - self.momentum) + batch.mul_scalar(self.momentum);
+        running.update(value.detach());
+        // Burn applies an update only when the next one arrives; a record taken in between would
+        // hold statistics that are one step old.
+        running.value_sync();
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_the_unbiased_variance() {
+        let device = Device::flex().autodiff();
+        let bn = BatchNormConfig::new(1).init(&device);
+        // mean 2.5, biased variance 1.25, unbiased 5/3
+        let x = Tensor::<4>::from_data([[[[1.0, 2.0], [3.0, 4.0]]]], &device);
+        let y = bn.forward(x);
+        let mean: f32 = bn.running_mean.value().into_scalar();
+        let var: f32 = bn.running_var.value().into_scalar();
+        assert!((mean - 0.25).abs() < 1e-6, "{mean}");
+        assert!((var - (0.9 + 0.1 * 5.0 / 3.0)).abs() < 1e-6, "{var}");
+        let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+        assert!((y[0] + 1.5 / 1.25001f32.sqrt()).abs() < 1e-5, "{y:?}");
+    }
+
+    #[test]
+    fn a_frozen_norm_keeps_its_statistics() {
+        let device = Device::flex().autodiff();
+        let bn = BatchNormConfig::new(1).init(&device).freeze();
+        let y = bn.forward(Tensor::<4>::full([2, 1, 2, 2], 3.0, &device));
+        assert_eq!(bn.running_mean.value().into_scalar::<f32>(), 0.0);
+        let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+        assert!((y[0] - 3.0).abs() < 1e-4);
+    }
+}

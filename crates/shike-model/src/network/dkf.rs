@@ -1,0 +1,191 @@
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+
+use super::block::{conv_config, conv_macs};
+use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
+
+/// Configuration of [`Dkf`]: the two feature maps to be fused; see [`init`](Self::init).
+#[derive(Config, Debug, PartialEq)]
+pub struct DkfConfig {
+    /// Shape of the shallow map.
+    pub shallow: FeatureShape,
+    /// Shape of the deep map, which the shallow one is brought to.
+    pub deep: FeatureShape,
+}
+
+/// Depth-wise knowledge fusion (SHIKE, section 3.2): the expert's deep map times, element by
+/// element, a shallow map of another depth that strided 3×3 convolutions have brought to its shape.
+///
+/// Number, strides and channels of the convolutions follow from the two shapes: each halves a side
+/// (rounding up) until it fits, and channels grow geometrically, which doubles them at each step in
+/// every ResNet.
+///
+/// As released, the second convolution has no ReLU (`use_relu = (k != 1)` in the reference's
+/// `ShallowExpert`), so that a shallow map through two convolutions may be negative and one through
+/// a single convolution may not.
+#[derive(Module, Debug)]
+pub struct Dkf {
+    /// The aligning convolutions, in order.
+    pub convs: Vec<StridedConv>,
+}
+
+/// 3×3 convolution, batch normalisation and, but for the second of a [`Dkf`], ReLU.
+#[derive(Module, Debug)]
+pub struct StridedConv {
+    /// 3×3, without bias; PyTorch's default initialisation, as in the reference.
+    pub conv: Conv2d,
+    /// After `conv`.
+    pub bn: BatchNorm,
+    relu: bool,
+}
+
+/// Position of the aligning convolution that the released code leaves without ReLU.
+const WITHOUT_RELU: usize = 1;
+
+/// How many halvings, rounding up, lead from one length to another.
+fn halvings(mut from: usize, to: usize) -> Option<usize> {
+    let mut count = 0;
+    while from > to && from > 1 {
+        from = from.div_ceil(2);
+        count += 1;
+    }
+    (from == to).then_some(count)
+}
+
+impl DkfConfig {
+    /// Initialises the module.
+    ///
+    /// # Errors
+    /// [`ConfigError::Fusion`] if halving the shallow map never gives the deep map's size.
+    pub fn init(&self, device: &Device) -> Result<Dkf, ConfigError> {
+        let (shallow, deep) = (self.shallow, self.deep);
+        let (rows, columns) = halvings(shallow.height, deep.height)
+            .zip(halvings(shallow.width, deep.width))
+            .ok_or(ConfigError::Fusion { shallow, deep })?;
+        let mut count = rows.max(columns);
+        if count == 0 && shallow.channels != deep.channels {
+            count = 1;
+        }
+        let growth = deep.channels as f64 / shallow.channels as f64;
+        let channels = |step: usize| {
+            let part = step as f64 / count as f64;
+            (shallow.channels as f64 * growth.powf(part)).round() as usize
+        };
+        let convs = (0..count)
+            .map(|step| {
+                let stride = [
+                    1 + usize::from(step < rows),
+                    1 + usize::from(step < columns),
+                ];
+                let to = channels(step + 1);
+                StridedConv {
+                    conv: conv_config([channels(step), to], 3, stride).init(device),
+                    bn: BatchNormConfig::new(to).init(device),
+                    relu: step != WITHOUT_RELU,
+                }
+            })
+            .collect();
+        Ok(Dkf { convs })
+    }
+}
+
+impl StridedConv {
+    /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let out = self.bn.forward(self.conv.forward(input));
+        if self.relu { relu(out) } else { out }
+    }
+}
+
+impl Dkf {
+    /// Brings the shallow map, `[batch, channels, height, width]`, to the deep map's shape.
+    pub fn align(&self, shallow: Tensor<4>) -> Tensor<4> {
+        self.convs.iter().fold(shallow, |x, conv| conv.forward(x))
+    }
+
+    /// The fused map, of the deep map's shape.
+    pub fn forward(&self, deep: Tensor<4>, shallow: Tensor<4>) -> Tensor<4> {
+        deep * self.align(shallow)
+    }
+
+    /// Multiply-adds for one shallow map of the given height and width.
+    pub(super) fn macs(&self, mut size: [usize; 2]) -> u64 {
+        let mut macs = 0;
+        for step in &self.convs {
+            let [rows, columns] = step.conv.stride;
+            size = [size[0].div_ceil(rows), size[1].div_ceil(columns)];
+            macs += conv_macs(&step.conv, size);
+        }
+        macs
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn shape(channels: usize, height: usize, width: usize) -> FeatureShape {
+        FeatureShape {
+            channels,
+            height,
+            width,
+        }
+    }
+
+    fn check(shallow: FeatureShape, deep: FeatureShape, channels: &[usize]) {
+        let device = Device::flex();
+        let dkf = DkfConfig::new(shallow, deep).init(&device).unwrap();
+        let found: Vec<usize> = dkf.convs.iter().map(|c| c.conv.weight.dims()[0]).collect();
+        assert_eq!(found, channels, "{shallow} to {deep}");
+        let x = Tensor::<4>::ones(
+            [2, shallow.channels, shallow.height, shallow.width],
+            &device,
+        );
+        assert_eq!(
+            dkf.align(x).dims(),
+            [2, deep.channels, deep.height, deep.width]
+        );
+    }
+
+    #[test]
+    fn works_out_the_convolutions_from_the_shapes() {
+        // CIFAR ResNet: stages 1 and 2 to stage 3.
+        check(shape(16, 32, 32), shape(64, 8, 8), &[32, 64]);
+        check(shape(32, 16, 16), shape(64, 8, 8), &[64]);
+        // A bottleneck ResNet's ratios, in a quarter of its channels: stages 1, 2, 3 to stage 4.
+        check(shape(64, 56, 56), shape(512, 7, 7), &[128, 256, 512]);
+        check(shape(128, 28, 28), shape(512, 7, 7), &[256, 512]);
+        check(shape(256, 14, 14), shape(512, 7, 7), &[512]);
+        // Odd and unequal sides, equal sizes, equal shapes.
+        check(shape(8, 25, 13), shape(32, 7, 7), &[16, 32]);
+        check(shape(8, 5, 5), shape(12, 5, 5), &[12]);
+        check(shape(8, 5, 5), shape(8, 5, 5), &[]);
+    }
+
+    #[test]
+    fn says_which_shapes_do_not_meet() {
+        let error = DkfConfig::new(shape(8, 10, 10), shape(8, 4, 4))
+            .init(&Device::flex())
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("8×10×10 map to 8×4×4"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_second_convolution_may_be_negative() {
+        let device = Device::flex();
+        let dkf = DkfConfig::new(shape(4, 16, 16), shape(32, 2, 2))
+            .init(&device)
+            .unwrap();
+        assert_eq!(
+            dkf.convs.iter().map(|c| c.relu).collect::<Vec<_>>(),
+            [true, false, true]
+        );
+    }
+}

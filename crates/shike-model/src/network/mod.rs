@@ -1,0 +1,46 @@
+//! Networks: blocks, backbones, knowledge fusion, classifiers, and [`Shike`], which joins them.
+
+mod backbone;
+mod batch_norm;
+mod block;
+mod classifier;
+mod dkf;
+mod shike;
+mod summary;
+
+pub use backbone::{BackboneConfig, FeatureShape, Stage, StageConfig, Stem, StemConfig};
+pub use batch_norm::{BatchNorm, BatchNormConfig};
+pub use block::{BasicBlock, BasicBlockConfig, Projection};
+pub use classifier::{Classifier, ClassifierConfig, CosineClassifier, CosineClassifierConfig};
+pub use dkf::{Dkf, DkfConfig, StridedConv};
+pub use shike::{Expert, ExpertFeatures, ExpertLogits, Features, Head, Shike, ShikeConfig};
+pub use summary::{ModelSummary, PartSummary};
+
+use thiserror::Error;
+
+/// A configuration that no network can be built from.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A field holds a value outside what it may be.
+    #[error("{field}: {found} is not possible; it must be {expected}")]
+    Field {
+        /// Name of the configuration field.
+        field: &'static str,
+        /// What it held.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// Stride-2 convolutions cannot bring the shallow map to the deep map's size.
+    #[error(
+        "knowledge fusion: no number of stride-2 convolutions brings a {shallow} map to {deep} \
+         (each halves a side, rounding up)"
+    )]
+    Fusion {
+        /// Shape of the shallow map.
+        shallow: FeatureShape,
+        /// Shape of the deep map.
+        deep: FeatureShape,
+    },
+}

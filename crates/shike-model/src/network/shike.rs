@@ -1,0 +1,360 @@
+use burn::config::Config;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BackboneConfig, Classifier, ClassifierConfig, ConfigError, Dkf, DkfConfig, Stage, Stem,
+};
+
+/// Which of an expert's two classifiers answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// Trained together with the features (stage 1).
+    Stage1,
+    /// Re-trained on frozen features (stage 2).
+    Stage2,
+}
+
+/// Configuration of [`Shike`]; see [`init`](Self::init), [`cifar`](Self::cifar) and
+/// [`cifar_plain`](Self::cifar_plain).
+#[derive(Config, Debug, PartialEq)]
+pub struct ShikeConfig {
+    /// Stem and stages.
+    pub backbone: BackboneConfig,
+    /// Number of classes.
+    pub num_classes: usize,
+    /// Number of experts, at least 1.
+    #[config(default = 3)]
+    pub experts: usize,
+    /// How many stages, counted from the stem, all experts share; the others each expert owns.
+    pub shared_stages: usize,
+    /// Shared stages (1 is the first) whose outputs are fused: expert `k` takes entry
+    /// `k mod length`. Empty: no fusion.
+    pub fused_stages: Vec<usize>,
+    /// The classifier.
+    #[config(default = "ClassifierConfig::cosine()")]
+    pub classifier: ClassifierConfig,
+    /// Whether experts have a second classifier for stage 2.
+    #[config(default = true)]
+    pub stage2_heads: bool,
+}
+
+impl ShikeConfig {
+    /// SHIKE on a CIFAR ResNet as released: three experts, stages 1 and 2 shared, fused in turn
+    /// with the outputs of stage 1 (through two strided convolutions) and stage 2 (through one),
+    /// cosine classifiers.
+    ///
+    /// # Errors
+    /// If `depth` is not `6n + 2` with `n ≥ 1`.
+    pub fn cifar(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
+        let backbone = BackboneConfig::cifar(depth)?;
+        Ok(Self::new(backbone, num_classes, 2, vec![1, 2]))
+    }
+
+    /// The plain CIFAR ResNet: one path, no fusion, one linear classifier.
+    ///
+    /// # Errors
+    /// If `depth` is not `6n + 2` with `n ≥ 1`.
+    pub fn cifar_plain(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
+        let backbone = BackboneConfig::cifar(depth)?;
+        Ok(Self::new(backbone, num_classes, 2, vec![])
+            .with_classifier(ClassifierConfig::Linear)
+            .with_experts(1)
+            .with_stage2_heads(false))
+    }
+
+    /// Whether this is one path without fusion: no mixture of experts.
+    pub fn is_plain(&self) -> bool {
+        self.experts == 1 && self.fused_stages.is_empty()
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that no network can be built from.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.backbone.validate()?;
+        self.classifier.validate()?;
+        let check = |field, ok: bool, found: usize, expected: String| match ok {
+            true => Ok(()),
+            false => Err(ConfigError::Field {
+                field,
+                found: found.to_string(),
+                expected,
+            }),
+        };
+        let stages = self.backbone.stages.len();
+        let shared = self.shared_stages;
+        check(
+            "num_classes",
+            self.num_classes >= 2,
+            self.num_classes,
+            "at least 2".into(),
+        )?;
+        check(
+            "experts",
+            self.experts >= 1,
+            self.experts,
+            "at least 1".into(),
+        )?;
+        check(
+            "shared_stages",
+            shared < stages,
+            shared,
+            format!("below the number of stages, {stages}"),
+        )?;
+        for &stage in &self.fused_stages {
+            check(
+                "fused_stages",
+                (1..=shared).contains(&stage),
+                stage,
+                format!("a shared stage, 1 to {shared}"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Initialises the network with random weights from the device's generator
+    /// ([`Device::seed`]). Weights are drawn here, in a fixed order, so that the same seed gives
+    /// the same network.
+    ///
+    /// # Errors
+    /// If a field is out of range; see [`validate`](Self::validate).
+    pub fn init(&self, device: &Device) -> Result<Shike, ConfigError> {
+        self.validate()?;
+        let backbone = &self.backbone;
+        let build = |range: core::ops::Range<usize>| -> Vec<Stage> {
+            let stages = &backbone.stages;
+            range
+                .map(|i| {
+                    let from = i
+                        .checked_sub(1)
+                        .map_or(backbone.stem.channels, |i| stages[i].channels);
+                    stages[i].init(from, device)
+                })
+                .collect()
+        };
+        // Fusion depends on the ratio of the sides alone; 224 is divisible by every stride in use.
+        let (_, shapes) = backbone.feature_shapes([224, 224]);
+        let last = shapes.len() - 1;
+        let expert = |k: usize| -> Result<Expert, ConfigError> {
+            let fused = &self.fused_stages;
+            let source = (!fused.is_empty()).then(|| fused[k % fused.len()] - 1);
+            let head = || {
+                self.classifier
+                    .init(shapes[last].channels, self.num_classes, device)
+            };
+            Ok(Expert {
+                stages: build(self.shared_stages..last + 1),
+                fusion: source
+                    .map(|s| DkfConfig::new(shapes[s], shapes[last]).init(device))
+                    .transpose()?,
+                fused_stage: source.unwrap_or(0),
+                head1: head(),
+                head2: self.stage2_heads.then(head),
+            })
+        };
+        let model = Shike {
+            stem: backbone.stem.init(device),
+            shared: build(0..self.shared_stages),
+            experts: (0..self.experts).map(expert).collect::<Result<_, _>>()?,
+        };
+        // Burn initialises parameters when they are first used, and so in the order of the first
+        // forward pass; draw them now instead.
+        model.visit(&mut Materialize);
+        Ok(model)
+    }
+}
+
+struct Materialize;
+
+impl ModuleVisitor for Materialize {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        param.val();
+    }
+}
+
+/// A residual network with experts: a stem and stages that all share, then experts with stages of
+/// their own, [knowledge fusion](Dkf) and classifiers. With one expert and no fusion it is the
+/// plain network.
+#[derive(Module, Debug)]
+pub struct Shike {
+    /// The first layers.
+    pub stem: Stem,
+    /// The stages that all experts share.
+    pub shared: Vec<Stage>,
+    /// The experts.
+    pub experts: Vec<Expert>,
+}
+
+/// One expert: its own deep stages, its fusion, its two classifiers.
+#[derive(Module, Debug)]
+pub struct Expert {
+    /// Own stages, behind the shared ones.
+    pub stages: Vec<Stage>,
+    /// Knowledge fusion; none in a plain network.
+    pub fusion: Option<Dkf>,
+    /// Index into [`Shike::shared`] of the stage whose output is fused.
+    fused_stage: usize,
+    /// Stage-1 classifier.
+    pub head1: Classifier,
+    /// Stage-2 classifier.
+    pub head2: Option<Classifier>,
+}
+
+/// Feature maps and vectors of one forward pass.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// The stem's output, `[batch, channels, height, width]`.
+    pub stem: Tensor<4>,
+    /// The output of each shared stage, `[batch, channels, height, width]`.
+    pub shared: Vec<Tensor<4>>,
+    /// What each expert makes of them.
+    pub experts: Vec<ExpertFeatures>,
+}
+
+/// Features of one expert.
+#[derive(Clone, Debug)]
+pub struct ExpertFeatures {
+    /// Output of the expert's own stages, `[batch, channels, height, width]`.
+    pub deep: Tensor<4>,
+    /// The aligned shallow map, of the same shape, where there is fusion.
+    pub shallow: Option<Tensor<4>>,
+    /// The (fused) map averaged over height and width, `[batch, channels]`.
+    pub pooled: Tensor<2>,
+}
+
+/// Logits of every expert.
+#[derive(Clone, Debug)]
+pub struct ExpertLogits {
+    /// One tensor an expert, `[batch, classes]`.
+    pub experts: Vec<Tensor<2>>,
+}
+
+impl ExpertLogits {
+    /// The ensemble: the mean of the experts' logits (not of their probabilities),
+    /// `[batch, classes]`, as the reference's `validate` scores it.
+    pub fn mean(&self) -> Tensor<2> {
+        let count = self.experts.len() as f64;
+        let mut experts = self.experts.iter().cloned();
+        let first = experts.next().expect("a network has at least one expert");
+        experts
+            .fold(first, |sum, logits| sum + logits)
+            .mul_scalar(1.0 / count)
+    }
+}
+
+impl Shike {
+    /// Every feature map of `images`, `[batch, 3, height, width]`.
+    pub fn features(&self, images: Tensor<4>) -> Features {
+        let stem = self.stem.forward(images);
+        let mut shared = Vec::with_capacity(self.shared.len());
+        let mut map = stem.clone();
+        for stage in &self.shared {
+            map = stage.forward(map);
+            shared.push(map.clone());
+        }
+        let experts = self
+            .experts
+            .iter()
+            .map(|expert| expert.features(&map, &shared));
+        let experts = experts.collect();
+        Features {
+            stem,
+            shared,
+            experts,
+        }
+    }
+
+    /// Logits of every expert for normalised `images`, `[batch, 3, height, width]`.
+    ///
+    /// # Panics
+    /// If `head` is [`Head::Stage2`] and the network was configured without stage-2 heads.
+    pub fn forward(&self, images: Tensor<4>, head: Head) -> ExpertLogits {
+        let features = self.features(images).experts;
+        let experts = self.experts.iter().zip(features);
+        ExpertLogits {
+            experts: experts
+                .map(|(expert, features)| expert.head(head).forward(features.pooled))
+                .collect(),
+        }
+    }
+
+    /// Stops gradients everywhere but in the stage-2 heads, which the reference does before stage
+    /// 2. Batch normalisation goes on tracking statistics; with `freeze_batch_norm` it uses its
+    /// running ones and leaves them alone.
+    pub fn freeze_for_stage2(self, freeze_batch_norm: bool) -> Self {
+        let mut model = if freeze_batch_norm {
+            self.freeze()
+        } else {
+            self.no_grad()
+        };
+        for expert in &mut model.experts {
+            expert.head2 = expert.head2.take().map(Module::unfreeze);
+        }
+        model
+    }
+
+    /// Number of trainable values.
+    pub fn trainable_params(&self) -> usize {
+        struct Count(usize);
+        impl ModuleVisitor for Count {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if param.val().is_require_grad() {
+                    self.0 += param.lazy_shape().num_elements();
+                }
+            }
+        }
+        let mut count = Count(0);
+        self.visit(&mut count);
+        count.0
+    }
+}
+
+impl Expert {
+    fn features(&self, shared: &Tensor<4>, all: &[Tensor<4>]) -> ExpertFeatures {
+        let deep = self
+            .stages
+            .iter()
+            .fold(shared.clone(), |x, stage| stage.forward(x));
+        let shallow = self
+            .fusion
+            .as_ref()
+            .map(|fusion| fusion.align(all[self.fused_stage].clone()));
+        let fused = match &shallow {
+            Some(shallow) => deep.clone() * shallow.clone(),
+            None => deep.clone(),
+        };
+        let [batch, channels, height, width] = fused.dims();
+        let pooled = fused
+            .reshape([batch, channels, height * width])
+            .mean_dim(2)
+            .reshape([batch, channels]);
+        ExpertFeatures {
+            deep,
+            shallow,
+            pooled,
+        }
+    }
+
+    /// The classifier of a stage.
+    ///
+    /// # Panics
+    /// If `head` is [`Head::Stage2`] and there is none.
+    pub fn head(&self, head: Head) -> &Classifier {
+        match head {
+            Head::Stage1 => &self.head1,
+            Head::Stage2 => self
+                .head2
+                .as_ref()
+                .expect("this network was configured with `stage2_heads: false`"),
+        }
+    }
+
+    /// Index into [`Shike::shared`] of the stage that is fused, where there is fusion.
+    pub fn fused_stage(&self) -> Option<usize> {
+        self.fusion.as_ref().map(|_| self.fused_stage)
+    }
+}

@@ -1,0 +1,322 @@
+//! PyTorch state dicts, in and out, under the reference's names.
+//!
+//! [`import`] reads a `.safetensors` file, or a `.pth` file as `torch.save` writes it (a state
+//! dict, or a checkpoint that holds one under `state_dict`; a `module.` prefix from
+//! `DataParallel` is dropped). [`export`] writes safetensors that the authors' network takes with
+//! `load_state_dict(strict=True)`.
+
+mod names;
+mod read;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Shape, Tensor, TensorData};
+use safetensors::tensor::TensorView;
+use thiserror::Error;
+
+use crate::network::Shike;
+use names::{Names, StateName};
+
+pub use read::{read_safetensors, read_state_dict};
+
+/// Weights that could not be read or do not fit.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what its name says.
+    #[error("{path}: {problem}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// Tensors are missing, unexpected or mis-shaped.
+    #[error("{path}: {mismatch}", path = path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// All that differs.
+        mismatch: Mismatch,
+    },
+    /// A tensor could not be serialised.
+    #[error("writing weights: {0}")]
+    Serialize(String),
+}
+
+/// How a state dict differs from what a network expects.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Names that the network has and the file lacks.
+    pub missing: Vec<String>,
+    /// Names that the file has and the network lacks.
+    pub unexpected: Vec<String>,
+    /// Names with the shape that the network expects and the one in the file.
+    pub mis_shaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.mis_shaped.is_empty()
+    }
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the weights are of another network:")?;
+        if !self.missing.is_empty() {
+            write!(
+                f,
+                "\n  {} missing: {}",
+                self.missing.len(),
+                self.missing.join(", ")
+            )?;
+        }
+        if !self.unexpected.is_empty() {
+            let names = self.unexpected.join(", ");
+            write!(f, "\n  {} unexpected: {names}", self.unexpected.len())?;
+        }
+        if !self.mis_shaped.is_empty() {
+            write!(f, "\n  {} mis-shaped:", self.mis_shaped.len())?;
+            for (name, expected, found) in &self.mis_shaped {
+                write!(f, " {name} (expected {expected:?}, found {found:?})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Values by their name in a state dict.
+pub type StateDict = BTreeMap<String, TensorData>;
+
+/// PyTorch counts batches in every batch normalisation; the count has no effect while a momentum
+/// is set, as it is here.
+const BATCH_COUNT: &str = "num_batches_tracked";
+
+/// Calls `each` with the state-dict name of every tensor.
+struct Walk<F> {
+    names: Names,
+    path: Vec<String>,
+    each: F,
+}
+
+impl<F> Walk<F> {
+    fn new(model: &Shike, each: F) -> Self {
+        Self {
+            names: Names::of(model),
+            path: vec![],
+            each,
+        }
+    }
+
+    fn state_name(&self) -> StateName {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        self.names.state_name(&path)
+    }
+}
+
+/// Reads every tensor; the data is only fetched from the device if asked for.
+struct Collect<F>(F);
+
+impl<F: FnMut(StateName, Shape, &dyn Fn() -> TensorData)> ModuleVisitor for Walk<Collect<F>> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.state_name();
+        let data = || param.val().into_data();
+        (self.each.0)(name, param.lazy_shape(), &data);
+    }
+}
+
+/// Replaces every tensor by the entry of a (checked) state dict.
+struct Apply<'a>(&'a HashMap<String, TensorData>);
+
+impl ModuleMapper for Walk<Apply<'_>> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(data) = self.each.0.get(&self.state_name().name) else {
+            return param;
+        };
+        let (device, dtype, id) = (param.lazy_device(), param.val().dtype(), param.id);
+        let tensor = Tensor::from_data(data.clone(), (&device, dtype));
+        param.transform_for_load(tensor, id)
+    }
+}
+
+/// The network's state dict under the reference's names, running statistics included, in module
+/// order. `num_batches_tracked` is not part of it; [`export`] adds it.
+pub fn state_dict(model: &Shike) -> Vec<(String, TensorData)> {
+    let mut out = Vec::new();
+    let mut walk = Walk::new(
+        model,
+        Collect(|name: StateName, _: Shape, data: &dyn Fn() -> TensorData| {
+            let data = data();
+            let data = if name.transposed {
+                transpose(data)
+            } else {
+                data
+            };
+            out.push((name.name, data));
+        }),
+    );
+    model.visit(&mut walk);
+    out
+}
+
+/// Puts a state dict into a network. `path` is for error messages.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] lists all missing, unexpected and mis-shaped tensors;
+/// `num_batches_tracked` may be there or not.
+pub fn load_state_dict(
+    model: Shike,
+    mut state: StateDict,
+    path: &Path,
+) -> Result<Shike, WeightsError> {
+    state.retain(|name, _| name.rsplit('.').next() != Some(BATCH_COUNT));
+    let mut mismatch = Mismatch::default();
+    let mut values = HashMap::new();
+    let mut walk = Walk::new(
+        &model,
+        Collect(
+            |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
+                let Some(data) = state.remove(&name.name) else {
+                    mismatch.missing.push(name.name);
+                    return;
+                };
+                let mut expected = shape.to_vec();
+                if name.transposed {
+                    expected.reverse();
+                }
+                if data.shape().as_slice() != expected.as_slice() {
+                    let found = data.shape().to_vec();
+                    mismatch.mis_shaped.push((name.name, expected, found));
+                    return;
+                }
+                let data = if name.transposed {
+                    transpose(data)
+                } else {
+                    data
+                };
+                values.insert(name.name, data);
+            },
+        ),
+    );
+    model.visit(&mut walk);
+    mismatch.unexpected = state.into_keys().collect();
+    if !mismatch.is_empty() {
+        return Err(WeightsError::Mismatch {
+            path: path.to_owned(),
+            mismatch,
+        });
+    }
+    let mut walk = Walk::new(&model, Apply(&values));
+    Ok(model.map(&mut walk))
+}
+
+/// Reads a state dict from a `.pth` or `.safetensors` file into a network.
+///
+/// # Errors
+/// If the file cannot be read, or its tensors are not the network's.
+pub fn import(model: Shike, path: impl AsRef<Path>) -> Result<Shike, WeightsError> {
+    let path = path.as_ref();
+    load_state_dict(model, read_state_dict(path)?, path)
+}
+
+/// A safetensors file of the network under the reference's names, with `num_batches_tracked`
+/// counts as PyTorch's strict loading wants them, and `metadata` in its header.
+///
+/// # Errors
+/// If a tensor cannot be serialised.
+pub fn to_safetensors(
+    model: &Shike,
+    num_batches_tracked: i64,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, WeightsError> {
+    let mut tensors = state_dict(model);
+    let counts: Vec<String> = tensors
+        .iter()
+        .filter_map(|(name, _)| name.strip_suffix("running_var"))
+        .map(|prefix| format!("{prefix}{BATCH_COUNT}"))
+        .collect();
+    let count = || TensorData::new(vec![num_batches_tracked], Vec::<usize>::new());
+    tensors.extend(counts.into_iter().map(|name| (name, count())));
+
+    let views = tensors.iter().map(|(name, data)| {
+        let dtype = match data.dtype() {
+            DType::F32 => safetensors::Dtype::F32,
+            DType::F64 => safetensors::Dtype::F64,
+            DType::BF16 => safetensors::Dtype::BF16,
+            DType::F16 => safetensors::Dtype::F16,
+            DType::I64 => safetensors::Dtype::I64,
+            other => {
+                return Err(WeightsError::Serialize(format!(
+                    "{name} has type {other:?}"
+                )));
+            }
+        };
+        TensorView::new(dtype, data.shape().to_vec(), data.as_bytes())
+            .map(|view| (name, view))
+            .map_err(|error| WeightsError::Serialize(format!("{name}: {error}")))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>()?;
+    let mut header: HashMap<String, String> = metadata.clone().into_iter().collect();
+    header.insert("format".into(), "pt".into());
+    safetensors::serialize(views, Some(header))
+        .map_err(|error| WeightsError::Serialize(error.to_string()))
+}
+
+/// Writes [`to_safetensors`] to a file.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn export(
+    model: &Shike,
+    path: impl AsRef<Path>,
+    num_batches_tracked: i64,
+) -> Result<(), WeightsError> {
+    let path = path.as_ref();
+    let bytes = to_safetensors(model, num_batches_tracked, &BTreeMap::new())?;
+    std::fs::write(path, bytes).map_err(|source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// `[a, b]` → `[b, a]`.
+fn transpose(data: TensorData) -> TensorData {
+    let [rows, columns] = [data.shape()[0], data.shape()[1]];
+    let (dtype, size) = (data.dtype(), data.dtype().size());
+    let bytes = data.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            let at = (row * columns + column) * size;
+            out.extend_from_slice(&bytes[at..at + size]);
+        }
+    }
+    TensorData::from_bytes_vec(out, [columns, rows], dtype)
+}
