@@ -72,7 +72,7 @@ impl BackboneConfig {
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
     pub fn cifar(depth: usize) -> Result<Self, ConfigError> {
-        if depth < 8 || (depth - 2) % 6 != 0 {
+        if depth < 8 || !(depth - 2).is_multiple_of(6) {
             return Err(ConfigError::Field {
                 field: "depth",
                 found: depth.to_string(),

@@ -283,10 +283,34 @@ pub fn to_safetensors(
             .map_err(|error| WeightsError::Serialize(format!("{name}: {error}")))
     });
     let views = views.collect::<Result<Vec<_>, _>>()?;
-    let mut header: HashMap<String, String> = metadata.clone().into_iter().collect();
+    let bytes = safetensors::serialize(views, None)
+        .map_err(|error| WeightsError::Serialize(error.to_string()))?;
+    let mut header = metadata.clone();
     header.insert("format".into(), "pt".into());
-    safetensors::serialize(views, Some(header))
-        .map_err(|error| WeightsError::Serialize(error.to_string()))
+    with_metadata(&bytes, &header)
+}
+
+/// A safetensors file with `metadata` put into its header in the order of the keys. The crate's own
+/// writer takes a hash map, whose order differs from process to process: equal networks are to give
+/// equal bytes.
+fn with_metadata(
+    file: &[u8],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, WeightsError> {
+    let failed = |problem: String| WeightsError::Serialize(format!("header: {problem}"));
+    let parts = file.split_first_chunk::<8>().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (header, data) = rest.split_at_checked(length)?;
+        Some((header.strip_prefix(b"{")?.trim_ascii_end(), data))
+    });
+    let (tensors, data) = parts.ok_or_else(|| failed("it has none".into()))?;
+    let metadata = serde_json::to_vec(metadata).map_err(|error| failed(error.to_string()))?;
+    let comma: &[u8] = if tensors == b"}" { b"" } else { b"," };
+    let mut header = [&b"{\"__metadata__\":"[..], &metadata[..], comma, tensors].concat();
+    // Tensors stay aligned, as the format asks.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    Ok([&length[..], &header, data].concat())
 }
 
 /// Writes [`to_safetensors`] to a file.

@@ -1,5 +1,5 @@
 //! Reading the golden values, which lie beside the project where it is developed.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
