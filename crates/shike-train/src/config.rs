@@ -1,0 +1,236 @@
+//! What a training run does: one typed, serialisable configuration.
+
+use serde::{Deserialize, Serialize};
+use shike_data::{LoaderConfig, Normalization, Pipeline, Sampling};
+use shike_model::{ConfigError, DktLossConfig, ShikeConfig};
+
+use crate::metrics::ShotThresholds;
+use crate::schedule::{Schedule, ScheduleError};
+
+/// Loss of stage 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Stage1Loss {
+    /// SHIKE's dynamic knowledge transfer; cross-entropy alone for a single expert has no partner
+    /// to learn from, but keeps the non-target term.
+    Dkt(DktLossConfig),
+    /// Cross-entropy of each expert, summed.
+    CrossEntropy,
+}
+
+/// One stage of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Learning rate of each epoch.
+    pub schedule: Schedule,
+    /// How images are drawn.
+    pub sampling: Sampling,
+}
+
+/// A training run, resolved: everything that its result depends on but the images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The network.
+    pub model: ShikeConfig,
+    /// Features and stage-1 classifiers.
+    pub stage1: StageConfig,
+    /// Loss of stage 1.
+    pub loss: Stage1Loss,
+    /// Classifiers alone, re-trained with the balanced softmax on frozen features; none for a
+    /// network without stage-2 heads.
+    pub stage2: Option<StageConfig>,
+    /// Whether stage 2 leaves the running statistics of batch normalisation alone. The reference
+    /// uses and tracks batch statistics there.
+    pub freeze_batch_norm: bool,
+    /// SGD's momentum.
+    pub momentum: f64,
+    /// Weight decay on every trained tensor, batch normalisation included, as in the reference.
+    pub weight_decay: f64,
+    /// Bound on the common norm of all gradients.
+    pub clip_norm: Option<f64>,
+    /// Batches whose gradients are averaged for one step.
+    pub accumulation: usize,
+    /// Batches: size, threads, prefetch.
+    pub loader: LoaderConfig,
+    /// Augmentation of training images.
+    pub train_pipeline: Pipeline,
+    /// Preparation of images that are scored.
+    pub eval_pipeline: Pipeline,
+    /// From 0–255 to the network's input.
+    pub normalization: Normalization,
+    /// Bounds of many-, medium- and few-shot classes.
+    pub thresholds: ShotThresholds,
+    /// Seed of weights, order and augmentation.
+    pub seed: u64,
+    /// Epochs between two scorings of the validation and test sets; the last epoch of a stage is
+    /// always scored.
+    pub evaluate_every: usize,
+    /// Seconds between two checkpoints inside an epoch; 0 writes one after every step. Each epoch
+    /// ends with one in any case.
+    pub checkpoint_seconds: f64,
+    /// How many checkpoints are kept beside the one at the end of stage 1.
+    pub keep_checkpoints: usize,
+}
+
+/// A field of a [`TrainConfig`] that no run can have.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainConfigError {
+    /// A network that cannot be built.
+    #[error("model: {0}")]
+    Model(#[from] ConfigError),
+    /// A schedule out of range.
+    #[error("{stage}: {source}")]
+    Schedule {
+        /// `stage1` or `stage2`.
+        stage: &'static str,
+        /// What is wrong.
+        source: ScheduleError,
+    },
+    /// Any other field.
+    #[error("{field} = {found}: it must be {expected}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What it held.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+impl TrainConfig {
+    /// The reference's CIFAR experiment for this network: batch 128, SGD with momentum 0.9 and
+    /// weight decay 5e-4, warm-up of 5 epochs to 0.15 and a cosine over `epochs[0]`, then, for a
+    /// network with stage-2 heads, a warm-up to 0.1 and a cosine over `epochs[1]`; the reference's
+    /// augmentation and normalisation. The published run is `[180, 20]`.
+    pub fn cifar(model: ShikeConfig, epochs: [usize; 2]) -> Self {
+        let stage = |epochs: usize, peak: f64| StageConfig {
+            epochs,
+            schedule: Schedule::WarmupCosine {
+                base_lr: 0.05,
+                warmup_lr: peak,
+                // A short run still has to come down from the peak.
+                warmup_epochs: 5.min(epochs / 2),
+                total_epochs: epochs,
+                eta_min: 0.0,
+            },
+            sampling: Sampling::Instance,
+        };
+        let stage2 = (model.stage2_heads && epochs[1] > 0).then(|| stage(epochs[1], 0.1));
+        Self {
+            loss: match model.is_plain() {
+                true => Stage1Loss::CrossEntropy,
+                false => Stage1Loss::Dkt(DktLossConfig::new()),
+            },
+            model,
+            stage1: stage(epochs[0], 0.15),
+            stage2,
+            freeze_batch_norm: false,
+            momentum: 0.9,
+            weight_decay: 5e-4,
+            clip_norm: None,
+            accumulation: 1,
+            loader: LoaderConfig::default(),
+            train_pipeline: Pipeline::cifar_train(),
+            eval_pipeline: Pipeline::cifar_eval(),
+            normalization: Normalization::CIFAR10,
+            thresholds: ShotThresholds::default(),
+            seed: 0,
+            evaluate_every: 1,
+            checkpoint_seconds: 300.0,
+            keep_checkpoints: 2,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that no run can have.
+    pub fn validate(&self) -> Result<(), TrainConfigError> {
+        self.model.validate()?;
+        let stages = [
+            ("stage1", Some(&self.stage1)),
+            ("stage2", self.stage2.as_ref()),
+        ];
+        for (stage, config) in stages {
+            if let Some(config) = config {
+                let schedule = config.schedule.validate();
+                schedule.map_err(|source| TrainConfigError::Schedule { stage, source })?;
+            }
+        }
+        let check = |field, ok: bool, found: &dyn std::fmt::Display, expected| match ok {
+            true => Ok(()),
+            false => Err(TrainConfigError::Field {
+                field,
+                found: found.to_string(),
+                expected,
+            }),
+        };
+        let decay = self.weight_decay;
+        let clip = self.clip_norm.unwrap_or(1.0);
+        let seconds = self.checkpoint_seconds;
+        check(
+            "momentum",
+            (0.0..1.0).contains(&self.momentum),
+            &self.momentum,
+            "in [0, 1)",
+        )?;
+        check(
+            "weight_decay",
+            decay.is_finite() && decay >= 0.0,
+            &decay,
+            "0 or more",
+        )?;
+        check(
+            "clip_norm",
+            clip.is_finite() && clip > 0.0,
+            &clip,
+            "above 0",
+        )?;
+        check(
+            "accumulation",
+            self.accumulation > 0,
+            &self.accumulation,
+            "at least 1",
+        )?;
+        check(
+            "evaluate_every",
+            self.evaluate_every > 0,
+            &self.evaluate_every,
+            "at least 1",
+        )?;
+        check(
+            "keep_checkpoints",
+            self.keep_checkpoints > 0,
+            &self.keep_checkpoints,
+            "at least 1",
+        )?;
+        check("checkpoint_seconds", seconds >= 0.0, &seconds, "0 or more")?;
+        check(
+            "stage1.epochs",
+            self.stage1.epochs > 0,
+            &self.stage1.epochs,
+            "at least 1",
+        )?;
+        if let Some(stage2) = &self.stage2 {
+            check(
+                "stage2.epochs",
+                stage2.epochs > 0,
+                &stage2.epochs,
+                "at least 1",
+            )?;
+            check(
+                "stage2",
+                self.model.stage2_heads,
+                &"present",
+                "left out, because the network has no stage-2 heads (model.stage2_heads)",
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a run's images come from, as its configuration records it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shike_data::{
+    Cifar, DataError, Dataset, LongTail, Split, cifar, image_folder, image_folder_with_classes,
+    list_file, list_file_like,
+};
+
+use crate::config::TrainConfig;
+use crate::learner::TrainData;
+
+/// A data set on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DataSource {
+    /// CIFAR in its binary version, cut to a long tail. Its test set is kept whole.
+    Cifar {
+        /// Folder with the `.bin` files, or the one above it.
+        dir: PathBuf,
+        /// 10 or 100 classes.
+        set: Cifar,
+        /// Shape of the tail.
+        profile: LongTail,
+        /// Largest class over smallest.
+        imbalance_factor: f64,
+    },
+    /// List files of `path label` lines (ImageNet-LT, Places-LT, iNaturalist).
+    Lists {
+        /// The folder that paths are relative to.
+        root: PathBuf,
+        /// Training images.
+        train: PathBuf,
+        /// Validation images.
+        val: Option<PathBuf>,
+        /// Test images.
+        test: Option<PathBuf>,
+    },
+    /// `train/<class>/<image>`, and `val/…` and `test/…` where they are there; or, without a
+    /// `train` folder, `<class>/<image>` for training alone.
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+impl DataSource {
+    /// Reads labels and paths (for CIFAR, the images too).
+    ///
+    /// # Errors
+    /// Names the file, and the line in a list.
+    pub fn open(&self) -> Result<TrainData, DataError> {
+        match self {
+            Self::Cifar {
+                dir,
+                set,
+                profile,
+                imbalance_factor,
+            } => Ok(TrainData {
+                train: cifar(dir, *set, Split::Train)?
+                    .with_long_tail(*profile, *imbalance_factor)?,
+                val: None,
+                test: Some(cifar(dir, *set, Split::Test)?),
+            }),
+            Self::Lists {
+                root,
+                train,
+                val,
+                test,
+            } => {
+                let train = list_file(root, train, None, None)?;
+                let like = |list: &Option<PathBuf>| {
+                    let list = list.as_ref();
+                    list.map(|list| list_file_like(root, list, &train))
+                        .transpose()
+                };
+                let (val, test) = (like(val)?, like(test)?);
+                Ok(TrainData { train, val, test })
+            }
+            Self::Folder { dir } => {
+                if !dir.join("train").is_dir() {
+                    return Ok(TrainData {
+                        train: image_folder(dir)?,
+                        val: None,
+                        test: None,
+                    });
+                }
+                let train = image_folder(dir.join("train"))?;
+                let like = |name: &str| -> Result<Option<Dataset>, DataError> {
+                    let dir = dir.join(name);
+                    dir.is_dir()
+                        .then(|| image_folder_with_classes(dir, train.class_names()))
+                        .transpose()
+                };
+                let (val, test) = (like("val")?, like("test")?);
+                Ok(TrainData { train, val, test })
+            }
+        }
+    }
+
+    /// What lies in a folder: CIFAR's binary files, or pictures in class folders.
+    pub fn detect(dir: &Path) -> Self {
+        let any = |names: &[&str]| names.iter().any(|name| dir.join(name).exists());
+        let cifar = |set| Self::Cifar {
+            dir: dir.to_owned(),
+            set,
+            profile: LongTail::Exponential,
+            imbalance_factor: 100.0,
+        };
+        if any(&["train.bin", "cifar-100-binary"]) {
+            cifar(Cifar::Cifar100)
+        } else if any(&["data_batch_1.bin", "cifar-10-batches-bin"]) {
+            cifar(Cifar::Cifar10)
+        } else {
+            Self::Folder {
+                dir: dir.to_owned(),
+            }
+        }
+    }
+}
+
+/// `config.json` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Where the images come from; absent if a program made them.
+    pub data: Option<DataSource>,
+    /// What is done with them.
+    pub train: TrainConfig,
+}

@@ -1,0 +1,129 @@
+//! Devices by name.
+
+use burn::tensor::Device;
+use thiserror::Error;
+
+/// A device that this binary does not have.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error(
+    "--device {name}: {reason}; this binary has {}",
+    available().join(", ")
+)]
+pub struct DeviceError {
+    name: String,
+    reason: String,
+}
+
+/// Every backend by its cargo feature, and whether it is compiled in.
+const BACKENDS: [(&str, bool); 7] = [
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
+    ("metal", cfg!(feature = "metal")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("cpu", cfg!(feature = "cpu")),
+    ("flex", cfg!(feature = "flex")),
+];
+
+/// Names of the backends compiled into this binary, fastest kind first.
+pub fn available() -> Vec<&'static str> {
+    let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
+    compiled.map(|(name, _)| *name).collect()
+}
+
+/// The device that a name such as `flex`, `cuda`, `cuda:1` or `vulkan:0` stands for; `auto` is the
+/// first of [`available`].
+///
+/// # Errors
+/// If no such backend is compiled in, or the index is no number. The message lists what there is.
+pub fn parse(name: &str) -> Result<Device, DeviceError> {
+    let error = |reason: String| DeviceError {
+        name: name.to_owned(),
+        reason,
+    };
+    let (backend, index) = match name.split_once(':') {
+        Some((backend, index)) => {
+            let index = index
+                .parse::<usize>()
+                .map_err(|_| error(format!("`{index}` is no device number")))?;
+            (backend, Some(index))
+        }
+        None => (name, None),
+    };
+    let backend = match backend {
+        "auto" => available()
+            .first()
+            .copied()
+            .ok_or_else(|| error("no backend is compiled in".into()))?,
+        other => other,
+    };
+    match BACKENDS.iter().find(|(known, _)| *known == backend) {
+        None => return Err(error("there is no such backend".into())),
+        Some((_, false)) => {
+            let hint = format!("build with `--features {backend}` to have it");
+            return Err(error(format!("it is not compiled in ({hint})")));
+        }
+        Some((_, true)) => {}
+    }
+    if index.is_some() && matches!(backend, "flex" | "cpu") {
+        return Err(error(format!("`{backend}` has no device numbers")));
+    }
+    Ok(open(backend, index))
+}
+
+#[allow(unused_variables)]
+fn open(backend: &str, index: Option<usize>) -> Device {
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+    let kind = index.map_or(burn::tensor::DeviceKind::DefaultDevice, |index| {
+        burn::tensor::DeviceKind::DiscreteGpu(index)
+    });
+    #[cfg(any(feature = "cuda", feature = "rocm"))]
+    let number = index.map_or(
+        burn::tensor::DeviceIndex::Default,
+        burn::tensor::DeviceIndex::new,
+    );
+    match backend {
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(number),
+        #[cfg(feature = "rocm")]
+        "rocm" => Device::rocm(number),
+        #[cfg(feature = "metal")]
+        "metal" => Device::metal(kind),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Device::vulkan(kind),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Device::wgpu(kind),
+        #[cfg(feature = "cpu")]
+        "cpu" => Device::cpu(),
+        #[cfg(feature = "flex")]
+        "flex" => Device::flex(),
+        other => unreachable!("`{other}` was checked against the compiled backends"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_and_absent_devices_say_what_there_is() {
+        for name in ["gpu", "flex:0", "cuda:x"] {
+            let error = parse(name).map(|_| ()).expect_err(name).to_string();
+            assert!(error.contains("this binary has"), "{error}");
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "rocm"))]
+    fn an_absent_backend_names_its_feature() {
+        let error = parse("rocm").map(|_| ()).expect_err("rocm").to_string();
+        assert!(error.contains("--features rocm"), "{error}");
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn flex_is_there() {
+        assert_eq!(parse("flex"), Ok(Device::flex()));
+    }
+}

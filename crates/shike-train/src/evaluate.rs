@@ -1,0 +1,52 @@
+//! Scoring a network on a data set.
+
+use burn::tensor::{Device, Transaction};
+use shike_data::{Loader, Normalization};
+use shike_model::{Head, Shike};
+
+use crate::batch::to_tensors;
+use crate::error::TrainError;
+use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
+
+/// Scores `model` (as [`valid`](burn::module::Module::valid) gives it) with one set of heads on
+/// all images of a loader, in order. `train_counts`, by class, decide what is many-, medium- and
+/// few-shot.
+///
+/// # Errors
+/// If an image cannot be read, or labels and classes do not fit.
+pub fn evaluate(
+    model: &Shike,
+    head: Head,
+    loader: &Loader,
+    normalization: &Normalization,
+    train_counts: &[usize],
+    thresholds: ShotThresholds,
+    device: &Device,
+) -> Result<Evaluation, TrainError> {
+    let device = device.clone().without_autodiff();
+    let mut evaluator = Evaluator::new(train_counts, thresholds, model.experts.len())?;
+    let mut batches = loader.sequential();
+    for batch in batches.by_ref() {
+        let batch = batch?;
+        let (images, _) = to_tensors(&batch, normalization, &device);
+        let logits = model.forward(images, head).experts;
+        // One transfer for all experts.
+        let read = logits
+            .into_iter()
+            .fold(Transaction::default(), |read, logits| read.register(logits));
+        let values: Vec<Vec<f32>> = read
+            .execute()
+            .into_iter()
+            .map(|data| data.iter::<f32>().collect())
+            .collect();
+        let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+        evaluator.add_batch(&values, &batch.labels)?;
+    }
+    if !batches.is_complete() {
+        return Err(TrainError::ShortEpoch {
+            found: batches.next_batch(),
+            expected: batches.total_batches(),
+        });
+    }
+    Ok(evaluator.finish()?)
+}

@@ -1,0 +1,560 @@
+//! The training loop: two stages, checkpoints, scoring.
+
+mod loss;
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use shike_data::{Dataset, Loader, Sampler};
+use shike_model::{Head, Shike};
+
+use crate::batch::to_tensors;
+use crate::config::{StageConfig, TrainConfig};
+use crate::data_source::{DataSource, RunConfig};
+use crate::error::TrainError;
+use crate::evaluate::evaluate;
+use crate::metrics::Evaluation;
+use crate::model_file::{self, ModelInfo, save_model};
+use crate::optim::{Sgd, clip_global_norm};
+use crate::progress::Progress;
+use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
+
+use loss::StageLoss;
+use state::{Best, EpochSums, Position};
+
+/// The images of a run.
+#[derive(Clone, Debug)]
+pub struct TrainData {
+    /// What is trained on.
+    pub train: Dataset,
+    /// What the best epoch is chosen on, if there is any.
+    pub val: Option<Dataset>,
+    /// What is reported. Nothing is chosen on it.
+    pub test: Option<Dataset>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All epochs are done; the scores of the last one on the test set, or else the validation set.
+    Finished(Option<Box<Evaluation>>),
+    /// It was asked to stop, and can be resumed.
+    Interrupted,
+}
+
+/// Trains a network as a [`TrainConfig`] says and writes a [`RunDir`].
+#[derive(Debug)]
+pub struct Learner {
+    config: TrainConfig,
+    data: TrainData,
+    device: Device,
+    train_counts: Vec<usize>,
+    eval_loaders: Vec<(Split, Loader)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    Val,
+    Test,
+}
+
+/// Scores of one epoch.
+struct Scores {
+    val: Option<Evaluation>,
+    test: Option<Evaluation>,
+}
+
+/// What training changes.
+struct State {
+    model: Shike,
+    optimizer: ModuleOptimizer,
+    position: Position,
+}
+
+impl Learner {
+    /// Checks configuration and data against one another.
+    ///
+    /// # Errors
+    /// If a field is out of range, or the data has other classes than the network.
+    pub fn new(config: TrainConfig, data: TrainData, device: Device) -> Result<Self, TrainError> {
+        config.validate()?;
+        let classes = data.train.num_classes();
+        if config.model.num_classes != classes {
+            return Err(TrainError::Mismatch(format!(
+                "the network has {} classes, the training set {classes}",
+                config.model.num_classes
+            )));
+        }
+        let splits = [(Split::Val, &data.val), (Split::Test, &data.test)];
+        let mut eval_loaders = Vec::new();
+        for (split, dataset) in splits {
+            let Some(dataset) = dataset else { continue };
+            if dataset.class_names() != data.train.class_names() {
+                return Err(TrainError::Mismatch(format!(
+                    "the {split:?} set has other classes, or another order, than the training set"
+                )));
+            }
+            let loader = Loader::new(
+                dataset.clone(),
+                config.eval_pipeline.clone(),
+                // Scoring misses no image.
+                shike_data::LoaderConfig {
+                    drop_last: false,
+                    ..config.loader
+                },
+                config.seed,
+            )?;
+            eval_loaders.push((split, loader));
+        }
+        Ok(Self {
+            train_counts: data.train.class_counts(),
+            config,
+            data,
+            device: device.autodiff(),
+            eval_loaders,
+        })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Class names and training counts, as a run records them.
+    pub fn classes(&self) -> Classes {
+        Classes {
+            names: self.data.train.class_names().to_vec(),
+            train_counts: self.train_counts.clone(),
+        }
+    }
+
+    /// Starts a run in a new or empty folder. `source` is recorded for
+    /// [`open`](DataSource::open)ing it again on a resume.
+    ///
+    /// # Errors
+    /// If the folder is in use.
+    pub fn create_run(
+        &self,
+        folder: &std::path::Path,
+        source: Option<DataSource>,
+    ) -> Result<RunDir, TrainError> {
+        let config = RunConfig {
+            data: source,
+            train: self.config.clone(),
+        };
+        let run = RunDir::create(folder, &config, self.classes())?;
+        Ok(run.keep_last(self.config.keep_checkpoints))
+    }
+
+    /// Trains from where the run's newest checkpoint stands, or from the start, until all epochs
+    /// are done or `stop` is set; then a last checkpoint is written.
+    ///
+    /// # Errors
+    /// If images cannot be read, the loss is not finite, or a file cannot be written. The newest
+    /// checkpoint stays good.
+    pub fn run(
+        &self,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        let latest = run.latest()?;
+        let state = match latest {
+            Some(latest) => {
+                for warning in &latest.warnings {
+                    progress.message(warning);
+                }
+                let state = self.restore(&latest.checkpoint, &latest.path)?;
+                let Position {
+                    stage,
+                    epoch,
+                    batch,
+                    ..
+                } = state.position;
+                if stage <= 2 {
+                    progress.message(&format!(
+                        "resuming at stage {stage}, epoch {}, batch {batch}",
+                        epoch + 1
+                    ));
+                }
+                state
+            }
+            None => self.start()?,
+        };
+        self.train(state, run, progress, stop)
+    }
+
+    /// Re-trains the classifiers on the features of another run's finished stage 1.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also if the other run has no finished stage 1, or another network.
+    pub fn run_stage2_from(
+        &self,
+        source: &RunPaths,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        if self.config.stage2.is_none() {
+            return Err(TrainError::Mismatch(
+                "the configuration has no stage 2 to run".into(),
+            ));
+        }
+        if run.latest()?.is_some() {
+            return self.run(run, progress, stop);
+        }
+        let theirs: RunConfig = source.read_config()?;
+        let classes = source.read_classes()?;
+        if theirs.train.model != self.config.model || classes != self.classes() {
+            return Err(TrainError::Mismatch(format!(
+                "{}: its network or its classes are not those of this run",
+                source.root().display()
+            )));
+        }
+        let path = source.stage_checkpoint(1);
+        let checkpoint = crate::checkpoint::read(&path)?;
+        let mut state = self.restore(&checkpoint, &path)?;
+        // Its best epoch was chosen among the other run's.
+        state.position.best = None;
+        self.save(run, &state)?;
+        self.train(state, run, progress, stop)
+    }
+
+    fn start(&self) -> Result<State, TrainError> {
+        self.device.seed(self.config.seed);
+        Ok(State {
+            model: self.init_model()?,
+            optimizer: self.optimizer(),
+            position: Position::start(state::fingerprint(&self.data.train)),
+        })
+    }
+
+    fn init_model(&self) -> Result<Shike, TrainError> {
+        let model = self.config.model.init(&self.device);
+        Ok(model.map_err(crate::config::TrainConfigError::from)?)
+    }
+
+    fn optimizer(&self) -> ModuleOptimizer {
+        Sgd::new(self.config.momentum, self.config.weight_decay).init()
+    }
+
+    /// Freezes what a stage does not train.
+    fn prepare(&self, model: Shike, stage: usize) -> Shike {
+        match stage {
+            1 => model,
+            _ => model.freeze_for_stage2(self.config.freeze_batch_norm),
+        }
+    }
+
+    fn train(
+        &self,
+        mut state: State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        if self.data.val.is_none() {
+            progress.message(
+                "no validation set: the model of the last epoch is kept, and no best one is chosen",
+            );
+        }
+        run.truncate_rows_from(state.position.stage, state.position.epoch)?;
+        let mut scores = None;
+        while state.position.stage <= 2 {
+            let stage = state.position.stage;
+            let config = match stage {
+                1 => Some(&self.config.stage1),
+                _ => self.config.stage2.as_ref(),
+            };
+            if let Some(config) = config {
+                match self.run_stage(config, state, run, progress, stop)? {
+                    (after, Some(last)) => {
+                        state = after;
+                        scores = Some(last);
+                    }
+                    (_, None) => return Ok(Outcome::Interrupted),
+                }
+            }
+            if stage == 2 {
+                self.save_model(&run.paths().model(), &state, self.last_stage())?;
+            }
+            state.position.next_stage();
+            state.optimizer = self.optimizer();
+            state.model = self.prepare(state.model, state.position.stage);
+            // Before the step's own: a kill between the two must not leave a run that goes on with
+            // stage 2 and never gets this file.
+            if stage == 1 {
+                run.save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
+            }
+            self.save(run, &state)?;
+        }
+        // A run that was already finished is only scored again.
+        let scores = match scores {
+            Some(scores) => scores,
+            None => self.score(&state.model, self.last_stage())?,
+        };
+        let last = scores.test.or(scores.val);
+        if let Some(evaluation) = &last {
+            run.write_per_class(evaluation)?;
+        }
+        Ok(Outcome::Finished(last.map(Box::new)))
+    }
+
+    fn last_stage(&self) -> usize {
+        1 + usize::from(self.config.stage2.is_some())
+    }
+
+    /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores.
+    fn run_stage(
+        &self,
+        config: &StageConfig,
+        mut state: State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<(State, Option<Scores>), TrainError> {
+        let stage = state.position.stage;
+        let seed = stage_seed(self.config.seed, stage);
+        let sampler = Sampler::new(
+            self.data.train.labels(),
+            self.data.train.num_classes(),
+            config.sampling,
+            seed,
+        )?;
+        let loader = Loader::new(
+            self.data.train.clone(),
+            self.config.train_pipeline.clone(),
+            self.config.loader,
+            seed,
+        )?;
+        let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
+        let mut scores = None;
+        while state.position.epoch < config.epochs {
+            let epoch = state.position.epoch;
+            let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
+            let lr = config.schedule.lr(epoch);
+            let total = loader.batches_per_epoch(order.len());
+            progress.epoch_start(stage, epoch, config.epochs, total);
+            let finished;
+            (state, finished) =
+                self.run_epoch(state, &loader, order, lr, &loss, run, progress, stop)?;
+            if !finished {
+                return Ok((state, None));
+            }
+
+            let last = epoch + 1 == config.epochs;
+            let row = state.position.sums.row(stage, epoch, lr);
+            let row = if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
+                let new = self.score(&state.model, stage)?;
+                self.keep_best(&mut state, &new, run)?;
+                let shown = new.test.as_ref().or(new.val.as_ref());
+                let summary = shown.map_or_else(String::new, Evaluation::summary);
+                progress.epoch_end(&format!("loss {:.4}, {summary}", row.train_loss));
+                let row = match shown {
+                    Some(evaluation) => row.with_evaluation(evaluation),
+                    None => row,
+                };
+                scores = Some(new);
+                row
+            } else {
+                progress.epoch_end(&format!("loss {:.4}", row.train_loss));
+                row
+            };
+            run.append_row(row)?;
+            state.position.next_epoch();
+            if !last {
+                self.save(run, &state)?;
+            }
+        }
+        let scores = match scores {
+            Some(scores) => scores,
+            None => self.score(&state.model, stage)?,
+        };
+        Ok((state, Some(scores)))
+    }
+
+    /// Trains the rest of an epoch. `false` if it was interrupted.
+    #[allow(clippy::too_many_arguments)]
+    fn run_epoch(
+        &self,
+        mut state: State,
+        loader: &Loader,
+        order: Vec<u32>,
+        lr: f64,
+        loss: &StageLoss,
+        run: &RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<(State, bool), TrainError> {
+        let images = order.len();
+        let batch_size = self.config.loader.batch_size;
+        let total = loader.batches_per_epoch(images);
+        let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
+        let mut started = Instant::now();
+        let mut saved = Instant::now();
+        let mut seen = 0;
+        let before = Instant::now();
+        while state.position.batch < total {
+            let group =
+                state.position.batch..(state.position.batch + self.config.accumulation).min(total);
+            let group_images = (images - group.start * batch_size).min(group.len() * batch_size);
+            let mut accumulator = GradientsAccumulator::new();
+            for batch in group.clone() {
+                let Some(next) = batches.next() else {
+                    return Err(TrainError::ShortEpoch {
+                        found: batch,
+                        expected: total,
+                    });
+                };
+                let next = next?;
+                let (inputs, labels) = to_tensors(&next, &self.config.normalization, &self.device);
+                let terms = loss.forward(&state.model, inputs, labels);
+                let values = terms.values();
+                loss::check_finite(&values, &state.position, lr)?;
+                state.position.sums.add(next.len(), &values);
+                seen += next.len();
+                // Each batch's loss is a mean; the step's is the mean over all their images.
+                let total = match group.len() {
+                    1 => terms.total,
+                    _ => {
+                        let share = next.len() as f64 / group_images as f64;
+                        terms.total.mul_scalar(share)
+                    }
+                };
+                let gradients = GradientsParams::from_grads(total.backward(), &state.model);
+                accumulator.accumulate(&state.model, gradients);
+                let speed = seen as f64 / before.elapsed().as_secs_f64();
+                progress.step(batch + 1, speed, &values);
+            }
+            let mut gradients = accumulator.grads();
+            if let Some(max_norm) = self.config.clip_norm {
+                gradients = clip_global_norm(gradients, &state.model, max_norm);
+            }
+            state.model = state.optimizer.step(lr, state.model, gradients);
+            state.position.batch = group.end;
+            state.position.step += 1;
+            state.position.sums.seconds += started.elapsed().as_secs_f64();
+            started = Instant::now();
+
+            let stopping = stop.load(Ordering::Relaxed);
+            let due = saved.elapsed().as_secs_f64() >= self.config.checkpoint_seconds;
+            // The end of an epoch writes its own, with the scores' row.
+            if stopping || (due && state.position.batch < total) {
+                self.save(run, &state)?;
+                saved = Instant::now();
+            }
+            if stopping {
+                return Ok((state, false));
+            }
+        }
+        Ok((state, true))
+    }
+
+    fn score(&self, model: &Shike, stage: usize) -> Result<Scores, TrainError> {
+        let model = model.valid();
+        let mut scores = Scores {
+            val: None,
+            test: None,
+        };
+        for (split, loader) in &self.eval_loaders {
+            let evaluation = evaluate(
+                &model,
+                head(stage),
+                loader,
+                &self.config.normalization,
+                &self.train_counts,
+                self.config.thresholds,
+                &self.device,
+            )?;
+            match split {
+                Split::Val => scores.val = Some(evaluation),
+                Split::Test => scores.test = Some(evaluation),
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Keeps the model of the best epoch of the last stage, judged on the validation set.
+    fn keep_best(
+        &self,
+        state: &mut State,
+        scores: &Scores,
+        run: &RunDir,
+    ) -> Result<(), TrainError> {
+        let stage = state.position.stage;
+        let Some(val) = &scores.val else {
+            return Ok(());
+        };
+        let accuracy = val.ensemble.class_averaged;
+        let better = state
+            .position
+            .best
+            .as_ref()
+            .is_none_or(|best| best.stage < stage || best.accuracy < accuracy);
+        if better {
+            state.position.best = Some(Best {
+                stage,
+                epoch: state.position.epoch,
+                accuracy,
+            });
+            self.save_model(&run.paths().best(), state, stage)?;
+        }
+        Ok(())
+    }
+
+    fn save_model(
+        &self,
+        path: &std::path::Path,
+        state: &State,
+        stage: usize,
+    ) -> Result<(), TrainError> {
+        let info = ModelInfo {
+            format_version: model_file::FORMAT_VERSION,
+            model: self.config.model.clone(),
+            head: head(stage),
+            class_names: self.data.train.class_names().to_vec(),
+            train_counts: self.train_counts.clone(),
+            pipeline: self.config.eval_pipeline.clone(),
+            normalization: self.config.normalization,
+            steps: state.position.step,
+        };
+        save_model(path, &state.model, &info)
+    }
+}
+
+/// The heads that a stage trains.
+fn head(stage: usize) -> Head {
+    match stage {
+        1 => Head::Stage1,
+        _ => Head::Stage2,
+    }
+}
+
+/// Stages draw orders and augmentations of their own.
+fn stage_seed(seed: u64, stage: usize) -> u64 {
+    seed.wrapping_add((stage as u64 - 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+impl EpochSums {
+    fn row(&self, stage: usize, epoch: usize, lr: f64) -> EpochRow {
+        let images = self.images.max(1) as f64;
+        EpochRow {
+            stage,
+            epoch,
+            lr,
+            train_loss: self.total / images,
+            loss_terms: self
+                .terms
+                .iter()
+                .map(|(name, sum)| (name.clone(), sum / images))
+                .collect(),
+            seconds: self.seconds,
+            images_per_second: images / self.seconds.max(f64::MIN_POSITIVE),
+            ..EpochRow::default()
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where a run stands, in and out of a checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::optim::OptimizerRecord;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Bytes;
+use serde::{Deserialize, Serialize};
+use shike_data::Dataset;
+
+use super::loss::TOTAL;
+use super::{Learner, State};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorEntry};
+use crate::error::TrainError;
+use crate::run_dir::RunDir;
+
+/// Position of a run, to the batch, and what it has summed up so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Position {
+    /// Stage from 1; 3 once all is done.
+    pub stage: usize,
+    /// Epoch within the stage, from 0.
+    pub epoch: usize,
+    /// Batches of the epoch that are done.
+    pub batch: usize,
+    /// Optimizer steps over both stages.
+    pub step: u64,
+    pub sums: EpochSums,
+    pub best: Option<Best>,
+    /// Of the training set: other images, or another order, would make another run.
+    pub data: u64,
+}
+
+/// Sums over the images of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EpochSums {
+    pub images: usize,
+    pub total: f64,
+    pub terms: BTreeMap<String, f64>,
+    pub seconds: f64,
+}
+
+/// The best epoch so far, judged on the validation set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Best {
+    pub stage: usize,
+    pub epoch: usize,
+    pub accuracy: f64,
+}
+
+impl Position {
+    pub fn start(data: u64) -> Self {
+        Self {
+            stage: 1,
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            sums: EpochSums::default(),
+            best: None,
+            data,
+        }
+    }
+
+    pub fn next_epoch(&mut self) {
+        self.epoch += 1;
+        self.batch = 0;
+        self.sums = EpochSums::default();
+    }
+
+    pub fn next_stage(&mut self) {
+        self.stage += 1;
+        self.epoch = 0;
+        self.batch = 0;
+        self.sums = EpochSums::default();
+    }
+}
+
+impl EpochSums {
+    pub fn add(&mut self, images: usize, values: &[(&'static str, f64)]) {
+        self.images += images;
+        for (name, value) in values {
+            let sum = value * images as f64;
+            match *name {
+                TOTAL => self.total += sum,
+                name => *self.terms.entry(name.to_owned()).or_default() += sum,
+            }
+        }
+    }
+}
+
+/// FNV-1a over the labels and the places of a data set's images.
+pub(super) fn fingerprint(data: &Dataset) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for i in 0..data.len() {
+        add(&data.label(i).to_le_bytes());
+        // Where a file lies may differ between machines; its name may not.
+        let origin = data.origin(i);
+        let name = origin.rsplit(['/', '\\']).next().unwrap_or_default();
+        add(name.as_bytes());
+    }
+    hash
+}
+
+const MODEL: &str = "model";
+const OPTIMIZER: &str = "optimizer";
+const POSITION: &str = "position";
+
+impl Learner {
+    /// Everything that the run needs to go on, as one file. Burn's records keep the identity of
+    /// each parameter, which ties its momentum to it.
+    pub(super) fn checkpoint(&self, state: &State) -> Result<Checkpoint, TrainError> {
+        let failed = |source: RecordError| TrainError::Record {
+            path: "the new checkpoint".into(),
+            source,
+        };
+        let model = state
+            .model
+            .clone()
+            .into_record()
+            .into_bytes()
+            .map_err(failed)?;
+        let optimizer = state.optimizer.to_record().into_bytes().map_err(failed)?;
+        let entry = |bytes: Bytes| TensorEntry {
+            dtype: Dtype::U8,
+            shape: vec![bytes.len()],
+            bytes: bytes.to_vec(),
+        };
+        Ok(Checkpoint {
+            tensors: BTreeMap::from([
+                (MODEL.to_owned(), entry(model)),
+                (OPTIMIZER.to_owned(), entry(optimizer)),
+            ]),
+            state: serde_json::json!({ POSITION: state.position }),
+        })
+    }
+
+    pub(super) fn save(&self, run: &RunDir, state: &State) -> Result<(), TrainError> {
+        run.save_checkpoint(state.position.step, &self.checkpoint(state)?)?;
+        Ok(())
+    }
+
+    pub(super) fn restore(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+    ) -> Result<State, TrainError> {
+        let foreign = |reason: String| {
+            TrainError::from(CheckpointError::Foreign {
+                path: path.to_owned(),
+                reason,
+            })
+        };
+        let failed = |source: RecordError| TrainError::Record {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = |name: &str| {
+            let entry = checkpoint.tensors.get(name);
+            let entry = entry.ok_or_else(|| foreign(format!("it has no `{name}` entry")))?;
+            Ok::<_, TrainError>(Bytes::from_bytes_vec(entry.bytes.clone()))
+        };
+        let position: Position = serde_json::from_value(checkpoint.state[POSITION].clone())
+            .map_err(|error| foreign(format!("its `{POSITION}` entry: {error}")))?;
+        if position.data != fingerprint(&self.data.train) {
+            return Err(TrainError::Mismatch(format!(
+                "{}: the training images, their labels or their order are not those that the run \
+                 began with; resume with the same data",
+                path.display()
+            )));
+        }
+        let record = ModuleRecord::from_bytes(bytes(MODEL)?).map_err(failed)?;
+        let model = self.prepare(self.init_model()?, position.stage);
+        let model = model.try_load_record(record).map_err(failed)?;
+        let record = OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed)?;
+        Ok(State {
+            model,
+            optimizer: self.optimizer().load_record(record),
+            position,
+        })
+    }
+}

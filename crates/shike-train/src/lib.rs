@@ -1,0 +1,36 @@
+//! Two-stage training of [SHIKE](shike_model) on long-tailed images.
+//!
+//! The crate has a training loop of its own rather than burn-train's, because a run has to survive
+//! being killed at any moment: one file holds the network, the running statistics, the momentum
+//! and the position inside the epoch, and a run that is resumed from it gives the same weights, bit
+//! for bit, as one that was never stopped.
+//!
+//! Data flows one way: data set → sampler → loader → [`batch`] → model → loss → [`learner`] →
+//! [`metrics`] → [`run_dir`].
+
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod data_source;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod inference;
+pub mod learner;
+pub mod metrics;
+pub mod model_file;
+pub mod optim;
+pub mod progress;
+pub mod run_dir;
+pub mod schedule;
+
+pub use config::{Stage1Loss, StageConfig, TrainConfig, TrainConfigError};
+pub use data_source::{DataSource, RunConfig};
+pub use error::TrainError;
+pub use evaluate::evaluate;
+pub use inference::{Prediction, Predictor};
+pub use learner::{Learner, Outcome, TrainData};
+pub use model_file::{ModelInfo, load_model, save_model};
+pub use progress::Progress;
+pub use run_dir::RunDir;
+pub use schedule::Schedule;

@@ -1,0 +1,412 @@
+//! Long-tail accuracy: top-1, top-5, many/medium/few-shot and per class, for each expert and for
+//! the ensemble.
+//!
+//! The ensemble is the mean of the experts' **logits**, as in the reference's `validate()`, not
+//! the mean of their probabilities. Accuracies are in percent. A group of classes without a test
+//! image has no accuracy: it is `None`, neither 0 nor NaN.
+
+pub(crate) mod nullable;
+mod report;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where the many, medium and few-shot groups part, by a class's number of *training* images.
+///
+/// The default is the convention of OLTR (Liu et al., CVPR 2019), which SHIKE and most long-tail
+/// papers report: many > 100, medium 20–100, few < 20. NCL counts 100 as many and 20 as few; that
+/// is `ShotThresholds { many_above: 99, few_below: 21 }`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShotThresholds {
+    /// A class is many-shot with *more* training images than this.
+    pub many_above: usize,
+    /// A class is few-shot with *fewer* training images than this.
+    pub few_below: usize,
+}
+
+impl Default for ShotThresholds {
+    fn default() -> Self {
+        Self {
+            many_above: 100,
+            few_below: 20,
+        }
+    }
+}
+
+impl ShotThresholds {
+    /// The group of a class with `train_count` training images.
+    pub fn group(&self, train_count: usize) -> Shot {
+        if train_count > self.many_above {
+            Shot::Many
+        } else if train_count < self.few_below {
+            Shot::Few
+        } else {
+            Shot::Medium
+        }
+    }
+
+    /// Checks that no class can be both many-shot and few-shot.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::Thresholds`] if `few_below` is more than one above `many_above`.
+    pub fn validate(&self) -> Result<(), MetricsError> {
+        if self.few_below > self.many_above.saturating_add(1) {
+            return Err(MetricsError::Thresholds(*self));
+        }
+        Ok(())
+    }
+}
+
+/// The group that a class belongs to by its number of training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shot {
+    /// Many training images (OLTR: more than 100).
+    Many,
+    /// In between (OLTR: 20 to 100).
+    Medium,
+    /// Few training images (OLTR: fewer than 20).
+    Few,
+}
+
+/// Input that an [`Evaluator`] cannot score.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum MetricsError {
+    /// Groups overlap.
+    #[error(
+        "shot thresholds overlap: few_below = {} must be at most many_above + 1 = {}",
+        .0.few_below, .0.many_above.saturating_add(1)
+    )]
+    Thresholds(ShotThresholds),
+    /// There is nothing to score with: no class or no expert.
+    #[error("cannot evaluate {classes} classes with {experts} experts: both must be at least 1")]
+    Empty {
+        /// Number of classes.
+        classes: usize,
+        /// Number of experts.
+        experts: usize,
+    },
+    /// A batch does not hold `experts × images × classes` logits.
+    #[error("batch of {images} images: expert {expert} has {actual} logits, {expected} are due")]
+    Shape {
+        /// Images in the batch.
+        images: usize,
+        /// Index of the expert at fault.
+        expert: usize,
+        /// Logits that it gave.
+        actual: usize,
+        /// Images × classes.
+        expected: usize,
+    },
+    /// A batch has another number of experts than the evaluator.
+    #[error("batch has the logits of {actual} experts, {expected} are due")]
+    Experts {
+        /// Experts in the batch.
+        actual: usize,
+        /// Experts of the evaluator.
+        expected: usize,
+    },
+    /// A label is not a class.
+    #[error("label {label} in a test set of {classes} classes (labels count from 0)")]
+    Label {
+        /// The label.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// No batch held an image.
+    #[error("the test set has no images, so there is no accuracy")]
+    NoImages,
+}
+
+/// The accuracies of one scorer (an expert or the ensemble), in percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Share of the images whose label has the highest logit. Among equal logits the lower class
+    /// index ranks first.
+    pub top1: f64,
+    /// Share of the images whose label is among the five highest logits. With fewer than five
+    /// classes these are all classes, so it is 100 unless logits were NaN.
+    pub top5: f64,
+    /// Unweighted mean of the per-class accuracies over all classes that have test images.
+    pub class_averaged: f64,
+    /// Unweighted mean of the per-class accuracies over the many-shot classes that have test
+    /// images (OLTR's `shot_acc`): what papers report.
+    pub many: Option<f64>,
+    /// The same over the medium-shot classes.
+    pub medium: Option<f64>,
+    /// The same over the few-shot classes.
+    pub few: Option<f64>,
+    /// Share of correct images among all test images of many-shot classes. Differs from `many`
+    /// only where the test set is not balanced.
+    pub many_pooled: Option<f64>,
+    /// The same over the medium-shot classes.
+    pub medium_pooled: Option<f64>,
+    /// The same over the few-shot classes.
+    pub few_pooled: Option<f64>,
+}
+
+/// One class's share of an [`Evaluation`], scored by the ensemble.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassRow {
+    /// Class index (the label).
+    pub class: usize,
+    /// Training images of the class.
+    pub train_count: usize,
+    /// Test images of the class.
+    pub test_count: usize,
+    /// The group it belongs to.
+    pub shot: Shot,
+    /// Test images that the ensemble got right.
+    pub correct: usize,
+    /// `correct / test_count` in percent; `None` without test images.
+    pub accuracy: Option<f64>,
+}
+
+/// The result of scoring a test set. [`Display`](std::fmt::Display) prints it as a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Number of test images.
+    pub images: usize,
+    /// The group thresholds that were used.
+    pub thresholds: ShotThresholds,
+    /// Cross-entropy of the mean logits, without any prior, averaged over images (the
+    /// reference's `validate()`). NaN if logits were NaN; NaN is `null` in JSON.
+    #[serde(with = "nullable")]
+    pub loss: f64,
+    /// The mean of the experts' logits.
+    pub ensemble: Accuracy,
+    /// Each expert alone.
+    pub experts: Vec<Accuracy>,
+    /// The ensemble by class, in class order.
+    pub per_class: Vec<ClassRow>,
+}
+
+/// Scores a test set batch by batch, in any batch size.
+///
+/// ```
+/// use shike_train::metrics::{Evaluator, ShotThresholds};
+///
+/// // Two classes with 500 and 5 training images, one expert, two test images.
+/// let mut evaluator = Evaluator::new(&[500, 5], ShotThresholds::default(), 1)?;
+/// evaluator.add_batch(&[&[2.0, 1.0, 3.0, 0.0]], &[0, 1])?;
+/// let evaluation = evaluator.finish()?;
+/// assert_eq!(evaluation.ensemble.many, Some(100.0));
+/// assert_eq!(evaluation.ensemble.medium, None);
+/// assert_eq!(evaluation.ensemble.few, Some(0.0));
+/// # Ok::<(), shike_train::metrics::MetricsError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Evaluator {
+    train_counts: Vec<usize>,
+    thresholds: ShotThresholds,
+    test_counts: Vec<usize>,
+    ensemble: Tally,
+    experts: Vec<Tally>,
+    loss_sum: f64,
+}
+
+/// Hits of one scorer.
+#[derive(Clone, Debug)]
+struct Tally {
+    /// Top-1 hits per class.
+    correct: Vec<usize>,
+    /// Top-5 hits over all classes.
+    top5: usize,
+}
+
+impl Evaluator {
+    /// An evaluator for `train_counts.len()` classes (training images per class, in label order)
+    /// and `num_experts` experts.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::Empty`] without a class or an expert, [`MetricsError::Thresholds`] for
+    /// overlapping groups.
+    pub fn new(
+        train_counts: &[usize],
+        thresholds: ShotThresholds,
+        num_experts: usize,
+    ) -> Result<Self, MetricsError> {
+        thresholds.validate()?;
+        let classes = train_counts.len();
+        if classes == 0 || num_experts == 0 {
+            return Err(MetricsError::Empty {
+                classes,
+                experts: num_experts,
+            });
+        }
+        let tally = Tally {
+            correct: vec![0; classes],
+            top5: 0,
+        };
+        Ok(Self {
+            train_counts: train_counts.to_vec(),
+            thresholds,
+            test_counts: vec![0; classes],
+            ensemble: tally.clone(),
+            experts: vec![tally; num_experts],
+            loss_sum: 0.0,
+        })
+    }
+
+    /// Scores a batch: for each expert its logits `[images, classes]` in row-major order, and one
+    /// label an image. An image whose logits hold a NaN counts as wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::Experts`], [`MetricsError::Shape`] or [`MetricsError::Label`] if the parts
+    /// do not fit; the batch is then not counted at all.
+    pub fn add_batch(
+        &mut self,
+        expert_logits: &[&[f32]],
+        labels: &[u32],
+    ) -> Result<(), MetricsError> {
+        let classes = self.train_counts.len();
+        self.check(expert_logits, labels)?;
+        let mut mean = vec![0.0f32; classes];
+        for (image, &label) in labels.iter().enumerate() {
+            let label = label as usize;
+            let row = image * classes..(image + 1) * classes;
+            mean.fill(0.0);
+            for (logits, tally) in expert_logits.iter().zip(&mut self.experts) {
+                let logits = &logits[row.clone()];
+                tally.add(logits, label);
+                mean.iter_mut().zip(logits).for_each(|(m, l)| *m += l);
+            }
+            let experts = expert_logits.len() as f32;
+            mean.iter_mut().for_each(|m| *m /= experts);
+            self.ensemble.add(&mean, label);
+            self.loss_sum += cross_entropy(&mean, label);
+            self.test_counts[label] += 1;
+        }
+        Ok(())
+    }
+
+    fn check(&self, expert_logits: &[&[f32]], labels: &[u32]) -> Result<(), MetricsError> {
+        let classes = self.train_counts.len();
+        if expert_logits.len() != self.experts.len() {
+            return Err(MetricsError::Experts {
+                actual: expert_logits.len(),
+                expected: self.experts.len(),
+            });
+        }
+        let expected = labels.len() * classes;
+        for (expert, logits) in expert_logits.iter().enumerate() {
+            if logits.len() != expected {
+                return Err(MetricsError::Shape {
+                    images: labels.len(),
+                    expert,
+                    actual: logits.len(),
+                    expected,
+                });
+            }
+        }
+        match labels.iter().find(|&&label| label as usize >= classes) {
+            Some(&label) => Err(MetricsError::Label { label, classes }),
+            None => Ok(()),
+        }
+    }
+
+    /// The result over all batches so far.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::NoImages`] if there were none.
+    pub fn finish(&self) -> Result<Evaluation, MetricsError> {
+        let images: usize = self.test_counts.iter().sum();
+        if images == 0 {
+            return Err(MetricsError::NoImages);
+        }
+        let class_row = |class: usize| ClassRow {
+            class,
+            train_count: self.train_counts[class],
+            test_count: self.test_counts[class],
+            shot: self.thresholds.group(self.train_counts[class]),
+            correct: self.ensemble.correct[class],
+            accuracy: percent(self.ensemble.correct[class], self.test_counts[class]),
+        };
+        Ok(Evaluation {
+            images,
+            thresholds: self.thresholds,
+            loss: self.loss_sum / images as f64,
+            ensemble: self.accuracy(&self.ensemble),
+            experts: self.experts.iter().map(|t| self.accuracy(t)).collect(),
+            per_class: (0..self.train_counts.len()).map(class_row).collect(),
+        })
+    }
+
+    /// Only called with at least one image, so the overall shares exist.
+    fn accuracy(&self, tally: &Tally) -> Accuracy {
+        let images: usize = self.test_counts.iter().sum();
+        let (all, all_pooled) = self.average(tally, None);
+        let (many, many_pooled) = self.average(tally, Some(Shot::Many));
+        let (medium, medium_pooled) = self.average(tally, Some(Shot::Medium));
+        let (few, few_pooled) = self.average(tally, Some(Shot::Few));
+        Accuracy {
+            top1: all_pooled.unwrap_or_default(),
+            top5: percent(tally.top5, images).unwrap_or_default(),
+            class_averaged: all.unwrap_or_default(),
+            many,
+            medium,
+            few,
+            many_pooled,
+            medium_pooled,
+            few_pooled,
+        }
+    }
+
+    /// Class-averaged and pooled accuracy over one group, or over all classes (`None`).
+    fn average(&self, tally: &Tally, shot: Option<Shot>) -> (Option<f64>, Option<f64>) {
+        let (mut sum, mut classes, mut correct, mut images) = (0.0, 0usize, 0, 0);
+        for (class, &train_count) in self.train_counts.iter().enumerate() {
+            if shot.is_some_and(|shot| shot != self.thresholds.group(train_count)) {
+                continue;
+            }
+            if let Some(accuracy) = percent(tally.correct[class], self.test_counts[class]) {
+                sum += accuracy;
+                classes += 1;
+                correct += tally.correct[class];
+                images += self.test_counts[class];
+            }
+        }
+        let class_averaged = (classes > 0).then(|| sum / classes as f64);
+        (class_averaged, percent(correct, images))
+    }
+}
+
+impl Tally {
+    fn add(&mut self, logits: &[f32], label: usize) {
+        if let Some(rank) = rank(logits, label) {
+            self.correct[label] += usize::from(rank == 0);
+            self.top5 += usize::from(rank < 5);
+        }
+    }
+}
+
+/// How many classes rank before `label` (0: it wins); `None` if a logit is NaN.
+fn rank(logits: &[f32], label: usize) -> Option<usize> {
+    let own = logits[label];
+    let mut before = 0;
+    for (class, &logit) in logits.iter().enumerate() {
+        if logit.is_nan() {
+            return None;
+        }
+        before += usize::from(logit > own || (logit == own && class < label));
+    }
+    Some(before)
+}
+
+/// `-log softmax(logits)[label]` in double precision.
+fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    f64::from(max) + sum.ln() - f64::from(logits[label])
+}
+
+/// `part / whole` in percent; `None` if the whole is nothing.
+fn percent(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
+}

@@ -1,0 +1,149 @@
+//! An [`Evaluation`] for people: a summary line, a table, and a CSV file with a row per class.
+
+use std::fmt;
+use std::io;
+
+use super::{Accuracy, Evaluation, Shot};
+
+impl Shot {
+    /// `many`, `medium` or `few`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Many => "many",
+            Self::Medium => "medium",
+            Self::Few => "few",
+        }
+    }
+}
+
+impl fmt::Display for Shot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Evaluation {
+    /// The ensemble on one line, such as
+    /// `top-1 56.34 %, top-5 83.63 %, many 72.10 / medium 57.20 / few 36.90, loss 1.6543`.
+    /// A group without test images is `-`.
+    pub fn summary(&self) -> String {
+        let Accuracy {
+            top1,
+            top5,
+            many,
+            medium,
+            few,
+            ..
+        } = self.ensemble;
+        format!(
+            "top-1 {top1:.2} %, top-5 {top5:.2} %, many {} / medium {} / few {}, loss {:.4}",
+            cell(many),
+            cell(medium),
+            cell(few),
+            self.loss
+        )
+    }
+
+    /// Writes one CSV row per class with the columns `class`, `name`, `train_count`,
+    /// `test_count`, `shot`, `correct`, `accuracy` (percent, empty without test images).
+    /// `class_names` go by class index; where one is missing the name stays empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn write_per_class_csv(
+        &self,
+        writer: impl io::Write,
+        class_names: &[String],
+    ) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(writer);
+        csv.write_record([
+            "class",
+            "name",
+            "train_count",
+            "test_count",
+            "shot",
+            "correct",
+            "accuracy",
+        ])?;
+        for row in &self.per_class {
+            csv.write_record([
+                row.class.to_string().as_str(),
+                class_names.get(row.class).map_or("", String::as_str),
+                row.train_count.to_string().as_str(),
+                row.test_count.to_string().as_str(),
+                row.shot.name(),
+                row.correct.to_string().as_str(),
+                row.accuracy
+                    .map(|a| format!("{a:.4}"))
+                    .unwrap_or_default()
+                    .as_str(),
+            ])?;
+        }
+        csv.flush()
+    }
+
+    /// Classes of a group, and how many of them have test images.
+    fn group_size(&self, shot: Shot) -> (usize, usize) {
+        let group = self.per_class.iter().filter(|row| row.shot == shot);
+        let with_images = group.clone().filter(|row| row.test_count > 0).count();
+        (group.count(), with_images)
+    }
+}
+
+/// The table: a row per expert, the ensemble, and the size of each group. Groups are averaged
+/// over classes; where the test set is unbalanced a further row averages them over images.
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<18}{:>9}{:>9}{:>9}{:>9}{:>9}{:>11}",
+            "accuracy [%]", "top-1", "top-5", "many", "medium", "few", "class avg"
+        )?;
+        for (expert, accuracy) in self.experts.iter().enumerate() {
+            write_row(f, &format!("expert {expert}"), accuracy)?;
+        }
+        let ensemble = &self.ensemble;
+        write_row(f, "ensemble", ensemble)?;
+        let pooled = [
+            ensemble.many_pooled,
+            ensemble.medium_pooled,
+            ensemble.few_pooled,
+        ];
+        let averaged = [ensemble.many, ensemble.medium, ensemble.few];
+        // Written with two digits: rows that would look the same are not repeated.
+        if pooled.map(cell) != averaged.map(cell) {
+            let [many, medium, few] = pooled.map(cell);
+            let label = "  over images";
+            writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
+        }
+        let [many, medium, few] = [Shot::Many, Shot::Medium, Shot::Few].map(|shot| {
+            let (classes, with_images) = self.group_size(shot);
+            if classes == with_images {
+                classes.to_string()
+            } else {
+                format!("{with_images}/{classes}")
+            }
+        });
+        let label = "classes tested";
+        writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
+        write!(
+            f,
+            "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",
+            self.images, self.loss, self.thresholds.many_above, self.thresholds.few_below
+        )
+    }
+}
+
+fn write_row(f: &mut fmt::Formatter<'_>, label: &str, accuracy: &Accuracy) -> fmt::Result {
+    let [many, medium, few] = [accuracy.many, accuracy.medium, accuracy.few].map(cell);
+    writeln!(
+        f,
+        "{label:<18}{:>9.2}{:>9.2}{many:>9}{medium:>9}{few:>9}{:>11.2}",
+        accuracy.top1, accuracy.top5, accuracy.class_averaged
+    )
+}
+
+fn cell(accuracy: Option<f64>) -> String {
+    accuracy.map_or_else(|| "-".to_owned(), |a| format!("{a:.2}"))
+}

@@ -1,0 +1,411 @@
+//! The folder of a run: configuration, log, checkpoints and models in fixed places.
+//!
+//! ```text
+//! run/
+//!   config.json          the resolved configuration
+//!   classes.json         class names and training images per class, in label order
+//!   metrics.csv, .jsonl  one row an epoch
+//!   per_class.csv        the last evaluation by class
+//!   checkpoints/         step-00001234.safetensors (the newest few), stage1.safetensors
+//!   model.safetensors    the final model
+//!   best.safetensors     the model of the best epoch
+//!   run.lock             locked while a process writes into the run
+//! ```
+//!
+//! [`RunPaths`] only reads, and may do so while another process trains. [`RunDir`] holds the lock
+//! and writes; every file but the lock is replaced in one step (see [`atomic_write`]).
+
+mod paths;
+mod rows;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use self::paths::{Latest, RunPaths};
+pub use self::rows::EpochRow;
+use crate::checkpoint::{self, Checkpoint, CheckpointError, WriteError, atomic_write};
+use crate::metrics::Evaluation;
+
+/// What is wrong with a run's folder; every message names the path.
+#[derive(Debug, Error)]
+pub enum RunDirError {
+    /// The path is a file.
+    #[error("{} is a file, but a run needs a folder: choose another path", .0.display())]
+    NotAFolder(PathBuf),
+    /// A new run would mix with other files.
+    #[error("folder {} is not empty and is not a run: choose a new or an empty folder", .0.display())]
+    NotEmpty(PathBuf),
+    /// A new run would overwrite another.
+    #[error("folder {} already holds a run: continue it with --resume, or choose another folder", .0.display())]
+    AlreadyARun(PathBuf),
+    /// There is no run to open.
+    #[error("{} is not the folder of a run: it has no config.json and classes.json", .0.display())]
+    NotARun(PathBuf),
+    /// Another process writes into the run.
+    #[error(
+        "run {} is in use by {}: wait until it ends, or stop it first",
+        path.display(),
+        pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process, where the lock file tells.
+        pid: Option<u32>,
+    },
+    /// A file of the run is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        message: String,
+    },
+    /// Checkpoints are there, but not one can be read.
+    #[error("no checkpoint in {} can be read: {}", path.display(), problems.join("; "))]
+    NoReadableCheckpoint {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+        /// What is wrong with each of them, the newest first.
+        problems: Vec<String>,
+    },
+    /// The newest checkpoint cannot be read, and an older one would not do.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The system refused something else.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The classes of a run, by label.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classes {
+    /// Class names in label order: the order of the logits of every model in the run.
+    pub names: Vec<String>,
+    /// Training images per class, in the same order.
+    pub train_counts: Vec<usize>,
+}
+
+/// A run that this process writes to; dropping it releases the lock.
+#[derive(Debug)]
+pub struct RunDir {
+    paths: RunPaths,
+    classes: Classes,
+    rows: Vec<EpochRow>,
+    keep_last: usize,
+    /// Unlocked by the system when it is closed, even if the process is killed.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Starts a run in `folder`, which is created if need be, and writes `config.json` and
+    /// `classes.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::AlreadyARun`], [`RunDirError::NotEmpty`] or [`RunDirError::NotAFolder`] if
+    /// the folder is taken, [`RunDirError::Locked`] if another process is faster, and errors of
+    /// writing.
+    pub fn create(
+        folder: impl Into<PathBuf>,
+        config: &impl Serialize,
+        classes: Classes,
+    ) -> Result<Self, RunDirError> {
+        let paths = RunPaths::new(folder);
+        let root = paths.root().to_owned();
+        if root.exists() && !root.is_dir() {
+            return Err(RunDirError::NotAFolder(root));
+        }
+        if paths.is_run() {
+            return Err(RunDirError::AlreadyARun(root));
+        }
+        // What a start that failed may have left is no obstacle: the lock comes first, then
+        // classes.json, and config.json makes it a run.
+        let started = paths.lock().is_file();
+        let leftover = |path: &PathBuf| {
+            *path == paths.lock() || is_temporary(path) || (started && *path == paths.classes())
+        };
+        if !list(&root)?.iter().all(leftover) {
+            return Err(RunDirError::NotEmpty(root));
+        }
+        fs::create_dir_all(&root).map_err(io_error(&root))?;
+        let lock = lock(&paths)?;
+        if paths.is_run() {
+            return Err(RunDirError::AlreadyARun(root));
+        }
+        remove_temporaries(&paths)?;
+        write_json(&paths.classes(), &classes)?;
+        write_json(&paths.config(), config)?;
+        Ok(Self::with_lock(paths, classes, Vec::new(), lock))
+    }
+
+    /// Opens a run to go on with it, and removes temporary files that a crash has left.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::NotARun`], [`RunDirError::Locked`], or [`RunDirError::Format`] if
+    /// `classes.json` or `metrics.jsonl` is broken.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, RunDirError> {
+        let paths = RunPaths::new(folder);
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(paths.root().to_owned()));
+        }
+        let lock = lock(&paths)?;
+        remove_temporaries(&paths)?;
+        let classes = paths.read_classes()?;
+        let rows = paths.read_rows()?;
+        Ok(Self::with_lock(paths, classes, rows, lock))
+    }
+
+    fn with_lock(paths: RunPaths, classes: Classes, rows: Vec<EpochRow>, lock: File) -> Self {
+        Self {
+            paths,
+            classes,
+            rows,
+            keep_last: 2,
+            _lock: lock,
+        }
+    }
+
+    /// Keeps the newest `count` step checkpoints (at least 1; 2 unless told).
+    pub fn keep_last(mut self, count: usize) -> Self {
+        self.keep_last = count.max(1);
+        self
+    }
+
+    /// Where things lie, and how to read them.
+    pub fn paths(&self) -> &RunPaths {
+        &self.paths
+    }
+
+    /// The classes of the run.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// The rows of the log so far.
+    pub fn rows(&self) -> &[EpochRow] {
+        &self.rows
+    }
+
+    /// Adds the row of an epoch to `metrics.jsonl` and `metrics.csv`. Rows of the same epoch or a
+    /// later one, from before a resume, are replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`]; the files then hold the rows that they held before.
+    pub fn append_row(&mut self, row: EpochRow) -> Result<(), RunDirError> {
+        self.rows.retain(|r| r.position() < row.position());
+        self.rows.push(row);
+        self.write_rows()
+    }
+
+    /// Removes the rows of all epochs after `epoch` of `stage`: a run that resumes from a
+    /// checkpoint taken after that epoch trains them again.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn truncate_rows_after(&mut self, stage: usize, epoch: usize) -> Result<(), RunDirError> {
+        self.truncate(|position| position <= (stage, epoch))
+    }
+
+    /// Removes the rows from `epoch` of `stage` on: a run that resumes within that epoch, or at
+    /// its start, trains them again.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn truncate_rows_from(&mut self, stage: usize, epoch: usize) -> Result<(), RunDirError> {
+        self.truncate(|position| position < (stage, epoch))
+    }
+
+    fn truncate(&mut self, keep: impl Fn((usize, usize)) -> bool) -> Result<(), RunDirError> {
+        let before = self.rows.len();
+        self.rows.retain(|row| keep(row.position()));
+        if self.rows.len() < before {
+            self.write_rows()?;
+        }
+        Ok(())
+    }
+
+    /// Both files are written anew: a log is small, a torn last line cannot happen, and the CSV
+    /// header can gain the loss terms of stage 2.
+    fn write_rows(&self) -> Result<(), RunDirError> {
+        atomic_write(&self.paths.metrics_jsonl(), |writer| {
+            for row in &self.rows {
+                serde_json::to_writer(&mut *writer, row)?;
+                writer.write_all(b"\n")?;
+            }
+            Ok(())
+        })?;
+        let path = self.paths.metrics_csv();
+        Ok(atomic_write(&path, |writer| {
+            rows::write_csv(writer, &self.rows)
+        })?)
+    }
+
+    /// Writes `per_class.csv`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn write_per_class(&self, evaluation: &Evaluation) -> Result<(), RunDirError> {
+        let names = &self.classes.names;
+        Ok(atomic_write(&self.paths.per_class_csv(), |writer| {
+            evaluation.write_per_class_csv(writer, names)
+        })?)
+    }
+
+    /// Writes the checkpoint of `step` (steps count on over both stages), then removes the step
+    /// checkpoints that are not among the newest [`RunDir::keep_last`]. Those of later steps go
+    /// too: the run has been taken back behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`]; no other checkpoint is then touched.
+    pub fn save_checkpoint(
+        &self,
+        step: u64,
+        checkpoint: &Checkpoint,
+    ) -> Result<PathBuf, RunDirError> {
+        let path = self.paths.step_checkpoint(step);
+        self.write_checkpoint(&path, checkpoint)?;
+        let (mut past, later): (Vec<_>, Vec<_>) = self
+            .paths
+            .step_checkpoints()?
+            .into_iter()
+            .partition(|(other, _)| *other <= step);
+        past.truncate(past.len().saturating_sub(self.keep_last));
+        for (_, old) in past.into_iter().chain(later) {
+            fs::remove_file(&old).map_err(io_error(&old))?;
+        }
+        Ok(path)
+    }
+
+    /// Writes `stage<stage>.safetensors`, which is kept for good.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn save_stage_checkpoint(
+        &self,
+        stage: usize,
+        checkpoint: &Checkpoint,
+    ) -> Result<PathBuf, RunDirError> {
+        let path = self.paths.stage_checkpoint(stage);
+        self.write_checkpoint(&path, checkpoint)?;
+        Ok(path)
+    }
+
+    fn write_checkpoint(&self, path: &Path, checkpoint: &Checkpoint) -> Result<(), RunDirError> {
+        let folder = self.paths.checkpoints();
+        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        Ok(checkpoint::write_atomic(path, checkpoint)?)
+    }
+
+    /// See [`RunPaths::latest`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RunPaths::latest`].
+    pub fn latest(&self) -> Result<Option<Latest>, RunDirError> {
+        self.paths.latest()
+    }
+}
+
+fn lock(paths: &RunPaths) -> Result<File, RunDirError> {
+    let path = paths.lock();
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let pid = fs::read_to_string(&path).ok();
+            return Err(RunDirError::Locked {
+                path: paths.root().to_owned(),
+                pid: pid.and_then(|pid| pid.trim().parse().ok()),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error(&path)(error)),
+    }
+    // The number is for the message to another process only.
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io_error(&path))?;
+    Ok(file)
+}
+
+/// The entries of a folder; none if it does not exist.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, RunDirError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error(folder)(error)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    paths.map_err(io_error(folder))
+}
+
+/// Whether `path` is named `*.tmp-<pid>`, as [`atomic_write`] names its files.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once(".tmp-"))
+        .is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Only with the lock held, so that no live process can own one.
+fn remove_temporaries(paths: &RunPaths) -> Result<(), RunDirError> {
+    for folder in [paths.root().to_owned(), paths.checkpoints()] {
+        for path in list(&folder)?.into_iter().filter(|path| is_temporary(path)) {
+            fs::remove_file(&path).map_err(io_error(&path))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunDirError> {
+    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    serde_json::from_str(&text).map_err(|error| format_error(path, error.to_string()))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RunDirError> {
+    Ok(atomic_write(path, |writer| {
+        serde_json::to_writer_pretty(&mut *writer, value)?;
+        writer.write_all(b"\n")
+    })?)
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> RunDirError {
+    let path = path.to_owned();
+    move |source| RunDirError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn format_error(path: &Path, message: String) -> RunDirError {
+    RunDirError::Format {
+        path: path.to_owned(),
+        message,
+    }
+}

@@ -1,0 +1,204 @@
+//! Where things lie in a run's folder, and how to read them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
+
+/// Where things lie in a run's folder; reads without taking the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunPaths(PathBuf);
+
+impl RunPaths {
+    /// The paths of the run in `folder`, which need not exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self(folder.into())
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    /// `classes.json`.
+    pub fn classes(&self) -> PathBuf {
+        self.0.join("classes.json")
+    }
+
+    /// `metrics.csv`.
+    pub fn metrics_csv(&self) -> PathBuf {
+        self.0.join("metrics.csv")
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics_jsonl(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// `per_class.csv`.
+    pub fn per_class_csv(&self) -> PathBuf {
+        self.0.join("per_class.csv")
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// `checkpoints/step-<step, eight digits>.safetensors`.
+    pub fn step_checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints()
+            .join(format!("step-{step:08}.safetensors"))
+    }
+
+    /// `checkpoints/stage<stage>.safetensors`, kept for good.
+    pub fn stage_checkpoint(&self, stage: usize) -> PathBuf {
+        self.checkpoints().join(format!("stage{stage}.safetensors"))
+    }
+
+    /// `model.safetensors`, the final model.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// `best.safetensors`, the model of the best epoch.
+    pub fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    /// `run.lock`.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("run.lock")
+    }
+
+    /// Whether the folder holds a run.
+    pub fn is_run(&self) -> bool {
+        self.config().is_file() && self.classes().is_file()
+    }
+
+    /// The configuration of the run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
+    pub fn read_config<T: DeserializeOwned>(&self) -> Result<T, RunDirError> {
+        read_json(&self.config())
+    }
+
+    /// The classes of the run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file.
+    pub fn read_classes(&self) -> Result<Classes, RunDirError> {
+        let classes: Classes = read_json(&self.classes())?;
+        let (names, counts) = (classes.names.len(), classes.train_counts.len());
+        if names != counts {
+            let message = format!("{names} class names, but {counts} training counts");
+            return Err(format_error(&self.classes(), message));
+        }
+        Ok(classes)
+    }
+
+    /// All rows of `metrics.jsonl`; none if there is no such file yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
+    pub fn read_rows(&self) -> Result<Vec<EpochRow>, RunDirError> {
+        let path = self.metrics_jsonl();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        let row = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| format_error(&path, format!("line {}: {error}", number + 1)))
+        };
+        text.lines().enumerate().map(row).collect()
+    }
+
+    /// The step checkpoints, oldest first, with their steps.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] if the folder is there but cannot be listed.
+    pub fn step_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, RunDirError> {
+        self.numbered("step-")
+    }
+
+    /// Files `checkpoints/<prefix><number>.safetensors` in the order of their numbers.
+    fn numbered(&self, prefix: &str) -> Result<Vec<(u64, PathBuf)>, RunDirError> {
+        let mut found = Vec::new();
+        for path in list(&self.checkpoints())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = name
+                .and_then(|name| name.strip_prefix(prefix)?.strip_suffix(".safetensors"))
+                .and_then(|number| number.parse().ok());
+            if let Some(number) = number {
+                found.push((number, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The newest checkpoint that can be read, or `None` if there is none at all.
+    ///
+    /// A cut off or damaged file is passed over with a warning, and the one before it is taken;
+    /// the checkpoints at the ends of stages come last.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Checkpoint`] if a checkpoint was written by a newer program or the system
+    /// refuses to read it (going back would lose work for no reason), and
+    /// [`RunDirError::NoReadableCheckpoint`] if all are damaged.
+    pub fn latest(&self) -> Result<Option<Latest>, RunDirError> {
+        let steps = self.numbered("step-")?.into_iter().rev();
+        let stages = self.numbered("stage")?.into_iter().rev();
+        let mut warnings = Vec::new();
+        for (_, path) in steps.chain(stages) {
+            match checkpoint::read(&path) {
+                Ok(checkpoint) => {
+                    return Ok(Some(Latest {
+                        checkpoint,
+                        path,
+                        warnings,
+                    }));
+                }
+                Err(
+                    error @ (CheckpointError::NewerVersion { .. } | CheckpointError::Read { .. }),
+                ) => return Err(error.into()),
+                Err(error) => warnings.push(error.to_string()),
+            }
+        }
+        if warnings.is_empty() {
+            return Ok(None);
+        }
+        Err(RunDirError::NoReadableCheckpoint {
+            path: self.checkpoints(),
+            problems: warnings,
+        })
+    }
+}
+
+/// The checkpoint that a run resumes from.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// Its content.
+    pub checkpoint: Checkpoint,
+    /// Its file.
+    pub path: PathBuf,
+    /// What is wrong with newer checkpoints that had to be passed over: tell the user.
+    pub warnings: Vec<String>,
+}

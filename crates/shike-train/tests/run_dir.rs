@@ -1,0 +1,300 @@
+//! Run folders: what they refuse, what a crash may leave, and what a resumed run finds.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
+use shike_train::checkpoint::{Checkpoint, CheckpointError};
+use shike_train::metrics::{Evaluator, ShotThresholds};
+use shike_train::run_dir::{Classes, EpochRow, RunDir, RunDirError, RunPaths};
+use tempfile::TempDir;
+
+fn classes() -> Classes {
+    Classes {
+        names: vec!["cat".to_owned(), "dog".to_owned()],
+        train_counts: vec![200, 5],
+    }
+}
+
+fn new_run() -> (TempDir, RunDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunDir::create(folder.path().join("run"), &json!({"seed": 0}), classes()).unwrap();
+    (folder, run)
+}
+
+fn checkpoint(step: u64) -> Checkpoint {
+    Checkpoint {
+        state: json!({"step": step}),
+        ..Checkpoint::default()
+    }
+}
+
+fn row(stage: usize, epoch: usize) -> EpochRow {
+    EpochRow {
+        stage,
+        epoch,
+        lr: 0.1,
+        train_loss: 1.5,
+        loss_terms: BTreeMap::from([(format!("term{stage}"), 0.5)]),
+        ..EpochRow::default()
+    }
+}
+
+fn steps(run: &RunDir) -> Vec<u64> {
+    let steps = run.paths().step_checkpoints().unwrap();
+    steps.into_iter().map(|(step, _)| step).collect()
+}
+
+#[test]
+fn a_run_is_created_once() {
+    let (folder, run) = new_run();
+    let path = folder.path().join("run");
+    assert_eq!(
+        run.paths().read_config::<Value>().unwrap(),
+        json!({"seed": 0})
+    );
+    drop(run);
+    let error = RunDir::create(&path, &json!({}), classes()).unwrap_err();
+    assert!(matches!(error, RunDirError::AlreadyARun(_)));
+    assert!(error.to_string().contains("--resume"), "{error}");
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+    let run = RunDir::open(&path).unwrap();
+    assert_eq!(run.classes(), &classes());
+    assert_eq!(
+        run.paths().read_config::<Value>().unwrap(),
+        json!({"seed": 0})
+    );
+}
+
+#[test]
+fn other_folders_are_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    // An empty folder is fine, and so is what a failed start leaves.
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("config.json.tmp-17"), "half").unwrap();
+    drop(RunDir::create(&empty, &json!({}), classes()).unwrap());
+    assert!(!empty.join("config.json.tmp-17").exists());
+
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("cat.jpg"), "").unwrap();
+    let error = RunDir::create(&photos, &json!({}), classes()).unwrap_err();
+    assert!(matches!(error, RunDirError::NotEmpty(_)), "{error}");
+    let error = RunDir::open(&photos).unwrap_err();
+    assert!(matches!(error, RunDirError::NotARun(_)), "{error}");
+    assert_eq!(fs::read_dir(&photos).unwrap().count(), 1);
+
+    let file = photos.join("cat.jpg");
+    let error = RunDir::create(file, &json!({}), classes()).unwrap_err();
+    assert!(matches!(error, RunDirError::NotAFolder(_)), "{error}");
+    let error = RunDir::open(folder.path().join("gone")).unwrap_err();
+    assert!(matches!(error, RunDirError::NotARun(_)), "{error}");
+}
+
+#[test]
+fn only_one_process_writes() {
+    let (folder, run) = new_run();
+    let path = folder.path().join("run");
+    let error = RunDir::open(&path).unwrap_err();
+    assert!(matches!(error, RunDirError::Locked { .. }), "{error}");
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+    if cfg!(unix) {
+        let pid = std::process::id().to_string();
+        assert!(error.to_string().contains(&pid), "{error}");
+    }
+    // Reading is free.
+    assert_eq!(RunPaths::new(&path).read_classes().unwrap(), classes());
+    drop(run);
+    RunDir::open(&path).unwrap();
+}
+
+#[test]
+fn stale_temporary_files_go_and_nothing_else() {
+    let (folder, run) = new_run();
+    let path = folder.path().join("run");
+    run.save_checkpoint(1, &checkpoint(1)).unwrap();
+    drop(run);
+    let stale = [
+        path.join("metrics.csv.tmp-4711"),
+        path.join("checkpoints/step-00000002.safetensors.tmp-4711"),
+    ];
+    let mine = path.join("notes.tmp-mine");
+    for file in stale.iter().chain([&mine]) {
+        fs::write(file, "half").unwrap();
+    }
+    let run = RunDir::open(&path).unwrap();
+    assert!(stale.iter().all(|file| !file.exists()) && mine.exists());
+    assert_eq!(steps(&run), [1]);
+}
+
+#[test]
+fn rows_survive_a_resume_and_are_cut_back() {
+    let (folder, mut run) = new_run();
+    let path = folder.path().join("run");
+    let mut diverged = row(2, 1);
+    diverged.train_loss = f64::NAN;
+    diverged
+        .loss_terms
+        .insert("term2".to_owned(), f64::INFINITY);
+    diverged.images_per_second = f64::INFINITY;
+    for row in [row(1, 0), row(1, 1), row(2, 0), diverged] {
+        run.append_row(row).unwrap();
+    }
+    drop(run);
+    let mut run = RunDir::open(&path).unwrap();
+    assert_eq!(run.rows()[..3], [row(1, 0), row(1, 1), row(2, 0)]);
+    assert!(run.rows()[3].train_loss.is_nan() && run.rows()[3].loss_terms["term2"].is_nan());
+
+    run.truncate_rows_after(1, 1).unwrap();
+    assert_eq!(run.paths().read_rows().unwrap(), [row(1, 0), row(1, 1)]);
+    let csv = fs::read_to_string(run.paths().metrics_csv()).unwrap();
+    assert_eq!(csv.lines().count(), 3);
+    assert!(!csv.contains("loss_term2"), "{csv}");
+
+    // Training epoch 1 again replaces its row.
+    let mut again = row(1, 1);
+    again.train_loss = 0.25;
+    run.append_row(again.clone()).unwrap();
+    assert_eq!(run.paths().read_rows().unwrap(), [row(1, 0), again]);
+    run.truncate_rows_from(1, 0).unwrap();
+    assert!(run.paths().read_rows().unwrap().is_empty());
+    assert_eq!(
+        fs::read_to_string(run.paths().metrics_csv())
+            .unwrap()
+            .lines()
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn csv_holds_every_number() {
+    let (_folder, mut run) = new_run();
+    let mut evaluator = Evaluator::new(&[200, 5], ShotThresholds::default(), 2).unwrap();
+    evaluator
+        .add_batch(&[&[2.0, 1.0], &[0.0, 0.5]], &[0])
+        .unwrap();
+    let evaluation = evaluator.finish().unwrap();
+    run.append_row(row(1, 0)).unwrap();
+    let mut second = row(2, 0).with_evaluation(&evaluation);
+    (second.seconds, second.images_per_second) = (2.5, 400.0);
+    second.test_loss = Some(0.125);
+    run.append_row(second).unwrap();
+    let csv = fs::read_to_string(run.paths().metrics_csv()).unwrap();
+    let expected = "stage,epoch,lr,train_loss,loss_term1,loss_term2,test_loss,top1,top5,many,medium,few,\
+                    expert0,expert1,seconds,images_per_second\n\
+                    1,0,0.1,1.5,0.5,,,,,,,,,,0,0\n\
+                    2,0,0.1,1.5,,0.5,0.125,100,100,100,,,100,0,2.5,400\n";
+    assert_eq!(csv, expected);
+
+    run.write_per_class(&evaluation).unwrap();
+    let csv = fs::read_to_string(run.paths().per_class_csv()).unwrap();
+    assert!(
+        csv.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("0,cat,200,1,many,1,"),
+        "{csv}"
+    );
+}
+
+#[test]
+fn broken_files_are_named_with_their_line() {
+    let (folder, mut run) = new_run();
+    let path = folder.path().join("run");
+    run.append_row(row(1, 0)).unwrap();
+    let jsonl = run.paths().metrics_jsonl();
+    drop(run);
+    let good = fs::read_to_string(&jsonl).unwrap();
+    fs::write(&jsonl, format!("{good}{{\"stage\": 1,\n")).unwrap();
+    let error = RunDir::open(&path).unwrap_err().to_string();
+    assert!(error.contains("metrics.jsonl: line 2"), "{error}");
+    fs::write(&jsonl, good).unwrap();
+    fs::write(
+        path.join("classes.json"),
+        r#"{"names": ["cat"], "train_counts": [1, 2]}"#,
+    )
+    .unwrap();
+    let error = RunDir::open(&path).unwrap_err().to_string();
+    assert!(error.contains("classes.json: 1 class names"), "{error}");
+}
+
+#[test]
+fn the_newest_checkpoints_are_kept() {
+    let (_folder, run) = new_run();
+    assert!(run.latest().unwrap().is_none());
+    for step in [5, 10, 15] {
+        run.save_checkpoint(step, &checkpoint(step)).unwrap();
+    }
+    run.save_stage_checkpoint(1, &checkpoint(15)).unwrap();
+    assert_eq!(steps(&run), [10, 15]);
+    run.save_checkpoint(100_000_000, &checkpoint(0)).unwrap();
+    assert_eq!(steps(&run), [15, 100_000_000]);
+    // Taken back to an earlier step: the later checkpoints are of another course.
+    run.save_checkpoint(20, &checkpoint(20)).unwrap();
+    assert_eq!(steps(&run), [15, 20]);
+    let run = run.keep_last(1);
+    run.save_checkpoint(25, &checkpoint(25)).unwrap();
+    assert_eq!(steps(&run), [25]);
+    assert!(run.paths().stage_checkpoint(1).exists());
+}
+
+#[test]
+fn resume_falls_back_behind_damage() {
+    let (_folder, run) = new_run();
+    let step_10 = run.save_checkpoint(10, &checkpoint(10)).unwrap();
+    let step_15 = run.save_checkpoint(15, &checkpoint(15)).unwrap();
+    let latest = run.latest().unwrap().unwrap();
+    assert_eq!(
+        (latest.checkpoint, latest.path),
+        (checkpoint(15), step_15.clone())
+    );
+    assert!(latest.warnings.is_empty());
+
+    let bytes = fs::read(&step_15).unwrap();
+    fs::write(&step_15, &bytes[..bytes.len() - 1]).unwrap();
+    let latest = run.latest().unwrap().unwrap();
+    assert_eq!(latest.checkpoint, checkpoint(10));
+    assert_eq!(latest.warnings.len(), 1);
+    assert!(
+        latest.warnings[0].contains("step-00000015"),
+        "{:?}",
+        latest.warnings
+    );
+
+    fs::write(&step_10, "").unwrap();
+    let error = run.latest().unwrap_err();
+    assert!(
+        matches!(error, RunDirError::NoReadableCheckpoint { .. }),
+        "{error}"
+    );
+    run.save_stage_checkpoint(1, &checkpoint(7)).unwrap();
+    let latest = run.latest().unwrap().unwrap();
+    assert_eq!(
+        (latest.checkpoint, latest.warnings.len()),
+        (checkpoint(7), 2)
+    );
+
+    // A newer program's checkpoint is no damage: going back would lose work.
+    let from = br#""format_version":"1""#;
+    let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
+    let mut newer = bytes;
+    newer[at + from.len() - 2] = b'9';
+    fs::write(&step_15, newer).unwrap();
+    let error = run.latest().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RunDirError::Checkpoint(CheckpointError::NewerVersion { found: 9, .. })
+        ),
+        "{error}"
+    );
+}
