@@ -1,0 +1,137 @@
+//! Command-line arguments that the program and the examples share.
+
+mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use shike_data::LongTail;
+use shike_train::{DataSource, Outcome, TrainError};
+use thiserror::Error;
+
+pub use train::{Arch, Baseline, LossKind, Preset, TrainArgs, train, train_with};
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The device is not there.
+    #[error(transparent)]
+    Device(#[from] shike_train::device::DeviceError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Generating images failed.
+    #[error(transparent)]
+    Synthetic(#[from] shike_data::synthetic::SyntheticError),
+}
+
+impl From<shike_data::DataError> for CliError {
+    fn from(error: shike_data::DataError) -> Self {
+        Self::Train(error.into())
+    }
+}
+
+impl From<shike_train::run_dir::RunDirError> for CliError {
+    fn from(error: shike_train::run_dir::RunDirError) -> Self {
+        Self::Train(error.into())
+    }
+}
+
+/// Where the images are.
+#[derive(Args, Clone, Debug)]
+pub struct DataArgs {
+    /// Folder with the images: `train/<class>/…` (and `val`, `test`), `<class>/…`, CIFAR's binary
+    /// files, or the root of the list files' paths.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// List of training images, `path label` a line.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub train_list: Option<PathBuf>,
+    /// List of validation images, on which the best epoch is chosen.
+    #[arg(long, value_name = "FILE", requires = "train_list")]
+    pub val_list: Option<PathBuf>,
+    /// List of test images. Nothing is chosen on them.
+    #[arg(long, value_name = "FILE", requires = "train_list")]
+    pub test_list: Option<PathBuf>,
+    /// For CIFAR: images of the largest class over those of the smallest.
+    #[arg(long, value_name = "X", default_value_t = 100.0)]
+    pub imbalance_factor: f64,
+    /// For CIFAR: shape of the tail.
+    #[arg(long, value_enum, default_value_t = Profile::Exp)]
+    pub profile: Profile,
+}
+
+/// Shape of the tail that CIFAR is cut to.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Class sizes fall exponentially.
+    Exp,
+    /// Half of the classes are large, half are small.
+    Step,
+    /// As it is.
+    Balanced,
+}
+
+impl DataArgs {
+    /// The data source that these arguments name; `None` without `--data`.
+    pub fn source(&self) -> Option<DataSource> {
+        let dir = self.data.clone()?;
+        if let Some(train) = self.train_list.clone() {
+            return Some(DataSource::Lists {
+                root: dir,
+                train,
+                val: self.val_list.clone(),
+                test: self.test_list.clone(),
+            });
+        }
+        Some(match DataSource::detect(&dir) {
+            DataSource::Cifar { dir, set, .. } => DataSource::Cifar {
+                dir,
+                set,
+                profile: match self.profile {
+                    Profile::Exp => LongTail::Exponential,
+                    Profile::Step => LongTail::Step,
+                    Profile::Balanced => LongTail::Balanced,
+                },
+                imbalance_factor: self.imbalance_factor,
+            },
+            other => other,
+        })
+    }
+}
+
+/// How a run begins.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ResumeArgs {
+    /// Folder that the run is written to. Default: `runs/<network>-seed<seed>`.
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Go on with a run that was stopped or killed, with its own settings and data.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["run", "stage2_from"])]
+    pub resume: Option<PathBuf>,
+    /// Re-train the classifiers (stage 2) on the finished stage 1 of another run.
+    #[arg(long, value_name = "RUN")]
+    pub stage2_from: Option<PathBuf>,
+}
+
+/// Prints what a run came to, and gives the exit status: 0 finished, 1 error, 130 interrupted.
+pub fn exit(result: Result<Outcome, CliError>) -> ExitCode {
+    match result {
+        Ok(Outcome::Finished(evaluation)) => {
+            if let Some(evaluation) = evaluation {
+                println!("{evaluation}");
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

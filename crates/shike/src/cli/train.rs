@@ -1,0 +1,450 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, ValueEnum};
+use shike_data::{Normalization, Pipeline, Sampling, Transform};
+use shike_model::loss::KlReduction;
+use shike_model::{DktLossConfig, ShikeConfig};
+use shike_train::config::TrainConfigError;
+use shike_train::metrics::ShotThresholds;
+use shike_train::run_dir::{RunDir, RunPaths};
+use shike_train::{
+    DataSource, Learner, Outcome, Progress, RunConfig, Schedule, Stage1Loss, TrainConfig,
+    TrainError, device,
+};
+
+use super::{CliError, ResumeArgs};
+
+/// Settings of a training run. What is not given comes from the preset for the kind of data.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    /// Network.
+    #[arg(long, value_enum)]
+    pub arch: Option<Arch>,
+    /// Number of experts.
+    #[arg(long, value_name = "K")]
+    pub experts: Option<usize>,
+    /// Train a baseline instead of SHIKE.
+    #[arg(long, value_enum)]
+    pub baseline: Option<Baseline>,
+    /// Loss of stage 1.
+    #[arg(long, value_enum)]
+    pub loss: Option<LossKind>,
+    /// Keep the strength that the distillation terms have on CIFAR-100 at this number of classes.
+    /// As released, they fade with more classes.
+    #[arg(long)]
+    pub keep_strength: bool,
+    /// Epochs of stage 1.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Epochs of stage 2; 0 leaves it out.
+    #[arg(long, value_name = "N")]
+    pub stage2_epochs: Option<usize>,
+    /// Peak learning rate of stage 1.
+    #[arg(long, value_name = "X")]
+    pub lr: Option<f64>,
+    /// Peak learning rate of stage 2.
+    #[arg(long, value_name = "X")]
+    pub stage2_lr: Option<f64>,
+    /// Epochs of warm-up in stage 1.
+    #[arg(long, value_name = "N")]
+    pub warmup_epochs: Option<usize>,
+    /// Epochs of warm-up in stage 2.
+    #[arg(long, value_name = "N")]
+    pub stage2_warmup_epochs: Option<usize>,
+    /// Images of a batch.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Batches averaged for one step.
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<usize>,
+    /// Bound on the norm of all gradients together.
+    #[arg(long, value_name = "X")]
+    pub clip_norm: Option<f64>,
+    /// How stage 1 draws images.
+    #[arg(long, value_enum)]
+    pub sampling: Option<SamplingKind>,
+    /// How stage 2 draws images.
+    #[arg(long, value_enum)]
+    pub stage2_sampling: Option<SamplingKind>,
+    /// Leave batch-normalisation statistics alone in stage 2 (the authors' code moves them).
+    #[arg(long)]
+    pub freeze_bn: bool,
+    /// Side of the square that the network sees, for pictures.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<u32>,
+    /// Smallest share of a picture's area that a random crop keeps.
+    #[arg(long, value_name = "X")]
+    pub crop_scale: Option<f64>,
+    /// Seed of weights, order and augmentation.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads that decode and augment; 0 takes one for each core.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Epochs between two scorings; the last epoch of a stage is always scored.
+    #[arg(long, value_name = "N")]
+    pub evaluate_every: Option<usize>,
+    /// Seconds between two checkpoints inside an epoch; 0 writes one after every step.
+    #[arg(long, value_name = "S")]
+    pub checkpoint_seconds: Option<f64>,
+    /// Classes with more training images than this are many-shot.
+    #[arg(long, value_name = "N")]
+    pub many_above: Option<usize>,
+    /// Classes with fewer training images than this are few-shot.
+    #[arg(long, value_name = "N")]
+    pub few_below: Option<usize>,
+}
+
+/// Networks.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Arch {
+    Resnet8,
+    Resnet14,
+    Resnet20,
+    Resnet32,
+    Resnet44,
+    Resnet56,
+    Resnet110,
+}
+
+impl Arch {
+    /// Layers of the CIFAR ResNet.
+    pub fn depth(self) -> usize {
+        match self {
+            Self::Resnet8 => 8,
+            Self::Resnet14 => 14,
+            Self::Resnet20 => 20,
+            Self::Resnet32 => 32,
+            Self::Resnet44 => 44,
+            Self::Resnet56 => 56,
+            Self::Resnet110 => 110,
+        }
+    }
+}
+
+/// What SHIKE is compared with.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// A plain network with a linear classifier, cross-entropy, for the epochs of both stages.
+    Ce,
+    /// One expert, with fusion and both stages.
+    Single,
+}
+
+/// Losses of stage 1.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossKind {
+    /// Dynamic knowledge transfer as in the authors' code.
+    Dkt,
+    /// Dynamic knowledge transfer as the paper reads.
+    DktPaper,
+    /// Cross-entropy of each expert.
+    CrossEntropy,
+}
+
+/// How images are drawn.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingKind {
+    /// Each image once an epoch.
+    Instance,
+    /// Each class equally often.
+    ClassBalanced,
+    /// Classes by the square root of their size.
+    SquareRoot,
+    /// From instance to class-balanced over the epochs.
+    ProgressivelyBalanced,
+}
+
+impl From<SamplingKind> for Sampling {
+    fn from(kind: SamplingKind) -> Self {
+        match kind {
+            SamplingKind::Instance => Self::Instance,
+            SamplingKind::ClassBalanced => Self::ClassBalanced,
+            SamplingKind::SquareRoot => Self::SquareRoot,
+            SamplingKind::ProgressivelyBalanced => Self::ProgressivelyBalanced,
+        }
+    }
+}
+
+/// What a run does where nothing else is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// Network.
+    pub arch: Arch,
+    /// Epochs of both stages.
+    pub epochs: [usize; 2],
+    /// Batch size.
+    pub batch_size: usize,
+    /// Side of the images; `None` for CIFAR's own augmentation at 32.
+    pub image_size: Option<u32>,
+    /// Smallest share of the area that a random crop keeps.
+    pub crop_scale: f64,
+}
+
+impl Preset {
+    /// The published experiment for CIFAR; for pictures, the same network and schedule at 64
+    /// pixels.
+    pub fn for_source(source: &DataSource) -> Self {
+        let cifar = matches!(source, DataSource::Cifar { .. });
+        Self {
+            arch: Arch::Resnet32,
+            epochs: [180, 20],
+            batch_size: 128,
+            image_size: (!cifar).then_some(64),
+            crop_scale: 0.25,
+        }
+    }
+}
+
+impl TrainArgs {
+    /// The configuration of a run with these settings.
+    ///
+    /// # Errors
+    /// If two settings exclude one another or one is out of range.
+    pub fn config(&self, preset: &Preset, num_classes: usize) -> Result<TrainConfig, CliError> {
+        let depth = self.arch.unwrap_or(preset.arch).depth();
+        let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
+        let plain = self.baseline == Some(Baseline::Ce);
+        let mut model = match plain {
+            true => ShikeConfig::cifar_plain(depth, num_classes),
+            false => ShikeConfig::cifar(depth, num_classes),
+        }
+        .map_err(invalid)?;
+        match (self.baseline, self.experts) {
+            (Some(_), Some(experts)) if experts != 1 => {
+                let message = "--baseline has one network: leave --experts out";
+                return Err(CliError::Usage(message.into()));
+            }
+            (Some(Baseline::Single), _) => model = model.with_experts(1),
+            (None, Some(experts)) => model = model.with_experts(experts),
+            _ => {}
+        }
+        let [first, second] = preset.epochs;
+        let mut epochs = [
+            self.epochs.unwrap_or(first),
+            self.stage2_epochs.unwrap_or(second),
+        ];
+        if plain {
+            // The same budget of epochs as the two stages of the others.
+            epochs = [epochs[0] + epochs[1], 0];
+        }
+        let mut config = TrainConfig::cifar(model, epochs);
+        let overrides = [
+            (Some(&mut config.stage1), self.lr, self.warmup_epochs),
+            (
+                config.stage2.as_mut(),
+                self.stage2_lr,
+                self.stage2_warmup_epochs,
+            ),
+        ];
+        for (stage, lr, warmup) in overrides {
+            let Some(stage) = stage else { continue };
+            if let Schedule::WarmupCosine {
+                base_lr,
+                warmup_lr,
+                warmup_epochs,
+                ..
+            } = &mut stage.schedule
+            {
+                if let Some(lr) = lr {
+                    // The reference's ratio of the first to the peak rate.
+                    *base_lr *= lr / *warmup_lr;
+                    *warmup_lr = lr;
+                }
+                if let Some(epochs) = warmup {
+                    *warmup_epochs = epochs;
+                }
+            }
+        }
+        if let Some(sampling) = self.sampling {
+            config.stage1.sampling = sampling.into();
+        }
+        if let (Some(stage2), Some(sampling)) = (&mut config.stage2, self.stage2_sampling) {
+            stage2.sampling = sampling.into();
+        }
+        if let Some(loss) = self.loss {
+            config.loss = match loss {
+                LossKind::Dkt => Stage1Loss::Dkt(DktLossConfig::new()),
+                LossKind::DktPaper => Stage1Loss::Dkt(DktLossConfig::paper()),
+                LossKind::CrossEntropy => Stage1Loss::CrossEntropy,
+            };
+        }
+        if let (true, Stage1Loss::Dkt(loss)) = (self.keep_strength, &mut config.loss)
+            && loss.reduction == KlReduction::ElementMean
+        {
+            *loss = loss.clone().with_cifar100_strength(num_classes);
+        }
+        if let Some(size) = self.image_size.or(preset.image_size) {
+            let scale = self.crop_scale.unwrap_or(preset.crop_scale);
+            let mut pipeline = Pipeline::photo_train(size);
+            for transform in &mut pipeline.transforms {
+                if let Transform::RandomResizedCrop { scale: range, .. } = transform {
+                    range[0] = scale;
+                }
+            }
+            config.train_pipeline = pipeline;
+            config.eval_pipeline = Pipeline::photo_eval(size);
+            config.normalization = Normalization::IMAGENET;
+        } else if self.crop_scale.is_some() {
+            let message = "--crop-scale is for pictures; CIFAR has its own augmentation";
+            return Err(CliError::Usage(message.into()));
+        }
+        config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
+        config.accumulation = self.accumulate.unwrap_or(config.accumulation);
+        config.clip_norm = self.clip_norm;
+        config.freeze_batch_norm = self.freeze_bn;
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.loader.workers = self.workers.unwrap_or(config.loader.workers);
+        config.evaluate_every = self.evaluate_every.unwrap_or(config.evaluate_every);
+        config.checkpoint_seconds = self.checkpoint_seconds.unwrap_or(config.checkpoint_seconds);
+        let default = ShotThresholds::default();
+        config.thresholds = ShotThresholds {
+            many_above: self.many_above.unwrap_or(default.many_above),
+            few_below: self.few_below.unwrap_or(default.few_below),
+        };
+        config.validate().map_err(TrainError::from)?;
+        Ok(config)
+    }
+
+    /// A name for the run's folder.
+    fn run_name(&self, config: &TrainConfig) -> String {
+        let depth = self.arch.map_or_else(
+            || {
+                6 * config
+                    .model
+                    .backbone
+                    .stages
+                    .iter()
+                    .map(|s| s.blocks)
+                    .max()
+                    .unwrap_or(0)
+                    + 2
+            },
+            Arch::depth,
+        );
+        let kind = match self.baseline {
+            Some(Baseline::Ce) => "ce",
+            Some(Baseline::Single) => "single",
+            None => "shike",
+        };
+        format!("{kind}-resnet{depth}-seed{}", config.seed)
+    }
+}
+
+/// Trains with the preset for the kind of data.
+///
+/// # Errors
+/// If arguments, data or device are wrong, or training fails.
+pub fn train(
+    source: Option<DataSource>,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+) -> Result<Outcome, CliError> {
+    let preset = source.as_ref().map(Preset::for_source);
+    train_with(source, preset, resume, args)
+}
+
+/// Trains with a preset of one's own.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_with(
+    source: Option<DataSource>,
+    preset: Option<Preset>,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+) -> Result<Outcome, CliError> {
+    let device = device::parse(&args.device)?;
+    let mut progress = Progress::auto();
+    let stop = stop_on_ctrl_c();
+
+    if let Some(folder) = &resume.resume {
+        let run = RunDir::open(folder)?;
+        let recorded: RunConfig = run.paths().read_config()?;
+        let source = source.or(recorded.data).ok_or_else(|| {
+            let message = "this run's images were made by a program: resume it there";
+            CliError::Usage(message.into())
+        })?;
+        let mut run = run.keep_last(recorded.train.keep_checkpoints);
+        let learner = Learner::new(recorded.train, source.open()?, device)?;
+        let outcome = learner.run(&mut run, &mut progress, &stop)?;
+        report(&outcome, folder, &mut progress);
+        return Ok(outcome);
+    }
+
+    let (Some(source), Some(preset)) = (source, preset) else {
+        return Err(CliError::Usage(
+            "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
+        ));
+    };
+    let data = source.open()?;
+    let config = args.config(&preset, data.train.num_classes())?;
+    let folder = match &resume.run {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from("runs").join(args.run_name(&config)),
+    };
+    progress.message(&describe(&data.train.class_counts(), &config));
+    let learner = Learner::new(config, data, device)?;
+    let mut run = learner.create_run(&folder, Some(source))?;
+    let outcome = match &resume.stage2_from {
+        Some(other) => {
+            let other = RunPaths::new(other);
+            learner.run_stage2_from(&other, &mut run, &mut progress, &stop)?
+        }
+        None => learner.run(&mut run, &mut progress, &stop)?,
+    };
+    report(&outcome, &folder, &mut progress);
+    Ok(outcome)
+}
+
+fn describe(counts: &[usize], config: &TrainConfig) -> String {
+    let (largest, smallest) = (counts.iter().max(), counts.iter().min());
+    let experts = config.model.experts;
+    format!(
+        "{} training images, {} classes of {} to {}; {} with {experts} expert{}",
+        counts.iter().sum::<usize>(),
+        counts.len(),
+        largest.unwrap_or(&0),
+        smallest.unwrap_or(&0),
+        match config.model.is_plain() {
+            true => "plain network",
+            false => "SHIKE",
+        },
+        if experts == 1 { "" } else { "s" },
+    )
+}
+
+fn report(outcome: &Outcome, folder: &std::path::Path, progress: &mut Progress) {
+    let folder = folder.display();
+    progress.message(&match outcome {
+        Outcome::Finished(_) => {
+            format!("finished: {folder}/model.safetensors, {folder}/metrics.csv")
+        }
+        Outcome::Interrupted => {
+            format!("stopped with a checkpoint; go on with --resume {folder}")
+        }
+    });
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the program at once.
+fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let handler = move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+    };
+    // Without a handler Ctrl-C kills the run, which a resume survives as well.
+    if let Err(error) = ctrlc::set_handler(handler) {
+        eprintln!("Ctrl-C will end the run at once ({error})");
+    }
+    stop
+}

@@ -1,0 +1,27 @@
+//! Long-tailed image recognition with SHIKE on [Burn](burn).
+//!
+//! This crate re-exports the others under one name and owns the program and the examples:
+//!
+//! | module | crate | what it has |
+//! |---|---|---|
+//! | [`model`] | `shike-model` | experts, knowledge fusion, losses, PyTorch weights |
+//! | [`data`] | `shike-data` | readers, long-tail profiles, samplers, augmentation, loader |
+//! | [`train`] | `shike-train` | two-stage learner, metrics, run folders, inference |
+//!
+//! A trained model in three lines:
+//!
+//! ```no_run
+//! use shike::train::{Predictor, device};
+//!
+//! let predictor = Predictor::load("runs/birds/model.safetensors".as_ref(), &device::parse("auto")?)?;
+//! let prediction = predictor.predict_file("new.jpg".as_ref())?;
+//! println!("{:?}", prediction.top(5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+pub use shike_data as data;
+pub use shike_model as model;
+pub use shike_train as train;

@@ -1,0 +1,46 @@
+//! The paper's experiment: SHIKE on CIFAR100-LT from CIFAR-100's binary version.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use shike::cli::{DataArgs, Profile, ResumeArgs, TrainArgs, exit, train};
+
+/// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
+///
+/// The folder is that of `cifar-100-binary.tar.gz` (train.bin, test.bin). The tail takes the first
+/// images of each class in file order, as the authors' code does.
+#[derive(Parser)]
+#[command(after_help = "\
+Examples:
+  train_cifar100_lt --data cifar-100-binary
+  train_cifar100_lt --data cifar-100-binary --imbalance-factor 50 --epochs 12 --stage2-epochs 6
+  train_cifar100_lt --data cifar-100-binary --baseline ce")]
+struct Cli {
+    /// Folder with CIFAR-100's (or CIFAR-10's) binary files; not needed with --resume.
+    #[arg(long, value_name = "DIR", required_unless_present = "resume")]
+    data: Option<PathBuf>,
+    /// Images of the largest class over those of the smallest.
+    #[arg(long, value_name = "X", default_value_t = 100.0)]
+    imbalance_factor: f64,
+    /// Shape of the tail.
+    #[arg(long, value_enum, default_value_t = Profile::Exp)]
+    profile: Profile,
+    #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let data = DataArgs {
+        data: cli.data,
+        train_list: None,
+        val_list: None,
+        test_list: None,
+        imbalance_factor: cli.imbalance_factor,
+        profile: cli.profile,
+    };
+    exit(train(data.source(), &cli.resume, &cli.train))
+}
