@@ -1,14 +1,14 @@
 //! Checkpoints: one file holds everything that a run needs to go on, written so that it is either
 //! complete or not there.
 //!
-//! The file is a [safetensors](https://github.com/huggingface/safetensors) file: any safetensors
-//! reader can list and load the tensors. Its `__metadata__` holds
+//! The file is a [safetensors](https://github.com/huggingface/safetensors) file. The learner stores
+//! Burn's records of the network and of the optimizer in it, as bytes. Its `__metadata__` holds
 //!
 //! | key | value |
 //! |---|---|
 //! | `format` | `shike-checkpoint` |
 //! | `format_version` | `1` |
-//! | `state` | the state as JSON: epoch, step, random-number generators, sampler, … |
+//! | `state` | the state as JSON: stage, epoch, batch, step, sums, best epoch |
 //! | `checksum` | FNV-1a (64 bits, hexadecimal) over the state and every tensor |
 //!
 //! Weights, momentum and counters are one set: a checkpoint in several files could mix two steps

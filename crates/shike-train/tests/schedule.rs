@@ -8,10 +8,7 @@ use shike_train::schedule::Schedule;
 
 /// The shared folder, or `None` (with a line that says so) where it does not exist.
 fn shared(test: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("SHIKE_SHARED").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
-        PathBuf::from,
-    );
+    let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     if !shared.is_dir() {
         println!("SKIPPED {test}: shared/ is not here");
         return None;
