@@ -128,4 +128,7 @@ pub struct RunConfig {
     pub data: Option<DataSource>,
     /// What is done with them.
     pub train: TrainConfig,
+    /// The run whose stage 1 this one starts from, if it only re-trains the classifiers.
+    #[serde(default)]
+    pub stage2_from: Option<PathBuf>,
 }

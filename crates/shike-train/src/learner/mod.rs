@@ -133,7 +133,8 @@ impl Learner {
     }
 
     /// Starts a run in a new or empty folder. `source` is recorded for
-    /// [`open`](DataSource::open)ing it again on a resume.
+    /// [`open`](DataSource::open)ing it again on a resume, and `stage2_from` so that a resume does
+    /// not train stage 1 itself, should there be no checkpoint yet.
     ///
     /// # Errors
     /// If the folder is in use.
@@ -141,10 +142,12 @@ impl Learner {
         &self,
         folder: &std::path::Path,
         source: Option<DataSource>,
+        stage2_from: Option<std::path::PathBuf>,
     ) -> Result<RunDir, TrainError> {
         let config = RunConfig {
             data: source,
             train: self.config.clone(),
+            stage2_from,
         };
         let run = RunDir::create(folder, &config, self.classes())?;
         Ok(run.keep_last(self.config.keep_checkpoints))

@@ -373,7 +373,8 @@ pub fn train_with(
         })?;
         let mut run = run.keep_last(recorded.train.keep_checkpoints);
         let learner = Learner::new(recorded.train, source.open()?, device)?;
-        let outcome = learner.run(&mut run, &mut progress, &stop)?;
+        let from = recorded.stage2_from;
+        let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
         report(&outcome, folder, &mut progress);
         return Ok(outcome);
     }
@@ -391,16 +392,25 @@ pub fn train_with(
     };
     progress.message(&describe(&data.train.class_counts(), &config));
     let learner = Learner::new(config, data, device)?;
-    let mut run = learner.create_run(&folder, Some(source))?;
-    let outcome = match &resume.stage2_from {
-        Some(other) => {
-            let other = RunPaths::new(other);
-            learner.run_stage2_from(&other, &mut run, &mut progress, &stop)?
-        }
-        None => learner.run(&mut run, &mut progress, &stop)?,
-    };
+    let from = resume.stage2_from.clone();
+    let mut run = learner.create_run(&folder, Some(source), from.clone())?;
+    let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
     report(&outcome, &folder, &mut progress);
     Ok(outcome)
+}
+
+/// Starts a run, or goes on with it where it has a checkpoint.
+fn start(
+    learner: &Learner,
+    stage2_from: Option<PathBuf>,
+    run: &mut RunDir,
+    progress: &mut Progress,
+    stop: &AtomicBool,
+) -> Result<Outcome, TrainError> {
+    match stage2_from {
+        Some(other) => learner.run_stage2_from(&RunPaths::new(other), run, progress, stop),
+        None => learner.run(run, progress, stop),
+    }
 }
 
 fn describe(counts: &[usize], config: &TrainConfig) -> String {
