@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::cli::{Arch, CliError, DataArgs, Preset, ResumeArgs, TrainArgs, exit, train_with};
+use shike::cli::{
+    Arch, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, TrainArgs, exit, train_with,
+};
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::train::{DataSource, Outcome};
 
@@ -57,10 +59,10 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
             };
             let preset = Preset {
                 arch: Arch::Resnet8,
-                epochs: [20, 5],
-                batch_size: 64,
-                image_size: Some(32),
-                crop_scale: 0.5,
+                epochs: [14, 4],
+                batch_size: 32,
+                lr: Some(0.05),
+                images: ImagePreset::Crop { size: 32 },
             };
             (source, preset)
         }

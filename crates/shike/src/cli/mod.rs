@@ -10,7 +10,7 @@ use shike_data::LongTail;
 use shike_train::{DataSource, Outcome, TrainError};
 use thiserror::Error;
 
-pub use train::{Arch, Baseline, LossKind, Preset, TrainArgs, train, train_with};
+pub use train::{Arch, Baseline, ImagePreset, LossKind, Preset, TrainArgs, train, train_with};
 
 /// Why a command failed.
 #[derive(Debug, Error)]

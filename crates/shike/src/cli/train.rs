@@ -181,10 +181,29 @@ pub struct Preset {
     pub epochs: [usize; 2],
     /// Batch size.
     pub batch_size: usize,
-    /// Side of the images; `None` for CIFAR's own augmentation at 32.
-    pub image_size: Option<u32>,
-    /// Smallest share of the area that a random crop keeps.
-    pub crop_scale: f64,
+    /// Peak learning rate of both stages, where it is not the reference's.
+    pub lr: Option<f64>,
+    /// What is done with images.
+    pub images: ImagePreset,
+}
+
+/// Augmentation where `--image-size` and `--crop-scale` do not ask for another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImagePreset {
+    /// The reference's, for images of 32×32.
+    Cifar,
+    /// Random resized crops that keep at least this share of a picture's area.
+    ResizedCrop {
+        /// Side of the crop in pixels.
+        size: u32,
+        /// The smallest share.
+        scale: f64,
+    },
+    /// Crops without resizing, for pictures that are all a little larger than the crop.
+    Crop {
+        /// Side of the crop in pixels.
+        size: u32,
+    },
 }
 
 impl Preset {
@@ -196,8 +215,14 @@ impl Preset {
             arch: Arch::Resnet32,
             epochs: [180, 20],
             batch_size: 128,
-            image_size: (!cifar).then_some(64),
-            crop_scale: 0.25,
+            lr: None,
+            images: match cifar {
+                true => ImagePreset::Cifar,
+                false => ImagePreset::ResizedCrop {
+                    size: 64,
+                    scale: 0.25,
+                },
+            },
         }
     }
 }
@@ -280,21 +305,7 @@ impl TrainArgs {
         {
             *loss = loss.clone().with_cifar100_strength(num_classes);
         }
-        if let Some(size) = self.image_size.or(preset.image_size) {
-            let scale = self.crop_scale.unwrap_or(preset.crop_scale);
-            let mut pipeline = Pipeline::photo_train(size);
-            for transform in &mut pipeline.transforms {
-                if let Transform::RandomResizedCrop { scale: range, .. } = transform {
-                    range[0] = scale;
-                }
-            }
-            config.train_pipeline = pipeline;
-            config.eval_pipeline = Pipeline::photo_eval(size);
-            config.normalization = Normalization::IMAGENET;
-        } else if self.crop_scale.is_some() {
-            let message = "--crop-scale is for pictures; CIFAR has its own augmentation";
-            return Err(CliError::Usage(message.into()));
-        }
+        self.set_images(preset, &mut config)?;
         config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
         config.accumulation = self.accumulate.unwrap_or(config.accumulation);
         config.clip_norm = self.clip_norm;
@@ -310,6 +321,55 @@ impl TrainArgs {
         };
         config.validate().map_err(TrainError::from)?;
         Ok(config)
+    }
+
+    fn set_images(&self, preset: &Preset, config: &mut TrainConfig) -> Result<(), CliError> {
+        let images = match (&preset.images, self.image_size, self.crop_scale) {
+            (images, None, None) => images.clone(),
+            (ImagePreset::Cifar, ..) => {
+                let message = "--image-size and --crop-scale are for pictures; CIFAR has its own \
+                               augmentation";
+                return Err(CliError::Usage(message.into()));
+            }
+            (ImagePreset::ResizedCrop { size, scale }, new_size, new_scale) => {
+                ImagePreset::ResizedCrop {
+                    size: new_size.unwrap_or(*size),
+                    scale: new_scale.unwrap_or(*scale),
+                }
+            }
+            (ImagePreset::Crop { size }, new_size, new_scale) => ImagePreset::ResizedCrop {
+                size: new_size.unwrap_or(*size),
+                scale: new_scale.unwrap_or(0.25),
+            },
+        };
+        if images != ImagePreset::Cifar {
+            config.normalization = Normalization::IMAGENET;
+        }
+        match images {
+            ImagePreset::Cifar => {}
+            ImagePreset::ResizedCrop { size, scale } => {
+                let mut pipeline = Pipeline::photo_train(size);
+                for transform in &mut pipeline.transforms {
+                    if let Transform::RandomResizedCrop { scale: range, .. } = transform {
+                        range[0] = scale;
+                    }
+                }
+                config.train_pipeline = pipeline;
+                config.eval_pipeline = Pipeline::photo_eval(size);
+            }
+            ImagePreset::Crop { size } => {
+                config.train_pipeline = Pipeline {
+                    transforms: vec![
+                        Transform::RandomCrop { size, padding: 0 },
+                        Transform::HorizontalFlip { p: 0.5 },
+                    ],
+                };
+                config.eval_pipeline = Pipeline {
+                    transforms: vec![Transform::CenterCrop { size }],
+                };
+            }
+        }
+        Ok(())
     }
 
     /// A name for the run's folder.
