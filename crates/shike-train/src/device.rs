@@ -1,6 +1,8 @@
 //! Devices by name.
 
-use burn::tensor::Device;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
 /// A device that this binary does not have.
@@ -35,7 +37,8 @@ pub fn available() -> Vec<&'static str> {
 /// first of [`available`].
 ///
 /// # Errors
-/// If no such backend is compiled in, or the index is no number. The message lists what there is.
+/// If no such backend is compiled in, the index is no number, or the machine has no such device.
+/// The message lists what there is.
 pub fn parse(name: &str) -> Result<Device, DeviceError> {
     let error = |reason: String| DeviceError {
         name: name.to_owned(),
@@ -68,7 +71,24 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     if index.is_some() && matches!(backend, "flex" | "cpu") {
         return Err(error(format!("`{backend}` has no device numbers")));
     }
-    Ok(open(backend, index))
+    let device = open(backend, index);
+    probe(&device).map_err(|reason| error(format!("it cannot be used here ({reason})")))?;
+    Ok(device)
+}
+
+/// Computes one number on a device. Backends panic where there is no driver or no such device, and
+/// only when they are first used.
+fn probe(device: &Device) -> Result<(), String> {
+    let number = || Tensor::<1>::ones([1], device).try_into_data();
+    match catch_unwind(AssertUnwindSafe(number)) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("{error:?}")),
+        Err(panic) => Err(panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_else(|| "no driver, or no such device".into())),
+    }
 }
 
 #[allow(unused_variables)]
