@@ -2,13 +2,15 @@ use core::fmt;
 
 use burn::config::Config;
 use burn::module::Module;
+use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::block::{conv, conv_macs};
-use super::{BasicBlock, BasicBlockConfig, BatchNorm, BatchNormConfig, ConfigError};
+use super::block::{ConvInit, conv_macs};
+use super::{BasicBlockConfig, BatchNorm, BatchNormConfig, Block, BottleneckConfig, ConfigError};
 
 /// Shape of one image's feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +40,37 @@ impl FeatureShape {
     }
 }
 
+/// The two kinds of first layers.
+#[derive(Config, Copy, Debug, PartialEq, Eq)]
+pub enum StemKind {
+    /// 3×3 convolution of stride 1: the size stays.
+    Cifar,
+    /// 7×7 convolution of stride 2 and 3×3 maximum pooling of stride 2: a quarter of the size.
+    ImageNet,
+}
+
 /// The first layers of a network.
 #[derive(Config, Debug, PartialEq)]
 pub struct StemConfig {
     /// Channels that the stem puts out.
     pub channels: usize,
+    /// What it is made of.
+    pub kind: StemKind,
+}
+
+/// The kind of a stage's blocks.
+#[derive(Config, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    /// Two 3×3 convolutions: [`BasicBlock`](super::BasicBlock).
+    Basic,
+    /// 1×1, 3×3, 1×1: [`Bottleneck`](super::Bottleneck).
+    Bottleneck {
+        /// Channels of the 3×3 convolution. A ResNet has a quarter of the stage's channels, a
+        /// ResNeXt-50 (32×4d) half of them.
+        width: usize,
+        /// Groups of the 3×3 convolution; 1 in a ResNet.
+        groups: usize,
+    },
 }
 
 /// One stage: blocks of equal width.
@@ -54,6 +82,9 @@ pub struct StageConfig {
     pub blocks: usize,
     /// Stride of the first block.
     pub stride: usize,
+    /// What the blocks are.
+    #[config(default = "BlockKind::Basic")]
+    pub block: BlockKind,
 }
 
 /// A residual network without its classifier: a stem and stages.
@@ -63,6 +94,9 @@ pub struct BackboneConfig {
     pub stem: StemConfig,
     /// The stages, shallow to deep.
     pub stages: Vec<StageConfig>,
+    /// How the weights of its convolutions are drawn.
+    #[config(default = "ConvInit::FanIn")]
+    pub conv_init: ConvInit,
 }
 
 impl BackboneConfig {
@@ -82,17 +116,77 @@ impl BackboneConfig {
         let blocks = (depth - 2) / 6;
         let stage = |channels, stride| StageConfig::new(channels, blocks, stride);
         Ok(Self::new(
-            StemConfig::new(16),
+            StemConfig::new(16, StemKind::Cifar),
             vec![stage(16, 1), stage(32, 2), stage(64, 2)],
         ))
     }
 
+    /// The ResNet of He et al. for ImageNet (arXiv 1512.03385) with 10, 18, 34, 50, 101 or 152
+    /// layers, as torchvision builds it: bottlenecks from 50 layers on, whose 3×3 convolution
+    /// carries the stride ("V1.5").
+    ///
+    /// # Errors
+    /// If there is no such depth.
+    pub fn resnet(depth: usize) -> Result<Self, ConfigError> {
+        let (blocks, bottleneck) = match depth {
+            10 => ([1, 1, 1, 1], false),
+            18 => ([2, 2, 2, 2], false),
+            34 => ([3, 4, 6, 3], false),
+            50 => ([3, 4, 6, 3], true),
+            101 => ([3, 4, 23, 3], true),
+            152 => ([3, 8, 36, 3], true),
+            _ => {
+                return Err(ConfigError::Field {
+                    field: "depth",
+                    found: depth.to_string(),
+                    expected: "10, 18, 34, 50, 101 or 152".into(),
+                });
+            }
+        };
+        Ok(Self::imagenet(blocks, |planes| match bottleneck {
+            true => (
+                4 * planes,
+                BlockKind::Bottleneck {
+                    width: planes,
+                    groups: 1,
+                },
+            ),
+            false => (planes, BlockKind::Basic),
+        }))
+    }
+
+    /// ResNeXt-50 (32×4d) of Xie et al. (arXiv 1611.05431), as torchvision builds it.
+    pub fn resnext50() -> Self {
+        Self::imagenet([3, 4, 6, 3], |planes| {
+            let block = BlockKind::Bottleneck {
+                width: 2 * planes,
+                groups: 32,
+            };
+            (4 * planes, block)
+        })
+    }
+
+    /// Four stages of 64, 128, 256 and 512 planes; `stage` gives channels and blocks for them.
+    fn imagenet(blocks: [usize; 4], stage: impl Fn(usize) -> (usize, BlockKind)) -> Self {
+        let stages = blocks.into_iter().enumerate().map(|(i, blocks)| {
+            let (channels, block) = stage(64 << i);
+            StageConfig::new(channels, blocks, if i == 0 { 1 } else { 2 }).with_block(block)
+        });
+        Self::new(StemConfig::new(64, StemKind::ImageNet), stages.collect())
+            .with_conv_init(ConvInit::FanOut)
+    }
+
     /// Shapes of the stem's output and of each stage's output, for one image of `[height, width]`.
     pub fn feature_shapes(&self, [height, width]: [usize; 2]) -> (FeatureShape, Vec<FeatureShape>) {
-        let stem = FeatureShape {
-            channels: self.stem.channels,
+        let image = FeatureShape {
+            channels: 3,
             height,
             width,
+        };
+        let stem = match self.stem.kind {
+            StemKind::Cifar => image.strided(self.stem.channels, 1),
+            // Two strides of 2 round up one after the other.
+            StemKind::ImageNet => image.strided(3, 2).strided(self.stem.channels, 2),
         };
         let mut shape = stem;
         let stages = self.stages.iter().map(|stage| {
@@ -118,38 +212,71 @@ impl BackboneConfig {
             zero("backbone.stages.channels", stage.channels)?;
             zero("backbone.stages.blocks", stage.blocks)?;
             zero("backbone.stages.stride", stage.stride)?;
+            if let BlockKind::Bottleneck { width, groups } = stage.block {
+                zero("backbone.stages.block.width", width)?;
+                zero("backbone.stages.block.groups", groups)?;
+                if !width.is_multiple_of(groups) {
+                    return Err(ConfigError::Field {
+                        field: "backbone.stages.block.width",
+                        found: width.to_string(),
+                        expected: format!("a multiple of the block's groups, {groups}"),
+                    });
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// 3×3 convolution, batch normalisation, ReLU: the stem for small images.
+/// Convolution, batch normalisation, ReLU and, in the stem for large images, maximum pooling.
 #[derive(Module, Debug)]
 pub struct Stem {
-    /// 3×3, stride 1, from RGB.
+    /// From RGB.
     pub conv: Conv2d,
     /// After `conv`.
     pub bn: BatchNorm,
+    /// 3×3, stride 2; none for small images.
+    pub pool: Option<MaxPool2d>,
 }
 
 impl StemConfig {
     /// Initialises the stem.
-    pub fn init(&self, device: &Device) -> Stem {
+    pub fn init(&self, conv_init: ConvInit, device: &Device) -> Stem {
+        let channels = [3, self.channels];
+        let (conv, pool) = match self.kind {
+            StemKind::Cifar => (conv_init.conv(channels, 3, 1, 1, device), None),
+            StemKind::ImageNet => {
+                let pool = MaxPool2dConfig::new([3, 3])
+                    .with_strides([2, 2])
+                    .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+                let conv = conv_init.conv(channels, 7, 2, 1, device);
+                (conv, Some(pool.init()))
+            }
+        };
         Stem {
-            conv: conv([3, self.channels], 3, [1, 1], device),
+            conv,
             bn: BatchNormConfig::new(self.channels).init(device),
+            pool,
         }
     }
 }
 
 impl Stem {
-    /// `[batch, 3, height, width]` → `[batch, channels, height, width]`.
+    /// `[batch, 3, height, width]` → `[batch, channels, height, width]`, with a quarter of the
+    /// height and width where there is pooling.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        relu(self.bn.forward(self.conv.forward(images)))
+        let out = relu(self.bn.forward(self.conv.forward(images)));
+        match &self.pool {
+            Some(pool) => pool.forward(out),
+            None => out,
+        }
     }
 
-    pub(super) fn macs(&self, size: [usize; 2]) -> u64 {
-        conv_macs(&self.conv, size)
+    /// Multiply-adds for one image of this size, and the size that comes out.
+    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
+        let (macs, size) = conv_macs(&self.conv, size);
+        let stride = if self.pool.is_some() { 2 } else { 1 };
+        (macs, size.map(|side| side.div_ceil(stride)))
     }
 }
 
@@ -157,20 +284,33 @@ impl Stem {
 #[derive(Module, Debug)]
 pub struct Stage {
     /// The blocks; the first carries the stride.
-    pub blocks: Vec<BasicBlock>,
+    pub blocks: Vec<Block>,
 }
 
 impl StageConfig {
     /// Initialises the stage behind a layer that puts out `from` channels.
-    pub fn init(&self, from: usize, device: &Device) -> Stage {
+    pub fn init(&self, from: usize, conv_init: ConvInit, device: &Device) -> Stage {
         let block = |index| {
             let (from, stride) = match index {
                 0 => (from, self.stride),
                 _ => (self.channels, 1),
             };
-            BasicBlockConfig::new([from, self.channels])
-                .with_stride(stride)
-                .init(device)
+            let channels = [from, self.channels];
+            match self.block {
+                BlockKind::Basic => Block::Basic(
+                    BasicBlockConfig::new(channels)
+                        .with_stride(stride)
+                        .with_conv_init(conv_init)
+                        .init(device),
+                ),
+                BlockKind::Bottleneck { width, groups } => Block::Bottleneck(
+                    BottleneckConfig::new(channels, width)
+                        .with_stride(stride)
+                        .with_groups(groups)
+                        .with_conv_init(conv_init)
+                        .init(device),
+                ),
+            }
         };
         Stage {
             blocks: (0..self.blocks).map(block).collect(),
@@ -185,12 +325,10 @@ impl Stage {
     }
 
     /// Multiply-adds for one image with this input size, and the size that comes out.
-    pub(super) fn macs(&self, mut size: [usize; 2]) -> (u64, [usize; 2]) {
-        let mut macs = 0;
-        for block in &self.blocks {
-            size = size.map(|side| side.div_ceil(block.stride()));
-            macs += block.macs(size);
-        }
-        (macs, size)
+    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
+        self.blocks.iter().fold((0, size), |(sum, size), block| {
+            let (macs, size) = block.macs(size);
+            (sum + macs, size)
+        })
     }
 }

@@ -9,24 +9,49 @@ use burn::tensor::{Device, Tensor};
 
 use super::{BatchNorm, BatchNormConfig};
 
-/// A convolution without bias, "same" padding for odd kernels, `kaiming_normal` in fan-in mode
-/// with gain √2: what the reference's `_weights_init` gives the backbone.
-pub(super) fn conv(
-    [from, to]: [usize; 2],
-    kernel: usize,
-    stride: [usize; 2],
-    device: &Device,
-) -> Conv2d {
-    conv_config([from, to], kernel, stride)
-        .with_initializer(Initializer::KaimingNormal {
-            gain: SQRT_2,
-            fan_out_only: false,
-        })
-        .init(device)
+/// How the weights of a backbone's convolutions are drawn: `kaiming_normal` with gain √2 in one of
+/// its modes.
+#[derive(Config, Copy, Debug, PartialEq, Eq)]
+pub enum ConvInit {
+    /// Variance `2 / fan_in`: what the SHIKE reference's `_weights_init` gives its networks.
+    FanIn,
+    /// Variance `2 / fan_out`: what torchvision gives its ResNets.
+    FanOut,
 }
 
-/// The same convolution with Burn's default initialiser, which is PyTorch's default
-/// (`kaiming_uniform` with a = √5, that is U(±1/√fan_in)).
+impl ConvInit {
+    /// A convolution without bias, "same" padding for odd kernels.
+    pub(super) fn conv(
+        self,
+        channels: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        groups: usize,
+        device: &Device,
+    ) -> Conv2d {
+        let mut conv = conv_config(channels, kernel, [stride, stride])
+            .with_groups(groups)
+            .init(device);
+        let [from, to] = channels;
+        let area = kernel * kernel;
+        // PyTorch counts the outputs of all groups; Burn's `init` those of one.
+        let (fan_in, fan_out) = (from / groups * area, to * area);
+        conv.weight = Initializer::KaimingNormal {
+            gain: SQRT_2,
+            fan_out_only: self == Self::FanOut,
+        }
+        .init_with(
+            [to, from / groups, kernel, kernel],
+            Some(fan_in),
+            Some(fan_out),
+            device,
+        );
+        conv
+    }
+}
+
+/// A convolution with "same" padding for odd kernels and Burn's default initialiser, which is
+/// PyTorch's default (`kaiming_uniform` with a = √5, that is U(±1/√fan_in)).
 pub(super) fn conv_config(channels: [usize; 2], kernel: usize, stride: [usize; 2]) -> Conv2dConfig {
     let pad = kernel / 2;
     Conv2dConfig::new(channels, [kernel, kernel])
@@ -35,9 +60,51 @@ pub(super) fn conv_config(channels: [usize; 2], kernel: usize, stride: [usize; 2
         .with_bias(false)
 }
 
-/// Multiply-adds of a convolution without bias that writes `[to, height, width]`.
-pub(super) fn conv_macs(conv: &Conv2d, [height, width]: [usize; 2]) -> u64 {
-    (conv.weight.lazy_shape().num_elements() * height * width) as u64
+/// Multiply-adds of a "same"-padded convolution for an input of this height and width, and the size
+/// that comes out.
+pub(super) fn conv_macs(conv: &Conv2d, [height, width]: [usize; 2]) -> (u64, [usize; 2]) {
+    let size = [
+        height.div_ceil(conv.stride[0]),
+        width.div_ceil(conv.stride[1]),
+    ];
+    let macs = conv.weight.lazy_shape().num_elements() * size[0] * size[1];
+    (macs as u64, size)
+}
+
+/// A residual block of either kind.
+#[derive(Module, Debug)]
+pub enum Block {
+    /// Two 3×3 convolutions.
+    Basic(BasicBlock),
+    /// 1×1, 3×3, 1×1.
+    Bottleneck(Bottleneck),
+}
+
+impl Block {
+    /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Basic(block) => block.forward(input),
+            Self::Bottleneck(block) => block.forward(input),
+        }
+    }
+
+    /// Multiply-adds for one image with this input size, and the size that comes out.
+    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
+        let (convs, shortcut): (&[&Conv2d], _) = match self {
+            Self::Basic(block) => (&[&block.conv1, &block.conv2], &block.shortcut),
+            Self::Bottleneck(block) => {
+                (&[&block.conv1, &block.conv2, &block.conv3], &block.shortcut)
+            }
+        };
+        let projection = shortcut
+            .as_ref()
+            .map_or(0, |projection| conv_macs(&projection.conv, size).0);
+        convs.iter().fold((projection, size), |(sum, size), conv| {
+            let (macs, size) = conv_macs(conv, size);
+            (sum + macs, size)
+        })
+    }
 }
 
 /// Configuration of [`BasicBlock`]; see [`init`](Self::init).
@@ -48,6 +115,9 @@ pub struct BasicBlockConfig {
     /// Stride of the first convolution.
     #[config(default = 1)]
     pub stride: usize,
+    /// How weights are drawn.
+    #[config(default = "ConvInit::FanIn")]
+    pub conv_init: ConvInit,
 }
 
 /// Two 3×3 convolutions with batch normalisation and a shortcut (He et al. 2016, arXiv 1512.03385):
@@ -66,6 +136,45 @@ pub struct BasicBlock {
     pub shortcut: Option<Projection>,
 }
 
+/// Configuration of [`Bottleneck`]; see [`init`](Self::init).
+#[derive(Config, Debug, PartialEq)]
+pub struct BottleneckConfig {
+    /// Channels of the input and of the output.
+    pub channels: [usize; 2],
+    /// Channels of the 3×3 convolution.
+    pub width: usize,
+    /// Groups of the 3×3 convolution.
+    #[config(default = 1)]
+    pub groups: usize,
+    /// Stride of the 3×3 convolution.
+    #[config(default = 1)]
+    pub stride: usize,
+    /// How weights are drawn.
+    #[config(default = "ConvInit::FanOut")]
+    pub conv_init: ConvInit,
+}
+
+/// 1×1, 3×3 and 1×1 convolutions with batch normalisation and a shortcut, the stride in the 3×3
+/// convolution ("V1.5", as in torchvision; the paper has it in the first):
+/// `relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x))`.
+#[derive(Module, Debug)]
+pub struct Bottleneck {
+    /// 1×1, to the inner width.
+    pub conv1: Conv2d,
+    /// After `conv1`.
+    pub bn1: BatchNorm,
+    /// 3×3, carries the stride and the groups.
+    pub conv2: Conv2d,
+    /// After `conv2`.
+    pub bn2: BatchNorm,
+    /// 1×1, to the output's channels.
+    pub conv3: Conv2d,
+    /// After `conv3`.
+    pub bn3: BatchNorm,
+    /// The identity where shapes agree, else a projection ("option B").
+    pub shortcut: Option<Projection>,
+}
+
 /// Projection shortcut: strided 1×1 convolution and batch normalisation.
 #[derive(Module, Debug)]
 pub struct Projection {
@@ -75,21 +184,38 @@ pub struct Projection {
     pub bn: BatchNorm,
 }
 
+impl Projection {
+    /// The shortcut of a block; none where the identity fits.
+    fn init(
+        channels: [usize; 2],
+        stride: usize,
+        conv_init: ConvInit,
+        device: &Device,
+    ) -> Option<Self> {
+        let [from, to] = channels;
+        (stride != 1 || from != to).then(|| Self {
+            conv: conv_init.conv(channels, 1, stride, 1, device),
+            bn: BatchNormConfig::new(to).init(device),
+        })
+    }
+
+    /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
+    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.bn.forward(self.conv.forward(input))
+    }
+}
+
 impl BasicBlockConfig {
     /// Initialises the block.
     pub fn init(&self, device: &Device) -> BasicBlock {
-        let [from, to] = self.channels;
-        let strides = [self.stride, self.stride];
-        let projected = self.stride != 1 || from != to;
+        let (init, [from, to]) = (self.conv_init, self.channels);
+        let norm = || BatchNormConfig::new(to).init(device);
         BasicBlock {
-            conv1: conv([from, to], 3, strides, device),
-            bn1: BatchNormConfig::new(to).init(device),
-            conv2: conv([to, to], 3, [1, 1], device),
-            bn2: BatchNormConfig::new(to).init(device),
-            shortcut: projected.then(|| Projection {
-                conv: conv([from, to], 1, strides, device),
-                bn: BatchNormConfig::new(to).init(device),
-            }),
+            conv1: init.conv([from, to], 3, self.stride, 1, device),
+            bn1: norm(),
+            conv2: init.conv([to, to], 3, 1, 1, device),
+            bn2: norm(),
+            shortcut: Projection::init(self.channels, self.stride, init, device),
         }
     }
 }
@@ -99,23 +225,43 @@ impl BasicBlock {
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let out = relu(self.bn1.forward(self.conv1.forward(input.clone())));
         let out = self.bn2.forward(self.conv2.forward(out));
-        let shortcut = match &self.shortcut {
-            Some(projection) => projection.bn.forward(projection.conv.forward(input)),
-            None => input,
-        };
-        relu(out + shortcut)
+        relu(out + shortcut(&self.shortcut, input))
     }
+}
 
-    /// Multiply-adds for one image whose output has the given height and width.
-    pub(super) fn macs(&self, size: [usize; 2]) -> u64 {
-        let projection = self
-            .shortcut
-            .as_ref()
-            .map_or(0, |p| conv_macs(&p.conv, size));
-        conv_macs(&self.conv1, size) + conv_macs(&self.conv2, size) + projection
+impl BottleneckConfig {
+    /// Initialises the block.
+    ///
+    /// # Panics
+    /// If `width` is not a multiple of `groups`.
+    pub fn init(&self, device: &Device) -> Bottleneck {
+        let (init, [from, to], width) = (self.conv_init, self.channels, self.width);
+        let norm = |channels| BatchNormConfig::new(channels).init(device);
+        Bottleneck {
+            conv1: init.conv([from, width], 1, 1, 1, device),
+            bn1: norm(width),
+            conv2: init.conv([width, width], 3, self.stride, self.groups, device),
+            bn2: norm(width),
+            conv3: init.conv([width, to], 1, 1, 1, device),
+            bn3: norm(to),
+            shortcut: Projection::init(self.channels, self.stride, init, device),
+        }
     }
+}
 
-    pub(super) fn stride(&self) -> usize {
-        self.conv1.stride[0]
+impl Bottleneck {
+    /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let out = relu(self.bn1.forward(self.conv1.forward(input.clone())));
+        let out = relu(self.bn2.forward(self.conv2.forward(out)));
+        let out = self.bn3.forward(self.conv3.forward(out));
+        relu(out + shortcut(&self.shortcut, input))
+    }
+}
+
+fn shortcut(projection: &Option<Projection>, input: Tensor<4>) -> Tensor<4> {
+    match projection {
+        Some(projection) => projection.forward(input),
+        None => input,
     }
 }

@@ -112,14 +112,14 @@ impl Dkf {
     }
 
     /// Multiply-adds for one shallow map of the given height and width.
-    pub(super) fn macs(&self, mut size: [usize; 2]) -> u64 {
-        let mut macs = 0;
-        for step in &self.convs {
-            let [rows, columns] = step.conv.stride;
-            size = [size[0].div_ceil(rows), size[1].div_ceil(columns)];
-            macs += conv_macs(&step.conv, size);
-        }
-        macs
+    pub(super) fn macs(&self, size: [usize; 2]) -> u64 {
+        let steps = self.convs.iter();
+        steps
+            .fold((0, size), |(sum, size), step| {
+                let (macs, size) = conv_macs(&step.conv, size);
+                (sum + macs, size)
+            })
+            .0
     }
 }
 

@@ -8,9 +8,13 @@ mod dkf;
 mod shike;
 mod summary;
 
-pub use backbone::{BackboneConfig, FeatureShape, Stage, StageConfig, Stem, StemConfig};
+pub use backbone::{
+    BackboneConfig, BlockKind, FeatureShape, Stage, StageConfig, Stem, StemConfig, StemKind,
+};
 pub use batch_norm::{BatchNorm, BatchNormConfig};
-pub use block::{BasicBlock, BasicBlockConfig, Projection};
+pub use block::{
+    BasicBlock, BasicBlockConfig, Block, Bottleneck, BottleneckConfig, ConvInit, Projection,
+};
 pub use classifier::{Classifier, ClassifierConfig, CosineClassifier, CosineClassifierConfig};
 pub use dkf::{Dkf, DkfConfig, StridedConv};
 pub use shike::{Expert, ExpertFeatures, ExpertLogits, Features, Head, Shike, ShikeConfig};

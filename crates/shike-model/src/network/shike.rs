@@ -42,6 +42,23 @@ pub struct ShikeConfig {
 }
 
 impl ShikeConfig {
+    /// SHIKE on any backbone, as the released code builds it on its own: three experts that own
+    /// the last stage and share the others, and are fused in turn with the outputs of the first
+    /// shared stage (the most strided convolutions away), the second, …; cosine classifiers.
+    pub fn on(backbone: BackboneConfig, num_classes: usize) -> Self {
+        let shared = backbone.stages.len().saturating_sub(1);
+        Self::new(backbone, num_classes, shared, (1..=shared).collect())
+    }
+
+    /// The plain network: one path, no fusion, one linear classifier.
+    pub fn plain(backbone: BackboneConfig, num_classes: usize) -> Self {
+        let shared = backbone.stages.len().saturating_sub(1);
+        Self::new(backbone, num_classes, shared, vec![])
+            .with_classifier(ClassifierConfig::Linear)
+            .with_experts(1)
+            .with_stage2_heads(false)
+    }
+
     /// SHIKE on a CIFAR ResNet as released: three experts, stages 1 and 2 shared, fused in turn
     /// with the outputs of stage 1 (through two strided convolutions) and stage 2 (through one),
     /// cosine classifiers.
@@ -49,8 +66,7 @@ impl ShikeConfig {
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
     pub fn cifar(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
-        let backbone = BackboneConfig::cifar(depth)?;
-        Ok(Self::new(backbone, num_classes, 2, vec![1, 2]))
+        Ok(Self::on(BackboneConfig::cifar(depth)?, num_classes))
     }
 
     /// The plain CIFAR ResNet: one path, no fusion, one linear classifier.
@@ -58,11 +74,18 @@ impl ShikeConfig {
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
     pub fn cifar_plain(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
-        let backbone = BackboneConfig::cifar(depth)?;
-        Ok(Self::new(backbone, num_classes, 2, vec![])
-            .with_classifier(ClassifierConfig::Linear)
-            .with_experts(1)
-            .with_stage2_heads(false))
+        Ok(Self::plain(BackboneConfig::cifar(depth)?, num_classes))
+    }
+
+    /// SHIKE on an ImageNet [ResNet](BackboneConfig::resnet): three experts, stages 1 to 3 shared,
+    /// fused in turn with the outputs of stages 1, 2 and 3 through three, two and one strided
+    /// convolutions; cosine classifiers. The paper's networks for ImageNet-LT, iNaturalist and
+    /// Places-LT, whose code was not released: the rule is that of the released CIFAR network.
+    ///
+    /// # Errors
+    /// If there is no ResNet of this depth.
+    pub fn resnet(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
+        Ok(Self::on(BackboneConfig::resnet(depth)?, num_classes))
     }
 
     /// Whether this is one path without fusion: no mixture of experts.
@@ -132,7 +155,7 @@ impl ShikeConfig {
                     let from = i
                         .checked_sub(1)
                         .map_or(backbone.stem.channels, |i| stages[i].channels);
-                    stages[i].init(from, device)
+                    stages[i].init(from, backbone.conv_init, device)
                 })
                 .collect()
         };
@@ -157,7 +180,7 @@ impl ShikeConfig {
             })
         };
         let model = Shike {
-            stem: backbone.stem.init(device),
+            stem: backbone.stem.init(backbone.conv_init, device),
             shared: build(0..self.shared_stages),
             experts: (0..self.experts).map(expert).collect::<Result<_, _>>()?,
         };

@@ -104,12 +104,8 @@ impl Shike {
         let mut parts = Vec::new();
         let mut part = |name: String, params, macs| parts.push(PartSummary { name, params, macs });
 
-        part(
-            "stem".into(),
-            params(&self.stem),
-            self.stem.macs(image_size),
-        );
-        let mut size = image_size;
+        let (macs, mut size) = self.stem.macs(image_size);
+        part("stem".into(), params(&self.stem), macs);
         let mut sizes = Vec::new();
         for (i, stage) in self.shared.iter().enumerate() {
             let (macs, out) = stage.macs(size);

@@ -1,14 +1,16 @@
-//! PyTorch state dicts, in and out, under the reference's names.
+//! PyTorch state dicts, in and out, by name.
 //!
 //! [`import`] reads a `.safetensors` file, or a `.pth` file as `torch.save` writes it (a state
 //! dict, or a checkpoint that holds one under `state_dict`; a `module.` prefix from
-//! `DataParallel` is dropped). [`export`] writes safetensors that the authors' network takes with
-//! `load_state_dict(strict=True)`.
+//! `DataParallel` is dropped). [`export`] writes safetensors that the authors' network, or
+//! torchvision's where the network is a plain one for large images, takes with
+//! `load_state_dict(strict=True)`. [`import_pretrained`] starts a network, with experts or not,
+//! from the weights of a plain one: torchvision's and timm's ResNets and ResNeXts.
 
 mod names;
 mod read;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -166,7 +168,7 @@ impl ModuleMapper for Walk<Apply<'_>> {
     }
 }
 
-/// The network's state dict under the reference's names, running statistics included, in module
+/// The network's state dict under PyTorch's names, running statistics included, in module
 /// order. `num_batches_tracked` is not part of it; [`export`] adds it.
 pub fn state_dict(model: &Shike) -> Vec<(String, TensorData)> {
     let mut out = Vec::new();
@@ -246,7 +248,89 @@ pub fn import(model: Shike, path: impl AsRef<Path>) -> Result<Shike, WeightsErro
     load_state_dict(model, read_state_dict(path)?, path)
 }
 
-/// A safetensors file of the network under the reference's names, with `num_batches_tracked`
+/// What [`import_pretrained`] took from a file and what it left as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pretrained {
+    /// Names of the network's tensors that now hold the file's values.
+    pub loaded: Vec<String>,
+    /// Names of the network's tensors that keep their random values: knowledge fusion and
+    /// classifiers that the file does not have, or has for other classes.
+    pub random: Vec<String>,
+    /// Names in the file that were not used: its classifier, where it does not fit.
+    pub unused: Vec<String>,
+}
+
+/// Starts a network from the weights of another on the same backbone, as fine-tuning does: a plain
+/// one (torchvision's or timm's ResNet or ResNeXt, trained on ImageNet, say), whose last stages
+/// every expert then has a copy of, or one with experts.
+///
+/// The stem and all stages must be there and fit. Knowledge fusion and classifiers are taken where
+/// the file has them in the right shape, and are otherwise left random.
+///
+/// # Errors
+/// If the file cannot be read, lacks a tensor of the stem or of a stage, or has one that is not
+/// this network's (a deeper network's, say); the message lists them.
+pub fn import_pretrained(
+    model: Shike,
+    path: impl AsRef<Path>,
+) -> Result<(Shike, Pretrained), WeightsError> {
+    let path = path.as_ref();
+    let mut state = read_state_dict(path)?;
+    state.retain(|name, _| name.rsplit('.').next() != Some(BATCH_COUNT));
+    let mut report = Pretrained::default();
+    let mut mismatch = Mismatch::default();
+    let mut values = HashMap::new();
+    let mut used = HashSet::new();
+    let mut walk = Walk::new(
+        &model,
+        Collect(
+            |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
+                let optional = Names::is_classifier(&name.name) || Names::is_fusion(&name.name);
+                let found = state.get_key_value(&name.name).or_else(|| {
+                    let plain = Names::in_plain_network(&name.name)?;
+                    state.get_key_value(&plain)
+                });
+                let mut expected = shape.to_vec();
+                if name.transposed {
+                    expected.reverse();
+                }
+                match found {
+                    Some((source, data)) if data.shape().as_slice() == expected.as_slice() => {
+                        used.insert(source.clone());
+                        let data = data.clone();
+                        let data = match name.transposed {
+                            true => transpose(data),
+                            false => data,
+                        };
+                        values.insert(name.name.clone(), data);
+                        report.loaded.push(name.name);
+                    }
+                    _ if optional => report.random.push(name.name),
+                    Some((source, data)) => {
+                        used.insert(source.clone());
+                        let found = data.shape().to_vec();
+                        mismatch.mis_shaped.push((name.name, expected, found));
+                    }
+                    None => mismatch.missing.push(name.name),
+                }
+            },
+        ),
+    );
+    model.visit(&mut walk);
+    let rest = state.into_keys().filter(|name| !used.contains(name));
+    (report.unused, mismatch.unexpected) =
+        rest.partition(|name| Names::is_classifier(name) || Names::is_fusion(name));
+    if !mismatch.is_empty() {
+        return Err(WeightsError::Mismatch {
+            path: path.to_owned(),
+            mismatch,
+        });
+    }
+    let mut walk = Walk::new(&model, Apply(&values));
+    Ok((model.map(&mut walk), report))
+}
+
+/// A safetensors file of the network under PyTorch's names, with `num_batches_tracked`
 /// counts as PyTorch's strict loading wants them, and `metadata` in its header.
 ///
 /// # Errors
