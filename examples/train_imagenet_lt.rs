@@ -13,7 +13,8 @@ use shike::cli::{
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::train::{DataSource, Outcome};
 
-/// Train SHIKE on an ImageNet-LT style tree of JPEGs with list files.
+/// Train SHIKE on an ImageNet-LT style tree of JPEGs with list files: ResNet-50 at 224 pixels, 180 + 20
+/// epochs.
 ///
 /// Without --data, a long-tailed set of JPEGs is drawn once, in the same layout, and a small
 /// network is trained on it in a few minutes.
@@ -23,6 +24,9 @@ Examples:
   train_imagenet_lt
   train_imagenet_lt --baseline ce --seed 1
   train_imagenet_lt --data imagenet --train-list ImageNet_LT_train.txt --test-list ImageNet_LT_test.txt --run runs/imagenet_lt
+  train_imagenet_lt --data imagenet --train-list ImageNet_LT_train.txt --arch resnext50 --batch-size 32 --dry-run
+  train_imagenet_lt --data places --train-list Places_LT_train.txt --test-list Places_LT_test.txt \\
+      --arch resnet152 --weights resnet152-394f9c45.pth --epochs 30 --lr 0.01 --lr-backbone 0.001
   train_imagenet_lt --resume runs/imagenet_lt")]
 struct Cli {
     #[command(flatten)]
@@ -46,7 +50,10 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
     }
     let (source, preset) = match cli.data.source() {
         Some(source) => {
-            let preset = Preset::for_source(&source);
+            let preset = match source {
+                DataSource::Cifar { .. } => Preset::for_source(&source),
+                _ => Preset::imagenet(),
+            };
             (source, preset)
         }
         None => {

@@ -33,5 +33,5 @@ pub mod weights;
 
 pub use loss::{BalancedSoftmaxLoss, DktLoss, DktLossConfig, DktLossOutput};
 pub use network::{
-    BackboneConfig, ClassifierConfig, ConfigError, ExpertLogits, Head, Shike, ShikeConfig,
+    BackboneConfig, ClassifierConfig, ConfigError, ExpertLogits, Head, Part, Shike, ShikeConfig,
 };

@@ -1,8 +1,11 @@
 //! What a training run does: one typed, serialisable configuration.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use shike_data::{LoaderConfig, Normalization, Pipeline, Sampling};
-use shike_model::{ConfigError, DktLossConfig, ShikeConfig};
+use shike_model::{ConfigError, DktLossConfig, Part, ShikeConfig};
 
 use crate::metrics::ShotThresholds;
 use crate::schedule::{Schedule, ScheduleError};
@@ -36,6 +39,20 @@ pub struct StageConfig {
 pub struct TrainConfig {
     /// The network.
     pub model: ShikeConfig,
+    /// PyTorch weights that the network starts from
+    /// ([`import_pretrained`](shike_model::weights::import_pretrained)); none for random ones.
+    #[serde(default)]
+    pub weights: Option<PathBuf>,
+    /// Learning rates of parts, as a factor on the schedule's; parts that are not named have 1.
+    #[serde(default)]
+    pub lr_factors: BTreeMap<Part, f64>,
+    /// Parts that are not trained at all; their batch normalisation keeps its statistics.
+    #[serde(default)]
+    pub freeze: Vec<Part>,
+    /// Decay of an exponential moving average of the weights, which is scored and kept beside
+    /// them; see [`Ema`](crate::Ema).
+    #[serde(default)]
+    pub ema_decay: Option<f64>,
     /// Features and stage-1 classifiers.
     pub stage1: StageConfig,
     /// Loss of stage 1.
@@ -128,6 +145,10 @@ impl TrainConfig {
                 false => Stage1Loss::Dkt(DktLossConfig::new()),
             },
             model,
+            weights: None,
+            lr_factors: BTreeMap::new(),
+            freeze: vec![],
+            ema_decay: None,
             stage1: stage(epochs[0], 0.15),
             stage2,
             freeze_batch_norm: false,
@@ -145,6 +166,30 @@ impl TrainConfig {
             checkpoint_seconds: 300.0,
             keep_checkpoints: 2,
         }
+    }
+
+    /// An experiment on pictures at 224 pixels for ImageNet-scale networks. SHIKE's own settings
+    /// were not released; these are those of SADE on ImageNet-LT (arXiv 2107.09249, 180 epochs with
+    /// batch 64, a rate of 0.025, a cosine and weight decay 5e-4), with the reference's warm-up and
+    /// its stages: `[180, 20]` is what the paper names.
+    pub fn imagenet(model: ShikeConfig, epochs: [usize; 2]) -> Self {
+        let mut config = Self::cifar(model, epochs);
+        let stages = [Some(&mut config.stage1), config.stage2.as_mut()];
+        for stage in stages.into_iter().flatten() {
+            if let Schedule::WarmupCosine {
+                base_lr, warmup_lr, ..
+            } = &mut stage.schedule
+            {
+                *warmup_lr = 0.025;
+                // The reference's ratio.
+                *base_lr = *warmup_lr / 3.0;
+            }
+        }
+        config.loader.batch_size = 64;
+        config.train_pipeline = Pipeline::photo_train(224);
+        config.eval_pipeline = Pipeline::photo_eval(224);
+        config.normalization = Normalization::IMAGENET;
+        config
     }
 
     /// Checks every field.
@@ -171,6 +216,26 @@ impl TrainConfig {
                 expected,
             }),
         };
+        let parts = self.model.parts();
+        let part = |field, part: &Part, trained: bool| match parts.contains(part) && trained {
+            true => Ok(()),
+            false => Err(TrainConfigError::Field {
+                field,
+                found: part.to_string(),
+                expected: "a part of this network; classifiers cannot be frozen",
+            }),
+        };
+        for frozen in &self.freeze {
+            part("freeze", frozen, *frozen != Part::Heads)?;
+        }
+        for (named, factor) in &self.lr_factors {
+            part("lr_factors", named, true)?;
+            let positive = factor.is_finite() && *factor > 0.0;
+            let expected = "above 0 (name a part in `freeze` to leave it as it is)";
+            check("lr_factors", positive, factor, expected)?;
+        }
+        let ema = self.ema_decay.unwrap_or(0.5);
+        check("ema_decay", 0.0 < ema && ema < 1.0, &ema, "between 0 and 1")?;
         let decay = self.weight_decay;
         let clip = self.clip_norm.unwrap_or(1.0);
         let seconds = self.checkpoint_seconds;

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, WriteError};
 use crate::config::TrainConfigError;
+use crate::memory::gib;
 use crate::metrics::MetricsError;
 use crate::run_dir::RunDirError;
 
@@ -72,6 +73,23 @@ pub enum TrainError {
         /// The learning rate.
         lr: f64,
     },
+    /// A step does not fit into the memory.
+    #[error("{}", out_of_memory(*batch_size, *needed, *available, *fits, cause.as_deref()))]
+    OutOfMemory {
+        /// Images of a batch.
+        batch_size: usize,
+        /// Estimate of what a step needs, in bytes.
+        needed: u64,
+        /// What there is, in bytes.
+        available: u64,
+        /// The largest batch that the estimate says fits; 0 if none does.
+        fits: usize,
+        /// What the backend said, where it was tried.
+        cause: Option<String>,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The loader ended before the epoch did.
     #[error("the loader gave {found} of {expected} batches of the epoch and no error")]
     ShortEpoch {
@@ -80,4 +98,30 @@ pub enum TrainError {
         /// Batches that the epoch has.
         expected: usize,
     },
+}
+
+fn out_of_memory(
+    batch_size: usize,
+    needed: u64,
+    available: u64,
+    fits: usize,
+    cause: Option<&str>,
+) -> String {
+    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let advice = match fits {
+        0 => "not even a batch of 1 fits: take a smaller network or smaller images".to_owned(),
+        fits => {
+            let accumulate = batch_size.div_ceil(fits);
+            format!(
+                "try --batch-size {fits} (with --accumulate {accumulate} a step still sees about \
+                 {batch_size} images)"
+            )
+        }
+    };
+    format!(
+        "out of memory{cause}: a step with batch {batch_size} needs about {}, and {} are there; \
+         {advice}",
+        gib(needed),
+        gib(available)
+    )
 }

@@ -9,7 +9,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::block::{ConvInit, conv_macs};
+use super::block::{ConvInit, Cost, conv_cost};
 use super::{BasicBlockConfig, BatchNorm, BatchNormConfig, Block, BottleneckConfig, ConfigError};
 
 /// Shape of one image's feature map.
@@ -272,11 +272,11 @@ impl Stem {
         }
     }
 
-    /// Multiply-adds for one image of this size, and the size that comes out.
-    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
-        let (macs, size) = conv_macs(&self.conv, size);
+    /// Cost for one image of this size, and the size that comes out.
+    pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
+        let (cost, size) = conv_cost(&self.conv, size);
         let stride = if self.pool.is_some() { 2 } else { 1 };
-        (macs, size.map(|side| side.div_ceil(stride)))
+        (cost, size.map(|side| side.div_ceil(stride)))
     }
 }
 
@@ -324,11 +324,12 @@ impl Stage {
         self.blocks.iter().fold(input, |x, block| block.forward(x))
     }
 
-    /// Multiply-adds for one image with this input size, and the size that comes out.
-    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
-        self.blocks.iter().fold((0, size), |(sum, size), block| {
-            let (macs, size) = block.macs(size);
-            (sum + macs, size)
+    /// Cost for one image with this input size, and the size that comes out.
+    pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
+        let start = (Cost::default(), size);
+        self.blocks.iter().fold(start, |(sum, size), block| {
+            let (cost, size) = block.cost(size);
+            (sum + cost, size)
         })
     }
 }

@@ -60,15 +60,52 @@ pub(super) fn conv_config(channels: [usize; 2], kernel: usize, stride: [usize; 2
         .with_bias(false)
 }
 
-/// Multiply-adds of a "same"-padded convolution for an input of this height and width, and the size
-/// that comes out.
-pub(super) fn conv_macs(conv: &Conv2d, [height, width]: [usize; 2]) -> (u64, [usize; 2]) {
+/// What convolutions cost for one image.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cost {
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Values that the convolutions put out.
+    pub activations: u64,
+}
+
+impl core::ops::Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            macs: self.macs + other.macs,
+            activations: self.activations + other.activations,
+        }
+    }
+}
+
+/// Cost of a "same"-padded convolution for an input of this height and width, and the size that
+/// comes out.
+pub(super) fn conv_cost(conv: &Conv2d, [height, width]: [usize; 2]) -> (Cost, [usize; 2]) {
     let size = [
         height.div_ceil(conv.stride[0]),
         width.div_ceil(conv.stride[1]),
     ];
-    let macs = conv.weight.lazy_shape().num_elements() * size[0] * size[1];
-    (macs as u64, size)
+    let area = (size[0] * size[1]) as u64;
+    let weights = conv.weight.lazy_shape();
+    let cost = Cost {
+        macs: weights.num_elements() as u64 * area,
+        activations: weights[0] as u64 * area,
+    };
+    (cost, size)
+}
+
+/// Cost of convolutions one after the other.
+pub(super) fn chain_cost<'a>(
+    convs: impl IntoIterator<Item = &'a Conv2d>,
+    size: [usize; 2],
+) -> (Cost, [usize; 2]) {
+    let start = (Cost::default(), size);
+    convs.into_iter().fold(start, |(sum, size), conv| {
+        let (cost, size) = conv_cost(conv, size);
+        (sum + cost, size)
+    })
 }
 
 /// A residual block of either kind.
@@ -89,21 +126,20 @@ impl Block {
         }
     }
 
-    /// Multiply-adds for one image with this input size, and the size that comes out.
-    pub(super) fn macs(&self, size: [usize; 2]) -> (u64, [usize; 2]) {
-        let (convs, shortcut): (&[&Conv2d], _) = match self {
-            Self::Basic(block) => (&[&block.conv1, &block.conv2], &block.shortcut),
-            Self::Bottleneck(block) => {
-                (&[&block.conv1, &block.conv2, &block.conv3], &block.shortcut)
-            }
+    /// Cost for one image with this input size, and the size that comes out.
+    pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
+        let ((cost, out), shortcut) = match self {
+            Self::Basic(block) => (
+                chain_cost([&block.conv1, &block.conv2], size),
+                &block.shortcut,
+            ),
+            Self::Bottleneck(block) => (
+                chain_cost([&block.conv1, &block.conv2, &block.conv3], size),
+                &block.shortcut,
+            ),
         };
-        let projection = shortcut
-            .as_ref()
-            .map_or(0, |projection| conv_macs(&projection.conv, size).0);
-        convs.iter().fold((projection, size), |(sum, size), conv| {
-            let (macs, size) = conv_macs(conv, size);
-            (sum + macs, size)
-        })
+        let projection = shortcut.iter().map(|projection| &projection.conv);
+        (cost + chain_cost(projection, size).0, out)
     }
 }
 

@@ -4,7 +4,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
-use super::block::{conv_config, conv_macs};
+use super::block::{Cost, chain_cost, conv_config};
 use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
 
 /// Configuration of [`Dkf`]: the two feature maps to be fused; see [`init`](Self::init).
@@ -111,15 +111,9 @@ impl Dkf {
         deep * self.align(shallow)
     }
 
-    /// Multiply-adds for one shallow map of the given height and width.
-    pub(super) fn macs(&self, size: [usize; 2]) -> u64 {
-        let steps = self.convs.iter();
-        steps
-            .fold((0, size), |(sum, size), step| {
-                let (macs, size) = conv_macs(&step.conv, size);
-                (sum + macs, size)
-            })
-            .0
+    /// Cost for one shallow map of the given height and width.
+    pub(super) fn cost(&self, size: [usize; 2]) -> Cost {
+        chain_cost(self.convs.iter().map(|step| &step.conv), size).0
     }
 }
 

@@ -5,6 +5,7 @@ mod batch_norm;
 mod block;
 mod classifier;
 mod dkf;
+mod parts;
 mod shike;
 mod summary;
 
@@ -17,6 +18,7 @@ pub use block::{
 };
 pub use classifier::{Classifier, ClassifierConfig, CosineClassifier, CosineClassifierConfig};
 pub use dkf::{Dkf, DkfConfig, StridedConv};
+pub use parts::Part;
 pub use shike::{Expert, ExpertFeatures, ExpertLogits, Features, Head, Shike, ShikeConfig};
 pub use summary::{ModelSummary, PartSummary};
 

@@ -4,7 +4,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use super::{Head, Shike};
+use super::block::Cost;
+use super::{Classifier, Head, Shike};
 
 /// Parameters and multiply-adds of a network, by part and in total; see [`Shike::describe`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,12 +26,20 @@ pub struct PartSummary {
     /// Multiply-adds of convolutions and classifiers for one image. Both heads are listed; one of
     /// them runs in a forward pass.
     pub macs: u64,
+    /// Values that its convolutions put out for one image; training keeps them for the backward
+    /// pass.
+    pub activations: u64,
 }
 
 impl ModelSummary {
     /// Trainable values in total.
     pub fn params(&self) -> usize {
         self.parts.iter().map(|part| part.params).sum()
+    }
+
+    /// Values that the convolutions put out for one image.
+    pub fn activations(&self) -> u64 {
+        self.parts.iter().map(|part| part.activations).sum()
     }
 
     /// Multiply-adds of one forward pass of one image through one set of heads.
@@ -102,33 +111,45 @@ impl Shike {
     /// Parameters and multiply-adds by part, for images of `[height, width]`.
     pub fn describe(&self, image_size: [usize; 2]) -> ModelSummary {
         let mut parts = Vec::new();
-        let mut part = |name: String, params, macs| parts.push(PartSummary { name, params, macs });
+        let mut part = |name: String, params, cost: Cost| {
+            parts.push(PartSummary {
+                name,
+                params,
+                macs: cost.macs,
+                activations: cost.activations,
+            });
+        };
+        let classifier = |head: &Classifier| Cost {
+            macs: head.macs(),
+            activations: 0,
+        };
 
-        let (macs, mut size) = self.stem.macs(image_size);
-        part("stem".into(), params(&self.stem), macs);
+        let (cost, mut size) = self.stem.cost(image_size);
+        part("stem".into(), params(&self.stem), cost);
         let mut sizes = Vec::new();
         for (i, stage) in self.shared.iter().enumerate() {
-            let (macs, out) = stage.macs(size);
-            part(format!("stage{}", i + 1), params(stage), macs);
+            let (cost, out) = stage.cost(size);
+            part(format!("stage{}", i + 1), params(stage), cost);
             size = out;
             sizes.push(out);
         }
         for (k, expert) in self.experts.iter().enumerate() {
             let mut own = size;
             for (i, stage) in expert.stages.iter().enumerate() {
-                let (macs, out) = stage.macs(own);
+                let (cost, out) = stage.cost(own);
                 let number = self.shared.len() + i + 1;
-                part(format!("expert{k}.stage{number}"), params(stage), macs);
+                part(format!("expert{k}.stage{number}"), params(stage), cost);
                 own = out;
             }
             if let (Some(fusion), Some(source)) = (&expert.fusion, expert.fused_stage()) {
-                let macs = fusion.macs(sizes[source]);
-                part(format!("expert{k}.fusion"), params(fusion), macs);
+                let cost = fusion.cost(sizes[source]);
+                part(format!("expert{k}.fusion"), params(fusion), cost);
             }
             let head = expert.head(Head::Stage1);
-            part(format!("expert{k}.head1"), params(head), head.macs());
+            part(format!("expert{k}.head1"), params(head), classifier(head));
             if let Some(head) = &expert.head2 {
-                part(format!("expert{k}{STAGE2_HEAD}"), params(head), head.macs());
+                let name = format!("expert{k}{STAGE2_HEAD}");
+                part(name, params(head), classifier(head));
             }
         }
         ModelSummary { parts, image_size }

@@ -1,28 +1,37 @@
 //! The training loop: two stages, checkpoints, scoring.
 
+mod dry_run;
 mod loss;
 mod state;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use shike_data::{Dataset, Loader, Sampler};
+use shike_model::network::ModelSummary;
+use shike_model::weights;
 use shike_model::{Head, Shike};
 
 use crate::batch::to_tensors;
 use crate::config::{StageConfig, TrainConfig};
 use crate::data_source::{DataSource, RunConfig};
+use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
+use crate::memory::{self, StepMemory};
 use crate::metrics::Evaluation;
 use crate::model_file::{self, ModelInfo, save_model};
 use crate::optim::{Sgd, clip_global_norm};
 use crate::progress::Progress;
 use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
 
+pub use dry_run::{DryRun, StageTime};
 use loss::StageLoss;
 use state::{Best, EpochSums, Position};
 
@@ -66,12 +75,15 @@ enum Split {
 struct Scores {
     val: Option<Evaluation>,
     test: Option<Evaluation>,
+    /// Of the averaged weights, on the test set or else the validation set.
+    ema: Option<Evaluation>,
 }
 
 /// What training changes.
 struct State {
     model: Shike,
     optimizer: ModuleOptimizer,
+    ema: Option<Ema>,
     position: Position,
 }
 
@@ -137,13 +149,16 @@ impl Learner {
     /// not train stage 1 itself, should there be no checkpoint yet.
     ///
     /// # Errors
-    /// If the folder is in use.
+    /// If the folder is in use, the initial weights do not fit, or the memory cannot suffice.
     pub fn create_run(
         &self,
         folder: &std::path::Path,
         source: Option<DataSource>,
         stage2_from: Option<std::path::PathBuf>,
     ) -> Result<RunDir, TrainError> {
+        // What cannot start leaves no folder behind that would be in the way of the next try.
+        let (state, _) = self.start()?;
+        self.check_memory(&state.model)?;
         let config = RunConfig {
             data: source,
             train: self.config.clone(),
@@ -186,9 +201,16 @@ impl Learner {
                 }
                 state
             }
-            None => self.start()?,
+            None => {
+                let (state, message) = self.start()?;
+                if let Some(message) = message {
+                    progress.message(&message);
+                }
+                state
+            }
         };
-        self.train(state, run, progress, stop)
+        let needed = self.step_memory(&state.model);
+        self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop))
     }
 
     /// Re-trains the classifiers on the features of another run's finished stage 1.
@@ -224,16 +246,33 @@ impl Learner {
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
         self.save(run, &state)?;
-        self.train(state, run, progress, stop)
+        let needed = self.step_memory(&state.model);
+        self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop))
     }
 
-    fn start(&self) -> Result<State, TrainError> {
+    /// A run before its first step, and a line on the weights that it starts from.
+    fn start(&self) -> Result<(State, Option<String>), TrainError> {
         self.device.seed(self.config.seed);
-        Ok(State {
-            model: self.init_model()?,
+        let mut model = self.init_model()?;
+        let mut message = None;
+        if let Some(path) = &self.config.weights {
+            let taken;
+            (model, taken) = weights::import_pretrained(model, path)?;
+            message = Some(format!(
+                "{}: {} tensors taken, {} left random",
+                path.display(),
+                taken.loaded.len(),
+                taken.random.len()
+            ));
+        }
+        let model = self.prepare(model, 1);
+        let state = State {
             optimizer: self.optimizer(),
+            ema: self.ema(&model),
+            model,
             position: Position::start(state::fingerprint(&self.data.train)),
-        })
+        };
+        Ok((state, message))
     }
 
     fn init_model(&self) -> Result<Shike, TrainError> {
@@ -245,12 +284,77 @@ impl Learner {
         Sgd::new(self.config.momentum, self.config.weight_decay).init()
     }
 
+    /// An average that starts with this network, where the run has one.
+    fn ema(&self, model: &Shike) -> Option<Ema> {
+        self.config.ema_decay.map(|decay| Ema::new(decay, model))
+    }
+
     /// Freezes what a stage does not train.
     fn prepare(&self, model: Shike, stage: usize) -> Shike {
-        match stage {
+        let model = match stage {
             1 => model,
             _ => model.freeze_for_stage2(self.config.freeze_batch_norm),
+        };
+        let frozen = self.config.freeze.iter();
+        frozen.fold(model, |model, part| model.freeze_part(*part))
+    }
+
+    /// The learning rate of each part.
+    fn rates(&self, model: &Shike, lr: f64) -> ModuleLearningRate {
+        let factors = self.config.lr_factors.iter();
+        factors
+            .fold(ModuleLrScheduler::new(lr), |rates, (part, factor)| {
+                rates.with_group(model.param_group(*part), lr * factor)
+            })
+            .step()
+    }
+
+    /// Parameters and multiply-adds at the size of the training images.
+    fn summary(&self, model: &Shike) -> ModelSummary {
+        let size = self.config.train_pipeline.output_size();
+        let side = size.unwrap_or(224);
+        model.describe([side, side])
+    }
+
+    fn step_memory(&self, model: &Shike) -> StepMemory {
+        StepMemory::estimate(
+            &self.summary(model),
+            model.trainable_params(),
+            self.config.loader.batch_size,
+            self.config.ema_decay.is_some(),
+        )
+    }
+
+    /// Refuses a batch that cannot fit, where the memory can be known: a process that the operating
+    /// system kills for its memory says nothing.
+    fn check_memory(&self, model: &Shike) -> Result<(), TrainError> {
+        let needed = self.step_memory(model);
+        match memory::available(&self.device) {
+            Some(available) if needed.total() > available => {
+                Err(out_of_memory(&needed, available, None))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Turns a backend's panic over its memory into an error; any other panic goes on.
+    fn catch_out_of_memory<T>(
+        &self,
+        needed: &StepMemory,
+        work: impl FnOnce() -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let panic = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => return result,
+            Err(panic) => panic,
+        };
+        let message = panic_message(panic.as_ref());
+        if !memory::tells_of_memory(message) {
+            resume_unwind(panic);
+        }
+        // What the backend's pools came to hold is about what the device has.
+        let available = memory::peak(&self.device).unwrap_or_default();
+        let cause = message.lines().next().map(str::to_owned);
+        Err(out_of_memory(needed, available, cause))
     }
 
     fn train(
@@ -283,11 +387,17 @@ impl Learner {
                 }
             }
             if stage == 2 {
-                self.save_model(&run.paths().model(), &state, self.last_stage())?;
+                let last = self.last_stage();
+                self.save_model(&run.paths().model(), &state.model, &state.position, last)?;
+                if let Some(ema) = &state.ema {
+                    self.save_model(&run.paths().ema(), ema.model(), &state.position, last)?;
+                }
             }
             state.position.next_stage();
             state.optimizer = self.optimizer();
             state.model = self.prepare(state.model, state.position.stage);
+            // Stage 2 trains its classifiers on the features as they are now.
+            state.ema = self.ema(&state.model);
             // Before the step's own: a kill between the two must not leave a run that goes on with
             // stage 2 and never gets this file.
             if stage == 1 {
@@ -298,7 +408,7 @@ impl Learner {
         // A run that was already finished is only scored again.
         let scores = match scores {
             Some(scores) => scores,
-            None => self.score(&state.model, self.last_stage())?,
+            None => self.score(&state, self.last_stage())?,
         };
         let last = scores.test.or(scores.val);
         if let Some(evaluation) = &last {
@@ -352,13 +462,21 @@ impl Learner {
             let last = epoch + 1 == config.epochs;
             let row = state.position.sums.row(stage, epoch, lr);
             let row = if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
-                let new = self.score(&state.model, stage)?;
+                let new = self.score(&state, stage)?;
                 self.keep_best(&mut state, &new, run)?;
                 let shown = new.test.as_ref().or(new.val.as_ref());
                 let summary = shown.map_or_else(String::new, Evaluation::summary);
                 progress.epoch_end(&format!("loss {:.4}, {summary}", row.train_loss));
                 let row = match shown {
                     Some(evaluation) => row.with_evaluation(evaluation),
+                    None => row,
+                };
+                let row = match &new.ema {
+                    Some(evaluation) => {
+                        let summary = evaluation.summary();
+                        progress.message(&format!("averaged weights: {summary}"));
+                        row.with_ema(evaluation)
+                    }
                     None => row,
                 };
                 scores = Some(new);
@@ -375,7 +493,7 @@ impl Learner {
         }
         let scores = match scores {
             Some(scores) => scores,
-            None => self.score(&state.model, stage)?,
+            None => self.score(&state, stage)?,
         };
         Ok((state, Some(scores)))
     }
@@ -395,6 +513,7 @@ impl Learner {
     ) -> Result<(State, bool), TrainError> {
         let images = order.len();
         let batch_size = self.config.loader.batch_size;
+        let rates = self.rates(&state.model, lr);
         let total = loader.batches_per_epoch(images);
         let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
         let mut started = Instant::now();
@@ -437,7 +556,10 @@ impl Learner {
             if let Some(max_norm) = self.config.clip_norm {
                 gradients = clip_global_norm(gradients, &state.model, max_norm);
             }
-            state.model = state.optimizer.step(lr, state.model, gradients);
+            state.model = state.optimizer.step(rates.clone(), state.model, gradients);
+            if let Some(ema) = &mut state.ema {
+                ema.update(&state.model);
+            }
             state.position.batch = group.end;
             state.position.step += 1;
             state.position.sums.seconds += started.elapsed().as_secs_f64();
@@ -457,28 +579,43 @@ impl Learner {
         Ok((state, true))
     }
 
-    fn score(&self, model: &Shike, stage: usize) -> Result<Scores, TrainError> {
-        let model = model.valid();
+    fn score(&self, state: &State, stage: usize) -> Result<Scores, TrainError> {
+        let model = state.model.valid();
         let mut scores = Scores {
             val: None,
             test: None,
+            ema: None,
         };
         for (split, loader) in &self.eval_loaders {
-            let evaluation = evaluate(
-                &model,
-                head(stage),
-                loader,
-                &self.config.normalization,
-                &self.train_counts,
-                self.config.thresholds,
-                &self.device,
-            )?;
+            let evaluation = self.evaluate(&model, stage, loader)?;
             match split {
                 Split::Val => scores.val = Some(evaluation),
                 Split::Test => scores.test = Some(evaluation),
             }
         }
+        let shown = |split| self.eval_loaders.iter().find(|(s, _)| *s == split);
+        let loader = shown(Split::Test).or_else(|| shown(Split::Val));
+        if let (Some(ema), Some((_, loader))) = (&state.ema, loader) {
+            scores.ema = Some(self.evaluate(ema.model(), stage, loader)?);
+        }
         Ok(scores)
+    }
+
+    fn evaluate(
+        &self,
+        model: &Shike,
+        stage: usize,
+        loader: &Loader,
+    ) -> Result<Evaluation, TrainError> {
+        evaluate(
+            model,
+            head(stage),
+            loader,
+            &self.config.normalization,
+            &self.train_counts,
+            self.config.thresholds,
+            &self.device,
+        )
     }
 
     /// Keeps the model of the best epoch of the last stage, judged on the validation set.
@@ -504,7 +641,7 @@ impl Learner {
                 epoch: state.position.epoch,
                 accuracy,
             });
-            self.save_model(&run.paths().best(), state, stage)?;
+            self.save_model(&run.paths().best(), &state.model, &state.position, stage)?;
         }
         Ok(())
     }
@@ -512,7 +649,8 @@ impl Learner {
     fn save_model(
         &self,
         path: &std::path::Path,
-        state: &State,
+        model: &Shike,
+        position: &Position,
         stage: usize,
     ) -> Result<(), TrainError> {
         let info = ModelInfo {
@@ -523,9 +661,26 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
-            steps: state.position.step,
+            steps: position.step,
         };
-        save_model(path, &state.model, &info)
+        save_model(path, model, &info)
+    }
+}
+
+/// The text of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default()
+}
+
+fn out_of_memory(needed: &StepMemory, available: u64, cause: Option<String>) -> TrainError {
+    TrainError::OutOfMemory {
+        batch_size: needed.batch_size,
+        needed: needed.total(),
+        available,
+        fits: needed.batch_that_fits(available),
+        cause,
     }
 }
 
@@ -559,5 +714,86 @@ impl EpochSums {
             images_per_second: images / self.seconds.max(f64::MIN_POSITIVE),
             ..EpochRow::default()
         }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use burn::module::ParamGroup;
+    use shike_model::{Part, ShikeConfig};
+
+    fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
+        let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();
+        let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), [1, 1]);
+        change(&mut config);
+        let data = TrainData {
+            train,
+            val: None,
+            test: None,
+        };
+        Learner::new(config, data, Device::flex()).unwrap()
+    }
+
+    #[test]
+    fn parts_have_rates_of_their_own() {
+        let learner = learner(|config| {
+            config.lr_factors.insert(Part::Stem, 0.1);
+            config.lr_factors.insert(Part::Stage(3), 2.0);
+        });
+        let (state, _) = learner.start().unwrap();
+        let model = &state.model;
+        let rates = learner.rates(model, 0.5);
+        let rate = |group: &ParamGroup, id| group.matches(&id, None);
+        let deep = &model.experts[1].stages[0].blocks[0];
+        let shike_model::network::Block::Basic(deep) = deep else {
+            panic!("a CIFAR network has basic blocks");
+        };
+        let cases = [
+            (model.stem.conv.weight.id, Part::Stem, 0.05),
+            (deep.conv1.weight.id, Part::Stage(3), 1.0),
+            (
+                model.experts[0].fusion.as_ref().unwrap().convs[0]
+                    .conv
+                    .weight
+                    .id,
+                Part::Fusion,
+                0.5,
+            ),
+        ];
+        for (id, part, expected) in cases {
+            assert!(rate(&model.param_group(part), id));
+            assert!(
+                (rates.lr_from_param(id, None) - expected).abs() < 1e-12,
+                "{part}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
+        let learner = learner(|_| ());
+        let (state, _) = learner.start().unwrap();
+        let needed = learner.step_memory(&state.model);
+        let error = learner
+            .catch_out_of_memory::<()>(&needed, || {
+                panic!("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"\nbacktrace")
+            })
+            .unwrap_err();
+        let TrainError::OutOfMemory { fits, cause, .. } = &error else {
+            panic!("{error}")
+        };
+        assert!(*fits > 0);
+        assert_eq!(
+            cause.as_deref(),
+            Some("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"")
+        );
+        assert!(error.to_string().contains("try --batch-size"), "{error}");
+
+        let other = catch_unwind(AssertUnwindSafe(|| {
+            learner.catch_out_of_memory::<()>(&needed, || panic!("a bug"))
+        }));
+        assert_eq!(panic_message(other.unwrap_err().as_ref()), "a bug");
     }
 }

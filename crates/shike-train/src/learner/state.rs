@@ -13,6 +13,7 @@ use shike_data::Dataset;
 use super::loss::TOTAL;
 use super::{Learner, State};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorEntry};
+use crate::ema::{Ema, detached};
 use crate::error::TrainError;
 use crate::run_dir::RunDir;
 
@@ -30,6 +31,9 @@ pub(super) struct Position {
     pub step: u64,
     pub sums: EpochSums,
     pub best: Option<Best>,
+    /// Steps that the averaged weights have taken in.
+    #[serde(default)]
+    pub ema_updates: u64,
     /// Of the training set: other images, or another order, would make another run.
     pub data: u64,
 }
@@ -62,6 +66,7 @@ impl Position {
             step: 0,
             sums: EpochSums::default(),
             best: None,
+            ema_updates: 0,
             data,
         }
     }
@@ -112,6 +117,7 @@ pub(super) fn fingerprint(data: &Dataset) -> u64 {
 }
 
 const MODEL: &str = "model";
+const EMA: &str = "ema";
 const OPTIMIZER: &str = "optimizer";
 const POSITION: &str = "position";
 
@@ -135,12 +141,19 @@ impl Learner {
             shape: vec![bytes.len()],
             bytes: bytes.to_vec(),
         };
+        let mut tensors = BTreeMap::from([
+            (MODEL.to_owned(), entry(model)),
+            (OPTIMIZER.to_owned(), entry(optimizer)),
+        ]);
+        let mut position = state.position.clone();
+        if let Some(ema) = &state.ema {
+            let record = ema.model().clone().into_record().into_bytes();
+            tensors.insert(EMA.to_owned(), entry(record.map_err(failed)?));
+            position.ema_updates = ema.updates();
+        }
         Ok(Checkpoint {
-            tensors: BTreeMap::from([
-                (MODEL.to_owned(), entry(model)),
-                (OPTIMIZER.to_owned(), entry(optimizer)),
-            ]),
-            state: serde_json::json!({ POSITION: state.position }),
+            tensors,
+            state: serde_json::json!({ POSITION: position }),
         })
     }
 
@@ -182,7 +195,17 @@ impl Learner {
         let model = self.prepare(self.init_model()?, position.stage);
         let model = model.try_load_record(record).map_err(failed)?;
         let record = OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed)?;
+        let ema = match (self.config.ema_decay, checkpoint.tensors.get(EMA)) {
+            (Some(decay), Some(_)) => {
+                let record = ModuleRecord::from_bytes(bytes(EMA)?).map_err(failed)?;
+                let average = detached(&model).try_load_record(record).map_err(failed)?;
+                Some(Ema::resumed(decay, position.ema_updates, average))
+            }
+            // Another run's stage 1, which had none.
+            _ => self.ema(&model),
+        };
         Ok(State {
+            ema,
             model,
             optimizer: self.optimizer().load_record(record),
             position,

@@ -70,6 +70,11 @@ impl RunPaths {
         self.0.join("model.safetensors")
     }
 
+    /// `ema.safetensors`, the final model with averaged weights.
+    pub fn ema(&self) -> PathBuf {
+        self.0.join("ema.safetensors")
+    }
+
     /// `best.safetensors`, the model of the best epoch.
     pub fn best(&self) -> PathBuf {
         self.0.join("best.safetensors")

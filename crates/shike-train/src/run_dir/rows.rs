@@ -37,6 +37,12 @@ pub struct EpochRow {
     pub few: Option<f64>,
     /// Top-1 accuracy of each expert; `expert<i>` in the CSV file.
     pub experts: Vec<f64>,
+    /// Top-1 accuracy of the averaged weights, where the run has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_top1: Option<f64>,
+    /// Their class-averaged accuracies of the many-, medium- and few-shot classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_shots: Option<[Option<f64>; 3]>,
     /// Duration of the epoch's training.
     #[serde(with = "nullable")]
     pub seconds: f64,
@@ -55,6 +61,14 @@ impl EpochRow {
         self.top5 = Some(ensemble.top5);
         (self.many, self.medium, self.few) = (ensemble.many, ensemble.medium, ensemble.few);
         self.experts = evaluation.experts.iter().map(|e| e.top1).collect();
+        self
+    }
+
+    /// The row with the results of the averaged weights filled in.
+    pub fn with_ema(mut self, evaluation: &Evaluation) -> Self {
+        let ensemble = &evaluation.ensemble;
+        self.ema_top1 = Some(ensemble.top1);
+        self.ema_shots = Some([ensemble.many, ensemble.medium, ensemble.few]);
         self
     }
 
@@ -78,6 +92,10 @@ pub(super) fn write_csv(writer: &mut dyn Write, rows: &[EpochRow]) -> io::Result
     header.extend(terms.iter().map(|term| format!("loss_{term}")));
     header.extend(["test_loss", "top1", "top5", "many", "medium", "few"].map(str::to_owned));
     header.extend((0..experts).map(|expert| format!("expert{expert}")));
+    let ema = rows.iter().any(|row| row.ema_top1.is_some());
+    if ema {
+        header.extend(["ema_top1", "ema_many", "ema_medium", "ema_few"].map(str::to_owned));
+    }
     header.extend(["seconds", "images_per_second"].map(str::to_owned));
     csv.write_record(&header)?;
     for row in rows {
@@ -100,6 +118,10 @@ pub(super) fn write_csv(writer: &mut dyn Write, rows: &[EpochRow]) -> io::Result
             .map(number),
         );
         record.extend((0..experts).map(|expert| number(row.experts.get(expert).copied())));
+        if ema {
+            record.push(number(row.ema_top1));
+            record.extend(row.ema_shots.unwrap_or_default().map(number));
+        }
         record.extend([row.seconds, row.images_per_second].map(|value| value.to_string()));
         csv.write_record(&record)?;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, ValueEnum};
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::KlReduction;
-use shike_model::{DktLossConfig, ShikeConfig};
+use shike_model::{BackboneConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::metrics::ShotThresholds;
 use shike_train::run_dir::{RunDir, RunPaths};
@@ -28,6 +28,27 @@ pub struct TrainArgs {
     /// Train a baseline instead of SHIKE.
     #[arg(long, value_enum)]
     pub baseline: Option<Baseline>,
+    /// Start from PyTorch weights of the same network (torchvision's or timm's ResNet or ResNeXt, or
+    /// a model that was trained here): `.pth` or `.safetensors`. Every expert starts with a copy.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Peak learning rate of the stem and the stages that all experts share, in stage 1; the rest
+    /// has that of `--lr`.
+    #[arg(long, value_name = "X")]
+    pub lr_backbone: Option<f64>,
+    /// Factor on the learning rate of a part, as `stage4=0.1`; parts are stem, stage1, stage2, …,
+    /// fusion, heads.
+    #[arg(long, value_name = "PART=X", value_parser = part_lr)]
+    pub part_lr: Vec<(Part, f64)>,
+    /// Parts that are not trained, as `stem,stage1`.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    pub freeze: Vec<Part>,
+    /// Keep and score a moving average of the weights with this decay, such as 0.9999.
+    #[arg(long, value_name = "DECAY")]
+    pub ema: Option<f64>,
+    /// Time a few steps, print what the run would need in parameters, memory and hours, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Loss of stage 1.
     #[arg(long, value_enum)]
     pub loss: Option<LossKind>,
@@ -100,31 +121,68 @@ pub struct TrainArgs {
     pub few_below: Option<usize>,
 }
 
-/// Networks.
+/// Networks: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) and for large ones
+/// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Arch {
     Resnet8,
+    Resnet10,
     Resnet14,
+    Resnet18,
     Resnet20,
     Resnet32,
+    Resnet34,
     Resnet44,
+    Resnet50,
     Resnet56,
+    Resnet101,
     Resnet110,
+    Resnet152,
+    /// ResNeXt-50 (32×4d).
+    Resnext50,
 }
 
 impl Arch {
-    /// Layers of the CIFAR ResNet.
-    pub fn depth(self) -> usize {
+    /// Whether it takes images of about 224 pixels; the others take 32 or a little more.
+    pub fn is_for_large_images(self) -> bool {
+        self.cifar_depth().is_none()
+    }
+
+    fn cifar_depth(self) -> Option<usize> {
         match self {
-            Self::Resnet8 => 8,
-            Self::Resnet14 => 14,
-            Self::Resnet20 => 20,
-            Self::Resnet32 => 32,
-            Self::Resnet44 => 44,
-            Self::Resnet56 => 56,
-            Self::Resnet110 => 110,
+            Self::Resnet8 => Some(8),
+            Self::Resnet14 => Some(14),
+            Self::Resnet20 => Some(20),
+            Self::Resnet32 => Some(32),
+            Self::Resnet44 => Some(44),
+            Self::Resnet56 => Some(56),
+            Self::Resnet110 => Some(110),
+            _ => None,
         }
+    }
+
+    /// The backbone.
+    ///
+    /// # Errors
+    /// None: every network here is one that can be built.
+    pub fn backbone(self) -> Result<BackboneConfig, ConfigError> {
+        match (self, self.cifar_depth()) {
+            (_, Some(depth)) => BackboneConfig::cifar(depth),
+            (Self::Resnet10, _) => BackboneConfig::resnet(10),
+            (Self::Resnet18, _) => BackboneConfig::resnet(18),
+            (Self::Resnet34, _) => BackboneConfig::resnet(34),
+            (Self::Resnet101, _) => BackboneConfig::resnet(101),
+            (Self::Resnet152, _) => BackboneConfig::resnet(152),
+            (Self::Resnext50, _) => Ok(BackboneConfig::resnext50()),
+            _ => BackboneConfig::resnet(50),
+        }
+    }
+
+    /// The name that `--arch` takes.
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
@@ -207,6 +265,20 @@ pub enum ImagePreset {
 }
 
 impl Preset {
+    /// SHIKE on ResNet-50 at 224 pixels, as ImageNet-LT is measured: 180 + 20 epochs.
+    pub fn imagenet() -> Self {
+        Self {
+            arch: Arch::Resnet50,
+            epochs: [180, 20],
+            batch_size: 64,
+            lr: None,
+            images: ImagePreset::ResizedCrop {
+                size: 224,
+                scale: 0.08,
+            },
+        }
+    }
+
     /// The published experiment for CIFAR; for pictures, the same network and schedule at 64
     /// pixels.
     pub fn for_source(source: &DataSource) -> Self {
@@ -233,14 +305,14 @@ impl TrainArgs {
     /// # Errors
     /// If two settings exclude one another or one is out of range.
     pub fn config(&self, preset: &Preset, num_classes: usize) -> Result<TrainConfig, CliError> {
-        let depth = self.arch.unwrap_or(preset.arch).depth();
+        let arch = self.arch.unwrap_or(preset.arch);
         let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
         let plain = self.baseline == Some(Baseline::Ce);
+        let backbone = arch.backbone().map_err(invalid)?;
         let mut model = match plain {
-            true => ShikeConfig::cifar_plain(depth, num_classes),
-            false => ShikeConfig::cifar(depth, num_classes),
-        }
-        .map_err(invalid)?;
+            true => ShikeConfig::plain(backbone, num_classes),
+            false => ShikeConfig::on(backbone, num_classes),
+        };
         match (self.baseline, self.experts) {
             (Some(_), Some(experts)) if experts != 1 => {
                 let message = "--baseline has one network: leave --experts out";
@@ -259,12 +331,19 @@ impl TrainArgs {
             // The same budget of epochs as the two stages of the others.
             epochs = [epochs[0] + epochs[1], 0];
         }
-        let mut config = TrainConfig::cifar(model, epochs);
+        let mut config = match arch.is_for_large_images() {
+            true => TrainConfig::imagenet(model, epochs),
+            false => TrainConfig::cifar(model, epochs),
+        };
         let overrides = [
-            (Some(&mut config.stage1), self.lr, self.warmup_epochs),
+            (
+                Some(&mut config.stage1),
+                self.lr.or(preset.lr),
+                self.warmup_epochs,
+            ),
             (
                 config.stage2.as_mut(),
-                self.stage2_lr,
+                self.stage2_lr.or(preset.lr),
                 self.stage2_warmup_epochs,
             ),
         ];
@@ -305,6 +384,7 @@ impl TrainArgs {
         {
             *loss = loss.clone().with_cifar100_strength(num_classes);
         }
+        self.set_fine_tuning(&mut config)?;
         self.set_images(preset, &mut config)?;
         config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
         config.accumulation = self.accumulate.unwrap_or(config.accumulation);
@@ -321,6 +401,35 @@ impl TrainArgs {
         };
         config.validate().map_err(TrainError::from)?;
         Ok(config)
+    }
+
+    /// Initial weights, and how far parts follow them.
+    fn set_fine_tuning(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        config.weights = self.weights.clone();
+        config.freeze = self.freeze.clone();
+        config.ema_decay = self.ema;
+        if let Some(backbone) = self.lr_backbone {
+            let Schedule::WarmupCosine { warmup_lr, .. } = config.stage1.schedule else {
+                let message = "--lr-backbone needs a schedule with a peak";
+                return Err(CliError::Usage(message.into()));
+            };
+            for part in config.model.shared_parts() {
+                config.lr_factors.insert(part, backbone / warmup_lr);
+            }
+        }
+        config.lr_factors.extend(self.part_lr.iter().copied());
+        if let Some(part) = self
+            .freeze
+            .iter()
+            .find(|p| self.part_lr.iter().any(|(q, _)| q == *p))
+        {
+            let message = format!("{part} is in both --freeze and --part-lr");
+            return Err(CliError::Usage(message));
+        }
+        for part in &self.freeze {
+            config.lr_factors.remove(part);
+        }
+        Ok(())
     }
 
     fn set_images(&self, preset: &Preset, config: &mut TrainConfig) -> Result<(), CliError> {
@@ -373,28 +482,30 @@ impl TrainArgs {
     }
 
     /// A name for the run's folder.
-    fn run_name(&self, config: &TrainConfig) -> String {
-        let depth = self.arch.map_or_else(
-            || {
-                6 * config
-                    .model
-                    .backbone
-                    .stages
-                    .iter()
-                    .map(|s| s.blocks)
-                    .max()
-                    .unwrap_or(0)
-                    + 2
-            },
-            Arch::depth,
-        );
+    fn run_name(&self, preset: &Preset, config: &TrainConfig) -> String {
         let kind = match self.baseline {
             Some(Baseline::Ce) => "ce",
             Some(Baseline::Single) => "single",
             None => "shike",
         };
-        format!("{kind}-resnet{depth}-seed{}", config.seed)
+        let arch = self.arch.unwrap_or(preset.arch).name();
+        format!("{kind}-{arch}-seed{}", config.seed)
     }
+}
+
+/// Timed steps of a stage in a dry run.
+const DRY_RUN_STEPS: usize = 3;
+
+/// Reads `stage4=0.1`.
+fn part_lr(text: &str) -> Result<(Part, f64), String> {
+    let (part, factor) = text
+        .split_once('=')
+        .ok_or("it must be PART=FACTOR, such as stage4=0.1")?;
+    let part = part.parse::<Part>().map_err(|error| error.to_string())?;
+    let factor = factor
+        .parse()
+        .map_err(|_| format!("`{factor}` is no number"))?;
+    Ok((part, factor))
 }
 
 /// Trains with the preset for the kind of data.
@@ -448,10 +559,14 @@ pub fn train_with(
     let config = args.config(&preset, data.train.num_classes())?;
     let folder = match &resume.run {
         Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&config)),
+        None => PathBuf::from("runs").join(args.run_name(&preset, &config)),
     };
     progress.message(&describe(&data.train.class_counts(), &config));
     let learner = Learner::new(config, data, device)?;
+    if args.dry_run {
+        println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
+        return Ok(Outcome::Finished(None));
+    }
     let from = resume.stage2_from.clone();
     let mut run = learner.create_run(&folder, Some(source), from.clone())?;
     let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;

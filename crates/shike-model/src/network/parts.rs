@@ -1,0 +1,180 @@
+use core::fmt;
+use core::str::FromStr;
+
+use burn::module::{Module, ParamGroup};
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Shike, ShikeConfig};
+
+/// A part of a network that can be frozen or have a learning rate of its own. In text: `stem`,
+/// `stage1`, `stage2`, …, `fusion`, `heads`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Part {
+    /// The first layers.
+    Stem,
+    /// A stage, counted from 1: the shared one, or that of every expert.
+    Stage(usize),
+    /// Knowledge fusion of every expert.
+    Fusion,
+    /// Both classifiers of every expert.
+    Heads,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stem => f.write_str("stem"),
+            Self::Stage(number) => write!(f, "stage{number}"),
+            Self::Fusion => f.write_str("fusion"),
+            Self::Heads => f.write_str("heads"),
+        }
+    }
+}
+
+impl FromStr for Part {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let stage = text
+            .strip_prefix("stage")
+            .and_then(|number| number.parse().ok())
+            .filter(|number| *number > 0);
+        match (text, stage) {
+            ("stem", _) => Ok(Self::Stem),
+            ("fusion", _) => Ok(Self::Fusion),
+            ("heads", _) => Ok(Self::Heads),
+            (_, Some(number)) => Ok(Self::Stage(number)),
+            _ => Err(ConfigError::Field {
+                field: "part",
+                found: text.to_owned(),
+                expected: "stem, stage1, stage2, …, fusion or heads".into(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = ConfigError;
+
+    fn try_from(text: String) -> Result<Self, ConfigError> {
+        text.parse()
+    }
+}
+
+impl From<Part> for String {
+    fn from(part: Part) -> Self {
+        part.to_string()
+    }
+}
+
+impl ShikeConfig {
+    /// The parts of the network, shallow to deep.
+    pub fn parts(&self) -> Vec<Part> {
+        let stages = (1..=self.backbone.stages.len()).map(Part::Stage);
+        let fusion = (!self.fused_stages.is_empty()).then_some(Part::Fusion);
+        [Part::Stem]
+            .into_iter()
+            .chain(stages)
+            .chain(fusion)
+            .chain([Part::Heads])
+            .collect()
+    }
+
+    /// The parts that all experts share: the stem and the shared stages.
+    pub fn shared_parts(&self) -> Vec<Part> {
+        let stages = (1..=self.shared_stages).map(Part::Stage);
+        [Part::Stem].into_iter().chain(stages).collect()
+    }
+}
+
+impl Shike {
+    /// The parameters of a part, for learning rates and optimizers of its own. Empty where the
+    /// network has no such part.
+    pub fn param_group(&self, part: Part) -> ParamGroup {
+        let none = || ParamGroup::from_ids(vec![]);
+        match part {
+            Part::Stem => ParamGroup::ids_from_module(self.stem.clone()),
+            Part::Stage(number) => match number.checked_sub(1) {
+                None => none(),
+                Some(index) if index < self.shared.len() => {
+                    ParamGroup::ids_from_module(self.shared[index].clone())
+                }
+                Some(index) => {
+                    let own = index - self.shared.len();
+                    let stages = self.experts.iter().filter_map(|e| e.stages.get(own));
+                    ParamGroup::ids_from_module(stages.cloned().collect::<Vec<_>>())
+                }
+            },
+            Part::Fusion => {
+                let fusions = self.experts.iter().filter_map(|e| e.fusion.clone());
+                ParamGroup::ids_from_module(fusions.collect::<Vec<_>>())
+            }
+            Part::Heads => {
+                let heads = self.experts.iter().flat_map(|expert| {
+                    [Some(expert.head1.clone()), expert.head2.clone()]
+                        .into_iter()
+                        .flatten()
+                });
+                ParamGroup::ids_from_module(heads.collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// Freezes a part: no gradients, and its batch normalisation uses its running statistics and
+    /// leaves them alone.
+    pub fn freeze_part(self, part: Part) -> Self {
+        let group = self.param_group(part);
+        self.freeze_group(group)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tensor};
+
+    use crate::Head;
+
+    #[test]
+    fn parts_have_names_and_cover_the_network() {
+        let config = ShikeConfig::cifar(8, 4).unwrap();
+        let names: Vec<_> = config.parts().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            ["stem", "stage1", "stage2", "stage3", "fusion", "heads"]
+        );
+        for name in names {
+            assert_eq!(name.parse::<Part>().unwrap().to_string(), name);
+        }
+        for wrong in ["stage0", "stage", "head", ""] {
+            let error = wrong.parse::<Part>().unwrap_err().to_string();
+            assert!(error.contains("stem, stage1"), "{error}");
+        }
+
+        let model = config.init(&Device::flex().autodiff()).unwrap();
+        let all = model.trainable_params();
+        let frozen = |part| all - model.clone().freeze_part(part).trainable_params();
+        let sum: usize = config.parts().into_iter().map(frozen).sum();
+        assert_eq!(sum, all);
+        assert_eq!(frozen(Part::Stage(9)), 0);
+    }
+
+    #[test]
+    fn a_frozen_part_keeps_its_statistics_and_the_others_move_theirs() {
+        let device = Device::flex().autodiff();
+        let model = ShikeConfig::cifar(8, 4).unwrap().init(&device).unwrap();
+        let model = model.freeze_part(Part::Stem);
+        model.forward(Tensor::ones([2, 3, 16, 16], &device), Head::Stage1);
+        let moved = |bn: &crate::network::BatchNorm| {
+            let mean = bn.running_mean.value();
+            mean.abs().sum().into_scalar::<f32>() > 0.0
+        };
+        assert!(!moved(&model.stem.bn));
+        let crate::network::Block::Basic(block) = &model.shared[0].blocks[0] else {
+            panic!("a CIFAR network has basic blocks");
+        };
+        assert!(moved(&block.bn1));
+    }
+}

@@ -1,0 +1,228 @@
+//! The program starts from imported weights, trains parts at rates of their own, averages weights,
+//! and says beforehand what a run needs.
+#![cfg(all(unix, feature = "flex", feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::Duration;
+
+use burn::tensor::Device;
+use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::model::weights::{self, StateDict};
+use shike::model::{BackboneConfig, ShikeConfig};
+use shike::train::load_model;
+use shike::train::run_dir::RunPaths;
+
+/// Images, and weights of a plain ResNet-10 with other classes.
+struct Fixture {
+    folder: tempfile::TempDir,
+    images: Vec<String>,
+    weights: PathBuf,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SyntheticConfig {
+        classes: 4,
+        n_max: 20,
+        imbalance_factor: 4.0,
+        test_per_class: 2,
+        size: 40,
+        ..SyntheticConfig::default()
+    };
+    let set = generate(&folder.path().join("images"), &config).unwrap();
+    let shown = |path: &Path| path.display().to_string();
+    let images = [
+        ("--data", &set.root),
+        ("--train-list", &set.train_list),
+        ("--test-list", &set.test_list),
+    ];
+    let device = Device::flex();
+    device.seed(5);
+    let backbone = BackboneConfig::resnet(10).unwrap();
+    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
+    let path = folder.path().join("resnet10.safetensors");
+    weights::export(&model, &path, 0).unwrap();
+    Fixture {
+        images: images
+            .into_iter()
+            .flat_map(|(flag, path)| [flag.to_owned(), shown(path)])
+            .collect(),
+        weights: path,
+        folder,
+    }
+}
+
+impl Fixture {
+    /// `more` replaces what it names of the common arguments.
+    fn command(&self, run: &Path, more: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        let common = "--device flex --arch resnet10 --experts 2 --image-size 32 --batch-size 8 \
+                      --epochs 2 --stage2-epochs 1 --warmup-epochs 1 --stage2-warmup-epochs 1 \
+                      --workers 2";
+        command.arg("train").args(&self.images);
+        let common: Vec<&str> = common.split_whitespace().collect();
+        let kept = common.chunks(2).filter(|pair| !more.contains(pair[0]));
+        command.args(kept.flatten());
+        command.args(more.split_whitespace()).arg("--run").arg(run);
+        command
+    }
+
+    fn run(&self, name: &str, more: &str) -> (RunPaths, Output) {
+        let run = self.folder.path().join(name);
+        let output = self.command(&run, more).output().unwrap();
+        (RunPaths::new(run), output)
+    }
+
+    fn fine_tuning(&self) -> String {
+        format!(
+            "--weights {} --freeze stem,stage1 --lr 0.01 --lr-backbone 0.001 --part-lr heads=2 \
+             --ema 0.9",
+            self.weights.display()
+        )
+    }
+}
+
+fn text(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn state(path: &Path) -> StateDict {
+    weights::read_state_dict(path).unwrap()
+}
+
+#[test]
+fn trains_from_imported_weights_and_averages() {
+    let fixture = fixture();
+    let (run, output) = fixture.run("reference", &fixture.fine_tuning());
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("resnet10.safetensors: "), "{said}");
+    assert!(said.contains("averaged weights: top-1"), "{said}");
+
+    let start = state(&fixture.weights);
+    let end = state(&run.model());
+    for (name, value) in &start {
+        if name.contains("num_batches_tracked") || name.starts_with("fc.") {
+            continue;
+        }
+        let frozen = ["conv1.", "bn1.", "layer1."];
+        if frozen.iter().any(|part| name.starts_with(part)) {
+            assert_eq!(&end[name], value, "{name} is frozen");
+        } else if name.starts_with("layer4.") {
+            for expert in 0..2 {
+                let own = name.replace("layer4.", &format!("layer4s.{expert}."));
+                assert_ne!(&end[&own], value, "{own} is trained");
+            }
+        } else {
+            assert_ne!(&end[name], value, "{name} is trained");
+        }
+    }
+
+    let (average, info) = load_model(&run.ema(), &Device::flex()).unwrap();
+    assert_eq!(average.experts.len(), 2);
+    assert_eq!(info.class_names.len(), 4);
+    let averaged = state(&run.ema());
+    assert_eq!(averaged["conv1.weight"], end["conv1.weight"]);
+    assert_ne!(
+        averaged["rt_classifiers.0.weight"],
+        end["rt_classifiers.0.weight"]
+    );
+    let csv = fs::read_to_string(run.metrics_csv()).unwrap();
+    let header = csv.lines().next().unwrap();
+    assert!(header.contains(",ema_top1,ema_many,ema_medium,ema_few,"));
+    let columns = header.split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == columns));
+}
+
+#[test]
+fn the_average_of_a_run_that_was_killed_is_that_of_one_that_was_not() {
+    let fixture = fixture();
+    let small = "--arch resnet8 --ema 0.9 --checkpoint-seconds 0";
+    let (run, output) = fixture.run("reference", small);
+    assert!(output.status.success(), "{}", text(&output));
+    let killed = RunPaths::new(fixture.folder.path().join("killed"));
+    let mut child = fixture.command(killed.root(), small).spawn().unwrap();
+    let checkpoints = || fs::read_dir(killed.checkpoints()).map_or(0, Iterator::count);
+    for _ in 0..24_000 {
+        if checkpoints() >= 2 {
+            break;
+        }
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        !killed.model().exists(),
+        "it was to be killed before its end"
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_shike"))
+        .args(["train", "--device", "flex", "--resume"])
+        .arg(killed.root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    for path in [RunPaths::model, RunPaths::ema] {
+        let bytes = |run: &RunPaths| fs::read(path(run)).unwrap();
+        assert!(bytes(&killed) == bytes(&run));
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_a_run_needs_and_writes_nothing() {
+    let fixture = fixture();
+    let (run, output) = fixture.run("dry", "--dry-run");
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "expert1.fusion",
+        "a step of 8 needs:",
+        "stage 1: ",
+        "stage 2: ",
+        "all of it:",
+    ] {
+        assert!(said.contains(words), "{words} is not in\n{said}");
+    }
+    assert!(!run.root().exists());
+
+    #[cfg(target_os = "linux")]
+    {
+        let (_, output) = fixture.run("huge", "--batch-size 100000000");
+        let said = text(&output);
+        assert!(!output.status.success());
+        assert!(said.contains("out of memory"), "{said}");
+        assert!(said.contains("try --batch-size "), "{said}");
+    }
+}
+
+#[test]
+fn wrong_weights_and_parts_are_errors_that_say_what_is_right() {
+    let fixture = fixture();
+    let cases = [
+        (
+            format!("--arch resnet18 --weights {}", fixture.weights.display()),
+            "layer1.1.conv1.weight",
+        ),
+        ("--weights nowhere.pth".into(), "nowhere.pth"),
+        ("--freeze stage9".into(), "stage9"),
+        ("--freeze heads".into(), "cannot be frozen"),
+        ("--freeze neck".into(), "stem, stage1"),
+        ("--part-lr stage4".into(), "stage4=0.1"),
+        ("--part-lr stage4=0".into(), "above 0"),
+        (
+            "--freeze stage4 --part-lr stage4=2".into(),
+            "stage4 is in both",
+        ),
+        ("--ema 1.5".into(), "between 0 and 1"),
+    ];
+    for (more, expected) in cases {
+        let (_, output) = fixture.run("wrong", &more);
+        let said = text(&output);
+        assert!(!output.status.success(), "{more}\n{said}");
+        assert!(said.contains(expected), "{more}: {expected} not in\n{said}");
+    }
+}
