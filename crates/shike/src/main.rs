@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shike::cli::{DataArgs, ResumeArgs, TrainArgs, exit, train};
+use shike::cli::{BenchArgs, DataArgs, ResumeArgs, TrainArgs, bench, exit, train};
 
 /// Long-tailed image recognition with SHIKE.
 #[derive(Parser)]
@@ -31,15 +31,30 @@ Examples:
         #[command(flatten)]
         resume: ResumeArgs,
         #[command(flatten)]
-        train: TrainArgs,
+        train: Box<TrainArgs>,
+    },
+    /// Time training steps, scoring, losses and convolutions on every device of this binary.
+    ///
+    /// Each case runs in a process of its own. The table shows the median, half of the distance
+    /// between the quartiles in percent of it, images and floating-point operations a second (two a
+    /// multiply-add, the backward pass counted as two forward passes), and the process's peak memory.
+    #[command(after_help = "\
+Examples:
+  shike bench
+  shike bench --device cuda:0 --case step/ --runs 30 --json gpu.json")]
+    Bench {
+        #[command(flatten)]
+        args: BenchArgs,
     },
 }
 
 fn main() -> ExitCode {
-    let Command::Train {
-        data,
-        resume,
-        train: args,
-    } = Cli::parse().command;
-    exit(train(data.source(), &resume, &args))
+    match Cli::parse().command {
+        Command::Train {
+            data,
+            resume,
+            train: args,
+        } => exit(train(data.source(), &resume, &args)),
+        Command::Bench { args } => bench(&args),
+    }
 }

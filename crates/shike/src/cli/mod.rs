@@ -1,5 +1,6 @@
 //! Command-line arguments that the program and the examples share.
 
+mod bench;
 mod train;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use shike_data::LongTail;
 use shike_train::{DataSource, Outcome, TrainError};
 use thiserror::Error;
 
+pub use bench::{BenchArgs, BenchError, bench};
 pub use train::{Arch, Baseline, ImagePreset, LossKind, Preset, TrainArgs, train, train_with};
 
 /// Why a command failed.

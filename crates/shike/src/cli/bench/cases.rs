@@ -1,0 +1,389 @@
+//! The work that is timed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use shike_model::{
+    BackboneConfig, BalancedSoftmaxLoss, DktLoss, DktLossConfig, ExpertLogits, Head, Shike,
+    ShikeConfig, weights,
+};
+use shike_train::optim::Sgd;
+
+use super::BenchError;
+
+/// What a case is told beside its name.
+#[derive(Clone, Debug)]
+pub(super) struct Setting {
+    pub device: Device,
+    /// Images of a batch, where it is not the case's own number.
+    pub batch: Option<usize>,
+    /// A folder that weights and batch are written to, for another program to do the same work.
+    pub exchange: Option<std::path::PathBuf>,
+}
+
+/// Work that can be done again and again.
+pub(super) struct Case {
+    /// Images that one run sees; 0 where there are none.
+    pub images: usize,
+    /// Floating-point operations of one run (two a multiply-add, backward counted as twice the
+    /// forward pass), where convolutions are all there is to count.
+    pub flops: Option<f64>,
+    /// Does the work and gives a number that depends on it: a loss, say.
+    pub run: Box<dyn FnMut() -> Result<f64, BenchError>>,
+}
+
+/// A network that steps and scorings are timed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    ShikeResnet32,
+    Resnet50,
+    ShikeResnet50,
+}
+
+impl Network {
+    fn config(self) -> Result<ShikeConfig, BenchError> {
+        let config = match self {
+            Self::ShikeResnet32 => ShikeConfig::cifar(32, 100),
+            Self::Resnet50 => {
+                BackboneConfig::resnet(50).map(|backbone| ShikeConfig::plain(backbone, 1000))
+            }
+            Self::ShikeResnet50 => ShikeConfig::resnet(50, 1000),
+        };
+        config.map_err(|error| BenchError::Failed(error.to_string()))
+    }
+
+    fn batch(self) -> usize {
+        match self {
+            Self::ShikeResnet32 => 128,
+            _ => 16,
+        }
+    }
+
+    fn side(self) -> usize {
+        match self {
+            Self::ShikeResnet32 => 32,
+            _ => 224,
+        }
+    }
+}
+
+const NETWORKS: [(&str, Network); 3] = [
+    ("shike-resnet32", Network::ShikeResnet32),
+    ("resnet50", Network::Resnet50),
+    ("shike-resnet50", Network::ShikeResnet50),
+];
+
+/// A convolution of the networks: channels in and out, kernel, stride, groups, side of the input,
+/// images.
+const CONVOLUTIONS: [[usize; 7]; 12] = [
+    [16, 16, 3, 1, 1, 32, 128],
+    [16, 32, 3, 2, 1, 32, 128],
+    [32, 32, 3, 1, 1, 16, 128],
+    [64, 64, 3, 1, 1, 8, 128],
+    [3, 64, 7, 2, 1, 224, 16],
+    [64, 64, 3, 1, 1, 56, 16],
+    [256, 64, 1, 1, 1, 56, 16],
+    [128, 128, 3, 2, 1, 56, 16],
+    [256, 1024, 1, 1, 1, 14, 16],
+    [512, 512, 3, 1, 1, 7, 16],
+    [1024, 2048, 3, 2, 1, 14, 16],
+    [128, 128, 3, 1, 32, 56, 16],
+];
+
+const LOSSES: [(usize, usize); 6] = [
+    (3, 100),
+    (3, 1000),
+    (3, 8142),
+    (6, 100),
+    (6, 1000),
+    (6, 8142),
+];
+
+fn convolution_name([from, to, kernel, stride, groups, side, _]: [usize; 7]) -> String {
+    let groups = match groups {
+        1 => String::new(),
+        groups => format!("g{groups}"),
+    };
+    format!("conv/{kernel}x{kernel}s{stride}{groups}-{from}-{to}-{side}")
+}
+
+/// The names of all cases, in the order of the report.
+pub(super) fn names() -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, _) in NETWORKS {
+        names.push(format!("step/{name}"));
+        names.push(format!("eval/{name}"));
+    }
+    for (experts, classes) in LOSSES {
+        names.push(format!("dkt/{experts}x{classes}"));
+        names.push(format!("balanced/{experts}x{classes}"));
+    }
+    names.extend(CONVOLUTIONS.map(convolution_name));
+    names
+}
+
+/// Prepares a case.
+pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, BenchError> {
+    setting.device.seed(0);
+    let unknown = || BenchError::UnknownCase(name.to_owned());
+    let (kind, what) = name.split_once('/').ok_or_else(unknown)?;
+    let network = NETWORKS.iter().find(|(known, _)| *known == what);
+    match (kind, network) {
+        ("step", Some((_, network))) => step(*network, setting),
+        ("eval", Some((_, network))) => eval(*network, setting),
+        ("dkt" | "balanced", _) => {
+            let found = LOSSES
+                .iter()
+                .find(|(experts, classes)| what == format!("{experts}x{classes}"));
+            let (experts, classes) = found.ok_or_else(unknown)?;
+            loss(kind == "dkt", *experts, *classes, setting)
+        }
+        ("conv", _) => {
+            let found = CONVOLUTIONS
+                .into_iter()
+                .find(|shape| convolution_name(*shape) == name);
+            Ok(convolution(found.ok_or_else(unknown)?, setting))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// A network with running statistics of a network that has seen images, its images and labels.
+fn network(
+    network: Network,
+    setting: &Setting,
+) -> Result<(Shike, Tensor<4>, Tensor<1, Int>), BenchError> {
+    let device = setting.device.clone().autodiff();
+    let config = network.config()?;
+    let model = config
+        .init(&device)
+        .map_err(|error| BenchError::Failed(error.to_string()))?;
+    let (batch, side) = (setting.batch.unwrap_or(network.batch()), network.side());
+    let normal = Distribution::Normal(0.0, 1.0);
+    let images = Tensor::<4>::random([batch, 3, side, side], normal, &device);
+    let labels: Vec<i64> = (0..batch)
+        .map(|image| (image * 37 % config.num_classes) as i64)
+        .collect();
+    let labels = TensorData::new(labels, [batch]);
+    if let Some(folder) = &setting.exchange {
+        exchange(folder, &model, &images, &labels)?;
+    }
+    let labels = Tensor::<1, Int>::from_data(labels, &device);
+    Ok((model, images, labels))
+}
+
+/// Writes what another program needs to do the same work.
+fn exchange(
+    folder: &Path,
+    model: &Shike,
+    images: &Tensor<4>,
+    labels: &TensorData,
+) -> Result<(), BenchError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        BenchError::Failed(format!("{}: {error}", folder.display()))
+    };
+    fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+    let path = folder.join("weights.safetensors");
+    weights::export(model, path, 0).map_err(|error| failed(&error))?;
+    let images = images.to_data();
+    let shape = images.shape().to_vec();
+    let view = |dtype, shape, bytes| {
+        safetensors::tensor::TensorView::new(dtype, shape, bytes).map_err(|error| failed(&error))
+    };
+    let tensors = BTreeMap::from([
+        (
+            "images",
+            view(safetensors::Dtype::F32, shape, images.as_bytes())?,
+        ),
+        (
+            "labels",
+            view(
+                safetensors::Dtype::I64,
+                labels.shape().to_vec(),
+                labels.as_bytes(),
+            )?,
+        ),
+    ]);
+    let bytes = safetensors::serialize(tensors, None).map_err(|error| failed(&error))?;
+    fs::write(folder.join("batch.safetensors"), bytes).map_err(|error| failed(&error))
+}
+
+/// The number that a loss holds; reading it waits for the device.
+fn value(loss: Tensor<1>) -> Result<f64, BenchError> {
+    let data = loss
+        .try_into_data()
+        .map_err(|error| BenchError::Failed(format!("{error:?}")))?;
+    Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
+}
+
+fn synchronise(device: &Device) -> Result<(), BenchError> {
+    device
+        .sync()
+        .map_err(|error| BenchError::Failed(format!("{error:?}")))
+}
+
+/// Forward, DKT loss (cross-entropy for the plain network), backward, SGD with momentum.
+fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
+    let (model, images, labels) = network(which, setting)?;
+    let summary = model.describe([which.side(), which.side()]);
+    let batch = images.dims()[0];
+    let loss = DktLossConfig::new().init();
+    let plain = model.experts.len() == 1;
+    let mut optimizer: ModuleOptimizer = Sgd::new(0.9, 5e-4).init();
+    let mut model = Some(model);
+    let device = setting.device.clone();
+    let run = move || {
+        let current = model
+            .take()
+            .ok_or_else(|| BenchError::Failed("a step before failed".into()))?;
+        let logits = current.forward(images.clone(), Head::Stage1);
+        let total = match plain {
+            true => loss.cross_entropy(&logits, labels.clone()).sum(),
+            false => loss.forward(&logits, labels.clone()).total,
+        };
+        let gradients = GradientsParams::from_grads(total.backward(), &current);
+        model = Some(optimizer.step(0.01, current, gradients));
+        synchronise(&device)?;
+        value(total)
+    };
+    Ok(Case {
+        images: batch,
+        flops: Some(6.0 * summary.macs() as f64 * batch as f64),
+        run: Box::new(run),
+    })
+}
+
+/// The forward pass of scoring.
+fn eval(which: Network, setting: &Setting) -> Result<Case, BenchError> {
+    let (model, images, _) = network(which, setting)?;
+    let summary = model.describe([which.side(), which.side()]);
+    let (model, images) = (model.valid(), images.inner());
+    let batch = images.dims()[0];
+    let device = setting.device.clone();
+    let run = move || {
+        let logits = model.forward(images.clone(), Head::Stage1).mean();
+        synchronise(&device)?;
+        value(logits.abs().mean())
+    };
+    Ok(Case {
+        images: batch,
+        flops: Some(2.0 * summary.macs() as f64 * batch as f64),
+        run: Box::new(run),
+    })
+}
+
+/// Value and gradient of a loss with respect to the logits.
+fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<Case, BenchError> {
+    enum Loss {
+        Dkt(DktLoss),
+        Balanced(BalancedSoftmaxLoss),
+    }
+    let batch = setting.batch.unwrap_or(512);
+    let device = setting.device.clone().autodiff();
+    let logits: Vec<Tensor<2>> = (0..experts)
+        .map(|_| {
+            let uniform = Distribution::Uniform(-10.0, 10.0);
+            Tensor::random([batch, classes], uniform, &device).require_grad()
+        })
+        .collect();
+    let labels: Vec<i64> = (0..batch)
+        .map(|image| (image * 37 % classes) as i64)
+        .collect();
+    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
+    let counts: Vec<usize> = (0..classes).map(|class| 1 + 1280 / (class + 1)).collect();
+    let loss = match dkt {
+        true => Loss::Dkt(DktLossConfig::new().init()),
+        false => Loss::Balanced(
+            BalancedSoftmaxLoss::new(&counts)
+                .map_err(|error| BenchError::Failed(error.to_string()))?,
+        ),
+    };
+    if let Some(folder) = &setting.exchange {
+        fs::create_dir_all(folder)
+            .map_err(|error| BenchError::Failed(format!("{}: {error}", folder.display())))?;
+        let data: Vec<TensorData> = logits.iter().map(Tensor::to_data).collect();
+        let views = data.iter().enumerate().map(|(expert, data)| {
+            let shape = data.shape().to_vec();
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data.as_bytes())
+                .map(|view| (format!("logits{expert}"), view))
+        });
+        let written = views
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|views| safetensors::serialize(views, None))
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                let path = folder.join("batch.safetensors");
+                fs::write(path, bytes).map_err(|error| error.to_string())
+            });
+        written.map_err(BenchError::Failed)?;
+    }
+    let sync = setting.device.clone();
+    let run = move || {
+        let logits = ExpertLogits {
+            experts: logits.clone(),
+        };
+        let total = match &loss {
+            Loss::Dkt(loss) => loss.forward(&logits, labels.clone()).total,
+            Loss::Balanced(loss) => loss.forward(&logits, labels.clone()).total,
+        };
+        let gradients = total.backward();
+        let gradient = logits.experts[0].grad(&gradients);
+        synchronise(&sync)?;
+        drop(gradient);
+        value(total)
+    };
+    Ok(Case {
+        images: batch,
+        flops: None,
+        run: Box::new(run),
+    })
+}
+
+/// A convolution, forward and backward.
+fn convolution(shape: [usize; 7], setting: &Setting) -> Case {
+    let [from, to, kernel, stride, groups, side, images] = shape;
+    let batch = setting.batch.unwrap_or(images);
+    let device = setting.device.clone().autodiff();
+    let pad = kernel / 2;
+    let conv: Conv2d = Conv2dConfig::new([from, to], [kernel, kernel])
+        .with_stride([stride, stride])
+        .with_groups(groups)
+        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+        .with_bias(false)
+        .init(&device);
+    let normal = Distribution::Normal(0.0, 1.0);
+    let input = Tensor::<4>::random([batch, from, side, side], normal, &device).require_grad();
+    let area = side.div_ceil(stride).pow(2);
+    let macs = batch * to * (from / groups) * kernel * kernel * area;
+    let out = Tensor::<4>::random(
+        [batch, to, side.div_ceil(stride), side.div_ceil(stride)],
+        normal,
+        &device,
+    );
+    let sync = setting.device.clone();
+    let run = move || {
+        let output = conv.forward(input.clone());
+        let total = (output * out.clone()).sum();
+        let gradients = total.backward();
+        let gradient = input.grad(&gradients);
+        synchronise(&sync)?;
+        drop(gradient);
+        value(total)
+    };
+    Case {
+        images: batch,
+        flops: Some(6.0 * macs as f64),
+        run: Box::new(run),
+    }
+}
+
+/// The type that a device computes in.
+pub(super) fn float_type(device: &Device) -> DType {
+    Tensor::<1>::zeros([1], device).dtype()
+}

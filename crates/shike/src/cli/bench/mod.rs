@@ -1,0 +1,295 @@
+//! Times what training is made of, on every device of this binary.
+
+mod cases;
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use shike_train::{device, memory};
+use thiserror::Error;
+
+use cases::{Case, Setting};
+
+/// Why a benchmark failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// There is no such case.
+    #[error("there is no case `{0}`; `--list` shows them")]
+    UnknownCase(String),
+    /// The device is not there.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
+    /// A case could not run.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Settings of a benchmark.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Devices; all that this binary has if none is named.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Vec<String>,
+    /// Only cases whose name holds one of these words, such as `step/` or `resnet50`.
+    #[arg(long, value_name = "WORD")]
+    pub case: Vec<String>,
+    /// Timed runs of a case, after two that warm up.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub runs: usize,
+    /// Images of a batch, in place of each case's own number.
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Also write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// List the cases and stop.
+    #[arg(long)]
+    pub list: bool,
+    /// Run one case in this process: once for each line on standard input, with a line of JSON for
+    /// each, so that another program can take turns with it.
+    #[arg(long, value_name = "CASE", hide = true)]
+    pub serve: Option<String>,
+    /// Write weights and batch of the served case here.
+    #[arg(long, value_name = "DIR", hide = true, requires = "serve")]
+    pub exchange: Option<PathBuf>,
+    /// `cargo bench` passes this.
+    #[arg(long, hide = true)]
+    pub bench: bool,
+}
+
+/// One case on one device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Measured {
+    device: String,
+    case: String,
+    /// The type of float that it ran in.
+    dtype: String,
+    /// Seconds of each run, in order.
+    seconds: Vec<f64>,
+    /// What the last run came to.
+    value: f64,
+    images: usize,
+    flops: Option<f64>,
+    /// The most memory that the process held, in bytes, where that can be known.
+    peak_memory: Option<u64>,
+}
+
+impl Measured {
+    fn sorted(&self) -> Vec<f64> {
+        let mut seconds = self.seconds.clone();
+        seconds.sort_by(f64::total_cmp);
+        seconds
+    }
+
+    fn median(&self) -> f64 {
+        let sorted = self.sorted();
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Half of the distance between the quartiles, as a part of the median.
+    fn spread(&self) -> f64 {
+        let sorted = self.sorted();
+        let at = |part: usize| sorted.get(sorted.len() * part / 4).copied();
+        match (at(1), at(3)) {
+            (Some(low), Some(high)) => (high - low) / 2.0 / self.median(),
+            _ => f64::NAN,
+        }
+    }
+}
+
+/// What a served case says of a run.
+#[derive(Serialize)]
+struct Run {
+    seconds: f64,
+    value: f64,
+    peak_memory: Option<u64>,
+}
+
+/// Runs what the arguments ask for and prints it.
+pub fn bench(args: &BenchArgs) -> ExitCode {
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &BenchArgs) -> Result<(), BenchError> {
+    let all = cases::names();
+    // A whole name means that case alone, though others may begin with it.
+    let chosen = |name: &String| {
+        let mut words = args.case.iter();
+        args.case.is_empty()
+            || words.any(|word| match all.contains(word) {
+                true => word == name,
+                false => name.contains(word.as_str()),
+            })
+    };
+    let names: Vec<String> = all.iter().filter(|name| chosen(name)).cloned().collect();
+    if args.list {
+        for name in names {
+            println!("{name}");
+        }
+        return Ok(());
+    }
+    let first = args.device.first().map_or("auto", String::as_str);
+    if let Some(case) = &args.serve {
+        return serve(case, first, args);
+    }
+    if names.is_empty() {
+        return Err(BenchError::UnknownCase(args.case.join(" ")));
+    }
+    let devices = match args.device.is_empty() {
+        true => device::available().into_iter().map(str::to_owned).collect(),
+        false => args.device.clone(),
+    };
+    let mut results = Vec::new();
+    println!("{HEADER}");
+    for device in &devices {
+        match device::parse(device) {
+            Err(error) if args.device.is_empty() => {
+                println!("{device}: left out ({error})");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        for name in &names {
+            match measure(name, device, args) {
+                Ok(measured) => {
+                    println!("{}", line(&measured));
+                    results.push(measured);
+                }
+                Err(error) => println!("{device:<8} {name:<28} failed: {error}"),
+            }
+        }
+    }
+    if let Some(path) = &args.json {
+        let written = serde_json::to_string_pretty(&results)
+            .map_err(|error| error.to_string())
+            .and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
+        written.map_err(|error| BenchError::Failed(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+const HEADER: &str =
+    "device   case                         type  median ms    ±%    images/s   GFLOP/s  peak MiB";
+
+fn line(measured: &Measured) -> String {
+    let median = measured.median();
+    let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
+    format!(
+        "{:<8} {:<28} {:<4} {:>10.2} {:>5.1} {:>11.1} {:>9} {:>9}",
+        measured.device,
+        measured.case,
+        measured.dtype,
+        1e3 * median,
+        100.0 * measured.spread(),
+        measured.images as f64 / median,
+        optional(measured.flops.map(|flops| flops / median / 1e9)),
+        optional(
+            measured
+                .peak_memory
+                .map(|bytes| bytes as f64 / f64::from(1 << 20))
+        ),
+    )
+}
+
+/// Runs a case in a process of its own: its memory is then its own, and what fails fails alone.
+fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, BenchError> {
+    let failed = |error: &dyn std::fmt::Display| BenchError::Failed(error.to_string());
+    let program = std::env::current_exe().map_err(|error| failed(&error))?;
+    let mut command = Command::new(program);
+    // The program has subcommands, the benchmark binary has none.
+    if !args.bench {
+        command.arg("bench");
+    }
+    command.args(["--serve", name, "--device", device]);
+    if let Some(batch) = args.batch {
+        command.args(["--batch", &batch.to_string()]);
+    }
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
+        return Err(BenchError::Failed("the case has no pipes".into()));
+    };
+    let mut lines = std::io::BufReader::new(stdout).lines();
+    let mut next = || match lines.next() {
+        Some(Ok(line)) => {
+            serde_json::from_str::<serde_json::Value>(&line).map_err(|error| failed(&error))
+        }
+        _ => Err(BenchError::Failed("the process ended".into())),
+    };
+    let about = next()?;
+    let mut measured = Measured {
+        device: device.to_owned(),
+        case: name.to_owned(),
+        dtype: about["dtype"].as_str().unwrap_or_default().to_owned(),
+        seconds: vec![],
+        value: f64::NAN,
+        images: about["images"].as_u64().unwrap_or_default() as usize,
+        flops: about["flops"].as_f64(),
+        peak_memory: None,
+    };
+    for run in 0..args.runs + WARM_UP {
+        writeln!(stdin).map_err(|error| failed(&error))?;
+        let said = next()?;
+        if run >= WARM_UP {
+            measured.seconds.extend(said["seconds"].as_f64());
+        }
+        measured.value = said["value"].as_f64().unwrap_or(f64::NAN);
+        measured.peak_memory = said["peak_memory"].as_u64();
+    }
+    drop(stdin);
+    child.wait().map_err(|error| failed(&error))?;
+    Ok(measured)
+}
+
+/// Runs that are not timed: they compile kernels, fill caches and pools.
+const WARM_UP: usize = 2;
+
+/// One run of the case for each line that comes.
+fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchError> {
+    let device = device::parse(device_name)?;
+    let setting = Setting {
+        device: device.clone(),
+        batch: args.batch,
+        exchange: args.exchange.clone(),
+    };
+    let Case {
+        images,
+        flops,
+        mut run,
+    } = cases::prepare(name, &setting)?;
+    let dtype = cases::float_type(&device).name();
+    println!(
+        "{}",
+        serde_json::json!({"images": images, "flops": flops, "dtype": dtype})
+    );
+    for line in std::io::stdin().lock().lines() {
+        line.map_err(|error| BenchError::Failed(error.to_string()))?;
+        let started = Instant::now();
+        let value = run()?;
+        let said = Run {
+            seconds: started.elapsed().as_secs_f64(),
+            value,
+            peak_memory: memory::peak(&device),
+        };
+        let text =
+            serde_json::to_string(&said).map_err(|error| BenchError::Failed(error.to_string()))?;
+        println!("{text}");
+    }
+    Ok(())
+}
