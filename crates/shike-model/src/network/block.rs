@@ -109,6 +109,8 @@ pub(super) fn chain_cost<'a>(
 }
 
 /// A residual block of either kind.
+// A network has few blocks, and all those of a stage are of one kind.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Block {
     /// Two 3×3 convolutions.

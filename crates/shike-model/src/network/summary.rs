@@ -37,6 +37,16 @@ impl ModelSummary {
         self.parts.iter().map(|part| part.params).sum()
     }
 
+    /// Trainable values of the stage-2 heads, which stage 1 gives no gradient.
+    pub fn stage2_head_params(&self) -> usize {
+        let second = |part: &&PartSummary| part.name.ends_with(STAGE2_HEAD);
+        self.parts
+            .iter()
+            .filter(second)
+            .map(|part| part.params)
+            .sum()
+    }
+
     /// Values that the convolutions put out for one image.
     pub fn activations(&self) -> u64 {
         self.parts.iter().map(|part| part.activations).sum()

@@ -12,7 +12,9 @@ use serde_json::Value;
 pub fn golden(test: &str) -> Option<PathBuf> {
     let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     if !shared.exists() {
-        println!("SKIPPED {test}: shared/ is not here");
+        // Past the test harness, which shows what a test that passes has printed only on demand.
+        let line = format!("SKIPPED {test}: shared/ is not here\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         return None;
     }
     Some(shared.join("golden"))

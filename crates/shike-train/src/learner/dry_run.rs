@@ -118,7 +118,7 @@ impl Learner {
         let (mut state, _) = self.start()?;
         let summary = self.summary(&state.model);
         let memory = self.step_memory(&state.model);
-        let trained = state.model.trainable_params();
+        let trained = state.model.trainable_params() - summary.stage2_head_params();
         self.check_memory(&state.model)?;
         let stages = self.catch_out_of_memory(&memory, || {
             let mut stages = Vec::new();

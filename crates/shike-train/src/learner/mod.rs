@@ -316,10 +316,14 @@ impl Learner {
         model.describe([side, side])
     }
 
+    /// Memory of a step of stage 1, which is the larger one.
     fn step_memory(&self, model: &Shike) -> StepMemory {
+        let summary = self.summary(model);
+        let trainable = model.trainable_params();
+        let trained = trainable.saturating_sub(summary.stage2_head_params());
         StepMemory::estimate(
-            &self.summary(model),
-            model.trainable_params(),
+            &summary,
+            trained,
             self.config.loader.batch_size,
             self.config.ema_decay.is_some(),
         )

@@ -633,3 +633,65 @@ fn stop_on_ctrl_c() -> Arc<AtomicBool> {
     }
     stop
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: TrainArgs,
+    }
+
+    fn config(preset: &Preset, arguments: &str) -> TrainConfig {
+        let words = ["train"].into_iter().chain(arguments.split_whitespace());
+        let args = Cli::parse_from(words).args;
+        args.config(preset, 10).unwrap()
+    }
+
+    fn peaks(config: &TrainConfig) -> Vec<f64> {
+        let stages = [Some(&config.stage1), config.stage2.as_ref()];
+        let peak = |stage: &shike_train::StageConfig| match stage.schedule {
+            Schedule::WarmupCosine { warmup_lr, .. } => warmup_lr,
+            _ => f64::NAN,
+        };
+        stages.into_iter().flatten().map(peak).collect()
+    }
+
+    #[test]
+    fn rates_come_from_the_preset_unless_they_are_given() {
+        let preset = Preset {
+            arch: Arch::Resnet8,
+            epochs: [14, 4],
+            batch_size: 32,
+            lr: Some(0.05),
+            images: ImagePreset::Crop { size: 32 },
+        };
+        assert_eq!(peaks(&config(&preset, "")), [0.05, 0.05]);
+        assert_eq!(peaks(&config(&preset, "--lr 0.2")), [0.2, 0.05]);
+        assert_eq!(peaks(&config(&preset, "--stage2-lr 0.3")), [0.05, 0.3]);
+        let reference = Preset { lr: None, ..preset };
+        assert_eq!(peaks(&config(&reference, "")), [0.15, 0.1]);
+        assert_eq!(peaks(&config(&Preset::imagenet(), "")), [0.025, 0.025]);
+    }
+
+    #[test]
+    fn the_backbone_has_a_rate_of_its_own_and_every_network_can_be_built() {
+        let preset = Preset::imagenet();
+        let config = config(
+            &preset,
+            "--lr 0.01 --lr-backbone 0.001 --part-lr stage3=0.5",
+        );
+        let factor = |part| config.lr_factors.get(&part).copied();
+        assert!((factor(Part::Stem).unwrap() - 0.1).abs() < 1e-12);
+        assert!((factor(Part::Stage(1)).unwrap() - 0.1).abs() < 1e-12);
+        assert_eq!(factor(Part::Stage(3)), Some(0.5));
+        assert_eq!(factor(Part::Stage(4)), None);
+        for arch in Arch::value_variants() {
+            arch.backbone().unwrap();
+        }
+    }
+}
