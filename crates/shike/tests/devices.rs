@@ -1,0 +1,130 @@
+//! Every other device of this binary computes what the CPU backend computes.
+//!
+//! With the default features there is no other device, and nothing to compare; the commands for
+//! GPUs are in `docs/TESTING.md`.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use shike::model::{DktLossConfig, Head, Shike, ShikeConfig, weights};
+use shike::train::device;
+use shike::train::optim::Sgd;
+
+struct Gradients<'a> {
+    gradients: &'a burn::tensor::Gradients,
+    found: Vec<Vec<f32>>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.found.push(gradient.into_data().iter().collect());
+        }
+    }
+}
+
+/// Eval logits, gradients of the first step, and the loss of each of a few steps.
+struct Computed {
+    logits: Vec<f32>,
+    gradients: Vec<Vec<f32>>,
+    losses: Vec<f32>,
+}
+
+const BATCH: usize = 8;
+
+fn numbers(count: usize) -> Vec<f32> {
+    let next = |state: &mut u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    let mut state = 7;
+    std::iter::from_fn(|| next(&mut state))
+        .take(count)
+        .collect()
+}
+
+fn compute(device: &Device, start: &weights::StateDict) -> Computed {
+    let device = device.clone().autodiff();
+    let config = ShikeConfig::cifar(8, 10).unwrap();
+    let model = config.init(&device).unwrap();
+    let mut model: Shike =
+        weights::load_state_dict(model, start.clone(), "weights".as_ref()).unwrap();
+    let images = TensorData::new(numbers(BATCH * 3 * 32 * 32), [BATCH, 3, 32, 32]);
+    let images = Tensor::<4>::from_data(images, &device);
+    let labels: Vec<i64> = (0..BATCH as i64).collect();
+    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [BATCH]), &device);
+
+    let logits = model.valid().forward(images.clone().inner(), Head::Stage1);
+    let logits = logits.mean().into_data().iter().collect();
+    let loss = DktLossConfig::new().init();
+    let mut optimizer = Sgd::new(0.9, 5e-4).init();
+    let (mut losses, mut first) = (vec![], None);
+    for _ in 0..5 {
+        let output = loss.forward(&model.forward(images.clone(), Head::Stage1), labels.clone());
+        losses.push(output.total.clone().into_scalar::<f32>());
+        let gradients = output.total.backward();
+        first.get_or_insert_with(|| {
+            let mut visitor = Gradients {
+                gradients: &gradients,
+                found: vec![],
+            };
+            model.visit(&mut visitor);
+            visitor.found
+        });
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        model = optimizer.step(0.05, model, gradients);
+    }
+    Computed {
+        logits,
+        gradients: first.unwrap(),
+        losses,
+    }
+}
+
+fn relative(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let pairs = found.iter().zip(expected);
+    let difference = norm(&mut pairs.map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut expected.iter().map(|&v| f64::from(v))).max(1e-12)
+}
+
+#[test]
+fn other_devices_agree_with_the_cpu() {
+    let flex = Device::flex();
+    flex.seed(3);
+    let model = ShikeConfig::cifar(8, 10).unwrap().init(&flex).unwrap();
+    let start = weights::state_dict(&model).into_iter().collect();
+    let expected = compute(&flex, &start);
+    let names = device::available()
+        .into_iter()
+        .filter(|name| *name != "flex");
+    for name in names {
+        let device = match device::parse(name) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("{name}: not compared ({error})");
+                continue;
+            }
+        };
+        let found = compute(&device, &start);
+        let logits = relative(&found.logits, &expected.logits);
+        let pairs = found.gradients.iter().zip(&expected.gradients);
+        let gradients = pairs.map(|(found, expected)| relative(found, expected));
+        let gradients = gradients.fold(0.0, f64::max);
+        let losses = relative(&found.losses, &expected.losses);
+        println!(
+            "{name}: relative difference of logits {logits:.1e}, of the worst gradient \
+             {gradients:.1e}, of the losses of 5 steps {losses:.1e}"
+        );
+        // TF32 products, which GPUs take for float32 convolutions, have 10 bits.
+        assert!(logits < 5e-3, "{name}: logits differ by {logits:.1e}");
+        assert!(
+            gradients < 5e-2,
+            "{name}: gradients differ by {gradients:.1e}"
+        );
+        assert!(losses < 5e-2, "{name}: losses differ by {losses:.1e}");
+    }
+}
