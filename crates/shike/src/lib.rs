@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`model`] | `shike-model` | experts, knowledge fusion, losses, PyTorch weights |
 //! | [`data`] | `shike-data` | readers, long-tail profiles, samplers, augmentation, loader |
+//! | [`kernels`] | `shike-kernels` | fast convolution, batch normalisation and losses for the CPU backend |
 //! | [`train`] | `shike-train` | two-stage learner, metrics, run folders, inference |
 //!
 //! A trained model in three lines:
@@ -23,5 +24,6 @@
 pub mod cli;
 
 pub use shike_data as data;
+pub use shike_kernels as kernels;
 pub use shike_model as model;
 pub use shike_train as train;

@@ -1,5 +1,6 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use shike_kernels::{LossLabels, cross_entropy_terms};
 use thiserror::Error;
 
 use super::{one_hot, soft_cross_entropy};
@@ -60,12 +61,32 @@ impl BalancedSoftmaxLoss {
 
     /// The loss for class indices, `[batch]`.
     pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> BalancedSoftmaxOutput {
-        let labels = one_hot(labels, &logits.experts[0]);
-        self.forward_soft(logits, labels)
+        let known = LossLabels::Hard(labels.clone());
+        self.kernel(logits, &known)
+            .unwrap_or_else(|| self.by_definition(logits, one_hot(labels, &logits.experts[0])))
     }
 
     /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1.
     pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> BalancedSoftmaxOutput {
+        let known = LossLabels::Soft(labels.clone());
+        self.kernel(logits, &known)
+            .unwrap_or_else(|| self.by_definition(logits, labels))
+    }
+
+    /// All experts in one pass, where there is a kernel for it.
+    fn kernel(&self, logits: &ExpertLogits, labels: &LossLabels) -> Option<BalancedSoftmaxOutput> {
+        let prior = || self.log_prior.iter::<f32>().collect();
+        let terms = cross_entropy_terms(&logits.experts, labels, prior)?;
+        let [batch, _] = logits.experts[0].dims();
+        let cross_entropy = terms.mul_scalar(1.0 / batch as f64);
+        Some(BalancedSoftmaxOutput {
+            total: cross_entropy.clone().sum(),
+            cross_entropy,
+        })
+    }
+
+    /// The definition, in Burn's operations.
+    fn by_definition(&self, logits: &ExpertLogits, labels: Tensor<2>) -> BalancedSoftmaxOutput {
         let first = &logits.experts[0];
         let prior = self.log_prior(&first.device(), first);
         let terms = logits.experts.iter().map(|logits| {

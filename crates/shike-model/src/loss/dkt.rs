@@ -1,6 +1,7 @@
 use burn::config::Config;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
+use shike_kernels::{DktOptions, LossLabels, cross_entropy_terms, dkt_terms};
 
 use super::{is_class, one_hot, soft_cross_entropy};
 use crate::network::ExpertLogits;
@@ -123,19 +124,54 @@ pub struct NonTargetTeacher {
 impl DktLoss {
     /// The loss for class indices, `[batch]`.
     pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> DktLossOutput {
-        let labels = one_hot(labels, &logits.experts[0]);
-        self.forward_soft(logits, labels)
+        let known = LossLabels::Hard(labels.clone());
+        self.kernel(logits, &known)
+            .unwrap_or_else(|| self.by_definition(logits, one_hot(labels, &logits.experts[0])))
     }
 
     /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1 (mixup, CutMix,
     /// label smoothing).
     pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktLossOutput {
-        let experts = &logits.experts;
-        let [batch, classes] = experts[0].dims();
-        let divisor = match self.config.reduction {
+        let known = LossLabels::Soft(labels.clone());
+        self.kernel(logits, &known)
+            .unwrap_or_else(|| self.by_definition(logits, labels))
+    }
+
+    /// All terms in one pass, where there is a kernel for it.
+    fn kernel(&self, logits: &ExpertLogits, labels: &LossLabels) -> Option<DktLossOutput> {
+        let options = DktOptions {
+            detach_teacher: self.config.detach_teacher,
+            exclude_target: self.config.exclude_target,
+        };
+        let terms = dkt_terms(&logits.experts, labels, options)?;
+        let [batch, classes] = logits.experts[0].dims();
+        let experts = logits.experts.len();
+        let divisor = self.divisor(batch, classes);
+        let part = |from: usize, count: usize, divisor: f64| {
+            let part = terms.clone().slice([from..from + count]);
+            part.mul_scalar(1.0 / divisor)
+        };
+        let mutual = part(2 * experts, experts * experts, divisor);
+        Some(self.output(
+            part(0, experts, batch as f64),
+            part(experts, experts, divisor),
+            mutual.reshape([experts, experts]),
+        ))
+    }
+
+    /// What the divergences are divided by.
+    fn divisor(&self, batch: usize, classes: usize) -> f64 {
+        match self.config.reduction {
             KlReduction::ElementMean => (batch * classes) as f64,
             KlReduction::BatchMean => batch as f64,
-        };
+        }
+    }
+
+    /// The definition, in Burn's operations.
+    fn by_definition(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktLossOutput {
+        let experts = &logits.experts;
+        let [batch, classes] = experts[0].dims();
+        let divisor = self.divisor(batch, classes);
         let log_probs: Vec<_> = experts.iter().map(|l| log_softmax(l.clone(), 1)).collect();
         let probs: Vec<_> = log_probs
             .iter()
@@ -179,8 +215,15 @@ impl DktLoss {
             });
             Tensor::cat(row.collect(), 0)
         });
-        let mutual: Tensor<2> = Tensor::stack(rows.collect(), 0);
+        self.output(cross_entropy, non_target, Tensor::stack(rows.collect(), 0))
+    }
 
+    fn output(
+        &self,
+        cross_entropy: Tensor<1>,
+        non_target: Tensor<1>,
+        mutual: Tensor<2>,
+    ) -> DktLossOutput {
         let total = cross_entropy.clone().sum()
             + non_target
                 .clone()
@@ -197,6 +240,11 @@ impl DktLoss {
 
     /// Cross-entropy of each expert alone, `[experts]`, for class indices, `[batch]`.
     pub fn cross_entropy(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
+        let [batch, classes] = logits.experts[0].dims();
+        let known = LossLabels::Hard(labels.clone());
+        if let Some(terms) = cross_entropy_terms(&logits.experts, &known, || vec![0.0; classes]) {
+            return terms.mul_scalar(1.0 / batch as f64);
+        }
         let labels = one_hot(labels, &logits.experts[0]);
         let terms = logits
             .experts

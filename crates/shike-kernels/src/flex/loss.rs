@@ -1,0 +1,558 @@
+//! Dynamic knowledge transfer and balanced cross-entropy on rows of logits: values and gradients
+//! in one pass over a row each, without a tensor for any step between.
+//!
+//! A row is one image: its logits of all experts, of a few kilobytes, stay in the cache while
+//! everything that the loss needs of them is computed. Only the logits are kept for the backward
+//! pass, which computes the rest again.
+
+// Loops run over several rows at one place, which an index says best.
+#![allow(clippy::needless_range_loop)]
+
+use rayon::prelude::*;
+
+use crate::DktOptions;
+
+/// Values that a loop works on at once; the compiler makes vectors of them.
+const LANES: usize = 16;
+
+/// What a class index or a label distribution is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Labels<'a> {
+    /// Class indices, `[batch]`.
+    Hard(&'a [i64]),
+    /// Distributions, `[batch, classes]`.
+    Soft(&'a [f32]),
+}
+
+/// The reference's stand-in for −∞ on the target's logit.
+const TARGET_LOGIT: f32 = -30.0;
+/// Bound on `log(1 − y)`.
+const EXCLUDED: f32 = -1e4;
+
+/// Number of terms: cross-entropy and non-target distillation of each expert, then mutual
+/// distillation of each pair.
+pub(crate) fn terms(experts: usize) -> usize {
+    2 * experts + experts * experts
+}
+
+/// e^x within 2 units in the last place; 0 below −87.3.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts, the first with few enough bits that its product with n is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and taking off 1.5 · 2^23 rounds to the nearest whole number.
+    // Adding 1.5 · 2^23 rounds to the nearest whole number, and leaves it in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.3, 88.3);
+    let shifted = clamped * LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_2e-4;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_6e-1;
+    p = p * r + 0.5;
+    p = p * r * r + r + 1.0;
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    // NaN passes `clamp` and the polynomial, and fails the comparison.
+    if x < -87.3 { 0.0 } else { p * scale }
+}
+
+/// Scratch of one thread.
+struct Scratch {
+    /// Softmax of each expert, `[experts, classes]`.
+    probs: Vec<f32>,
+    /// Softmax of each student, `[experts, classes]`.
+    students: Vec<f32>,
+    /// Softmax of the teacher, `[classes]`.
+    teacher: Vec<f32>,
+    /// The teacher's logits, with what is excluded, `[classes]`.
+    teacher_logits: Vec<f32>,
+    /// Which expert has the largest logit, `[classes]`.
+    winner: Vec<u32>,
+    /// The label distribution, `[classes]`.
+    label: Vec<f32>,
+    /// `log(1 − label)`, `[classes]`.
+    excluded: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(experts: usize, classes: usize) -> Self {
+        let row = vec![0.0; classes];
+        Self {
+            probs: vec![0.0; experts * classes],
+            students: vec![0.0; experts * classes],
+            teacher: row.clone(),
+            teacher_logits: row.clone(),
+            winner: vec![0; classes],
+            label: row.clone(),
+            excluded: row,
+        }
+    }
+}
+
+/// Log-sum-exp of a row; `probs` gets its softmax.
+#[inline(always)]
+fn softmax(classes: usize, logit: impl Fn(usize) -> f32, probs: &mut [f32]) -> f64 {
+    let probs = &mut probs[..classes];
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let whole = classes - classes % LANES;
+    for at in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            let x = logit(at + lane);
+            probs[at + lane] = x;
+            max[lane] = if x > max[lane] { x } else { max[lane] };
+        }
+    }
+    for at in whole..classes {
+        let x = logit(at);
+        probs[at] = x;
+        max[0] = if x > max[0] { x } else { max[0] };
+    }
+    let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = [0.0f32; LANES];
+    for chunk in probs[..whole].chunks_exact_mut(LANES) {
+        for lane in 0..LANES {
+            chunk[lane] = exp(chunk[lane] - max);
+            sum[lane] += chunk[lane];
+        }
+    }
+    for p in &mut probs[whole..] {
+        *p = exp(*p - max);
+        sum[0] += *p;
+    }
+    let sum: f64 = sum.into_iter().map(f64::from).sum();
+    let scale = (1.0 / sum) as f32;
+    for p in probs {
+        *p *= scale;
+    }
+    f64::from(max) + sum.ln()
+}
+
+/// Sum of `value` over a row.
+#[inline(always)]
+fn sum(classes: usize, value: impl Fn(usize) -> f32) -> f64 {
+    let mut sum = [0.0f32; LANES];
+    let whole = classes - classes % LANES;
+    for at in (0..whole).step_by(LANES) {
+        for (lane, sum) in sum.iter_mut().enumerate() {
+            *sum += value(at + lane);
+        }
+    }
+    for at in whole..classes {
+        sum[0] += value(at);
+    }
+    sum.into_iter().map(f64::from).sum()
+}
+
+/// What the passes over a row share.
+struct Row<'a> {
+    /// Logits of the experts, `[experts][classes]`.
+    logits: &'a [&'a [f32]],
+    options: DktOptions,
+}
+
+/// Log-sum-exps of a row and its hardest negative.
+/// Sums are kept in float64: what counts is their differences.
+struct Normalised {
+    experts: Vec<f64>,
+    students: Vec<f64>,
+    teacher: f64,
+    hardest: usize,
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    fn student(&self, expert: usize, at: usize, scratch: &Scratch) -> f32 {
+        let logit = self.logits[expert][at];
+        match self.options.exclude_target {
+            true => logit + scratch.excluded[at],
+            false => {
+                let label = scratch.label[at];
+                logit * (1.0 - label) + label * TARGET_LOGIT
+            }
+        }
+    }
+
+    /// Softmaxes of experts, teacher and students into the scratch.
+    #[inline(always)]
+    fn normalise(&self, scratch: &mut Scratch) -> Normalised {
+        let classes = scratch.label.len();
+        let experts = self.logits.len();
+        let softmaxes = (0..experts).map(|k| {
+            let row = self.logits[k];
+            softmax(classes, |at| row[at], &mut scratch.probs[k * classes..])
+        });
+        let softmaxes = softmaxes.collect();
+
+        // The maximum over the experts (the first of equals), and the mean without the target.
+        let mut hardest = (f32::NEG_INFINITY, 0);
+        let share = 1.0 / experts as f32;
+        let (winner, teacher) = (&mut scratch.winner, &mut scratch.teacher_logits);
+        winner.fill(0);
+        teacher.copy_from_slice(self.logits[0]);
+        for (k, row) in self.logits.iter().enumerate().skip(1) {
+            for at in 0..classes {
+                let larger = row[at] > teacher[at];
+                winner[at] = if larger { k as u32 } else { winner[at] };
+                teacher[at] = if larger { row[at] } else { teacher[at] };
+            }
+        }
+        // The students' scratch is free still: it holds the masked means.
+        let means = &mut scratch.students[..classes];
+        means.copy_from_slice(self.logits[0]);
+        for row in &self.logits[1..] {
+            for at in 0..classes {
+                means[at] += row[at];
+            }
+        }
+        for at in 0..classes {
+            let label = scratch.label[at];
+            let keep = 1.0 - label;
+            means[at] = label * TARGET_LOGIT + means[at] * share * keep;
+            teacher[at] *= keep;
+        }
+        for (at, &mean) in means.iter().enumerate() {
+            if mean > hardest.0 {
+                hardest = (mean, at);
+            }
+        }
+        teacher[hardest.1] = hardest.0;
+        if self.options.exclude_target {
+            for at in 0..classes {
+                teacher[at] += scratch.excluded[at];
+            }
+        }
+        let (teacher_logits, probs) = (&scratch.teacher_logits, &mut scratch.teacher);
+        let teacher = softmax(classes, |at| teacher_logits[at], probs);
+
+        let mut students = std::mem::take(&mut scratch.students);
+        let sums = (0..experts).map(|k| {
+            let probs = &mut students[k * classes..];
+            softmax(classes, |at| self.student(k, at, scratch), probs)
+        });
+        let sums = sums.collect();
+        scratch.students = students;
+        Normalised {
+            experts: softmaxes,
+            students: sums,
+            teacher,
+            hardest: hardest.1,
+        }
+    }
+
+    /// Every term, not divided by anything.
+    #[inline(always)]
+    fn forward(&self, scratch: &mut Scratch, terms: &mut [f64]) {
+        let norm = self.normalise(scratch);
+        let (experts, classes) = (self.logits.len(), scratch.label.len());
+        for i in 0..experts {
+            let logits = self.logits[i];
+            let lse = norm.experts[i] as f32;
+            terms[i] = sum(classes, |at| scratch.label[at] * (lse - logits[at]));
+            let shift = (norm.students[i] - norm.teacher) as f32;
+            terms[experts + i] = sum(classes, |at| {
+                let student = self.student(i, at, scratch);
+                scratch.teacher[at] * (scratch.teacher_logits[at] - student + shift)
+            });
+            for j in 0..experts {
+                let probs = &scratch.probs[j * classes..][..classes];
+                let other = self.logits[j];
+                let shift = (norm.experts[i] - norm.experts[j]) as f32;
+                terms[2 * experts + i * experts + j] = match i == j {
+                    true => 0.0,
+                    false => sum(classes, |at| probs[at] * (other[at] - logits[at] + shift)),
+                };
+            }
+        }
+    }
+
+    /// The gradient of `Σ terms · coefficients`, `[experts][classes]`.
+    #[inline(always)]
+    fn backward(&self, scratch: &mut Scratch, coefficients: &[f32], gradient: &mut [&mut [f32]]) {
+        let norm = self.normalise(scratch);
+        let (experts, classes) = (self.logits.len(), scratch.label.len());
+        let (cross_entropy, rest) = coefficients.split_at(experts);
+        let (non_target, mutual) = rest.split_at(experts);
+        let total_label = sum(classes, |at| scratch.label[at]) as f32;
+        let (teacher, label) = (&scratch.teacher[..classes], &scratch.label[..classes]);
+        for i in 0..experts {
+            let out = &mut gradient[i][..classes];
+            let probs = &scratch.probs[i * classes..][..classes];
+            let student = &scratch.students[i * classes..][..classes];
+            let (ce, nt) = (cross_entropy[i], non_target[i]);
+            // As a student in the mutual term: Σ_j m_ij (p_i − p_j).
+            let taught: f32 = (0..experts)
+                .filter(|j| *j != i)
+                .map(|j| mutual[i * experts + j])
+                .sum();
+            let own = ce * total_label + taught;
+            match self.options.exclude_target {
+                true => {
+                    for at in 0..classes {
+                        out[at] =
+                            own * probs[at] - ce * label[at] + nt * (student[at] - teacher[at]);
+                    }
+                }
+                false => {
+                    for at in 0..classes {
+                        out[at] = own * probs[at] - ce * label[at]
+                            + nt * (student[at] - teacher[at]) * (1.0 - label[at]);
+                    }
+                }
+            }
+            for j in (0..experts).filter(|j| *j != i) {
+                let weight = mutual[i * experts + j];
+                let other = &scratch.probs[j * classes..][..classes];
+                for at in 0..classes {
+                    out[at] -= weight * other[at];
+                }
+            }
+            if self.options.detach_teacher {
+                continue;
+            }
+            // As a teacher: Σ_j m_ji p_i ((l_i − l_j) − KL(p_i ‖ p_j)).
+            for j in (0..experts).filter(|j| *j != i) {
+                let weight = mutual[j * experts + i];
+                let (mine, other) = (self.logits[i], self.logits[j]);
+                let shift = (norm.experts[j] - norm.experts[i]) as f32;
+                let kl = sum(classes, |at| probs[at] * (mine[at] - other[at] + shift)) as f32;
+                for at in 0..classes {
+                    out[at] += weight * probs[at] * (mine[at] - other[at] + shift - kl);
+                }
+            }
+        }
+        if self.options.detach_teacher {
+            return;
+        }
+        // Through the non-target teacher: t · ((log t − s_i) − KL(t ‖ s_i)), summed over students,
+        // to the expert that has the maximum, and at the hardest negative to all.
+        let (mut total, mut constant) = (0.0, 0.0);
+        for i in 0..experts {
+            let shift = (norm.students[i] - norm.teacher) as f32;
+            let kl = sum(classes, |at| {
+                let student = self.student(i, at, scratch);
+                teacher[at] * (scratch.teacher_logits[at] - student + shift)
+            });
+            total += non_target[i];
+            constant += non_target[i] * (shift - kl as f32);
+        }
+        // The teacher's own softmax is read above for the last time: it takes the gradient.
+        let mut through = std::mem::take(&mut scratch.teacher);
+        for at in 0..classes {
+            let mut difference = total * scratch.teacher_logits[at] + constant;
+            for i in 0..experts {
+                difference -= non_target[i] * self.student(i, at, scratch);
+            }
+            through[at] *= difference * (1.0 - scratch.label[at]);
+        }
+        let share = through[norm.hardest] / experts as f32;
+        through[norm.hardest] = 0.0;
+        for (i, out) in gradient.iter_mut().enumerate() {
+            let out = &mut out[..classes];
+            for at in 0..classes {
+                let mine = scratch.winner[at] == i as u32;
+                out[at] += if mine { through[at] } else { 0.0 };
+            }
+            out[norm.hardest] += share;
+        }
+        scratch.teacher = through;
+    }
+}
+
+/// Cross-entropy of `logits + prior`, not divided by anything.
+#[inline(always)]
+fn cross_entropy(logits: &[f32], prior: &[f32], scratch: &mut Scratch) -> f64 {
+    let classes = logits.len();
+    let lse = softmax(classes, |at| logits[at] + prior[at], &mut scratch.probs) as f32;
+    sum(classes, |at| {
+        scratch.label[at] * (lse - (logits[at] + prior[at]))
+    })
+}
+
+/// Its gradient times `coefficient`.
+#[inline(always)]
+fn cross_entropy_gradient(
+    logits: &[f32],
+    prior: &[f32],
+    scratch: &mut Scratch,
+    coefficient: f32,
+    gradient: &mut [f32],
+) {
+    let classes = logits.len();
+    softmax(classes, |at| logits[at] + prior[at], &mut scratch.probs);
+    let total = sum(classes, |at| scratch.label[at]) as f32;
+    let (probs, label) = (&scratch.probs[..classes], &scratch.label[..classes]);
+    for at in 0..classes {
+        gradient[at] = coefficient * (total * probs[at] - label[at]);
+    }
+}
+
+/// Fills in the label of an image.
+fn set_label(labels: Labels<'_>, image: usize, exclude: bool, scratch: &mut Scratch) {
+    let classes = scratch.label.len();
+    match labels {
+        Labels::Hard(labels) => {
+            scratch.label.fill(0.0);
+            let target = usize::try_from(labels[image]).ok();
+            if let Some(label) = target.and_then(|target| scratch.label.get_mut(target)) {
+                *label = 1.0;
+            }
+        }
+        Labels::Soft(labels) => {
+            let row = &labels[image * classes..][..classes];
+            scratch.label.copy_from_slice(row);
+        }
+    }
+    if exclude {
+        for (excluded, label) in scratch.excluded.iter_mut().zip(&scratch.label) {
+            *excluded = (1.0 - label).max(f32::MIN_POSITIVE).ln().max(EXCLUDED);
+            if *label == 1.0 {
+                *excluded = EXCLUDED;
+            }
+        }
+    }
+}
+
+/// Sums of every term over the batch, not divided by anything, [`terms`] of them.
+///
+/// `logits` is `[experts, batch, classes]`.
+pub(crate) fn dkt_forward(
+    logits: &[f32],
+    [experts, batch, classes]: [usize; 3],
+    labels: Labels<'_>,
+    options: DktOptions,
+) -> Vec<f64> {
+    let count = terms(experts);
+    let mut rows = vec![0.0f64; batch * count];
+    rows.par_chunks_mut(count).enumerate().for_each_init(
+        || Scratch::new(experts, classes),
+        |scratch, (image, terms)| {
+            set_label(labels, image, options.exclude_target, scratch);
+            let logits: Vec<&[f32]> = (0..experts)
+                .map(|k| &logits[(k * batch + image) * classes..][..classes])
+                .collect();
+            let row = Row {
+                logits: &logits,
+                options,
+            };
+            forward(&row, scratch, terms);
+        },
+    );
+    // In the order of the images, whatever thread had them.
+    let mut sums = vec![0.0; count];
+    for row in rows.chunks_exact(count) {
+        for (sum, term) in sums.iter_mut().zip(row) {
+            *sum += term;
+        }
+    }
+    sums
+}
+
+/// The gradient of `Σ terms · coefficients` with respect to the logits, `[experts, batch, classes]`.
+pub(crate) fn dkt_backward(
+    logits: &[f32],
+    [experts, batch, classes]: [usize; 3],
+    labels: Labels<'_>,
+    options: DktOptions,
+    coefficients: &[f32],
+) -> Vec<f32> {
+    let mut gradient = vec![0.0f32; logits.len()];
+    let mut planes: Vec<_> = gradient.chunks_exact_mut(batch * classes).collect();
+    let mut rows: Vec<Vec<&mut [f32]>> = (0..batch).map(|_| Vec::with_capacity(experts)).collect();
+    for plane in &mut planes {
+        for (row, gradient) in rows.iter_mut().zip(plane.chunks_exact_mut(classes)) {
+            row.push(gradient);
+        }
+    }
+    rows.par_iter_mut().enumerate().for_each_init(
+        || Scratch::new(experts, classes),
+        |scratch, (image, gradient)| {
+            set_label(labels, image, options.exclude_target, scratch);
+            let logits: Vec<&[f32]> = (0..experts)
+                .map(|k| &logits[(k * batch + image) * classes..][..classes])
+                .collect();
+            let row = Row {
+                logits: &logits,
+                options,
+            };
+            backward(&row, scratch, coefficients, gradient);
+        },
+    );
+    gradient
+}
+
+/// Sums of the cross-entropy of `logits + prior` over the batch, one an expert; `prior` is
+/// `[classes]`.
+pub(crate) fn cross_entropy_forward(
+    logits: &[f32],
+    [experts, batch, classes]: [usize; 3],
+    labels: Labels<'_>,
+    prior: &[f32],
+) -> Vec<f64> {
+    let mut rows = vec![0.0f64; experts * batch];
+    rows.par_iter_mut().enumerate().for_each_init(
+        || Scratch::new(1, classes),
+        |scratch, (row, term)| {
+            set_label(labels, row % batch, false, scratch);
+            let logits = &logits[row * classes..][..classes];
+            value(logits, prior, scratch, term);
+        },
+    );
+    rows.chunks_exact(batch)
+        .map(|rows| rows.iter().sum())
+        .collect()
+}
+
+/// The gradient of `Σ terms · coefficients` with respect to the logits, `[experts, batch, classes]`.
+pub(crate) fn cross_entropy_backward(
+    logits: &[f32],
+    [_, batch, classes]: [usize; 3],
+    labels: Labels<'_>,
+    prior: &[f32],
+    coefficients: &[f32],
+) -> Vec<f32> {
+    let mut gradient = vec![0.0f32; logits.len()];
+    gradient.par_chunks_mut(classes).enumerate().for_each_init(
+        || Scratch::new(1, classes),
+        |scratch, (row, gradient)| {
+            set_label(labels, row % batch, false, scratch);
+            let logits = &logits[row * classes..][..classes];
+            slope(logits, prior, scratch, coefficients[row / batch], gradient);
+        },
+    );
+    gradient
+}
+
+/// Compiles a function for the processor's vectors as well, and takes that where it can. No
+/// operation is fused, so that both round the same.
+macro_rules! vectors {
+    ($name:ident($($arg:ident: $type:ty),*) $call:expr) => {
+        fn $name($($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) {
+                    $call
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has the vectors that the function is compiled for.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            $call
+        }
+    };
+}
+
+vectors!(forward(row: &Row<'_>, scratch: &mut Scratch, terms: &mut [f64])
+    row.forward(scratch, terms));
+vectors!(backward(row: &Row<'_>, scratch: &mut Scratch, coefficients: &[f32], gradient: &mut [&mut [f32]])
+    row.backward(scratch, coefficients, gradient));
+vectors!(value(logits: &[f32], prior: &[f32], scratch: &mut Scratch, term: &mut f64)
+    *term = cross_entropy(logits, prior, scratch));
+vectors!(slope(logits: &[f32], prior: &[f32], scratch: &mut Scratch, coefficient: f32, gradient: &mut [f32])
+    cross_entropy_gradient(logits, prior, scratch, coefficient, gradient));
