@@ -61,6 +61,8 @@ pub fn set_enabled(enabled: bool) {
 }
 
 /// What follows a batch normalisation in the same pass.
+// Passed on and used at once: a box would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Then {
     /// Nothing.
