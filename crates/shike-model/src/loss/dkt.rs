@@ -148,7 +148,7 @@ impl DktLoss {
         let experts = logits.experts.len();
         let divisor = self.divisor(batch, classes);
         let part = |from: usize, count: usize, divisor: f64| {
-            let part = terms.clone().slice([from..from + count]);
+            let part = terms.clone().narrow(0, from, count);
             part.mul_scalar(1.0 / divisor)
         };
         let mutual = part(2 * experts, experts * experts, divisor);
