@@ -5,9 +5,9 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use shike_kernels::conv2d;
 
 use super::block::{ConvInit, conv_macs};
 use super::{BasicBlockConfig, BatchNorm, BatchNormConfig, Block, BottleneckConfig, ConfigError};
@@ -265,7 +265,7 @@ impl Stem {
     /// `[batch, 3, height, width]` → `[batch, channels, height, width]`, with a quarter of the
     /// height and width where there is pooling.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let out = relu(self.bn.forward(self.conv.forward(images)));
+        let out = self.bn.forward_relu(conv2d(&self.conv, images));
         match &self.pool {
             Some(pool) => pool.forward(out),
             None => out,

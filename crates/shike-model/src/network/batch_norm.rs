@@ -1,8 +1,8 @@
 use burn::config::Config;
 use burn::module::{Flag, Module, Param, RunningState};
 use burn::nn::Initializer;
-use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
+use shike_kernels::{Then, batch_norm, batch_norm_train};
 
 /// Configuration of [`BatchNorm`]; see [`init`](Self::init).
 #[derive(Config, Debug, PartialEq)]
@@ -61,19 +61,30 @@ impl BatchNormConfig {
 impl BatchNorm {
     /// Normalises `input`, `[batch, channels, height, width]`, channel by channel.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Then::Nothing)
+    }
+
+    /// Normalises `input` as [`forward`](Self::forward), then ReLU.
+    pub fn forward_relu(&self, input: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Then::Relu)
+    }
+
+    /// Normalises `input` as [`forward`](Self::forward), adds `residual`, which has the same shape,
+    /// then ReLU.
+    pub fn forward_add_relu(&self, input: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Then::AddRelu(residual))
+    }
+
+    fn forward_then(&self, input: Tensor<4>, then: Then) -> Tensor<4> {
+        let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !(input.device().is_autodiff() && self.training.is_enabled()) {
-            return batch_norm(
-                input,
-                self.gamma.val(),
-                self.beta.val(),
-                self.running_mean.value_sync(),
-                self.running_var.value_sync(),
-                self.epsilon,
-            );
+            let mean = self.running_mean.value_sync();
+            let variance = self.running_var.value_sync();
+            return batch_norm(input, gamma, beta, mean, variance, self.epsilon, then);
         }
         let [batch, _, height, width] = input.dims();
         let n = (batch * height * width) as f64;
-        let output = batch_norm_train(input, self.gamma.val(), self.beta.val(), self.epsilon);
+        let output = batch_norm_train(input, gamma, beta, self.epsilon, then);
         // One value per channel has no unbiased variance (PyTorch refuses the batch); keep the
         // biased one, which is 0.
         let unbiased = output.variance.detach().mul_scalar(n / (n - 1.0).max(1.0));

@@ -4,8 +4,8 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use shike_kernels::conv2d;
 
 use super::{BatchNorm, BatchNormConfig};
 
@@ -72,6 +72,8 @@ pub(super) fn conv_macs(conv: &Conv2d, [height, width]: [usize; 2]) -> (u64, [us
 }
 
 /// A residual block of either kind.
+// Blocks lie in a `Vec` and are not moved in training; a box would only add a step.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Block {
     /// Two 3×3 convolutions.
@@ -201,7 +203,7 @@ impl Projection {
 
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.bn.forward(self.conv.forward(input))
+        self.bn.forward(conv2d(&self.conv, input))
     }
 }
 
@@ -223,9 +225,10 @@ impl BasicBlockConfig {
 impl BasicBlock {
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = relu(self.bn1.forward(self.conv1.forward(input.clone())));
-        let out = self.bn2.forward(self.conv2.forward(out));
-        relu(out + shortcut(&self.shortcut, input))
+        let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
+        let out = conv2d(&self.conv2, out);
+        self.bn2
+            .forward_add_relu(out, shortcut(&self.shortcut, input))
     }
 }
 
@@ -252,10 +255,11 @@ impl BottleneckConfig {
 impl Bottleneck {
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = relu(self.bn1.forward(self.conv1.forward(input.clone())));
-        let out = relu(self.bn2.forward(self.conv2.forward(out)));
-        let out = self.bn3.forward(self.conv3.forward(out));
-        relu(out + shortcut(&self.shortcut, input))
+        let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
+        let out = self.bn2.forward_relu(conv2d(&self.conv2, out));
+        let out = conv2d(&self.conv3, out);
+        self.bn3
+            .forward_add_relu(out, shortcut(&self.shortcut, input))
     }
 }
 

@@ -1,8 +1,8 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use shike_kernels::conv2d;
 
 use super::block::{conv_config, conv_macs};
 use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
@@ -95,8 +95,11 @@ impl DkfConfig {
 impl StridedConv {
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = self.bn.forward(self.conv.forward(input));
-        if self.relu { relu(out) } else { out }
+        let out = conv2d(&self.conv, input);
+        match self.relu {
+            true => self.bn.forward_relu(out),
+            false => self.bn.forward(out),
+        }
     }
 }
 

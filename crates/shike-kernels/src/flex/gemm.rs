@@ -1,0 +1,319 @@
+//! One register-blocked kernel that everything else is made of:
+//! `C[m, n] (+)= Σ_k A[m, k] · B[k, n]`, where a row of B need not lie in memory as such: the
+//! element of column group `v` and row `k` starts at `base + rows[k] + columns[v]`. With tables of
+//! offsets into a padded image this is a convolution without an im2col matrix.
+
+use std::ops::Range;
+
+use super::simd::{Vector, simd_entry};
+
+/// Vectors in a tile's row, for every path.
+pub(crate) const TILE_VECTORS: usize = 3;
+
+/// Longest run of k between two updates of C: `KC · 24` floats of B stay in a 32 KiB L1 cache.
+pub(crate) const KC: usize = 288;
+
+/// Splits `k` into blocks of nearly equal length, at most [`KC`].
+pub(crate) fn k_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = k.div_ceil(KC).max(1);
+    let length = k.div_ceil(count);
+    (0..count).map(move |i| i * length..k.min((i + 1) * length))
+}
+
+/// A group of columns that is one vector: where it starts in B and in C, and how many of its lanes
+/// are columns of C.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Columns {
+    pub source: usize,
+    pub target: usize,
+    pub lanes: usize,
+}
+
+/// How B is read.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// Vectors straight from the source. All lanes of each must be readable.
+    Direct(&'a [Columns]),
+    /// Vectors copied to a panel first, which pays when there are many rows of A.
+    Packed(&'a [Columns]),
+    /// Panels that lie in packed order already, `[panel][k][3 · LANES]`, the last as wide as its
+    /// columns; panels are this many floats apart, and the offsets of k are not used.
+    Panels(&'a [Columns], usize),
+    /// Pixels `(row, column)` of a grid at `row · row_stride + column`, numbered row by row and
+    /// copied to a panel first. Only pixels of the grid are read. C has its columns in that order.
+    Grid {
+        height: usize,
+        width: usize,
+        row_stride: usize,
+    },
+}
+
+/// One product; see the module.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    /// A in panels of `MR` rows: `[panel][k][MR]`, zero where there is no row.
+    pub a: *const f32,
+    /// Floats between panels of A.
+    pub a_stride: usize,
+    /// Panels of A to work on.
+    pub panels: Range2,
+    /// Rows of A and C.
+    pub m: usize,
+    /// Where B begins.
+    pub b: *const f32,
+    /// Offset of each k in B.
+    pub rows: &'a [u32],
+    pub source: Source<'a>,
+    /// C, `m` rows.
+    pub c: *mut f32,
+    /// Floats between rows of C.
+    pub c_stride: usize,
+    /// Add to C; else overwrite it.
+    pub add: bool,
+    /// Room for a panel of B: `rows.len() · 3` vectors.
+    pub panel: *mut f32,
+}
+
+/// `start..end`, but `Copy`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range2 {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl From<Range<usize>> for Range2 {
+    fn from(range: Range<usize>) -> Self {
+        Self {
+            start: range.start,
+            end: range.end,
+        }
+    }
+}
+
+simd_entry! {
+    /// Works out a product.
+    ///
+    /// # Safety
+    /// Pointers, strides and tables must describe memory that can be read (A, B) and written (C,
+    /// panel), and no other thread may touch the written part meanwhile.
+    pub(crate) unsafe fn multiply(product: &Product<'_>) = multiply_with
+}
+
+#[inline(always)]
+unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match p.source {
+            Source::Direct(columns) => {
+                for group in columns.chunks(TILE_VECTORS) {
+                    match group.len() {
+                        3 => sweep::<V, MR, 3, false>(p, group, p.b),
+                        2 => sweep::<V, MR, 2, false>(p, group, p.b),
+                        _ => sweep::<V, MR, 1, false>(p, group, p.b),
+                    }
+                }
+            }
+            Source::Packed(columns) => {
+                for group in columns.chunks(TILE_VECTORS) {
+                    match group.len() {
+                        3 => pack_vectors::<V, 3>(p, group),
+                        2 => pack_vectors::<V, 2>(p, group),
+                        _ => pack_vectors::<V, 1>(p, group),
+                    }
+                    packed_sweep::<V, MR>(p, group, p.panel);
+                }
+            }
+            Source::Panels(columns, apart) => {
+                for (i, group) in columns.chunks(TILE_VECTORS).enumerate() {
+                    packed_sweep::<V, MR>(p, group, p.b.add(i * apart));
+                }
+            }
+            Source::Grid {
+                height,
+                width,
+                row_stride,
+            } => {
+                let pixels = height * width;
+                let wide = TILE_VECTORS * V::LANES;
+                let mut first = 0;
+                while first < pixels {
+                    let count = wide.min(pixels - first);
+                    let vectors = count.div_ceil(V::LANES);
+                    pack_grid::<V>(p, first, count, vectors * V::LANES, width, row_stride);
+                    let mut group = [Columns::default(); TILE_VECTORS];
+                    for (v, columns) in group.iter_mut().enumerate() {
+                        let done = v * V::LANES;
+                        *columns = Columns {
+                            source: 0,
+                            target: first + done,
+                            lanes: V::LANES.min(count.saturating_sub(done)),
+                        };
+                    }
+                    packed_sweep::<V, MR>(p, &group[..vectors], p.panel);
+                    first += count;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_sweep<V: Vector, const MR: usize>(
+    p: &Product<'_>,
+    group: &[Columns],
+    b: *const f32,
+) {
+    // SAFETY: passed on to the caller; the panel was filled for this group.
+    unsafe {
+        match group.len() {
+            3 => sweep::<V, MR, 3, true>(p, group, b),
+            2 => sweep::<V, MR, 2, true>(p, group, b),
+            _ => sweep::<V, MR, 1, true>(p, group, b),
+        }
+    }
+}
+
+/// Copies `N` vectors of every k to the panel, `[k][N · LANES]`.
+#[inline(always)]
+unsafe fn pack_vectors<V: Vector, const N: usize>(p: &Product<'_>, group: &[Columns]) {
+    // SAFETY: `multiply`'s caller made every vector readable and the panel large enough.
+    unsafe {
+        let mut from = [p.b; N];
+        for v in 0..N {
+            from[v] = p.b.add(group[v].source);
+        }
+        let mut to = p.panel;
+        for &row in p.rows {
+            for (v, from) in from.iter().enumerate() {
+                V::load(from.add(row as usize)).store(to.add(v * V::LANES));
+            }
+            to = to.add(N * V::LANES);
+        }
+    }
+}
+
+/// Copies `count` pixels from `first` on of every k to the panel, `[k][length]`; the rest of a row
+/// of the panel is zero.
+#[inline(always)]
+unsafe fn pack_grid<V: Vector>(
+    p: &Product<'_>,
+    first: usize,
+    count: usize,
+    length: usize,
+    width: usize,
+    row_stride: usize,
+) {
+    // SAFETY: only pixels of the grid are read, which `multiply`'s caller made readable; a row of
+    // the panel has `length ≤ 3 · LANES` floats.
+    unsafe {
+        let (y, x) = (first / width, first % width);
+        let start = y * row_stride + x;
+        let contiguous = row_stride == width || x + count <= width;
+        if contiguous && count == TILE_VECTORS * V::LANES {
+            let from = p.b.add(start);
+            let mut to = p.panel;
+            for &row in p.rows {
+                let from = from.add(row as usize);
+                for v in 0..TILE_VECTORS {
+                    V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+                }
+                to = to.add(TILE_VECTORS * V::LANES);
+            }
+            return;
+        }
+        // Runs of pixels that lie together: at most one for each pixel of the panel's row.
+        let mut runs = [(0usize, 0usize); 3 * 16];
+        let mut used = 0;
+        let (mut y, mut x, mut left) = (y, x, count);
+        while left > 0 {
+            let run = if row_stride == width {
+                left
+            } else {
+                left.min(width - x)
+            };
+            runs[used] = (y * row_stride + x, run);
+            used += 1;
+            left -= run;
+            y += 1;
+            x = 0;
+        }
+        let whole = runs[..used].iter().all(|run| run.1 == V::LANES);
+        let mut to = p.panel;
+        for &row in p.rows {
+            let from = p.b.add(row as usize);
+            if whole {
+                for (v, run) in runs[..used].iter().enumerate() {
+                    V::load(from.add(run.0)).store(to.add(v * V::LANES));
+                }
+            } else {
+                let mut at = 0;
+                for &(offset, run) in &runs[..used] {
+                    let from = from.add(offset);
+                    for i in 0..run {
+                        *to.add(at + i) = *from.add(i);
+                    }
+                    at += run;
+                }
+                for i in at..length {
+                    *to.add(i) = 0.0;
+                }
+            }
+            to = to.add(length);
+        }
+    }
+}
+
+/// All panels of A against one group of columns.
+#[inline(always)]
+unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
+    p: &Product<'_>,
+    group: &[Columns],
+    b: *const f32,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut from = [b; N];
+        for v in 0..N {
+            from[v] = b.add(if PACKED {
+                v * V::LANES
+            } else {
+                group[v].source
+            });
+        }
+        let whole = group.iter().all(|columns| columns.lanes == V::LANES);
+        for panel in p.panels.start..p.panels.end {
+            let mut sum = [[V::splat(0.0); N]; MR];
+            let a = p.a.add(panel * p.a_stride);
+            V::rounds::<MR, N, PACKED>(&mut sum, a, from, p.rows);
+            let first = panel * MR;
+            let rows = MR.min(p.m - first);
+            if whole && rows == MR {
+                for (i, sums) in sum.iter().enumerate() {
+                    let to = p.c.add((first + i) * p.c_stride);
+                    for v in 0..N {
+                        let to = to.add(group[v].target);
+                        let value = if p.add {
+                            V::load(to).add(sums[v])
+                        } else {
+                            sums[v]
+                        };
+                        value.store(to);
+                    }
+                }
+            } else {
+                let mut lanes = [0.0f32; 16];
+                for (i, sums) in sum.iter().enumerate().take(rows) {
+                    let to = p.c.add((first + i) * p.c_stride);
+                    for v in 0..N {
+                        sums[v].store(lanes.as_mut_ptr());
+                        let to = to.add(group[v].target);
+                        for (lane, &value) in lanes[..group[v].lanes].iter().enumerate() {
+                            let before = if p.add { *to.add(lane) } else { 0.0 };
+                            *to.add(lane) = before + value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

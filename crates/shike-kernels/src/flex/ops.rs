@@ -1,0 +1,598 @@
+//! The kernels as operations on Burn's tensors, with gradients.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients as Grads;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::{
+    Autodiff, AutodiffBackend, BackendTensor, BackendTypes, DispatchAutodiffContext,
+    DispatchTensorKind, Flex, GradientCheckpointingStrategy, TensorMetadata,
+};
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2d;
+use burn::tensor::module::BatchNormTrainOutput;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::buffer::{SharedMut, filled};
+use super::conv::{self, Shape};
+use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
+use super::simd::Simd;
+use crate::Then;
+use crate::stats::{Kernel, count};
+
+type Diff = Autodiff<Flex, NoCheckpointing>;
+type DiffTensor = <Diff as BackendTypes>::FloatTensorPrimitive;
+
+/// Where a tensor lives, if the kernels can work there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Plain,
+    Autodiff,
+}
+
+fn place<const D: usize>(tensor: &Tensor<D>) -> Option<Place> {
+    let tensor = tensor.clone().into_dispatch();
+    let float = |dtype: DType| dtype == DType::F32;
+    match (&tensor.kind, tensor.autodiff) {
+        (
+            DispatchTensorKind::Flex(BackendTensor::Float(inner)),
+            DispatchAutodiffContext::Disabled,
+        ) => float(inner.dtype()).then_some(Place::Plain),
+        (
+            DispatchTensorKind::Autodiff(inner),
+            DispatchAutodiffContext::Enabled(GradientCheckpointingStrategy::Disabled),
+        ) => match &**inner {
+            DispatchTensorKind::Flex(BackendTensor::Autodiff(inner)) => {
+                float(inner.dtype()).then_some(Place::Autodiff)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The place of an operation on several tensors: constants are lifted to autodiff.
+fn common(places: impl IntoIterator<Item = Option<Place>>) -> Option<Place> {
+    places.into_iter().try_fold(Place::Plain, |all, place| {
+        Some(match place? {
+            Place::Plain => all,
+            Place::Autodiff => Place::Autodiff,
+        })
+    })
+}
+
+const CHECKED: &str = "the tensor's place was looked at before";
+
+fn plain<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match place(&tensor) {
+        Some(Place::Plain) => tensor.try_into_primitive::<Flex>().expect(CHECKED),
+        _ => tensor
+            .try_into_primitive::<Diff>()
+            .expect(CHECKED)
+            .into_primitive(),
+    }
+}
+
+fn lifted<const D: usize>(tensor: Tensor<D>) -> DiffTensor {
+    match place(&tensor) {
+        Some(Place::Autodiff) => tensor.try_into_primitive::<Diff>().expect(CHECKED),
+        _ => Diff::from_inner(tensor.try_into_primitive::<Flex>().expect(CHECKED)),
+    }
+}
+
+/// The tensor's floats in NCHW order. The tensor is made contiguous first if it is not.
+fn floats(tensor: &mut FlexTensor) -> &[f32] {
+    if !tensor.is_contiguous() {
+        *tensor = tensor.to_contiguous();
+    }
+    tensor.as_slice().expect("float32, and contiguous by now")
+}
+
+fn read(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("contiguous float32")
+}
+
+fn tensor(data: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(data, shape.into()))
+}
+
+/// Runs `write` with the tensor's own floats, where no one else holds them.
+fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(SharedMut)) -> bool {
+    let count = tensor.layout().num_elements();
+    let fits = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
+    match tensor.try_storage_mut::<f32>() {
+        Some(data) if fits && data.len() == count => {
+            write(SharedMut::new(data));
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The convolution's shape, if the kernels compute it.
+fn conv_shape(conv: &Conv2d, input: &Tensor<4>) -> Option<Shape> {
+    let [batch, channels, height, width] = input.dims();
+    let (pad, pad_end) = match conv.padding {
+        PaddingConfig2d::Valid => ([0, 0], [0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => ([top, left], [bottom, right]),
+        _ => return None,
+    };
+    let [filters, group_channels, kernel_h, kernel_w] = conv.weight.lazy_shape().dims();
+    let shape = Shape {
+        batch,
+        channels,
+        size: [height, width],
+        filters,
+        kernel: [kernel_h, kernel_w],
+        stride: conv.stride,
+        pad,
+        pad_end,
+        groups: conv.groups,
+    };
+    let plain = conv.bias.is_none() && conv.dilation == [1, 1];
+    let whole = group_channels * conv.groups == channels
+        && filters.is_multiple_of(conv.groups)
+        && batch * channels * height * width * filters * kernel_h * kernel_w > 0;
+    // Offsets are 32 bits wide, and up to 512 images share a table.
+    let padded = (height + pad[0] + pad_end[0]) * (width + pad[1] + pad_end[1]);
+    let small = padded.saturating_mul(channels.max(filters)) < 1 << 22;
+    (plain && whole && small && shape.output().is_some()).then_some(shape)
+}
+
+/// Whether [`conv2d`] can be called.
+pub(crate) fn conv2d_fits(conv: &Conv2d, input: &Tensor<4>) -> bool {
+    conv_shape(conv, input).is_some() && common([place(input), place(&conv.weight.val())]).is_some()
+}
+
+/// The convolution of a module that fits.
+pub(crate) fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
+    let shape = conv_shape(conv, &input).expect("`conv2d_fits` said so");
+    let weight = conv.weight.val();
+    let simd = Simd::current();
+    count(Kernel::Conv2d);
+    let [height, width] = shape.output().expect("`conv2d_fits` said so");
+    let run = |x: &mut FlexTensor, w: &mut FlexTensor| {
+        let y = conv::forward(simd, &shape, floats(x), floats(w));
+        tensor(y, [shape.batch, shape.filters, height, width])
+    };
+    if common([place(&input), place(&weight)]) == Some(Place::Plain) {
+        let y = run(&mut plain(input), &mut plain(weight));
+        return Tensor::from_primitive::<Flex>(y);
+    }
+    let (input, weight) = (lifted(input), lifted(weight));
+    let tracked = [input.is_tracked(), weight.is_tracked()];
+    let (mut x, x_node) = input.into_parts();
+    let (mut w, w_node) = weight.into_parts();
+    let y = run(&mut x, &mut w);
+    let prepared = ConvNode
+        .prepare::<NoCheckpointing>([x_node, w_node])
+        .compute_bound()
+        .stateful();
+    Tensor::from_primitive::<Diff>(match prepared {
+        OpsKind::Tracked(prepared) => {
+            // Each gradient needs the other factor.
+            let state = ConvState {
+                shape,
+                simd,
+                x: tracked[1].then_some(x),
+                w: tracked[0].then_some(w),
+            };
+            prepared.finish(state, y)
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    })
+}
+
+#[derive(Debug)]
+struct ConvNode;
+
+#[derive(Clone, Debug)]
+struct ConvState {
+    shape: Shape,
+    simd: Simd,
+    x: Option<FlexTensor>,
+    w: Option<FlexTensor>,
+}
+
+impl Backward<Flex, 2> for ConvNode {
+    type State = ConvState;
+
+    fn backward(self, ops: Ops<ConvState, 2>, grads: &mut Grads, _: &mut Checkpointer) {
+        count(Kernel::Conv2dBackward);
+        let mut dy = grads.consume::<Flex>(&ops.node);
+        let dy = floats(&mut dy);
+        let ConvState { shape, simd, x, w } = ops.state;
+        let s = shape;
+        let [x_node, w_node] = ops.parents;
+        if let (Some(node), Some(x)) = (w_node, x) {
+            let dw = conv::weight_gradient(simd, &s, read(&x), dy);
+            let shape = [s.filters, s.channels / s.groups, s.kernel[0], s.kernel[1]];
+            grads.register::<Flex>(node.id, tensor(dw, shape));
+        }
+        if let (Some(node), Some(w)) = (x_node, w) {
+            let dx = conv::input_gradient(simd, &s, dy, read(&w));
+            let shape = [s.batch, s.channels, s.size[0], s.size[1]];
+            grads.register::<Flex>(node.id, tensor(dx, shape));
+        }
+    }
+}
+
+/// Whether [`batch_norm`] and [`batch_norm_train`] can be called.
+pub(crate) fn batch_norm_fits(input: &Tensor<4>, channel: &[&Tensor<1>], then: &Then) -> bool {
+    let dims = input.dims();
+    let residual = match then {
+        Then::AddRelu(residual) => {
+            if residual.dims() != dims {
+                return false;
+            }
+            place(residual)
+        }
+        _ => Some(Place::Plain),
+    };
+    let places = channel.iter().map(|tensor| place(tensor));
+    dims.iter().all(|&side| side > 0)
+        && channel.iter().all(|tensor| tensor.dims() == [dims[1]])
+        && common(places.chain([place(input), residual])).is_some()
+}
+
+/// What both kinds of batch normalisation are made from.
+struct Norm {
+    input: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    then: Then,
+}
+
+/// Normalises with the statistics of the batch.
+pub(crate) fn batch_norm_train(
+    input: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    then: Then,
+) -> BatchNormTrainOutput<4> {
+    count(Kernel::BatchNormTrain);
+    let channels = input.dims()[1];
+    let norm = Norm {
+        input,
+        gamma,
+        beta,
+        epsilon,
+        then,
+    };
+    let (output, place, mean, variance) = norm.forward(None);
+    let wrap = |data: Vec<f32>| {
+        let data = tensor(data, [channels]);
+        match place {
+            Place::Plain => Tensor::from_primitive::<Flex>(data),
+            Place::Autodiff => Tensor::from_primitive::<Diff>(Diff::from_inner(data)),
+        }
+    };
+    BatchNormTrainOutput {
+        output,
+        mean: wrap(mean),
+        variance: wrap(variance),
+    }
+}
+
+/// Normalises with given statistics.
+pub(crate) fn batch_norm(
+    input: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    mean: Tensor<1>,
+    variance: Tensor<1>,
+    epsilon: f64,
+    then: Then,
+) -> Tensor<4> {
+    count(Kernel::BatchNorm);
+    let given = [mean, variance].map(|t| floats(&mut plain(t)).to_vec());
+    let norm = Norm {
+        input,
+        gamma,
+        beta,
+        epsilon,
+        then,
+    };
+    norm.forward(Some(given)).0
+}
+
+impl Norm {
+    /// Output, its place, and the mean and variance that were used.
+    fn forward(self, given: Option<[Vec<f32>; 2]>) -> (Tensor<4>, Place, Vec<f32>, Vec<f32>) {
+        let simd = Simd::current();
+        let [batch, channels, height, width] = self.input.dims();
+        let dims = Dims {
+            batch,
+            channels,
+            area: height * width,
+        };
+        let (relu, residual) = match self.then {
+            Then::Nothing => (false, None),
+            Then::Relu => (true, None),
+            Then::AddRelu(residual) => (true, Some(residual)),
+        };
+        let place = common([
+            place(&self.input),
+            place(&self.gamma),
+            place(&self.beta),
+            residual.as_ref().map_or(Some(Place::Plain), place),
+        ])
+        .expect("`batch_norm_fits` said so");
+        let batch_statistics = given.is_none();
+        let statistics = |x: &[f32]| match given {
+            Some([mean, variance]) => (mean, variance),
+            None => norm::statistics(simd, dims, x),
+        };
+        // The values of a channel, and the output where no gradient will be asked for.
+        let prepare = |x: &mut FlexTensor, gamma: &mut FlexTensor, beta: &mut FlexTensor| {
+            let (mean, variance) = statistics(floats(x));
+            let inverse = norm::inverse_deviation(&variance, self.epsilon);
+            let affine = Affine::new(&mean, &inverse, floats(gamma), floats(beta));
+            (mean, variance, inverse, affine)
+        };
+        let shape = [batch, channels, height, width];
+        match place {
+            Place::Plain => {
+                let (mut x, mut gamma, mut beta) =
+                    (plain(self.input), plain(self.gamma), plain(self.beta));
+                let mut residual = residual.map(plain);
+                let (mean, variance, _, affine) = prepare(&mut x, &mut gamma, &mut beta);
+                let y = normalise(simd, dims, x, &affine, relu, residual.as_mut(), shape, true);
+                (Tensor::from_primitive::<Flex>(y), place, mean, variance)
+            }
+            Place::Autodiff => {
+                let (x, gamma, beta) = (lifted(self.input), lifted(self.gamma), lifted(self.beta));
+                let residual = residual.map(lifted);
+                let tracked = x.is_tracked()
+                    || gamma.is_tracked()
+                    || beta.is_tracked()
+                    || residual.as_ref().is_some_and(|r| r.is_tracked());
+                let (mut x, x_node) = x.into_parts();
+                let (mut gamma, gamma_node) = gamma.into_parts();
+                let (mut beta, beta_node) = beta.into_parts();
+                let (mut residual, residual_node) = residual.map(|r| r.into_parts()).unzip();
+                let (mean, variance, inverse, affine) = prepare(&mut x, &mut gamma, &mut beta);
+                let kept = tracked.then(|| x.clone());
+                let y = normalise(
+                    simd,
+                    dims,
+                    x,
+                    &affine,
+                    relu,
+                    residual.as_mut(),
+                    shape,
+                    !tracked,
+                );
+                let state = kept.map(|x| NormState {
+                    x,
+                    y: (relu && residual.is_some()).then(|| y.clone()),
+                    affine,
+                    inverse,
+                    dims,
+                    relu,
+                    batch_statistics,
+                    simd,
+                });
+                let y = match residual_node {
+                    Some(residual) => {
+                        let nodes = [x_node, gamma_node, beta_node, residual];
+                        NormNode.record(nodes, state, y)
+                    }
+                    None => NormNode.record([x_node, gamma_node, beta_node], state, y),
+                };
+                (Tensor::from_primitive::<Diff>(y), place, mean, variance)
+            }
+        }
+    }
+}
+
+/// Writes the output, over the input where that is allowed and possible.
+#[allow(clippy::too_many_arguments)]
+fn normalise(
+    simd: Simd,
+    dims: Dims,
+    mut x: FlexTensor,
+    affine: &Affine,
+    relu: bool,
+    residual: Option<&mut FlexTensor>,
+    shape: [usize; 4],
+    over: bool,
+) -> FlexTensor {
+    let residual = residual.map(|r| SharedMut::of(floats(r)));
+    let apply = |x: SharedMut, y: SharedMut| {
+        let apply = Apply {
+            dims,
+            affine,
+            relu,
+            x,
+            residual,
+            y,
+        };
+        // SAFETY: all are contiguous tensors of one shape; `x` and the residual are only read,
+        // unless `y` is `x`, which then belongs to this function alone.
+        unsafe { norm::apply(simd, apply) }
+    };
+    if over && in_place(&mut x, |x| apply(x, x)) {
+        return x;
+    }
+    let from = SharedMut::of(floats(&mut x));
+    // SAFETY: `apply` writes every float and reads none.
+    let y = unsafe { filled(shape.iter().product(), |y| apply(from, y)) };
+    tensor(y, shape)
+}
+
+#[derive(Debug)]
+struct NormNode;
+
+#[derive(Clone, Debug)]
+struct NormState {
+    x: FlexTensor,
+    /// Where it tells what ReLU let through.
+    y: Option<FlexTensor>,
+    affine: Affine,
+    inverse: Vec<f32>,
+    dims: Dims,
+    relu: bool,
+    batch_statistics: bool,
+    simd: Simd,
+}
+
+impl NormNode {
+    fn record<const N: usize>(
+        self,
+        nodes: [burn::backend::autodiff::ops::NodeGuard; N],
+        state: Option<NormState>,
+        y: FlexTensor,
+    ) -> DiffTensor
+    where
+        Self: Backward<Flex, N, State = NormState>,
+    {
+        let prepared = self
+            .prepare::<NoCheckpointing>(nodes)
+            .compute_bound()
+            .stateful();
+        match (prepared, state) {
+            (OpsKind::Tracked(prepared), Some(state)) => prepared.finish(state, y),
+            (OpsKind::UnTracked(prepared), _) => prepared.finish(y),
+            (OpsKind::Tracked(_), None) => unreachable!("a node is tracked if a parent is"),
+        }
+    }
+}
+
+impl Backward<Flex, 3> for NormNode {
+    type State = NormState;
+
+    fn backward(self, ops: Ops<NormState, 3>, grads: &mut Grads, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        let [x, gamma, beta] = &ops.parents;
+        let wanted = [x, gamma, beta, &None].map(Option::is_some);
+        let found = ops.state.gradients(dy, wanted);
+        for (node, gradient) in ops.parents.iter().zip(found) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl Backward<Flex, 4> for NormNode {
+    type State = NormState;
+
+    fn backward(self, ops: Ops<NormState, 4>, grads: &mut Grads, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let found = ops.state.gradients(dy, wanted);
+        for (node, gradient) in ops.parents.iter().zip(found) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl NormState {
+    /// Gradients for `x`, gamma, beta and the residual, where they are wanted.
+    fn gradients(self, mut dy: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
+        count(Kernel::BatchNormBackward);
+        let Self { dims, simd, .. } = self;
+        let [want_x, want_gamma, want_beta, want_residual] = wanted;
+        let (x, mean) = (read(&self.x), &self.affine.mean);
+        let mask = match (&self.y, self.relu) {
+            (Some(y), _) => Mask::Output(read(y)),
+            (None, true) => Mask::Recompute(&self.affine),
+            (None, false) => Mask::None,
+        };
+        let needed = want_gamma || want_beta || (want_x && self.batch_statistics);
+        let sums = match needed {
+            true => norm::gradient_sums(simd, dims, x, floats(&mut dy), mean, mask),
+            false => vec![[0.0; 2]; dims.channels],
+        };
+        let inverse = self.inverse.iter().map(|&i| f64::from(i));
+        let by_channel = |value: Vec<f32>| tensor(value, [dims.channels]);
+        let gamma = sums.iter().zip(inverse.clone());
+        let gamma = gamma.map(|(sums, inverse)| (sums[1] * inverse) as f32);
+        let gamma = want_gamma.then(|| by_channel(gamma.collect()));
+        let beta = want_beta.then(|| by_channel(sums.iter().map(|s| s[0] as f32).collect()));
+
+        // With the statistics of the batch, x also acts through mean and variance.
+        let scales = self.affine.scale.iter().zip(inverse).zip(&sums);
+        let factors: Vec<Factors> = scales
+            .map(|((&scale, inverse), sums)| {
+                let part = match self.batch_statistics {
+                    true => -f64::from(scale) / dims.count(),
+                    false => 0.0,
+                };
+                Factors {
+                    by_gradient: scale,
+                    by_value: (part * inverse * inverse * sums[1]) as f32,
+                    constant: (part * sums[0]) as f32,
+                }
+            })
+            .collect();
+        let run = |dy: SharedMut, dx: Option<SharedMut>, residual: Option<SharedMut>| {
+            let gradients = Gradients {
+                dims,
+                x,
+                dy,
+                mask,
+                mean,
+                factors: &factors,
+                dx,
+                residual,
+            };
+            // SAFETY: all are contiguous tensors of one shape; where one is written over, it
+            // belongs to this function alone.
+            unsafe { norm::gradients(simd, gradients) }
+        };
+        let shape = dy.shape();
+        let len = dims.batch * dims.channels * dims.area;
+        // The gradient itself is written over where no one else holds it: by that for the residual
+        // if both are wanted, else by the only one.
+        let (dx, residual) = match (want_x, want_residual) {
+            (false, false) => (None, None),
+            (true, true) => {
+                let mut residual = None;
+                // SAFETY: `run` writes every float of `dx`, and of the residual's gradient.
+                let dx = unsafe {
+                    filled(len, |dx| {
+                        if !in_place(&mut dy, |dy| run(dy, Some(dx), Some(dy))) {
+                            let from = SharedMut::of(floats(&mut dy));
+                            residual = Some(filled(len, |r| run(from, Some(dx), Some(r))));
+                        }
+                    })
+                };
+                let residual = match residual {
+                    Some(residual) => tensor(residual, shape.clone()),
+                    None => dy,
+                };
+                (Some(tensor(dx, shape)), Some(residual))
+            }
+            _ => {
+                let only = |to: SharedMut| (want_x.then_some(to), want_residual.then_some(to));
+                let over = |dy: SharedMut| {
+                    let (dx, residual) = only(dy);
+                    run(dy, dx, residual);
+                };
+                let found = if in_place(&mut dy, over) {
+                    dy
+                } else {
+                    let from = SharedMut::of(floats(&mut dy));
+                    let fill = |to: SharedMut| {
+                        let (dx, residual) = only(to);
+                        run(from, dx, residual);
+                    };
+                    // SAFETY: `run` writes every float.
+                    tensor(unsafe { filled(len, fill) }, shape)
+                };
+                match want_x {
+                    true => (Some(found), None),
+                    false => (None, Some(found)),
+                }
+            }
+        };
+        [dx, gamma, beta, residual]
+    }
+}

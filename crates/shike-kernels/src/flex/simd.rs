@@ -1,0 +1,577 @@
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+/// The instruction sets that the kernels are compiled for; one is chosen when the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simd {
+    /// Plain Rust, for every processor.
+    Portable,
+    /// Plain Rust in vectors of 16 and the tile of AVX-512: lets tests reach that path's
+    /// partitions on a processor without AVX-512.
+    Wide,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F.
+    Avx512,
+}
+
+impl Simd {
+    /// Every path that this processor can run, the fastest last.
+    pub fn available() -> Vec<Self> {
+        let mut paths = vec![Self::Wide, Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                paths.push(Self::Avx2);
+            }
+            // AVX2 and FMA are asked for too: scalar code between the vectors uses them.
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
+                paths.push(Self::Avx512);
+            }
+        }
+        paths
+    }
+
+    /// The path that the calling thread's next operation takes.
+    pub(crate) fn current() -> Self {
+        static BEST: OnceLock<Simd> = OnceLock::new();
+        FORCED.get().unwrap_or_else(|| {
+            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self::Portable))
+        })
+    }
+
+    /// Runs `f` with this path for every operation that the calling thread begins in it (a hook
+    /// for tests; the backward pass takes the path of its forward pass).
+    ///
+    /// # Panics
+    /// If the processor lacks the instructions.
+    pub fn with<R>(self, f: impl FnOnce() -> R) -> R {
+        assert!(
+            Self::available().contains(&self),
+            "this processor has no {self:?}"
+        );
+        let before = FORCED.replace(Some(self));
+        let result = f();
+        FORCED.set(before);
+        result
+    }
+
+    /// Floats in a vector.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Self::Portable | Self::Avx2 => 8,
+            Self::Wide | Self::Avx512 => 16,
+        }
+    }
+
+    /// Rows of the register tile.
+    pub(crate) fn rows(self) -> usize {
+        match self {
+            Self::Portable | Self::Avx2 => 4,
+            Self::Wide | Self::Avx512 => 8,
+        }
+    }
+}
+
+thread_local! {
+    static FORCED: Cell<Option<Simd>> = const { Cell::new(None) };
+}
+
+/// A vector of floats.
+pub(crate) trait Vector: Copy {
+    const LANES: usize;
+
+    fn splat(value: f32) -> Self;
+
+    /// # Safety
+    /// `LANES` floats can be read from `from`, and the processor has the instructions.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// # Safety
+    /// `LANES` floats can be written at `to`, and the processor has the instructions.
+    unsafe fn store(self, to: *mut f32);
+
+    fn add(self, other: Self) -> Self;
+
+    fn sub(self, other: Self) -> Self;
+
+    /// The larger of `self` and 0; NaN stays NaN.
+    fn relu(self) -> Self;
+
+    /// `self` where `of > 0`, 0 elsewhere.
+    fn where_positive(self, of: Self) -> Self;
+
+    /// The inner loop of a product: adds `a[k, i] · column[k, v]` for every k to `sum[i][v]`. `a` is
+    /// `[k][MR]`; vector `v` of k is at `from[v] + rows[k]`, or in packed order at
+    /// `from[v] + k · N · LANES`.
+    ///
+    /// # Safety
+    /// All of that must be readable, and the processor have the instructions.
+    #[inline(always)]
+    unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool>(
+        sum: &mut [[Self; N]; MR],
+        a: *const f32,
+        from: [*const f32; N],
+        rows: &[u32],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { plain_rounds::<Self, MR, N, PACKED>(sum, a, from, rows) }
+    }
+
+    /// Sum of the lanes, always in the same order.
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: there is room for the widest vector.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes.iter().map(|&lane| f64::from(lane)).sum()
+    }
+
+    /// The first `count < LANES` floats, then zeros.
+    ///
+    /// # Safety
+    /// `count` floats can be read from `from`.
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: `count` floats are readable; the array holds the widest vector.
+        unsafe {
+            for (i, lane) in lanes[..count].iter_mut().enumerate() {
+                *lane = *from.add(i);
+            }
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Writes the first `count < LANES` floats.
+    ///
+    /// # Safety
+    /// `count` floats can be written at `to`.
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: as in `load_part`.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            for (i, &lane) in lanes[..count].iter().enumerate() {
+                *to.add(i) = lane;
+            }
+        }
+    }
+
+    /// `self · factor + addend`
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+}
+
+/// [`Vector::rounds`] in plain Rust.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn plain_rounds<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
+    sum: &mut [[V; N]; MR],
+    mut a: *const f32,
+    from: [*const f32; N],
+    rows: &[u32],
+) {
+    let mut packed = 0;
+    for &row in rows {
+        let offset = if PACKED { packed } else { row as usize };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut columns = [V::splat(0.0); N];
+            for v in 0..N {
+                columns[v] = V::load(from[v].add(offset));
+            }
+            for (i, sums) in sum.iter_mut().enumerate() {
+                let factor = V::splat(*a.add(i));
+                for v in 0..N {
+                    sums[v] = factor.mul_add(columns[v], sums[v]);
+                }
+            }
+            a = a.add(MR);
+        }
+        packed += N * V::LANES;
+    }
+}
+
+/// Plain Rust; the compiler makes of it what the target's baseline has.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<const L: usize>([f32; L]);
+
+impl<const L: usize> Vector for Plain<L> {
+    const LANES: usize = L;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; L])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller answers for `L` floats; the read asks for no alignment beyond f32's.
+        Self(unsafe { from.cast::<[f32; L]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as in `load`.
+        unsafe { to.cast::<[f32; L]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        for i in 0..L {
+            self.0[i] += other.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn sub(mut self, other: Self) -> Self {
+        for i in 0..L {
+            self.0[i] -= other.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn relu(mut self) -> Self {
+        for i in 0..L {
+            if self.0[i] <= 0.0 {
+                self.0[i] = 0.0;
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn where_positive(mut self, of: Self) -> Self {
+        for i in 0..L {
+            if of.0[i] > 0.0 {
+                continue;
+            }
+            self.0[i] = 0.0;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn mul_add(mut self, factor: Self, addend: Self) -> Self {
+        // Two roundings: `f32::mul_add` would call a library function where FMA is not baseline.
+        for i in 0..L {
+            self.0[i] = self.0[i] * factor.0[i] + addend.0[i];
+        }
+        self
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use core::arch::x86_64::*;
+
+    use super::Vector;
+
+    /// 8 floats. Exists only inside functions that enable AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256);
+
+    // SAFETY (for every block in this impl): the type is only used by generic code that is inlined
+    // into functions which enable AVX2 and FMA and are called after run-time detection; pointers
+    // are the caller's promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Vector for Avx2 {
+        const LANES: usize = 8;
+
+        // A full tile takes all 16 registers. The compiler then spills a sum in every round, which
+        // halves the speed; hence the loop is spelt out.
+        #[inline(always)]
+        unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool>(
+            sum: &mut [[Self; N]; MR],
+            a: *const f32,
+            from: [*const f32; N],
+            rows: &[u32],
+        ) {
+            if MR != 4 || N != 3 || rows.is_empty() {
+                // SAFETY: the caller's promise.
+                return unsafe { super::plain_rounds::<Self, MR, N, PACKED>(sum, a, from, rows) };
+            }
+            // SAFETY: MR is 4 and N is 3, so that the types are the same; the caller's promise.
+            unsafe {
+                let sum = &mut *core::ptr::from_mut(sum).cast::<[[Self; 3]; 4]>();
+                if PACKED {
+                    packed_rounds(sum, a, from[0], rows.len());
+                } else {
+                    table_rounds(sum, a, [from[0], from[1], from[2]], rows);
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn relu(self) -> Self {
+            // The second operand comes out where one is NaN.
+            Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        fn where_positive(self, of: Self) -> Self {
+            Self(unsafe {
+                let mask = _mm256_cmp_ps::<_CMP_GT_OQ>(of.0, _mm256_setzero_ps());
+                _mm256_and_ps(self.0, mask)
+            })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+    }
+
+    /// [`Vector::rounds`] of a full tile and a packed panel.
+    ///
+    /// # Safety
+    /// As there; `k` must not be 0.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn packed_rounds(s: &mut [[Avx2; 3]; 4], a: *const f32, b: *const f32, k: usize) {
+        // SAFETY: the loop reads k · 4 floats of `a` and k · 24 of `b`, and writes to registers
+        // alone.
+        unsafe {
+            core::arch::asm!(
+            "2:",
+            "vmovups {x0}, ymmword ptr [{b}]",
+            "vmovups {x1}, ymmword ptr [{b} + 32]",
+            "vmovups {x2}, ymmword ptr [{b} + 64]",
+            "vbroadcastss {f}, dword ptr [{a} + 0]",
+            "vfmadd231ps {s00}, {f}, {x0}",
+            "vfmadd231ps {s01}, {f}, {x1}",
+            "vfmadd231ps {s02}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 4]",
+            "vfmadd231ps {s10}, {f}, {x0}",
+            "vfmadd231ps {s11}, {f}, {x1}",
+            "vfmadd231ps {s12}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 8]",
+            "vfmadd231ps {s20}, {f}, {x0}",
+            "vfmadd231ps {s21}, {f}, {x1}",
+            "vfmadd231ps {s22}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 12]",
+            "vfmadd231ps {s30}, {f}, {x0}",
+            "vfmadd231ps {s31}, {f}, {x1}",
+            "vfmadd231ps {s32}, {f}, {x2}",
+            "add {b}, 96",
+            "add {a}, 16",
+            "dec {k}",
+            "jnz 2b",
+            s00 = inout(ymm_reg) s[0][0].0,
+            s01 = inout(ymm_reg) s[0][1].0,
+            s02 = inout(ymm_reg) s[0][2].0,
+            s10 = inout(ymm_reg) s[1][0].0,
+            s11 = inout(ymm_reg) s[1][1].0,
+            s12 = inout(ymm_reg) s[1][2].0,
+            s20 = inout(ymm_reg) s[2][0].0,
+            s21 = inout(ymm_reg) s[2][1].0,
+            s22 = inout(ymm_reg) s[2][2].0,
+            s30 = inout(ymm_reg) s[3][0].0,
+            s31 = inout(ymm_reg) s[3][1].0,
+            s32 = inout(ymm_reg) s[3][2].0,
+            f = out(ymm_reg) _,
+            x0 = out(ymm_reg) _,
+            x1 = out(ymm_reg) _,
+            x2 = out(ymm_reg) _,
+            a = inout(reg) a => _,
+            k = inout(reg) k => _,
+            b = inout(reg) b => _,
+            options(readonly, nostack),
+            );
+        }
+    }
+
+    /// [`Vector::rounds`] of a full tile through a table.
+    ///
+    /// # Safety
+    /// As there; the table must not be empty.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn table_rounds(
+        s: &mut [[Avx2; 3]; 4],
+        a: *const f32,
+        from: [*const f32; 3],
+        rows: &[u32],
+    ) {
+        // SAFETY: the loop reads the table, 4 floats of `a` for each entry and three vectors at the
+        // entry's offset, and writes to registers alone.
+        unsafe {
+            core::arch::asm!(
+            "2:",
+            "mov {row:e}, dword ptr [{rows}]",
+            "vmovups {x0}, ymmword ptr [{b0} + {row} * 4]",
+            "vmovups {x1}, ymmword ptr [{b1} + {row} * 4]",
+            "vmovups {x2}, ymmword ptr [{b2} + {row} * 4]",
+            "vbroadcastss {f}, dword ptr [{a} + 0]",
+            "vfmadd231ps {s00}, {f}, {x0}",
+            "vfmadd231ps {s01}, {f}, {x1}",
+            "vfmadd231ps {s02}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 4]",
+            "vfmadd231ps {s10}, {f}, {x0}",
+            "vfmadd231ps {s11}, {f}, {x1}",
+            "vfmadd231ps {s12}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 8]",
+            "vfmadd231ps {s20}, {f}, {x0}",
+            "vfmadd231ps {s21}, {f}, {x1}",
+            "vfmadd231ps {s22}, {f}, {x2}",
+            "vbroadcastss {f}, dword ptr [{a} + 12]",
+            "vfmadd231ps {s30}, {f}, {x0}",
+            "vfmadd231ps {s31}, {f}, {x1}",
+            "vfmadd231ps {s32}, {f}, {x2}",
+            "add {rows}, 4",
+            "add {a}, 16",
+            "dec {k}",
+            "jnz 2b",
+            s00 = inout(ymm_reg) s[0][0].0,
+            s01 = inout(ymm_reg) s[0][1].0,
+            s02 = inout(ymm_reg) s[0][2].0,
+            s10 = inout(ymm_reg) s[1][0].0,
+            s11 = inout(ymm_reg) s[1][1].0,
+            s12 = inout(ymm_reg) s[1][2].0,
+            s20 = inout(ymm_reg) s[2][0].0,
+            s21 = inout(ymm_reg) s[2][1].0,
+            s22 = inout(ymm_reg) s[2][2].0,
+            s30 = inout(ymm_reg) s[3][0].0,
+            s31 = inout(ymm_reg) s[3][1].0,
+            s32 = inout(ymm_reg) s[3][2].0,
+            f = out(ymm_reg) _,
+            x0 = out(ymm_reg) _,
+            x1 = out(ymm_reg) _,
+            x2 = out(ymm_reg) _,
+            a = inout(reg) a => _,
+            k = inout(reg) rows.len() => _,
+            rows = inout(reg) rows.as_ptr() => _,
+            row = out(reg) _,
+            b0 = in(reg) from[0],
+            b1 = in(reg) from[1],
+            b2 = in(reg) from[2],
+            options(readonly, nostack),
+            );
+        }
+    }
+
+    /// 16 floats. Exists only inside functions that enable AVX-512F.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY: as for `Avx2`, with AVX-512F.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Vector for Avx512 {
+        const LANES: usize = 16;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn relu(self) -> Self {
+            // The second operand comes out where one is NaN.
+            Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        fn where_positive(self, of: Self) -> Self {
+            Self(unsafe {
+                let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(mask, self.0)
+            })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+    }
+}
+
+/// Makes a function that calls a generic function's instance for a path, inside a wrapper that
+/// enables its instructions. The generic function takes the vector and the rows of the register
+/// tile as parameters and must be `#[inline(always)]`, as all that it calls.
+macro_rules! simd_entry {
+    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $generic:ident) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name(simd: $crate::flex::simd::Simd, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $ty),*) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { $generic::<$crate::flex::simd::x86::Avx2, 4>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            unsafe fn avx512($($arg: $ty),*) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { $generic::<$crate::flex::simd::x86::Avx512, 8>($($arg),*) }
+            }
+            use $crate::flex::simd::{Plain, Simd};
+            // SAFETY: a value of `Simd` other than the plain ones exists only where the processor
+            // has the instructions (`Simd::current`); the rest is the caller's promise.
+            unsafe {
+                match simd {
+                    #[cfg(target_arch = "x86_64")]
+                    Simd::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Simd::Avx512 => avx512($($arg),*),
+                    Simd::Wide => $generic::<Plain<16>, 8>($($arg),*),
+                    _ => $generic::<Plain<8>, 4>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use simd_entry;

@@ -1,0 +1,351 @@
+//! The convolution against Burn's own in float64.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use burn::module::Param;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{DType, Device, Tensor};
+use common::{Random, difference, double, floats, on_every_path, with_threads};
+use proptest::prelude::*;
+use shike_kernels::{conv2d, stats};
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    batch: usize,
+    /// Channels and filters of one group.
+    group: [usize; 2],
+    groups: usize,
+    size: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Top, left, bottom, right.
+    pad: [usize; 4],
+}
+
+impl Case {
+    fn new(batch: usize, channels: [usize; 2], side: usize, kernel: usize, stride: usize) -> Self {
+        Self {
+            batch,
+            group: channels,
+            groups: 1,
+            size: [side, side],
+            kernel: [kernel, kernel],
+            stride: [stride, stride],
+            pad: [kernel / 2; 4],
+        }
+    }
+
+    fn with_groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    fn fits(&self) -> bool {
+        (0..2).all(|d| self.size[d] + self.pad[d] + self.pad[d + 2] >= self.kernel[d])
+    }
+
+    fn input(&self, random: &mut Random, device: &Device) -> Tensor<4> {
+        let [height, width] = self.size;
+        random.tensor(
+            [self.batch, self.group[0] * self.groups, height, width],
+            device,
+        )
+    }
+
+    fn conv(&self, random: &mut Random, device: &Device) -> Conv2d {
+        let channels = self.group.map(|c| c * self.groups);
+        let [top, left, bottom, right] = self.pad;
+        let mut conv = Conv2dConfig::new(channels, self.kernel)
+            .with_stride(self.stride)
+            .with_groups(self.groups)
+            .with_padding(PaddingConfig2d::Explicit(top, left, bottom, right))
+            .with_bias(false)
+            .init(device);
+        let shape = [channels[1], self.group[0], self.kernel[0], self.kernel[1]];
+        conv.weight = Param::from_tensor(random.tensor(shape, device));
+        conv
+    }
+}
+
+/// Output and gradients for input and weight, for a fixed gradient of the output.
+fn run(
+    conv: &Conv2d,
+    x: Tensor<4>,
+    forward: impl Fn(&Conv2d, Tensor<4>) -> Tensor<4>,
+) -> [Tensor<4>; 3] {
+    let x = x.require_grad();
+    let y = forward(conv, x.clone());
+    let mut random = Random::new(99);
+    let dy = random.tensor(y.dims(), &y.device()).cast(y.dtype());
+    let grads = (y.clone() * dy).sum().backward();
+    let dx = x.grad(&grads).unwrap();
+    let dw = conv.weight.val().grad(&grads).unwrap();
+    [y.inner(), dx, dw]
+}
+
+fn check(case: Case, seed: u64) {
+    let device = Device::flex().autodiff();
+    let mut random = Random::new(seed);
+    let conv = case.conv(&mut random, &device);
+    let x = case.input(&mut random, &device);
+    let mut exact = conv.clone();
+    exact.weight = Param::from_tensor(double(&conv.weight.val()));
+    let expected = run(&exact, double(&x), |conv, x| conv.forward(x));
+    on_every_path(|simd| {
+        let before = stats();
+        let found = run(&conv, x.clone(), conv2d);
+        let after = stats();
+        assert!(after.conv2d > before.conv2d, "the kernel did not run");
+        assert!(after.conv2d_backward > before.conv2d_backward);
+        for (i, what) in ["output", "input gradient", "weight gradient"]
+            .iter()
+            .enumerate()
+        {
+            let difference = difference(found[i].clone(), expected[i].clone());
+            assert!(
+                difference < 1e-5,
+                "{what} {difference:e} on {simd:?} of {case:?}"
+            );
+        }
+        // Without autodiff.
+        let plain = Device::flex();
+        let mut conv = conv.clone();
+        conv.weight = Param::from_tensor(conv.weight.val().inner());
+        let y = conv2d(&conv, x.clone().inner());
+        assert_eq!(y.device(), plain);
+        assert_eq!(
+            floats(y),
+            floats(found[0].clone()),
+            "plain and autodiff on {simd:?}"
+        );
+    });
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let channels = prop_oneof![4 => 1usize..12, 1 => 12usize..80];
+    let kernel = prop_oneof![1 => Just(1usize), 3 => Just(3), 1 => 1usize..8];
+    (
+        1usize..5,
+        [channels.clone(), channels],
+        prop_oneof![3 => Just(1usize), 1 => 2usize..5],
+        [1usize..20, 1usize..40],
+        [kernel.clone(), kernel],
+        [1usize..4, 1usize..4],
+        [0usize..4, 0usize..4, 0usize..4, 0usize..4],
+        any::<bool>(),
+    )
+        .prop_map(
+            |(batch, group, groups, size, kernel, stride, pad, none)| Case {
+                batch,
+                group,
+                groups,
+                size,
+                kernel,
+                stride,
+                pad: if none { [0; 4] } else { pad },
+            },
+        )
+        .prop_filter("the kernel has to fit", Case::fits)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn agrees_with_burn_in_float64(case in case(), seed in 0u64..1000) {
+        check(case, seed);
+    }
+}
+
+#[test]
+fn the_models_shapes_agree_with_burn_in_float64() {
+    for case in [
+        // CIFAR ResNets.
+        Case::new(3, [3, 16], 32, 3, 1),
+        Case::new(9, [16, 16], 32, 3, 1),
+        Case::new(3, [16, 32], 32, 3, 2),
+        Case::new(3, [16, 32], 32, 1, 2),
+        Case::new(5, [32, 32], 16, 3, 1),
+        Case::new(9, [64, 64], 8, 3, 1),
+        // ResNet-50, in part of its channels.
+        Case::new(1, [3, 64], 64, 7, 2),
+        Case::new(2, [64, 64], 56, 3, 1),
+        Case::new(2, [32, 48], 56, 1, 1),
+        Case::new(2, [64, 64], 28, 3, 2),
+        Case::new(2, [96, 128], 14, 1, 1),
+        Case::new(2, [128, 96], 7, 3, 1),
+        Case::new(3, [512, 128], 7, 1, 1),
+        // Large weights: the weight gradient is shared out by filters.
+        Case::new(2, [512, 520], 7, 3, 1),
+        // ResNeXt-50, fusion with unequal strides, whole numbers of nothing.
+        Case::new(2, [4, 4], 28, 3, 1).with_groups(32),
+        Case::new(2, [8, 8], 28, 3, 2).with_groups(16),
+        Case {
+            stride: [2, 1],
+            ..Case::new(2, [16, 32], 9, 3, 1)
+        },
+        Case {
+            size: [1, 1],
+            ..Case::new(1, [1, 1], 1, 3, 2)
+        },
+        Case {
+            size: [7, 1],
+            ..Case::new(1, [5, 7], 7, 3, 1)
+        },
+    ] {
+        check(case, 7);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let device = Device::flex().autodiff();
+    for case in [
+        Case::new(17, [16, 16], 32, 3, 1),
+        Case::new(5, [16, 32], 15, 3, 2),
+        Case::new(33, [64, 64], 8, 3, 1),
+        Case::new(1, [64, 64], 28, 3, 1),
+        Case::new(3, [512, 520], 7, 3, 1),
+        Case::new(2, [256, 64], 28, 1, 1),
+        Case::new(3, [4, 4], 14, 3, 1).with_groups(32),
+    ] {
+        let mut random = Random::new(5);
+        let conv = case.conv(&mut random, &device);
+        let x = case.input(&mut random, &device);
+        on_every_path(|simd| {
+            let bits = |threads: usize| {
+                with_threads(threads, || {
+                    simd.with(|| {
+                        run(&conv, x.clone(), conv2d)
+                            .map(|t| floats(t).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                    })
+                })
+            };
+            let one = bits(1);
+            for threads in [2, 3, 8] {
+                assert!(
+                    bits(threads) == one,
+                    "{threads} threads on {simd:?} of {case:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn views_are_read_as_what_they_are() {
+    let device = Device::flex().autodiff();
+    let mut random = Random::new(3);
+    let case = Case::new(2, [5, 6], 9, 3, 1);
+    let conv = case.conv(&mut random, &device);
+    let wide = random.tensor::<4>([4, 9, 5, 11], &device);
+    let views = [
+        wide.clone()
+            .permute([0, 2, 1, 3])
+            .slice([1..3, 0..5, 0..9, 1..10]),
+        wide.clone()
+            .permute([0, 2, 1, 3])
+            .slice([0..4, 0..5, 0..9, 0..9]),
+        wide.swap_dims(1, 2).flip([3]),
+    ];
+    for view in views {
+        let copy = Tensor::from_data(view.to_data(), &device);
+        for (a, b) in run(&conv, view, conv2d)
+            .into_iter()
+            .zip(run(&conv, copy, conv2d))
+        {
+            assert_eq!(floats(a), floats(b));
+        }
+    }
+    // A gradient that arrives as a view, of which nothing is stored in order.
+    let x = case.input(&mut random, &device).require_grad();
+    let dy = random.tensor::<4>([9, 9, 6, 2], &device);
+    let by = |dy: Tensor<4>| {
+        let y = conv2d(&conv, x.clone()).permute([3, 2, 1, 0]);
+        let grads = (y * dy).sum().backward();
+        floats(x.grad(&grads).unwrap())
+    };
+    let straight = {
+        let dy = dy.clone().permute([3, 2, 1, 0]);
+        let grads = (conv2d(&conv, x.clone()) * dy).sum().backward();
+        floats(x.grad(&grads).unwrap())
+    };
+    assert_eq!(by(dy), straight);
+}
+
+#[test]
+fn only_what_is_tracked_gets_a_gradient() {
+    let device = Device::flex().autodiff();
+    let mut random = Random::new(4);
+    let case = Case::new(2, [3, 4], 6, 3, 1);
+    let mut conv = case.conv(&mut random, &device);
+    let x = case.input(&mut random, &device);
+    // Images: no gradient for them.
+    let grads = conv2d(&conv, x.clone()).sum().backward();
+    assert!(x.grad(&grads).is_none());
+    assert!(conv.weight.val().grad(&grads).is_some());
+    // Frozen weights.
+    conv.weight = Param::from_tensor(conv.weight.val().detach()).set_require_grad(false);
+    let x = x.require_grad();
+    let grads = conv2d(&conv, x.clone()).sum().backward();
+    assert!(x.grad(&grads).is_some());
+    assert!(conv.weight.val().grad(&grads).is_none());
+    // Nothing at all.
+    assert!(!conv2d(&conv, x.detach()).is_require_grad());
+}
+
+#[test]
+fn nan_and_infinity_reach_the_outputs_that_see_them() {
+    let device = Device::flex();
+    let mut random = Random::new(8);
+    let case = Case::new(2, [4, 20], 8, 3, 1);
+    let conv = case.conv(&mut random, &device);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut data = random.values(2 * 4 * 64);
+        // Image 1, channel 2, row 3, column 7.
+        data[(4 + 2) * 64 + 3 * 8 + 7] = bad;
+        let data = burn::tensor::TensorData::new(data, [2, 4, 8, 8]);
+        let y = floats(conv2d(&conv, Tensor::from_data(data, &device)));
+        for (i, y) in y.iter().enumerate() {
+            let (image, row, column) = (i / (20 * 64), i / 8 % 8, i % 8);
+            let sees = image == 1 && (2..=4).contains(&row) && column >= 6;
+            assert_eq!(y.is_finite(), !sees, "{bad} at {i}");
+        }
+    }
+}
+
+#[test]
+fn what_the_kernels_cannot_do_burn_does() {
+    let device = Device::flex().autodiff();
+    let mut random = Random::new(4);
+    let case = Case::new(2, [4, 6], 8, 3, 1);
+    let conv = case.conv(&mut random, &device);
+    let x = case.input(&mut random, &device);
+    let falls_back = |conv: &Conv2d, x: Tensor<4>| {
+        let before = stats().fallback;
+        let y = conv2d(conv, x.clone());
+        assert!(stats().fallback > before);
+        assert!(difference(y, conv.forward(x)) < 1e-6);
+    };
+    let config = Conv2dConfig::new([4, 6], [3, 3]);
+    falls_back(&config.init(&device), x.clone()); // a bias
+    let config = config.with_bias(false);
+    falls_back(
+        &config.clone().with_dilation([2, 1]).init(&device),
+        x.clone(),
+    );
+    falls_back(
+        &config.with_padding(PaddingConfig2d::Same).init(&device),
+        x.clone(),
+    );
+    let mut exact = conv.clone();
+    exact.weight = Param::from_tensor(double(&conv.weight.val()));
+    falls_back(&exact, double(&x));
+    assert_eq!(conv2d(&exact, double(&x)).dtype(), DType::F64);
+    // Another checkpointing strategy.
+    let device = Device::flex().autodiff().gradient_checkpointing();
+    let conv = case.conv(&mut random, &device);
+    falls_back(&conv, case.input(&mut random, &device));
+}

@@ -1,0 +1,336 @@
+//! Batch normalisation, residual and ReLU against Burn's own operations in float64.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use common::{Random, difference, double, floats, on_every_path, with_threads};
+use proptest::prelude::*;
+use shike_kernels::{Then, batch_norm, batch_norm_train, stats};
+
+const EPSILON: f64 = 1e-5;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Tail {
+    Nothing,
+    Relu,
+    AddRelu,
+}
+
+/// Inputs of both kinds of batch normalisation, all with gradients.
+#[derive(Clone)]
+struct Inputs {
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    residual: Tensor<4>,
+    mean: Tensor<1>,
+    variance: Tensor<1>,
+}
+
+impl Inputs {
+    fn new(shape: [usize; 4], offset: f32, seed: u64, device: &Device) -> Self {
+        let mut random = Random::new(seed);
+        let channels = [shape[1]];
+        Self {
+            x: random.tensor(shape, device) + offset,
+            gamma: random.tensor(channels, device) + 0.5,
+            beta: random.tensor(channels, device),
+            residual: random.tensor(shape, device),
+            mean: random.tensor(channels, device) + offset,
+            variance: random.tensor(channels, device) + 1.5,
+        }
+    }
+
+    fn double(&self) -> Self {
+        Self {
+            x: double(&self.x),
+            gamma: double(&self.gamma),
+            beta: double(&self.beta),
+            residual: double(&self.residual),
+            mean: double(&self.mean),
+            variance: double(&self.variance),
+        }
+    }
+
+    fn tracked(self) -> Self {
+        Self {
+            x: self.x.require_grad(),
+            gamma: self.gamma.require_grad(),
+            beta: self.beta.require_grad(),
+            residual: self.residual.require_grad(),
+            ..self
+        }
+    }
+
+    fn then(&self, tail: Tail) -> Then {
+        match tail {
+            Tail::Nothing => Then::Nothing,
+            Tail::Relu => Then::Relu,
+            Tail::AddRelu => Then::AddRelu(self.residual.clone()),
+        }
+    }
+
+    /// Output, mean, variance, and gradients for x, gamma, beta and the residual. The gradient of
+    /// the output is 0 where ReLU's kink is too near for float32 to tell the side.
+    fn run(self, batch: bool, tail: Tail, kernels: bool, kinks: Tensor<4>) -> Results {
+        let i = self.tracked();
+        let (x, gamma, beta) = (i.x.clone(), i.gamma.clone(), i.beta.clone());
+        let (mean, variance) = (i.mean.clone(), i.variance.clone());
+        let (y, mean, variance) = match (batch, kernels) {
+            (true, true) => {
+                let out = batch_norm_train(x, gamma, beta, EPSILON, i.then(tail));
+                (out.output, out.mean, out.variance)
+            }
+            (true, false) => {
+                let out = burn::tensor::module::batch_norm_train(x, gamma, beta, EPSILON);
+                (i.burns_tail(out.output, tail), out.mean, out.variance)
+            }
+            (false, true) => {
+                let then = i.then(tail);
+                let y = batch_norm(
+                    x,
+                    gamma,
+                    beta,
+                    mean.clone(),
+                    variance.clone(),
+                    EPSILON,
+                    then,
+                );
+                (y, mean, variance)
+            }
+            (false, false) => {
+                let (m, v) = (mean.clone(), variance.clone());
+                let y = burn::tensor::module::batch_norm(x, gamma, beta, m, v, EPSILON);
+                (i.burns_tail(y, tail), mean, variance)
+            }
+        };
+        let dy = Random::new(77)
+            .tensor(y.dims(), &y.device())
+            .cast(y.dtype())
+            * kinks.cast(y.dtype());
+        let grads = (y.clone() * dy).sum().backward();
+        Results {
+            maps: [
+                y.inner(),
+                i.x.grad(&grads).unwrap(),
+                i.residual
+                    .grad(&grads)
+                    .unwrap_or_else(|| i.residual.clone().inner().zeros_like()),
+            ],
+            channels: [
+                mean.inner(),
+                variance.inner(),
+                i.gamma.grad(&grads).unwrap(),
+                i.beta.grad(&grads).unwrap(),
+            ],
+        }
+    }
+
+    fn burns_tail(&self, y: Tensor<4>, tail: Tail) -> Tensor<4> {
+        match tail {
+            Tail::Nothing => y,
+            Tail::Relu => relu(y),
+            Tail::AddRelu => relu(y + self.residual.clone()),
+        }
+    }
+
+    /// 1 where the value before ReLU is not near 0.
+    fn kinks(&self, batch: bool, tail: Tail) -> Tensor<4> {
+        let i = self.double();
+        let y = match batch {
+            true => {
+                burn::tensor::module::batch_norm_train(
+                    i.x.clone(),
+                    i.gamma.clone(),
+                    i.beta.clone(),
+                    EPSILON,
+                )
+                .output
+            }
+            false => burn::tensor::module::batch_norm(
+                i.x.clone(),
+                i.gamma.clone(),
+                i.beta.clone(),
+                i.mean.clone(),
+                i.variance.clone(),
+                EPSILON,
+            ),
+        };
+        let y = match tail {
+            Tail::AddRelu => y + i.residual,
+            _ => y,
+        };
+        y.abs().greater_elem(1e-4).float()
+    }
+}
+
+struct Results {
+    maps: [Tensor<4>; 3],
+    channels: [Tensor<1>; 4],
+}
+
+fn check(shape: [usize; 4], offset: f32, seed: u64) {
+    let device = Device::flex().autodiff();
+    let inputs = Inputs::new(shape, offset, seed, &device);
+    for batch in [true, false] {
+        for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+            let kinks = inputs.kinks(batch, tail);
+            let expected = inputs.double().run(batch, tail, false, kinks.clone());
+            on_every_path(|simd| {
+                let before = stats();
+                let found = inputs.clone().run(batch, tail, true, kinks.clone());
+                let after = stats();
+                match batch {
+                    true => assert!(after.batch_norm_train > before.batch_norm_train),
+                    false => assert!(after.batch_norm > before.batch_norm),
+                }
+                assert!(after.batch_norm_backward > before.batch_norm_backward);
+                let at = format!("{shape:?} + {offset}, batch: {batch}, {tail:?}, {simd:?}");
+                // A mean far from 0 costs digits of the input itself.
+                let allowed = 2e-5 * f64::from(offset.abs().max(1.0));
+                for (i, what) in ["output", "x", "residual"].iter().enumerate() {
+                    let d = difference(found.maps[i].clone(), expected.maps[i].clone());
+                    assert!(d < allowed, "{what} {d:e} of {at}");
+                }
+                for (i, what) in ["mean", "variance", "gamma", "beta"].iter().enumerate() {
+                    let d = difference(found.channels[i].clone(), expected.channels[i].clone());
+                    assert!(d < allowed, "{what} {d:e} of {at}");
+                }
+            });
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn agrees_with_burn_in_float64(
+        batch in 1usize..6,
+        channels in 1usize..40,
+        size in [1usize..12, 1usize..40],
+        seed in 0u64..1000,
+    ) {
+        // A variance needs values: with very few of them, 1/σ is large and so are the errors.
+        prop_assume!(batch * size[0] * size[1] >= 8);
+        check([batch, channels, size[0], size[1]], 0.0, seed);
+    }
+}
+
+#[test]
+fn large_maps_and_means_agree_with_burn_in_float64() {
+    check([4, 5, 56, 57], 0.0, 1);
+    check([6, 70, 7, 7], 0.0, 2);
+    check([3, 4, 16, 16], 30.0, 3);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let device = Device::flex().autodiff();
+    for shape in [[17, 16, 32, 32], [5, 130, 7, 7], [1, 3, 100, 101]] {
+        let inputs = Inputs::new(shape, 0.5, 6, &device);
+        let kinks = Tensor::ones(shape, &device);
+        on_every_path(|simd| {
+            let bits = |threads: usize| {
+                with_threads(threads, || {
+                    simd.with(|| {
+                        let r = inputs.clone().run(true, Tail::AddRelu, true, kinks.clone());
+                        let maps = r.maps.into_iter().flat_map(floats);
+                        let all = maps.chain(r.channels.into_iter().flat_map(floats));
+                        all.map(f32::to_bits).collect::<Vec<_>>()
+                    })
+                })
+            };
+            let one = bits(1);
+            for threads in [2, 3, 8] {
+                assert!(
+                    bits(threads) == one,
+                    "{threads} threads on {simd:?} of {shape:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn nothing_that_others_hold_is_written_over() {
+    let device = Device::flex();
+    let inputs = Inputs::new([2, 3, 5, 7], 0.0, 9, &device);
+    let (x, residual) = (floats(inputs.x.clone()), floats(inputs.residual.clone()));
+    for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+        let run = |x: Tensor<4>| {
+            let i = inputs.clone();
+            let then = i.then(tail);
+            floats(batch_norm(
+                x, i.gamma, i.beta, i.mean, i.variance, EPSILON, then,
+            ))
+        };
+        let shared = run(inputs.x.clone());
+        assert_eq!(floats(inputs.x.clone()), x);
+        assert_eq!(floats(inputs.residual.clone()), residual);
+        // A tensor that no one else holds is written over, with the same result.
+        let owned = Tensor::from_data(inputs.x.to_data(), &device);
+        assert_eq!(run(owned), shared);
+        // Views.
+        let data = inputs.x.to_data();
+        let view = Tensor::<4>::from_data(data, &device).permute([0, 2, 3, 1]);
+        let view = Tensor::<4>::from_data(view.to_data(), &device).permute([0, 3, 1, 2]);
+        assert_eq!(run(view), shared);
+    }
+    // A gradient that two operations share.
+    let device = Device::flex().autodiff();
+    let inputs = Inputs::new([2, 3, 5, 7], 0.0, 9, &device).tracked();
+    let bn = |i: &Inputs| {
+        let (x, gamma, beta) = (i.x.clone(), i.gamma.clone(), i.beta.clone());
+        batch_norm_train(x, gamma, beta, EPSILON, i.then(Tail::AddRelu)).output
+    };
+    let twice = (bn(&inputs) + bn(&inputs)).sum().backward();
+    let once = bn(&inputs).sum().backward();
+    let grad = |grads| floats(inputs.residual.grad(grads).unwrap());
+    let doubled: Vec<f32> = grad(&once).iter().map(|v| 2.0 * v).collect();
+    assert_eq!(grad(&twice), doubled);
+}
+
+#[test]
+fn nan_is_not_swallowed() {
+    let device = Device::flex();
+    on_every_path(|simd| {
+        let i = Inputs::new([1, 2, 3, 11], 0.0, 9, &device);
+        let nan = Tensor::<4>::full([1, 1, 1, 1], f32::NAN, &device);
+        let x = i.x.clone().slice_assign([0..1, 1..2, 2..3, 10..11], nan);
+        for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+            let j = i.clone();
+            let then = j.then(tail);
+            let (g, b) = (j.gamma.clone(), j.beta.clone());
+            let out = batch_norm_train(x.clone(), g, b, EPSILON, then.clone());
+            let y = floats(out.output);
+            assert!(y[..33].iter().all(|y| y.is_finite()), "{simd:?}");
+            assert!(y[33..].iter().all(|y| y.is_nan()), "{simd:?}");
+            assert!(floats(out.mean)[1].is_nan() && floats(out.variance)[1].is_nan());
+            let y = floats(batch_norm(
+                x.clone(),
+                j.gamma,
+                j.beta,
+                j.mean,
+                j.variance,
+                EPSILON,
+                then,
+            ));
+            assert_eq!(y.iter().filter(|y| y.is_nan()).count(), 1, "{simd:?}");
+            assert!(y[65].is_nan());
+        }
+    });
+}
+
+#[test]
+fn what_the_kernels_cannot_do_burn_does() {
+    let device = Device::flex().autodiff().gradient_checkpointing();
+    let i = Inputs::new([2, 3, 4, 5], 0.0, 1, &device);
+    let before = stats().fallback;
+    let then = i.then(Tail::AddRelu);
+    batch_norm_train(i.x.clone(), i.gamma, i.beta, EPSILON, then);
+    assert!(stats().fallback > before);
+}
