@@ -31,6 +31,9 @@ pub mod loss;
 pub mod network;
 pub mod weights;
 
+/// The CPU kernels and their switch.
+pub use shike_kernels as kernels;
+
 pub use loss::{BalancedSoftmaxLoss, DktLoss, DktLossConfig, DktLossOutput};
 pub use network::{
     BackboneConfig, ClassifierConfig, ConfigError, ExpertLogits, Head, Part, Shike, ShikeConfig,

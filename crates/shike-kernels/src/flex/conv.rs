@@ -17,9 +17,7 @@ use core::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::{SharedMut, filled, scratch};
-use super::gemm::{
-    Columns, KC, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply, pack_rows,
-};
+use super::gemm::{Columns, KC, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply};
 use super::simd::Simd;
 
 /// Everything about a convolution but its numbers.
@@ -94,31 +92,31 @@ struct Weights {
 }
 
 impl Weights {
-    /// `value(group, row, k)` gives an element.
+    /// `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`].
     fn pack(
         simd: Simd,
         groups: usize,
         m: usize,
         k: usize,
-        value: impl Fn(usize, usize, usize) -> f32 + Sync,
+        fill: impl Fn(&mut [f32], usize, usize, usize, Range<usize>) + Sync,
     ) -> Self {
         let rows = simd.rows();
         let panels = m.div_ceil(rows);
-        let mut data = vec![0.0; groups * panels * rows * k];
-        let shared = SharedMut::new(&mut data);
-        (0..groups * panels).into_par_iter().for_each(|task| {
-            let (group, panel) = (task / panels, task % panels);
-            for block in k_blocks(k) {
-                let at = group * panels * rows * k
-                    + block.start * panels * rows
-                    + panel * rows * block.len();
-                // SAFETY: each (group, panel, block) has this part of `data` to itself.
-                let to = unsafe { shared.slice(at, rows * block.len()) };
-                pack_rows(to, rows, panel * rows, m, block, |row, k| {
-                    value(group, row, k)
-                });
-            }
-        });
+        let pack = |data: SharedMut| {
+            (0..groups * panels).into_par_iter().for_each(|task| {
+                let (group, panel) = (task / panels, task % panels);
+                let first = panel * rows;
+                for block in k_blocks(k).filter(|block| !block.is_empty()) {
+                    let at =
+                        (group * panels * k + panels * block.start + panel * block.len()) * rows;
+                    // SAFETY: each (group, panel, block) has this part to itself.
+                    let to = unsafe { data.slice(at, rows * block.len()) };
+                    fill(to, group, first, rows.min(m - first), block);
+                }
+            });
+        };
+        // SAFETY: the parts are all of it, and `fill` writes the whole of its part.
+        let data = unsafe { filled(groups * panels * rows * k, pack) };
         Self {
             data,
             m,
@@ -129,7 +127,7 @@ impl Weights {
     }
 
     fn block(&self, group: usize, block: &Range<usize>) -> (*const f32, usize) {
-        let at = group * self.panels * self.rows * self.k + block.start * self.panels * self.rows;
+        let at = (group * self.k + block.start) * self.panels * self.rows;
         (self.data[at..].as_ptr(), self.rows * block.len())
     }
 }
@@ -183,6 +181,10 @@ impl Frame {
         for channel in 0..channels {
             let from = &from[channel * height * width..][..height * width];
             let plane = &mut to[channel * self.plane..][..self.plane];
+            if self.stride == [1, 1] && self.left >= 0 && self.top >= 0 {
+                self.fill_plane(plane, from, width);
+                continue;
+            }
             for (r, row) in plane.chunks_exact_mut(self.row).enumerate() {
                 if r % self.stride[0] >= self.used[0] {
                     continue;
@@ -196,6 +198,32 @@ impl Frame {
                 for (class, to) in row.chunks_exact_mut(self.class).enumerate() {
                     self.fill_class(to, from, class);
                 }
+            }
+        }
+    }
+
+    /// A plane without stride. Rows are short: a call for each copy would cost as much as the copy.
+    fn fill_plane(&self, plane: &mut [f32], from: &[f32], width: usize) {
+        let (top, left) = (self.top as usize, self.left as usize);
+        let height = from.len() / width;
+        plane[..top * self.row].fill(0.0);
+        plane[(top + height) * self.row..].fill(0.0);
+        let rows = plane[top * self.row..].chunks_exact_mut(self.row);
+        for (row, from) in rows.zip(from.chunks_exact(width)) {
+            for zero in &mut row[..left] {
+                *zero = 0.0;
+            }
+            for zero in &mut row[left + width..] {
+                *zero = 0.0;
+            }
+            let row = &mut row[left..left + width];
+            let (eights, rest) = from.as_chunks::<8>();
+            let (to_eights, to_rest) = row.as_chunks_mut::<8>();
+            for (to, from) in to_eights.iter_mut().zip(eights) {
+                *to = *from;
+            }
+            for (to, from) in to_rest.iter_mut().zip(rest) {
+                *to = *from;
             }
         }
     }
@@ -219,6 +247,7 @@ impl Frame {
         let to = &mut to[begin..end];
         match stride {
             1 => to.copy_from_slice(&from[first..][..to.len()]),
+            2 => every_second(to, &from[first..]),
             _ => {
                 for (to, from) in to.iter_mut().zip(from[first..].iter().step_by(stride)) {
                     *to = *from;
@@ -304,6 +333,17 @@ impl Class {
         c: *mut f32,
         panel: &mut [f32],
     ) {
+        if k.is_empty() {
+            // No tap reaches these pixels.
+            let rows = panels.start * self.weights.rows
+                ..self.weights.m.min(panels.end * self.weights.rows);
+            let pixels = self.height * self.width;
+            // SAFETY: the rows of these panels are the caller's.
+            return unsafe {
+                c.add(rows.start * pixels)
+                    .write_bytes(0, rows.len() * pixels)
+            };
+        }
         let (a, a_stride) = self.weights.block(group, k);
         let product = Product {
             a,
@@ -379,8 +419,10 @@ pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f3
             }
         }
     }
-    let weights = Weights::pack(simd, s.groups, mg, k, |group, row, i| {
-        w[(group * mg + row) * k + i]
+    let mr = simd.rows();
+    let weights = Weights::pack(simd, s.groups, mg, k, |to, group, first, rows, block| {
+        let from = &w[(group * mg + first) * k + block.start..];
+        interleave(to, mr, from, k, rows, block.len());
     });
     let row_stride = frame.map_or(width, |frame| s.stride[0] * frame.row);
     let class = Class::new(
@@ -489,11 +531,29 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
         for ax in &axis[1] {
             let (ty, tx) = (ay.taps, ax.taps);
             let k = mg * ty * tx;
-            let weights = Weights::pack(simd, s.groups, cg, k, |group, row, i| {
-                let (filter, tap) = (i / (ty * tx), i % (ty * tx));
-                let y = ay.class + s.stride[0] * (tap / tx);
-                let x = ax.class + s.stride[1] * (tap % tx);
-                w[((group * mg + filter) * cg + row) * taps + y * s.kernel[1] + x]
+            let tap_offsets: Vec<usize> = (0..ty * tx)
+                .map(|tap| {
+                    let y = ay.class + s.stride[0] * (tap / tx);
+                    let x = ax.class + s.stride[1] * (tap % tx);
+                    y * s.kernel[1] + x
+                })
+                .collect();
+            let mr = simd.rows();
+            let weights = Weights::pack(simd, s.groups, cg, k, |to, group, first, rows, block| {
+                let mut tap = block.start % (ty * tx);
+                let mut filter = group * mg + block.start / (ty * tx);
+                for to in to.chunks_exact_mut(mr) {
+                    let from = &w[(filter * cg + first) * taps + tap_offsets[tap]..];
+                    for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)).take(rows) {
+                        *to = *from;
+                    }
+                    to[rows..].fill(0.0);
+                    tap += 1;
+                    if tap == ty * tx {
+                        tap = 0;
+                        filter += 1;
+                    }
+                }
             });
             // Offsets count from the tap that reaches furthest back.
             let origin =
@@ -656,8 +716,12 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
     let chunks = (PARTIALS / partial.max(1)).clamp(1, 16).min(s.batch);
     let chunks = 1 << chunks.ilog2();
     let split_images = chunks > 1;
+    let pointwise = s.is_pointwise();
     let frame = Rows::new(s);
-    let frame_len = frame.len(s);
+    let frame_len = match pointwise {
+        true => pixels * columns,
+        false => frame.len(s),
+    };
     let image_len = s.channels * s.size[0] * s.size[1];
     let panels = mg.div_ceil(simd.rows());
     let a_rows = panels * simd.rows();
@@ -682,9 +746,12 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
             });
         }
     }
-    let source = match mg < PACK_FROM {
-        true => Source::Direct(&table),
-        false => Source::Packed(&table),
+    // The frame of a 1×1 kernel is written in the order of panels at once.
+    let wide = TILE_VECTORS * lanes;
+    let source = match (pointwise, mg < PACK_FROM) {
+        (true, _) => Source::Panels(&table, wide * step * pixels),
+        (_, true) => Source::Direct(&table),
+        (_, false) => Source::Packed(&table),
     };
     let product = |a: &[f32],
                    b: &[f32],
@@ -695,6 +762,37 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
                    add: bool| {
         let total = count * pixels;
         for block in k_blocks(total) {
+            let source = match source {
+                Source::Panels(table, apart) => {
+                    // A narrow last panel has shorter rows.
+                    let narrow = columns % wide;
+                    let (first, last) = table.split_at(table.len() - narrow / lanes);
+                    let parts = [(first, wide, 0), (last, narrow, first.len() / TILE_VECTORS)];
+                    for (table, width, panels_before) in parts {
+                        if table.is_empty() {
+                            continue;
+                        }
+                        let b = &b[panels_before * apart + block.start * width..];
+                        let product = Product {
+                            a: a[block.start * simd.rows()..].as_ptr(),
+                            a_stride: step * pixels * simd.rows(),
+                            panels,
+                            m: mg,
+                            b: b.as_ptr(),
+                            rows: &offsets[block.clone()],
+                            source: Source::Panels(table, apart),
+                            c,
+                            c_stride: columns,
+                            add: add || block.start > 0,
+                            panel: panel.as_mut_ptr(),
+                        };
+                        // SAFETY: `fill_x` wrote these panels; C is the caller's own.
+                        unsafe { multiply(simd, &product) }
+                    }
+                    continue;
+                }
+                other => other,
+            };
             let product = Product {
                 a: a[block.start * simd.rows()..].as_ptr(),
                 a_stride: step * pixels * simd.rows(),
@@ -712,9 +810,37 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
             unsafe { multiply(simd, &product) }
         }
     };
-    let fill_x = |to: &mut [f32], image: usize, group: usize| {
-        let from = &x[image * image_len + group * cg * s.size[0] * s.size[1]..];
-        frame.fill(s, to, from);
+    let plane = s.size[0] * s.size[1];
+    let fill_x = |to: SharedMut, slot: usize, image: usize, group: usize| {
+        let from = &x[image * image_len + group * cg * plane..];
+        if !pointwise {
+            // SAFETY: each slot has this part to itself.
+            frame.fill(s, unsafe { to.slice(slot * frame_len, frame_len) }, from);
+            return;
+        }
+        for first in (0..columns).step_by(wide) {
+            let width = wide.min(columns - first);
+            let at = first * step * pixels + slot * pixels * width;
+            // SAFETY: each panel and slot has this part to itself.
+            let to = unsafe { to.slice(at, pixels * width) };
+            let rows = width.min(cg - first);
+            let from = &from[first * plane..];
+            if s.stride == [1, 1] {
+                interleave(to, width, from, plane, rows, pixels);
+                continue;
+            }
+            for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                let at = i / out_w * s.stride[0] * s.size[1] + i % out_w * s.stride[1];
+                for (to, from) in to
+                    .iter_mut()
+                    .zip(from[at..].iter().step_by(plane))
+                    .take(rows)
+                {
+                    *to = *from;
+                }
+                to[rows..].fill(0.0);
+            }
+        }
     };
     let fill_dy = |to: SharedMut, slot: usize, image: usize, group: usize| {
         let from = &dy[(image * s.filters + group * mg) * pixels..][..mg * pixels];
@@ -723,85 +849,103 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
             // SAFETY: each panel and slot has this part to itself.
             let to = unsafe { to.slice(at, pixels * simd.rows()) };
             let first = panel * simd.rows();
+            let rows = (mg - first).min(simd.rows());
             interleave(
                 to,
                 simd.rows(),
                 &from[first * pixels..],
-                (mg - first).min(simd.rows()),
+                pixels,
+                rows,
                 pixels,
             );
         }
     };
     let a_len = step * pixels * a_rows;
     let b_len = step * frame_len;
-    let mut partials = vec![0.0f32; chunks * partial];
-    let shared = SharedMut::new(&mut partials);
     let images = |chunk: usize| chunk * s.batch / chunks..(chunk + 1) * s.batch / chunks;
-    if split_images {
-        (0..chunks).into_par_iter().for_each(|chunk| {
-            scratch(a_len + b_len + panel_len(simd), |buffer| {
-                let (panel, rest) = buffer.split_at_mut(panel_len(simd));
-                let (a, b) = rest.split_at_mut(a_len);
-                for group in 0..s.groups {
-                    // SAFETY: every chunk and group has its own part of the partial sums.
-                    let c = unsafe { shared.at(chunk * partial + group * mg * columns) };
-                    let all = images(chunk);
-                    for first in all.clone().step_by(step) {
-                        let count = step.min(all.end - first);
-                        for slot in 0..count {
-                            fill_x(&mut b[slot * frame_len..][..frame_len], first + slot, group);
-                            fill_dy(SharedMut::new(a), slot, first + slot, group);
+    let run = |shared: SharedMut| {
+        if split_images {
+            (0..chunks).into_par_iter().for_each(|chunk| {
+                scratch(a_len + b_len + panel_len(simd), |buffer| {
+                    let (panel, rest) = buffer.split_at_mut(panel_len(simd));
+                    let (a, b) = rest.split_at_mut(a_len);
+                    for group in 0..s.groups {
+                        // SAFETY: every chunk and group has its own part of the partial sums.
+                        let c = unsafe { shared.at(chunk * partial + group * mg * columns) };
+                        let all = images(chunk);
+                        for first in all.clone().step_by(step) {
+                            let count = step.min(all.end - first);
+                            for slot in 0..count {
+                                fill_x(SharedMut::new(b), slot, first + slot, group);
+                                fill_dy(SharedMut::new(a), slot, first + slot, group);
+                            }
+                            product(a, b, (0..panels).into(), c, panel, count, first > all.start);
                         }
-                        product(a, b, (0..panels).into(), c, panel, count, first > all.start);
+                    }
+                });
+            });
+        } else {
+            // Large weights: images are prepared by all threads, then filters are shared out.
+            scratch(a_len + b_len, |buffer| {
+                let (a, b) = buffer.split_at_mut(a_len);
+                for group in 0..s.groups {
+                    for first in (0..s.batch).step_by(step) {
+                        let count = step.min(s.batch - first);
+                        let a_shared = SharedMut::new(a);
+                        let b_shared = SharedMut::new(b);
+                        (0..count).into_par_iter().for_each(|slot| {
+                            fill_x(b_shared, slot, first + slot, group);
+                            fill_dy(a_shared, slot, first + slot, group);
+                        });
+                        let parts = panels.min(2 * rayon::current_num_threads());
+                        let (a, b) = (&*a, &*b);
+                        (0..parts).into_par_iter().for_each(|index| {
+                            scratch(panel_len(simd), |panel| {
+                                // SAFETY: each part writes rows of its own.
+                                let c = unsafe { shared.at(group * mg * columns) };
+                                product(
+                                    a,
+                                    b,
+                                    part(panels, parts, index),
+                                    c,
+                                    panel,
+                                    count,
+                                    first > 0,
+                                );
+                            });
+                        });
                     }
                 }
             });
-        });
-    } else {
-        // Large weights: images are prepared by all threads, then filters are shared out.
-        scratch(a_len + b_len, |buffer| {
-            let (a, b) = buffer.split_at_mut(a_len);
-            for group in 0..s.groups {
-                for first in (0..s.batch).step_by(step) {
-                    let count = step.min(s.batch - first);
-                    let a_shared = SharedMut::new(a);
-                    b.par_chunks_exact_mut(frame_len)
-                        .take(count)
-                        .enumerate()
-                        .for_each(|(slot, b)| {
-                            fill_x(b, first + slot, group);
-                            fill_dy(a_shared, slot, first + slot, group);
-                        });
-                    let parts = panels.min(4 * rayon::current_num_threads());
-                    let (a, b) = (&*a, &*b);
-                    (0..parts).into_par_iter().for_each(|index| {
-                        scratch(panel_len(simd), |panel| {
-                            // SAFETY: each part writes rows of its own.
-                            let c = unsafe { shared.at(group * mg * columns) };
-                            product(a, b, part(panels, parts, index), c, panel, count, first > 0);
-                        });
-                    });
-                }
-            }
-        });
-    }
-    let k = cg * kernel_h * kernel_w;
-    let gather = |filter: usize, to: &mut [f32]| {
-        for (i, to) in to.iter_mut().enumerate() {
-            let (c, tap) = (i / (kernel_h * kernel_w), i % (kernel_h * kernel_w));
-            let (y, x) = (tap / kernel_w, tap % kernel_w);
-            let at = filter * columns + y * columns_row + x * cg + c;
-            *to = (0..chunks)
-                .map(|chunk| partials[chunk * partial + at])
-                .sum();
         }
     };
-    let mut dw = vec![0.0; s.filters * k];
-    dw.par_chunks_exact_mut(k.max(1))
-        .with_min_len(4)
-        .enumerate()
-        .for_each(|(filter, to)| gather(filter, to));
-    dw
+    // SAFETY: each chunk has an image at least, and its first product writes all columns.
+    let partials = unsafe { filled(chunks * partial, run) };
+    let taps = kernel_h * kernel_w;
+    if chunks == 1 && taps == 1 && columns == cg {
+        return partials;
+    }
+    let gather = |filter: usize, to: &mut [f32]| {
+        for tap in 0..taps {
+            let from = filter * columns + tap / kernel_w * columns_row + tap % kernel_w * cg;
+            for c in 0..cg {
+                let parts = partials[from + c..].iter().step_by(partial).take(chunks);
+                to[c * taps + tap] = parts.sum();
+            }
+        }
+    };
+    let k = cg * taps;
+    let gather_all = |dw: SharedMut| {
+        (0..s.filters)
+            .into_par_iter()
+            .with_min_len(4)
+            .for_each(|filter| {
+                // SAFETY: each filter has its own part; `gather` writes all of it.
+                gather(filter, unsafe { dw.slice(filter * k, k) });
+            });
+    };
+    // SAFETY: the filters are all of it.
+    unsafe { filled(s.filters * k, gather_all) }
 }
 
 /// A padded scratch image of a group with its channels innermost: `[row][column][channel]`.
@@ -889,24 +1033,46 @@ fn transpose(to: &mut [f32], channels: usize, from: &[f32], stride: usize, count
     }
 }
 
-/// `to[k · mr + row] = from[row · length + k]` for `rows ≤ mr` rows; the others become zero.
-fn interleave(to: &mut [f32], mr: usize, from: &[f32], rows: usize, length: usize) {
+/// `to[k · mr + row] = from[row · stride + k]` for `rows ≤ mr` rows; the others become zero.
+fn interleave(to: &mut [f32], mr: usize, from: &[f32], stride: usize, rows: usize, length: usize) {
     if rows < mr {
         to.fill(0.0);
     }
-    transpose_into(to, mr, from, rows, length);
-}
-
-fn transpose_into(to: &mut [f32], mr: usize, from: &[f32], rows: usize, length: usize) {
     let whole = rows / 4 * 4;
     for r in (0..whole).step_by(4) {
-        let four: [&[f32]; 4] = core::array::from_fn(|i| &from[(r + i) * length..][..length]);
+        let four: [&[f32]; 4] = core::array::from_fn(|i| &from[(r + i) * stride..][..length]);
         transpose4(&mut to[r..], mr, four, length);
     }
     for r in whole..rows {
-        for (k, &value) in from[r * length..][..length].iter().enumerate() {
+        for (k, &value) in from[r * stride..][..length].iter().enumerate() {
             to[k * mr + r] = value;
         }
+    }
+}
+
+/// `to[i] = from[2 · i]`
+fn every_second(to: &mut [f32], from: &[f32]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::*;
+        while done + 4 <= to.len() && 2 * done + 8 <= from.len() {
+            // SAFETY: SSE is part of every x86-64; the condition keeps both accesses inside.
+            unsafe {
+                let from = from.as_ptr().add(2 * done);
+                let low = _mm_loadu_ps(from);
+                let high = _mm_loadu_ps(from.add(4));
+                let even = _mm_shuffle_ps::<0b10_00_10_00>(low, high);
+                _mm_storeu_ps(to.as_mut_ptr().add(done), even);
+            }
+            done += 4;
+        }
+    }
+    for (to, from) in to[done..]
+        .iter_mut()
+        .zip(from[2 * done..].iter().step_by(2))
+    {
+        *to = *from;
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) enum Source<'a> {
     Direct(&'a [Columns]),
     /// Vectors copied to a panel first, which pays when there are many rows of A.
     Packed(&'a [Columns]),
+    /// Panels that lie in packed order already, `[panel][k][3 · LANES]`, the last as wide as its
+    /// columns; panels are this many floats apart, and the offsets of k are not used.
+    Panels(&'a [Columns], usize),
     /// Pixels `(row, column)` of a grid at `row · row_stride + column`, numbered row by row and
     /// copied to a panel first. Only pixels of the grid are read. C has its columns in that order.
     Grid {
@@ -117,7 +120,12 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                         2 => pack_vectors::<V, 2>(p, group),
                         _ => pack_vectors::<V, 1>(p, group),
                     }
-                    packed_sweep::<V, MR>(p, group);
+                    packed_sweep::<V, MR>(p, group, p.panel);
+                }
+            }
+            Source::Panels(columns, apart) => {
+                for (i, group) in columns.chunks(TILE_VECTORS).enumerate() {
+                    packed_sweep::<V, MR>(p, group, p.b.add(i * apart));
                 }
             }
             Source::Grid {
@@ -141,7 +149,7 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                             lanes: V::LANES.min(count.saturating_sub(done)),
                         };
                     }
-                    packed_sweep::<V, MR>(p, &group[..vectors]);
+                    packed_sweep::<V, MR>(p, &group[..vectors], p.panel);
                     first += count;
                 }
             }
@@ -150,13 +158,17 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
 }
 
 #[inline(always)]
-unsafe fn packed_sweep<V: Vector, const MR: usize>(p: &Product<'_>, group: &[Columns]) {
-    // SAFETY: passed on to the caller; the panel was just filled for this group.
+unsafe fn packed_sweep<V: Vector, const MR: usize>(
+    p: &Product<'_>,
+    group: &[Columns],
+    b: *const f32,
+) {
+    // SAFETY: passed on to the caller; the panel was filled for this group.
     unsafe {
         match group.len() {
-            3 => sweep::<V, MR, 3, true>(p, group, p.panel),
-            2 => sweep::<V, MR, 2, true>(p, group, p.panel),
-            _ => sweep::<V, MR, 1, true>(p, group, p.panel),
+            3 => sweep::<V, MR, 3, true>(p, group, b),
+            2 => sweep::<V, MR, 2, true>(p, group, b),
+            _ => sweep::<V, MR, 1, true>(p, group, b),
         }
     }
 }
@@ -302,27 +314,6 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
                     }
                 }
             }
-        }
-    }
-}
-
-/// Writes rows of A as panels of `mr` rows, `[panel][k][mr]`, for the given panels and a block of
-/// k. `value(row, k)` gives an element.
-pub(crate) fn pack_rows(
-    to: &mut [f32],
-    mr: usize,
-    first_row: usize,
-    m: usize,
-    k: Range<usize>,
-    value: impl Fn(usize, usize) -> f32,
-) {
-    for (i, k) in k.enumerate() {
-        for r in 0..mr {
-            to[i * mr + r] = if first_row + r < m {
-                value(first_row + r, k)
-            } else {
-                0.0
-            };
         }
     }
 }

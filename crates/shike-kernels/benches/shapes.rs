@@ -1,0 +1,113 @@
+//! The convolutions of the models one by one: GFLOP/s of output, input gradient and weight gradient,
+//! with the kernels and with Burn's own operations.
+//!
+//! ```sh
+//! RAYON_NUM_THREADS=2 cargo bench --workspace --bench shapes -- [part of a name]
+//! ```
+
+use std::time::Instant;
+
+use burn::module::Param;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Device, Distribution, Tensor};
+use shike_kernels::{conv2d, set_enabled};
+
+/// Name, batch, channels, filters, side, kernel, stride, groups.
+type Case = (&'static str, [usize; 7]);
+
+const CASES: [Case; 24] = [
+    ("cifar stem", [128, 3, 16, 32, 3, 1, 1]),
+    ("cifar stage 1", [128, 16, 16, 32, 3, 1, 1]),
+    ("cifar to stage 2", [128, 16, 32, 32, 3, 2, 1]),
+    ("cifar shortcut to stage 2", [128, 16, 32, 32, 1, 2, 1]),
+    ("cifar stage 2", [128, 32, 32, 16, 3, 1, 1]),
+    ("cifar to stage 3", [128, 32, 64, 16, 3, 2, 1]),
+    ("cifar stage 3", [128, 64, 64, 8, 3, 1, 1]),
+    ("resnet stem", [16, 3, 64, 224, 7, 2, 1]),
+    ("resnet stage 1 1x1", [16, 64, 64, 56, 1, 1, 1]),
+    ("resnet stage 1 3x3", [16, 64, 64, 56, 3, 1, 1]),
+    ("resnet stage 1 1x1 up", [16, 64, 256, 56, 1, 1, 1]),
+    ("resnet stage 1 1x1 down", [16, 256, 64, 56, 1, 1, 1]),
+    ("resnet to stage 2 3x3", [16, 128, 128, 56, 3, 2, 1]),
+    ("resnet shortcut to stage 2", [16, 256, 512, 56, 1, 2, 1]),
+    ("resnet stage 2 3x3", [16, 128, 128, 28, 3, 1, 1]),
+    ("resnet stage 2 1x1 up", [16, 128, 512, 28, 1, 1, 1]),
+    ("resnet stage 3 3x3", [16, 256, 256, 14, 3, 1, 1]),
+    ("resnet stage 3 1x1 down", [16, 1024, 256, 14, 1, 1, 1]),
+    ("resnet stage 4 3x3", [16, 512, 512, 7, 3, 1, 1]),
+    ("resnet stage 4 1x1 up", [16, 512, 2048, 7, 1, 1, 1]),
+    ("fusion from stage 1", [4, 256, 512, 56, 3, 2, 1]),
+    ("fusion from stage 3", [4, 1024, 2048, 14, 3, 2, 1]),
+    ("resnext stage 1", [16, 128, 128, 56, 3, 1, 32]),
+    ("resnext stage 4", [16, 1024, 1024, 7, 3, 1, 32]),
+];
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    println!(
+        "{:28} {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}   GFLOP/s",
+        "", "output", "dx", "dw", "Burn's", "dx", "dw"
+    );
+    for (name, case) in CASES {
+        if !wanted.as_ref().is_none_or(|wanted| name.contains(wanted)) {
+            continue;
+        }
+        let [batch, channels, filters, side, kernel, stride, groups] = case;
+        let device = Device::flex().autodiff();
+        let pad = kernel / 2;
+        let conv = Conv2dConfig::new([channels, filters], [kernel, kernel])
+            .with_stride([stride, stride])
+            .with_groups(groups)
+            .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+            .with_bias(false)
+            .init(&device);
+        let shape = [batch, channels, side, side];
+        let x = Tensor::<4>::random(shape, Distribution::Default, &device);
+        let out = side.div_ceil(stride);
+        let work = 2 * batch * filters * out * out * channels / groups * kernel * kernel;
+        print!("{name:28}");
+        for on in [true, false] {
+            set_enabled(on);
+            for seconds in times(&conv, &x) {
+                print!(" {:8.1}", work as f64 / seconds * 1e-9);
+            }
+            print!("  ");
+        }
+        println!();
+    }
+}
+
+/// Seconds for output, input gradient and weight gradient.
+fn times(conv: &Conv2d, x: &Tensor<4>) -> [f64; 3] {
+    let weight = conv.weight.val().detach();
+    let fixed = Conv2d {
+        weight: Param::from_tensor(Tensor::from_inner(weight.inner())).set_require_grad(false),
+        ..conv.clone()
+    };
+    let output = median(|| {
+        let start = Instant::now();
+        let y = conv2d(&fixed, x.clone());
+        let seconds = start.elapsed();
+        drop(y);
+        seconds.as_secs_f64()
+    });
+    let backward = |conv: &Conv2d, x: Tensor<4>| {
+        let y = conv2d(conv, x);
+        // The sum's gradient is a view of a single value, which the kernels copy and Burn's read.
+        let loss = (y.clone() * y.detach()).sum();
+        let start = Instant::now();
+        drop(loss.backward());
+        start.elapsed().as_secs_f64()
+    };
+    let dx = median(|| backward(&fixed, x.clone().require_grad()));
+    let dw = median(|| backward(conv, x.clone()));
+    [output, dx, dw]
+}
+
+fn median(mut run: impl FnMut() -> f64) -> f64 {
+    run();
+    let mut samples: Vec<f64> = (0..5).map(|_| run()).collect();
+    samples.sort_by(f64::total_cmp);
+    samples[2]
+}
