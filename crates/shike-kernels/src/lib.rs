@@ -20,10 +20,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::tensor::activation::relu;
 use burn::tensor::module::BatchNormTrainOutput;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -84,7 +85,8 @@ impl Then {
     }
 }
 
-/// The convolution `conv` of `input`.
+/// The convolution `conv` of `input`, in the input's type: a float32 weight is cast for a bfloat16
+/// input, and gets its gradient in float32.
 ///
 /// # Shapes
 /// - `input`: `[batch, channels_in, height, width]`
@@ -95,12 +97,27 @@ pub fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
         return flex::conv2d(conv, input);
     }
     count(Kernel::Fallback);
-    conv.forward(input)
+    let weight = conv.weight.val();
+    if weight.dtype() == input.dtype() {
+        return conv.forward(input);
+    }
+    let mut in_type = conv.clone();
+    in_type.weight = Param::initialized(conv.weight.id, as_type(weight, input.dtype()));
+    in_type.forward(input)
+}
+
+/// The tensor in another type of float; gradients come back in its own.
+fn as_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    match tensor.dtype() == dtype {
+        true => tensor,
+        false => tensor.cast(FloatDType::from(dtype)),
+    }
 }
 
 /// Batch normalisation with the statistics of the batch, and what follows it:
 /// `γ · (x − mean) / √(variance + ε) + β`. Mean and *biased* variance come out too; no gradient
-/// flows through them.
+/// flows through them. A bfloat16 input is normalised in the type of `gamma`, which mean and variance
+/// have too, and comes out in its own.
 ///
 /// # Shapes
 /// - `input` and output: `[batch, channels, height, width]`
@@ -117,13 +134,15 @@ pub fn batch_norm_train(
         return flex::batch_norm_train(input, gamma, beta, epsilon, then);
     }
     count(Kernel::Fallback);
+    let dtype = input.dtype();
+    let input = as_type(input, gamma.dtype());
     let mut normalised = burn::tensor::module::batch_norm_train(input, gamma, beta, epsilon);
-    normalised.output = then.apply(normalised.output);
+    normalised.output = then.apply(as_type(normalised.output, dtype));
     normalised
 }
 
 /// Batch normalisation with given statistics, and what follows it. Gradients flow to `input`,
-/// `gamma`, `beta` and the residual, not to the statistics.
+/// `gamma`, `beta` and the residual, not to the statistics. Types are as for [`batch_norm_train`].
 ///
 /// # Shapes
 /// - `input` and output: `[batch, channels, height, width]`
@@ -143,8 +162,10 @@ pub fn batch_norm(
     }
     count(Kernel::Fallback);
     let (mean, variance) = (mean.detach(), variance.detach());
+    let dtype = input.dtype();
+    let input = as_type(input, gamma.dtype());
     let output = burn::tensor::module::batch_norm(input, gamma, beta, mean, variance, epsilon);
-    then.apply(output)
+    then.apply(as_type(output, dtype))
 }
 
 /// The labels of a loss.

@@ -10,6 +10,19 @@ use shike_model::{ConfigError, DktLossConfig, Part, ShikeConfig};
 use crate::metrics::ShotThresholds;
 use crate::schedule::{Schedule, ScheduleError};
 
+/// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
+/// and loss are float32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: 16 bits with the range of float32. Half the memory, and faster on GPUs that have
+    /// matrix units for it.
+    Bf16,
+}
+
 /// Loss of stage 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -53,6 +66,9 @@ pub struct TrainConfig {
     /// them; see [`Ema`](crate::Ema).
     #[serde(default)]
     pub ema_decay: Option<f64>,
+    /// Type of float of convolutions and activations in training; scoring is in float32.
+    #[serde(default)]
+    pub precision: Precision,
     /// Features and stage-1 classifiers.
     pub stage1: StageConfig,
     /// Loss of stage 1.
@@ -120,6 +136,17 @@ pub enum TrainConfigError {
     },
 }
 
+/// The reference's 5 epochs of warm-up, or as many as half of a short run; 1 where the reference's
+/// line, which begins below the base rate, would begin at or below 0.
+fn warmup_epochs(epochs: usize, base_lr: f64, peak_lr: f64) -> usize {
+    let warmup = 5.min(epochs / 2);
+    let slope = (peak_lr - base_lr) / (warmup.max(2) - 1) as f64;
+    match warmup > 1 && base_lr - slope < 1e-3 * peak_lr {
+        true => 1,
+        false => warmup,
+    }
+}
+
 impl TrainConfig {
     /// The reference's CIFAR experiment for this network: batch 128, SGD with momentum 0.9 and
     /// weight decay 5e-4, warm-up of 5 epochs to 0.15 and a cosine over `epochs[0]`, then, for a
@@ -131,8 +158,7 @@ impl TrainConfig {
             schedule: Schedule::WarmupCosine {
                 base_lr: 0.05,
                 warmup_lr: peak,
-                // A short run still has to come down from the peak.
-                warmup_epochs: 5.min(epochs / 2),
+                warmup_epochs: warmup_epochs(epochs, 0.05, peak),
                 total_epochs: epochs,
                 eta_min: 0.0,
             },
@@ -149,6 +175,7 @@ impl TrainConfig {
             lr_factors: BTreeMap::new(),
             freeze: vec![],
             ema_decay: None,
+            precision: Precision::F32,
             stage1: stage(epochs[0], 0.15),
             stage2,
             freeze_batch_norm: false,
@@ -177,12 +204,16 @@ impl TrainConfig {
         let stages = [Some(&mut config.stage1), config.stage2.as_mut()];
         for stage in stages.into_iter().flatten() {
             if let Schedule::WarmupCosine {
-                base_lr, warmup_lr, ..
+                base_lr,
+                warmup_lr,
+                warmup_epochs: warmup,
+                ..
             } = &mut stage.schedule
             {
                 *warmup_lr = 0.025;
                 // The reference's ratio.
                 *base_lr = *warmup_lr / 3.0;
+                *warmup = warmup_epochs(stage.epochs, *base_lr, *warmup_lr);
             }
         }
         config.loader.batch_size = 64;
@@ -297,5 +328,29 @@ impl TrainConfig {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_every_length_have_a_schedule() {
+        let model = ShikeConfig::cifar(8, 10).unwrap();
+        for epochs in 1..=20 {
+            for config in [TrainConfig::cifar, TrainConfig::imagenet] {
+                let config = config(model.clone(), [epochs, epochs]);
+                config.validate().unwrap();
+                let rates = (0..epochs).map(|epoch| config.stage1.schedule.lr(epoch));
+                assert!(rates.into_iter().all(|lr| lr > 0.0), "{epochs} epochs");
+            }
+        }
+        let published = TrainConfig::cifar(model, [180, 20]);
+        let Schedule::WarmupCosine { warmup_epochs, .. } = published.stage1.schedule else {
+            panic!("the reference warms up");
+        };
+        assert_eq!(warmup_epochs, 5);
     }
 }

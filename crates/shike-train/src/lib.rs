@@ -26,7 +26,7 @@ pub mod progress;
 pub mod run_dir;
 pub mod schedule;
 
-pub use config::{Stage1Loss, StageConfig, TrainConfig, TrainConfigError};
+pub use config::{Precision, Stage1Loss, StageConfig, TrainConfig, TrainConfigError};
 pub use data_source::{DataSource, RunConfig};
 pub use ema::Ema;
 pub use error::TrainError;

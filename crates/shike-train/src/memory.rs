@@ -4,15 +4,26 @@ use std::fmt;
 
 use burn::tensor::Device;
 use serde::Serialize;
+use shike_model::kernels;
 use shike_model::network::ModelSummary;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use crate::config::Precision;
 
 /// What a float32 value takes.
 const FLOAT: u64 = 4;
 
-/// Tensors of the size of a convolution's output that training keeps for each convolution: that
-/// output, which batch normalisation needs again, what it makes of it, and the activation behind.
-const KEPT_PER_CONVOLUTION: u64 = 3;
+/// Bytes that training keeps for each value that a convolution puts out: that value, which batch
+/// normalisation needs again, and the activation behind; where the two are separate operations, also
+/// what lies between them.
+pub(crate) fn kept_per_value(device: &Device, precision: Precision) -> u64 {
+    let fused = precision == Precision::F32 && in_host_memory(device) && kernels::enabled();
+    let bytes = match precision {
+        Precision::F32 => FLOAT,
+        Precision::Bf16 => FLOAT / 2,
+    };
+    bytes * if fused { 2 } else { 3 }
+}
 
 /// An estimate of what one training step holds at its peak, in bytes. It counts what has to be
 /// kept; scratch space of single operations comes on top.
@@ -32,22 +43,25 @@ pub struct StepMemory {
 
 impl StepMemory {
     /// Estimates a step of the network that `summary` describes at its image size, with
-    /// `trained` parameters that get gradients.
-    pub fn estimate(
+    /// `trained` parameters that get gradients and `kept_per_value` bytes for each value that a
+    /// convolution puts out.
+    pub(crate) fn estimate(
         summary: &ModelSummary,
         trained: usize,
         batch_size: usize,
         averaged: bool,
+        kept_per_value: u64,
     ) -> Self {
         let params = summary.params() as u64;
         let copies = 1 + u64::from(averaged);
         let [height, width] = summary.image_size;
-        let kept = KEPT_PER_CONVOLUTION * summary.activations() + (3 * height * width) as u64;
+        let images = FLOAT * (3 * height * width) as u64;
+        let kept = kept_per_value * summary.activations() + images;
         Self {
             weights: FLOAT * params * copies,
             gradients: FLOAT * trained as u64,
             momentum: FLOAT * trained as u64,
-            activations: FLOAT * kept * batch_size as u64,
+            activations: kept * batch_size as u64,
             batch_size,
         }
     }

@@ -24,6 +24,6 @@
 pub mod cli;
 
 pub use shike_data as data;
-pub use shike_kernels as kernels;
 pub use shike_model as model;
+pub use shike_model::kernels;
 pub use shike_train as train;

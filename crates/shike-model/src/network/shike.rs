@@ -1,6 +1,6 @@
 use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -291,7 +291,9 @@ impl Shike {
         }
     }
 
-    /// Logits of every expert for normalised `images`, `[batch, 3, height, width]`.
+    /// Logits of every expert for normalised `images`, `[batch, 3, height, width]`. The images' type is
+    /// that of the computation: for bfloat16 images, convolutions and activations are bfloat16, while
+    /// weights, batch-normalisation statistics and everything behind the pooled features stay float32.
     ///
     /// # Panics
     /// If `head` is [`Head::Stage2`] and the network was configured without stage-2 heads.
@@ -349,6 +351,11 @@ impl Expert {
         let fused = match &shallow {
             Some(shallow) => deep.clone() * shallow.clone(),
             None => deep.clone(),
+        };
+        // Classifiers, softmax and losses are computed in float32 where features are narrower.
+        let fused = match fused.dtype() {
+            DType::BF16 | DType::F16 => fused.cast(FloatDType::F32),
+            _ => fused,
         };
         let [batch, channels, height, width] = fused.dims();
         let pooled = fused

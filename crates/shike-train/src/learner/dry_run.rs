@@ -10,7 +10,6 @@ use shike_model::network::ModelSummary;
 
 use super::loss::{self, StageLoss};
 use super::{Learner, State, stage_seed};
-use crate::batch::to_tensors;
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use crate::memory::{self, StepMemory, gib};
@@ -180,7 +179,7 @@ impl Learner {
             // takes so many times as long.
             let Some(batch) = epoch.next() else { break };
             let batch = batch?;
-            let (inputs, labels) = to_tensors(&batch, &self.config.normalization, &self.device);
+            let (inputs, labels) = self.inputs(&batch);
             let terms = loss.forward(&state.model, inputs, labels);
             let values = terms.values();
             loss::check_finite(&values, &state.position, lr)?;

@@ -12,14 +12,14 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
-use shike_data::{Dataset, Loader, Sampler};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use shike_data::{Batch, Dataset, Loader, Sampler};
 use shike_model::network::ModelSummary;
 use shike_model::weights;
 use shike_model::{Head, Shike};
 
 use crate::batch::to_tensors;
-use crate::config::{StageConfig, TrainConfig};
+use crate::config::{Precision, StageConfig, TrainConfig};
 use crate::data_source::{DataSource, RunConfig};
 use crate::ema::Ema;
 use crate::error::TrainError;
@@ -94,6 +94,11 @@ impl Learner {
     /// If a field is out of range, or the data has other classes than the network.
     pub fn new(config: TrainConfig, data: TrainData, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
+        if config.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
+            return Err(TrainError::Device(
+                "it has no bfloat16: take precision f32, or another device".into(),
+            ));
+        }
         let classes = data.train.num_classes();
         if config.model.num_classes != classes {
             return Err(TrainError::Mismatch(format!(
@@ -326,6 +331,7 @@ impl Learner {
             trained,
             self.config.loader.batch_size,
             self.config.ema_decay.is_some(),
+            memory::kept_per_value(&self.device, self.config.precision),
         )
     }
 
@@ -537,7 +543,7 @@ impl Learner {
                     });
                 };
                 let next = next?;
-                let (inputs, labels) = to_tensors(&next, &self.config.normalization, &self.device);
+                let (inputs, labels) = self.inputs(&next);
                 let terms = loss.forward(&state.model, inputs, labels);
                 let values = terms.values();
                 loss::check_finite(&values, &state.position, lr)?;
@@ -581,6 +587,16 @@ impl Learner {
             }
         }
         Ok((state, true))
+    }
+
+    /// Images in the type that the network computes in, and labels.
+    fn inputs(&self, batch: &Batch) -> (Tensor<4>, Tensor<1, Int>) {
+        let (images, labels) = to_tensors(batch, &self.config.normalization, &self.device);
+        let images = match self.config.precision {
+            Precision::F32 => images,
+            Precision::Bf16 => images.cast(FloatDType::BF16),
+        };
+        (images, labels)
     }
 
     fn score(&self, state: &State, stage: usize) -> Result<Scores, TrainError> {

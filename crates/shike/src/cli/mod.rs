@@ -12,7 +12,9 @@ use shike_train::{DataSource, Outcome, TrainError};
 use thiserror::Error;
 
 pub use bench::{BenchArgs, BenchError, bench};
-pub use train::{Arch, Baseline, ImagePreset, LossKind, Preset, TrainArgs, train, train_with};
+pub use train::{
+    Arch, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, TrainArgs, train, train_with,
+};
 
 /// Why a command failed.
 #[derive(Debug, Error)]

@@ -10,8 +10,8 @@ use shike_train::config::TrainConfigError;
 use shike_train::metrics::ShotThresholds;
 use shike_train::run_dir::{RunDir, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Progress, RunConfig, Schedule, Stage1Loss, TrainConfig,
-    TrainError, device,
+    DataSource, Learner, Outcome, Precision, Progress, RunConfig, Schedule, Stage1Loss,
+    TrainConfig, TrainError, device,
 };
 
 use super::{CliError, ResumeArgs};
@@ -43,6 +43,9 @@ pub struct TrainArgs {
     /// Parts that are not trained, as `stem,stage1`.
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     pub freeze: Vec<Part>,
+    /// Type of float of convolutions and activations; weights, statistics and loss stay float32.
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionKind>,
     /// Keep and score a moving average of the weights with this decay, such as 0.9999.
     #[arg(long, value_name = "DECAY")]
     pub ema: Option<f64>,
@@ -204,6 +207,24 @@ pub enum LossKind {
     DktPaper,
     /// Cross-entropy of each expert.
     CrossEntropy,
+}
+
+/// Types of float.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrecisionKind {
+    /// 32 bits.
+    F32,
+    /// bfloat16, 16 bits.
+    Bf16,
+}
+
+impl From<PrecisionKind> for Precision {
+    fn from(kind: PrecisionKind) -> Self {
+        match kind {
+            PrecisionKind::F32 => Self::F32,
+            PrecisionKind::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// How images are drawn.
@@ -408,6 +429,7 @@ impl TrainArgs {
         config.weights = self.weights.clone();
         config.freeze = self.freeze.clone();
         config.ema_decay = self.ema;
+        config.precision = self.precision.map_or(config.precision, Precision::from);
         if let Some(backbone) = self.lr_backbone {
             let Schedule::WarmupCosine { warmup_lr, .. } = config.stage1.schedule else {
                 let message = "--lr-backbone needs a schedule with a peak";

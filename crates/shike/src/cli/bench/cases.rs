@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use shike_model::{
     BackboneConfig, BalancedSoftmaxLoss, DktLoss, DktLossConfig, ExpertLogits, Head, Shike,
     ShikeConfig, weights,
@@ -16,6 +16,7 @@ use shike_model::{
 use shike_train::optim::Sgd;
 
 use super::BenchError;
+use crate::cli::PrecisionKind;
 
 /// What a case is told beside its name.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Setting {
     pub device: Device,
     /// Images of a batch, where it is not the case's own number.
     pub batch: Option<usize>,
+    /// Type of float of convolutions and activations in networks.
+    pub precision: PrecisionKind,
     /// A folder that weights and batch are written to, for another program to do the same work.
     pub exchange: Option<std::path::PathBuf>,
 }
@@ -174,6 +177,13 @@ fn network(
     if let Some(folder) = &setting.exchange {
         exchange(folder, &model, &images, &labels)?;
     }
+    let images = match setting.precision {
+        PrecisionKind::F32 => images,
+        PrecisionKind::Bf16 if device.supports_dtype(DType::BF16) => images.cast(FloatDType::BF16),
+        PrecisionKind::Bf16 => {
+            return Err(BenchError::Failed("the device has no bfloat16".into()));
+        }
+    };
     let labels = Tensor::<1, Int>::from_data(labels, &device);
     Ok((model, images, labels))
 }
@@ -368,7 +378,7 @@ fn convolution(shape: [usize; 7], setting: &Setting) -> Case {
     );
     let sync = setting.device.clone();
     let run = move || {
-        let output = shike_kernels::conv2d(&conv, input.clone());
+        let output = shike_model::kernels::conv2d(&conv, input.clone());
         let total = (output * out.clone()).sum();
         let gradients = total.backward();
         let gradient = input.grad(&gradients);
@@ -381,9 +391,4 @@ fn convolution(shape: [usize; 7], setting: &Setting) -> Case {
         flops: Some(6.0 * macs as f64),
         run: Box::new(run),
     }
-}
-
-/// The type that a device computes in.
-pub(super) fn float_type(device: &Device) -> DType {
-    Tensor::<1>::zeros([1], device).dtype()
 }

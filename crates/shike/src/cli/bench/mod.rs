@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use shike_train::{device, memory};
 use thiserror::Error;
 
+use super::PrecisionKind;
 use cases::{Case, Setting};
 
 /// Why a benchmark failed.
@@ -44,6 +45,9 @@ pub struct BenchArgs {
     /// Images of a batch, in place of each case's own number.
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
+    /// Type of float of convolutions and activations in networks.
+    #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
+    pub precision: PrecisionKind,
     /// Also write the results as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -213,6 +217,9 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, Bench
         command.arg("bench");
     }
     command.args(["--serve", name, "--device", device]);
+    if args.precision == PrecisionKind::Bf16 {
+        command.args(["--precision", "bf16"]);
+    }
     if let Some(batch) = args.batch {
         command.args(["--batch", &batch.to_string()]);
     }
@@ -266,6 +273,7 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
     let setting = Setting {
         device: device.clone(),
         batch: args.batch,
+        precision: args.precision,
         exchange: args.exchange.clone(),
     };
     let Case {
@@ -273,10 +281,18 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
         flops,
         mut run,
     } = cases::prepare(name, &setting)?;
-    let dtype = cases::float_type(&device).name();
+    let dtype = match args.precision {
+        PrecisionKind::F32 => "f32",
+        PrecisionKind::Bf16 => "bf16",
+    };
     println!(
         "{}",
-        serde_json::json!({"images": images, "flops": flops, "dtype": dtype})
+        serde_json::json!({
+            "images": images,
+            "flops": flops,
+            "dtype": dtype,
+            "base_memory": memory::peak(&device),
+        })
     );
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| BenchError::Failed(error.to_string()))?;
