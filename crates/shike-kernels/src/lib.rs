@@ -233,3 +233,34 @@ pub fn cross_entropy_terms(
     count(Kernel::Fallback);
     None
 }
+
+/// A step of stochastic gradient descent with momentum and weight decay:
+/// `v ← momentum · v + (g + decay · w); w ← w − lr · v`, the first velocity being `g + decay · w`. Gives
+/// weight and velocity, which must not be tracked for gradients.
+///
+/// # Shapes
+/// - `weight`, `gradient` and `velocity`: the same
+pub fn sgd_step<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+    lr: f64,
+    momentum: f64,
+    decay: f64,
+) -> (Tensor<D>, Tensor<D>) {
+    #[cfg(feature = "flex")]
+    if enabled() && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
+        let rates = [lr, momentum, decay].map(|rate| rate as f32);
+        return flex::sgd_step(weight, gradient, velocity, rates);
+    }
+    count(Kernel::Fallback);
+    let gradient = match decay {
+        0.0 => gradient,
+        decay => gradient + weight.clone().mul_scalar(decay),
+    };
+    let velocity = match velocity {
+        Some(velocity) => velocity.mul_scalar(momentum) + gradient,
+        None => gradient,
+    };
+    (weight - velocity.clone().mul_scalar(lr), velocity)
+}

@@ -17,6 +17,8 @@ pub struct Stats {
     pub batch_norm_backward: u64,
     /// Losses.
     pub loss: u64,
+    /// Optimizer steps, one for each parameter.
+    pub sgd: u64,
     /// Calls that Burn's own module answered.
     pub fallback: u64,
 }
@@ -35,10 +37,12 @@ pub(crate) enum Kernel {
     BatchNormBackward,
     #[cfg(feature = "flex")]
     Loss,
+    #[cfg(feature = "flex")]
+    Sgd,
     Fallback,
 }
 
-static COUNTS: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
+static COUNTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 fn index(kernel: Kernel) -> usize {
     match kernel {
@@ -54,7 +58,9 @@ fn index(kernel: Kernel) -> usize {
         Kernel::BatchNormBackward => 4,
         #[cfg(feature = "flex")]
         Kernel::Loss => 5,
-        Kernel::Fallback => 6,
+        #[cfg(feature = "flex")]
+        Kernel::Sgd => 6,
+        Kernel::Fallback => 7,
     }
 }
 
@@ -72,6 +78,7 @@ pub fn stats() -> Stats {
         batch_norm: count(3),
         batch_norm_backward: count(4),
         loss: count(5),
-        fallback: count(6),
+        sgd: count(6),
+        fallback: count(7),
     }
 }

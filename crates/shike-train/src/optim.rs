@@ -5,6 +5,7 @@ use burn::optim::{
     GradientsParams, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor};
+use shike_model::kernels::sgd_step;
 
 /// Stochastic gradient descent with momentum and weight decay, as `torch.optim.SGD` with dampening
 /// 0: `g ← g + wd · w; v ← μ · v + g; w ← w − lr · v`, `v` starting as `g`.
@@ -48,15 +49,9 @@ impl Optimizer for Sgd {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let grad = match self.weight_decay {
-            0.0 => grad,
-            decay => grad + tensor.clone().mul_scalar(decay),
-        };
-        let velocity = match state {
-            Some(state) => state.velocity.mul_scalar(self.momentum) + grad,
-            None => grad,
-        };
-        let tensor = tensor - velocity.clone().mul_scalar(lr);
+        let velocity = state.map(|state| state.velocity);
+        let (momentum, decay) = (self.momentum, self.weight_decay);
+        let (tensor, velocity) = sgd_step(tensor, grad, velocity, lr, momentum, decay);
         (tensor, Some(SgdState { velocity }))
     }
 

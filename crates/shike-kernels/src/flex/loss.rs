@@ -42,7 +42,6 @@ fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first with few enough bits that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and taking off 1.5 · 2^23 rounds to the nearest whole number.
     // Adding 1.5 · 2^23 rounds to the nearest whole number, and leaves it in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.3);
@@ -94,42 +93,56 @@ impl Scratch {
     }
 }
 
-/// Log-sum-exp of a row; `probs` gets its softmax.
+/// The largest value of a row. NaN is passed over: the sum of the exponentials has it.
 #[inline(always)]
-fn softmax(classes: usize, logit: impl Fn(usize) -> f32, probs: &mut [f32]) -> f64 {
-    let probs = &mut probs[..classes];
+fn largest(row: &[f32]) -> f32 {
+    let (whole, rest) = row.as_chunks::<LANES>();
     let mut max = [f32::NEG_INFINITY; LANES];
-    let whole = classes - classes % LANES;
-    for at in (0..whole).step_by(LANES) {
+    for chunk in whole {
         for lane in 0..LANES {
-            let x = logit(at + lane);
-            probs[at + lane] = x;
-            max[lane] = if x > max[lane] { x } else { max[lane] };
+            max[lane] = if chunk[lane] > max[lane] {
+                chunk[lane]
+            } else {
+                max[lane]
+            };
         }
     }
-    for at in whole..classes {
-        let x = logit(at);
-        probs[at] = x;
-        max[0] = if x > max[0] { x } else { max[0] };
-    }
     let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    rest.iter().copied().fold(max, f32::max)
+}
+
+/// Replaces logits by `scale` times their softmax, and gives their log-sum-exp.
+#[inline(always)]
+fn softmax_in_place(row: &mut [f32], scale: f32) -> f64 {
+    let max = largest(row);
     let mut sum = [0.0f32; LANES];
-    for chunk in probs[..whole].chunks_exact_mut(LANES) {
+    let (whole, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in whole {
         for lane in 0..LANES {
             chunk[lane] = exp(chunk[lane] - max);
             sum[lane] += chunk[lane];
         }
     }
-    for p in &mut probs[whole..] {
+    for (p, sum) in rest.iter_mut().zip(&mut sum) {
         *p = exp(*p - max);
-        sum[0] += *p;
+        *sum += *p;
     }
     let sum: f64 = sum.into_iter().map(f64::from).sum();
-    let scale = (1.0 / sum) as f32;
-    for p in probs {
+    let scale = (f64::from(scale) / sum) as f32;
+    for p in row {
         *p *= scale;
     }
     f64::from(max) + sum.ln()
+}
+
+/// Log-sum-exp of a row; `probs` gets its softmax.
+#[inline(always)]
+fn softmax(classes: usize, logit: impl Fn(usize) -> f32, probs: &mut [f32]) -> f64 {
+    let probs = &mut probs[..classes];
+    for at in 0..classes {
+        probs[at] = logit(at);
+    }
+    softmax_in_place(probs, 1.0)
 }
 
 /// Sum of `value` over a row.
@@ -363,14 +376,55 @@ impl Row<'_> {
     }
 }
 
+/// The label of one image.
+#[derive(Clone, Copy)]
+enum Label<'a> {
+    /// A class; `None` if it is not one of these.
+    Hard(Option<usize>),
+    /// A distribution, `[classes]`.
+    Soft(&'a [f32]),
+}
+
+impl<'a> Labels<'a> {
+    fn of(self, image: usize, classes: usize) -> Label<'a> {
+        match self {
+            Self::Hard(labels) => {
+                let label = usize::try_from(labels[image]).ok();
+                Label::Hard(label.filter(|label| *label < classes))
+            }
+            Self::Soft(labels) => Label::Soft(&labels[image * classes..][..classes]),
+        }
+    }
+}
+
 /// Cross-entropy of `logits + prior`, not divided by anything.
 #[inline(always)]
-fn cross_entropy(logits: &[f32], prior: &[f32], scratch: &mut Scratch) -> f64 {
-    let classes = logits.len();
-    let lse = softmax(classes, |at| logits[at] + prior[at], &mut scratch.probs) as f32;
-    sum(classes, |at| {
-        scratch.label[at] * (lse - (logits[at] + prior[at]))
-    })
+fn cross_entropy(logits: &[f32], prior: &[f32], label: Label<'_>, shifted: &mut [f32]) -> f64 {
+    for ((shifted, logit), prior) in shifted.iter_mut().zip(logits).zip(prior) {
+        *shifted = logit + prior;
+    }
+    // Read before the softmax takes their place.
+    let (share, target) = match label {
+        Label::Hard(None) => (0.0, 0.0),
+        Label::Hard(Some(class)) => (1.0, f64::from(shifted[class])),
+        Label::Soft(labels) => (
+            sum(labels.len(), |at| labels[at]),
+            sum(labels.len(), |at| labels[at] * shifted[at]),
+        ),
+    };
+    let max = largest(shifted);
+    let mut sums = [0.0f32; LANES];
+    let (whole, rest) = shifted.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            sums[lane] += exp(chunk[lane] - max);
+        }
+    }
+    for (shifted, sum) in rest.iter().zip(&mut sums) {
+        *sum += exp(shifted - max);
+    }
+    let total: f64 = sums.into_iter().map(f64::from).sum();
+    share * (f64::from(max) + total.ln()) - target
 }
 
 /// Its gradient times `coefficient`.
@@ -378,34 +432,39 @@ fn cross_entropy(logits: &[f32], prior: &[f32], scratch: &mut Scratch) -> f64 {
 fn cross_entropy_gradient(
     logits: &[f32],
     prior: &[f32],
-    scratch: &mut Scratch,
+    label: Label<'_>,
     coefficient: f32,
     gradient: &mut [f32],
 ) {
-    let classes = logits.len();
-    softmax(classes, |at| logits[at] + prior[at], &mut scratch.probs);
-    let total = sum(classes, |at| scratch.label[at]) as f32;
-    let (probs, label) = (&scratch.probs[..classes], &scratch.label[..classes]);
-    for at in 0..classes {
-        gradient[at] = coefficient * (total * probs[at] - label[at]);
+    for ((gradient, logit), prior) in gradient.iter_mut().zip(logits).zip(prior) {
+        *gradient = logit + prior;
+    }
+    match label {
+        Label::Hard(None) => gradient.fill(0.0),
+        Label::Hard(Some(class)) => {
+            softmax_in_place(gradient, coefficient);
+            gradient[class] -= coefficient;
+        }
+        Label::Soft(labels) => {
+            let share = sum(labels.len(), |at| labels[at]) as f32;
+            softmax_in_place(gradient, coefficient * share);
+            for (gradient, label) in gradient.iter_mut().zip(labels) {
+                *gradient -= coefficient * label;
+            }
+        }
     }
 }
 
 /// Fills in the label of an image.
 fn set_label(labels: Labels<'_>, image: usize, exclude: bool, scratch: &mut Scratch) {
-    let classes = scratch.label.len();
-    match labels {
-        Labels::Hard(labels) => {
+    match labels.of(image, scratch.label.len()) {
+        Label::Hard(class) => {
             scratch.label.fill(0.0);
-            let target = usize::try_from(labels[image]).ok();
-            if let Some(label) = target.and_then(|target| scratch.label.get_mut(target)) {
-                *label = 1.0;
+            if let Some(class) = class {
+                scratch.label[class] = 1.0;
             }
         }
-        Labels::Soft(labels) => {
-            let row = &labels[image * classes..][..classes];
-            scratch.label.copy_from_slice(row);
-        }
+        Label::Soft(labels) => scratch.label.copy_from_slice(labels),
     }
     if exclude {
         for (excluded, label) in scratch.excluded.iter_mut().zip(&scratch.label) {
@@ -419,24 +478,22 @@ fn set_label(labels: Labels<'_>, image: usize, exclude: bool, scratch: &mut Scra
 
 /// Sums of every term over the batch, not divided by anything, [`terms`] of them.
 ///
-/// `logits` is `[experts, batch, classes]`.
+/// `logits` is `[batch, classes]` of each expert.
 pub(crate) fn dkt_forward(
-    logits: &[f32],
-    [experts, batch, classes]: [usize; 3],
+    logits: &[&[f32]],
+    [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     options: DktOptions,
 ) -> Vec<f64> {
-    let count = terms(experts);
+    let count = terms(logits.len());
     let mut rows = vec![0.0f64; batch * count];
     rows.par_chunks_mut(count).enumerate().for_each_init(
-        || Scratch::new(experts, classes),
+        || Scratch::new(logits.len(), classes),
         |scratch, (image, terms)| {
             set_label(labels, image, options.exclude_target, scratch);
-            let logits: Vec<&[f32]> = (0..experts)
-                .map(|k| &logits[(k * batch + image) * classes..][..classes])
-                .collect();
+            let rows = image_rows(logits, image, classes);
             let row = Row {
-                logits: &logits,
+                logits: &rows,
                 options,
             };
             forward(&row, scratch, terms);
@@ -452,19 +509,25 @@ pub(crate) fn dkt_forward(
     sums
 }
 
-/// The gradient of `Σ terms · coefficients` with respect to the logits, `[experts, batch, classes]`.
+fn image_rows<'a>(logits: &[&'a [f32]], image: usize, classes: usize) -> Vec<&'a [f32]> {
+    let row = |logits: &&'a [f32]| &logits[image * classes..][..classes];
+    logits.iter().map(row).collect()
+}
+
+/// The gradient of `Σ terms · coefficients` with respect to the logits of each expert,
+/// `[batch, classes]`.
 pub(crate) fn dkt_backward(
-    logits: &[f32],
-    [experts, batch, classes]: [usize; 3],
+    logits: &[&[f32]],
+    [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     options: DktOptions,
     coefficients: &[f32],
-) -> Vec<f32> {
-    let mut gradient = vec![0.0f32; logits.len()];
-    let mut planes: Vec<_> = gradient.chunks_exact_mut(batch * classes).collect();
+) -> Vec<Vec<f32>> {
+    let experts = logits.len();
+    let mut gradients = vec![vec![0.0f32; batch * classes]; experts];
     let mut rows: Vec<Vec<&mut [f32]>> = (0..batch).map(|_| Vec::with_capacity(experts)).collect();
-    for plane in &mut planes {
-        for (row, gradient) in rows.iter_mut().zip(plane.chunks_exact_mut(classes)) {
+    for gradient in &mut gradients {
+        for (row, gradient) in rows.iter_mut().zip(gradient.chunks_exact_mut(classes)) {
             row.push(gradient);
         }
     }
@@ -472,59 +535,59 @@ pub(crate) fn dkt_backward(
         || Scratch::new(experts, classes),
         |scratch, (image, gradient)| {
             set_label(labels, image, options.exclude_target, scratch);
-            let logits: Vec<&[f32]> = (0..experts)
-                .map(|k| &logits[(k * batch + image) * classes..][..classes])
-                .collect();
+            let rows = image_rows(logits, image, classes);
             let row = Row {
-                logits: &logits,
+                logits: &rows,
                 options,
             };
             backward(&row, scratch, coefficients, gradient);
         },
     );
-    gradient
+    gradients
 }
 
 /// Sums of the cross-entropy of `logits + prior` over the batch, one an expert; `prior` is
 /// `[classes]`.
 pub(crate) fn cross_entropy_forward(
-    logits: &[f32],
-    [experts, batch, classes]: [usize; 3],
+    logits: &[&[f32]],
+    [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     prior: &[f32],
 ) -> Vec<f64> {
-    let mut rows = vec![0.0f64; experts * batch];
-    rows.par_iter_mut().enumerate().for_each_init(
-        || Scratch::new(1, classes),
-        |scratch, (row, term)| {
-            set_label(labels, row % batch, false, scratch);
-            let logits = &logits[row * classes..][..classes];
-            value(logits, prior, scratch, term);
-        },
-    );
-    rows.chunks_exact(batch)
-        .map(|rows| rows.iter().sum())
-        .collect()
+    let expert = |logits: &&[f32]| {
+        let mut terms = vec![0.0f64; batch];
+        terms.par_iter_mut().enumerate().for_each_init(
+            || vec![0.0; classes],
+            |scratch, (image, term)| {
+                let logits = &logits[image * classes..][..classes];
+                value(logits, prior, labels.of(image, classes), scratch, term);
+            },
+        );
+        terms.iter().sum()
+    };
+    logits.iter().map(expert).collect()
 }
 
-/// The gradient of `Σ terms · coefficients` with respect to the logits, `[experts, batch, classes]`.
+/// The gradient of `Σ terms · coefficients` with respect to the logits of each expert,
+/// `[batch, classes]`.
 pub(crate) fn cross_entropy_backward(
-    logits: &[f32],
-    [_, batch, classes]: [usize; 3],
+    logits: &[&[f32]],
+    [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     prior: &[f32],
     coefficients: &[f32],
-) -> Vec<f32> {
-    let mut gradient = vec![0.0f32; logits.len()];
-    gradient.par_chunks_mut(classes).enumerate().for_each_init(
-        || Scratch::new(1, classes),
-        |scratch, (row, gradient)| {
-            set_label(labels, row % batch, false, scratch);
-            let logits = &logits[row * classes..][..classes];
-            slope(logits, prior, scratch, coefficients[row / batch], gradient);
-        },
-    );
-    gradient
+) -> Vec<Vec<f32>> {
+    let expert = |(logits, coefficient): (&&[f32], &f32)| {
+        let mut gradient = vec![0.0f32; batch * classes];
+        let rows = gradient.par_chunks_mut(classes).enumerate();
+        rows.for_each(|(image, gradient)| {
+            let logits = &logits[image * classes..][..classes];
+            let label = labels.of(image, classes);
+            slope(logits, prior, label, *coefficient, gradient);
+        });
+        gradient
+    };
+    logits.iter().zip(coefficients).map(expert).collect()
 }
 
 /// Compiles a function for the processor's vectors as well, and takes that where it can. No
@@ -552,7 +615,7 @@ vectors!(forward(row: &Row<'_>, scratch: &mut Scratch, terms: &mut [f64])
     row.forward(scratch, terms));
 vectors!(backward(row: &Row<'_>, scratch: &mut Scratch, coefficients: &[f32], gradient: &mut [&mut [f32]])
     row.backward(scratch, coefficients, gradient));
-vectors!(value(logits: &[f32], prior: &[f32], scratch: &mut Scratch, term: &mut f64)
-    *term = cross_entropy(logits, prior, scratch));
-vectors!(slope(logits: &[f32], prior: &[f32], scratch: &mut Scratch, coefficient: f32, gradient: &mut [f32])
-    cross_entropy_gradient(logits, prior, scratch, coefficient, gradient));
+vectors!(value(logits: &[f32], prior: &[f32], label: Label<'_>, scratch: &mut [f32], term: &mut f64)
+    *term = cross_entropy(logits, prior, label, scratch));
+vectors!(slope(logits: &[f32], prior: &[f32], label: Label<'_>, coefficient: f32, gradient: &mut [f32])
+    cross_entropy_gradient(logits, prior, label, coefficient, gradient));

@@ -4,12 +4,12 @@ use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients as Grads;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Tensor};
 
 use super::loss::{self, Labels};
-use super::ops::{Diff, Place, floats, lifted, place, plain, read, tensor};
+use super::ops::{Diff, DiffTensor, Place, common, floats, lifted, place, plain, read, tensor};
 use crate::stats::{Kernel, count};
 use crate::{DktOptions, LossLabels};
 
@@ -31,9 +31,9 @@ enum Known {
 struct LossState {
     loss: Loss,
     labels: Known,
-    /// `[experts, batch, classes]`
-    logits: FlexTensor,
-    dims: [usize; 3],
+    /// `[batch, classes]` of each expert.
+    logits: Vec<FlexTensor>,
+    dims: [usize; 2],
 }
 
 impl LossState {
@@ -44,23 +44,31 @@ impl LossState {
         }
     }
 
-    fn forward(&self) -> Vec<f64> {
-        let logits = read(&self.logits);
-        match &self.loss {
-            Loss::Dkt(options) => loss::dkt_forward(logits, self.dims, self.labels(), *options),
-            Loss::CrossEntropy { prior } => {
-                loss::cross_entropy_forward(logits, self.dims, self.labels(), prior)
-            }
-        }
+    fn logits(&self) -> Vec<&[f32]> {
+        self.logits.iter().map(read).collect()
     }
 
-    fn backward(&self, coefficients: &[f32]) -> Vec<f32> {
-        let logits = read(&self.logits);
-        let (dims, labels) = (self.dims, self.labels());
-        match &self.loss {
-            Loss::Dkt(options) => loss::dkt_backward(logits, dims, labels, *options, coefficients),
+    fn forward(&self) -> FlexTensor {
+        let (logits, labels) = (self.logits(), self.labels());
+        let terms = match &self.loss {
+            Loss::Dkt(options) => loss::dkt_forward(&logits, self.dims, labels, *options),
             Loss::CrossEntropy { prior } => {
-                loss::cross_entropy_backward(logits, dims, labels, prior, coefficients)
+                loss::cross_entropy_forward(&logits, self.dims, labels, prior)
+            }
+        };
+        let terms: Vec<f32> = terms.into_iter().map(|term| term as f32).collect();
+        let count = terms.len();
+        tensor(terms, [count])
+    }
+
+    fn backward(&self, coefficients: &[f32]) -> Vec<Vec<f32>> {
+        let (logits, labels) = (self.logits(), self.labels());
+        match &self.loss {
+            Loss::Dkt(options) => {
+                loss::dkt_backward(&logits, self.dims, labels, *options, coefficients)
+            }
+            Loss::CrossEntropy { prior } => {
+                loss::cross_entropy_backward(&logits, self.dims, labels, prior, coefficients)
             }
         }
     }
@@ -104,18 +112,19 @@ fn known(labels: &LossLabels, [batch, classes]: [usize; 2]) -> Option<Known> {
 }
 
 fn record(logits: &[Tensor<2>], labels: &LossLabels, loss: Loss) -> Option<Tensor<1>> {
-    let first = logits.first()?;
-    let [batch, classes] = first.dims();
-    let same = |logits: &Tensor<2>| logits.dims() == first.dims() && place(logits) == place(first);
-    let place = place(first)?;
-    if !logits.iter().all(same) || batch * classes == 0 {
+    let dims = logits.first()?.dims();
+    let places = logits.iter().map(place);
+    let place = common(places)?;
+    let same = logits.iter().all(|logits| logits.dims() == dims);
+    if !same || dims.contains(&0) || (place == Place::Autodiff && logits.len() > MOST_EXPERTS) {
         return None;
     }
-    let labels = known(labels, first.dims())?;
+    let labels = known(labels, dims)?;
     count(Kernel::Loss);
-    let dims = [logits.len(), batch, classes];
-    let state = |mut logits: FlexTensor| {
-        floats(&mut logits);
+    let state = |mut logits: Vec<FlexTensor>| {
+        for logits in &mut logits {
+            floats(logits);
+        }
         LossState {
             loss,
             labels,
@@ -123,44 +132,67 @@ fn record(logits: &[Tensor<2>], labels: &LossLabels, loss: Loss) -> Option<Tenso
             dims,
         }
     };
-    let terms = |state: &LossState| {
-        let terms: Vec<f32> = state
-            .forward()
-            .into_iter()
-            .map(|term| term as f32)
-            .collect();
-        let count = terms.len();
-        tensor(terms, [count])
-    };
-    let stacked: Tensor<3> = Tensor::stack(logits.to_vec(), 0);
     if place == Place::Plain {
-        let state = state(plain(stacked));
-        return Some(Tensor::from_primitive::<Flex>(terms(&state)));
+        let terms = state(logits.iter().cloned().map(plain).collect()).forward();
+        return Some(Tensor::from_primitive::<Flex>(terms));
     }
-    let (logits, node) = lifted(stacked).into_parts();
+    let parts = logits
+        .iter()
+        .cloned()
+        .map(|logits| lifted(logits).into_parts());
+    let (logits, nodes): (Vec<_>, Vec<_>) = parts.unzip();
     let state = state(logits);
-    let terms = terms(&state);
+    let terms = state.forward();
+    Some(Tensor::from_primitive::<Diff>(finish(nodes, state, terms)))
+}
+
+/// The number of parents of an operation is part of its type.
+const MOST_EXPERTS: usize = 8;
+
+fn finish(nodes: Vec<NodeGuard>, state: LossState, terms: FlexTensor) -> DiffTensor {
+    match nodes.len() {
+        1 => finish_with::<1>(nodes, state, terms),
+        2 => finish_with::<2>(nodes, state, terms),
+        3 => finish_with::<3>(nodes, state, terms),
+        4 => finish_with::<4>(nodes, state, terms),
+        5 => finish_with::<5>(nodes, state, terms),
+        6 => finish_with::<6>(nodes, state, terms),
+        7 => finish_with::<7>(nodes, state, terms),
+        _ => finish_with::<MOST_EXPERTS>(nodes, state, terms),
+    }
+}
+
+fn finish_with<const N: usize>(
+    nodes: Vec<NodeGuard>,
+    state: LossState,
+    terms: FlexTensor,
+) -> DiffTensor {
+    let Ok(nodes) = <[NodeGuard; N]>::try_from(nodes) else {
+        unreachable!("`record` takes at most {MOST_EXPERTS} experts, and `finish` counts them");
+    };
     let prepared = LossNode
-        .prepare::<NoCheckpointing>([node])
+        .prepare::<NoCheckpointing>(nodes)
         .compute_bound()
         .stateful();
-    Some(Tensor::from_primitive::<Diff>(match prepared {
+    match prepared {
         OpsKind::Tracked(prepared) => prepared.finish(state, terms),
         OpsKind::UnTracked(prepared) => prepared.finish(terms),
-    }))
+    }
 }
 
 #[derive(Debug)]
 struct LossNode;
 
-impl Backward<Flex, 1> for LossNode {
+impl<const N: usize> Backward<Flex, N> for LossNode {
     type State = LossState;
 
-    fn backward(self, ops: Ops<LossState, 1>, grads: &mut Grads, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<LossState, N>, grads: &mut Grads, _: &mut Checkpointer) {
         let mut coefficients = grads.consume::<Flex>(&ops.node);
-        let gradient = ops.state.backward(floats(&mut coefficients));
-        if let [Some(node)] = ops.parents {
-            grads.register::<Flex>(node.id, tensor(gradient, ops.state.dims));
+        let gradients = ops.state.backward(floats(&mut coefficients));
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, tensor(gradient, ops.state.dims));
+            }
         }
     }
 }

@@ -10,5 +10,7 @@ mod ops;
 pub(crate) mod simd;
 
 pub(crate) use loss_op::{cross_entropy, dkt};
-pub(crate) use ops::{batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits};
+pub(crate) use ops::{
+    batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits, sgd_fits, sgd_step,
+};
 pub use simd::Simd;

@@ -13,6 +13,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::module::BatchNormTrainOutput;
 use burn::tensor::{DType, Tensor, TensorData};
+use rayon::prelude::*;
 
 use super::buffer::{SharedMut, filled};
 use super::conv::{self, Shape};
@@ -53,7 +54,7 @@ pub(super) fn place<const D: usize>(tensor: &Tensor<D>) -> Option<Place> {
 }
 
 /// The place of an operation on several tensors: constants are lifted to autodiff.
-fn common(places: impl IntoIterator<Item = Option<Place>>) -> Option<Place> {
+pub(super) fn common(places: impl IntoIterator<Item = Option<Place>>) -> Option<Place> {
     places.into_iter().try_fold(Place::Plain, |all, place| {
         Some(match place? {
             Place::Plain => all,
@@ -594,5 +595,88 @@ impl NormState {
             }
         };
         [dx, gamma, beta, residual]
+    }
+}
+
+/// Parameters that one task updates.
+const PART: usize = 1 << 15;
+
+/// Whether [`sgd_step`] can be called.
+pub(crate) fn sgd_fits<const D: usize>(
+    weight: &Tensor<D>,
+    gradient: &Tensor<D>,
+    velocity: Option<&Tensor<D>>,
+) -> bool {
+    let places = [Some(weight), Some(gradient), velocity];
+    let mut tensors = places.into_iter().flatten();
+    tensors.all(|t| t.dims() == weight.dims() && place(t) == Some(Place::Plain))
+}
+
+/// A step of stochastic gradient descent, in the buffers of weight and velocity where no one else
+/// holds them. Nothing is fused: it rounds as Burn's operations do.
+pub(crate) fn sgd_step<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+    [lr, momentum, decay]: [f32; 3],
+) -> (Tensor<D>, Tensor<D>) {
+    count(Kernel::Sgd);
+    let shape = weight.dims();
+    let mut weight = alone(plain(weight), shape);
+    let mut gradient = plain(gradient);
+    // The first velocity is the gradient, and takes its place.
+    let (mut velocity, first) = match velocity {
+        Some(velocity) => (alone(plain(velocity), shape), false),
+        None => (
+            alone(std::mem::replace(&mut gradient, tensor(vec![], [0])), shape),
+            true,
+        ),
+    };
+    let gradient = if first {
+        None
+    } else {
+        Some(SharedMut::of(floats(&mut gradient)))
+    };
+    let len = shape.iter().product::<usize>();
+    let stepped = in_place(&mut weight, |w| {
+        let stepped = in_place(&mut velocity, |v| {
+            (0..len.div_ceil(PART)).into_par_iter().for_each(|part| {
+                let at = part * PART;
+                let count = PART.min(len - at);
+                // SAFETY: parts are disjoint and inside all three tensors, of which the gradient is
+                // only read, and the other two belong to this function alone.
+                let (w, v) = unsafe { (w.slice(at, count), v.slice(at, count)) };
+                match gradient {
+                    Some(gradient) => {
+                        // SAFETY: as above.
+                        let gradient = unsafe { gradient.slice(at, count) };
+                        for ((w, v), g) in w.iter_mut().zip(v).zip(gradient) {
+                            *v = *v * momentum + (*g + *w * decay);
+                            *w -= *v * lr;
+                        }
+                    }
+                    None => {
+                        for (w, v) in w.iter_mut().zip(v) {
+                            *v += *w * decay;
+                            *w -= *v * lr;
+                        }
+                    }
+                }
+            });
+        });
+        debug_assert!(stepped, "`alone` made it so");
+    });
+    debug_assert!(stepped, "`alone` made it so");
+    (
+        Tensor::from_primitive::<Flex>(weight),
+        Tensor::from_primitive::<Flex>(velocity),
+    )
+}
+
+/// The tensor in a buffer that no one else holds.
+fn alone<const D: usize>(mut tensor: FlexTensor, shape: [usize; D]) -> FlexTensor {
+    match in_place(&mut tensor, |_| ()) {
+        true => tensor,
+        false => self::tensor(floats(&mut tensor).to_vec(), shape),
     }
 }

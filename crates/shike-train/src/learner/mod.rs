@@ -475,8 +475,9 @@ impl Learner {
                 let new = self.score(&state, stage)?;
                 self.keep_best(&mut state, &new, run)?;
                 let shown = new.test.as_ref().or(new.val.as_ref());
-                let summary = shown.map_or_else(String::new, Evaluation::summary);
-                progress.epoch_end(&format!("loss {:.4}, {summary}", row.train_loss));
+                let summary =
+                    shown.map_or_else(String::new, |shown| format!(", {}", shown.summary()));
+                progress.epoch_end(&format!("loss {:.4}{summary}", row.train_loss));
                 let row = match shown {
                     Some(evaluation) => row.with_evaluation(evaluation),
                     None => row,

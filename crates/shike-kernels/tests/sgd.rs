@@ -1,0 +1,68 @@
+//! The optimizer's step against Burn's own operations, bit for bit.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use shike_kernels::{sgd_step, stats};
+
+/// Burn's own operations: float64 is not the kernels' business, and neither is a tensor of their
+/// result.
+fn by_definition<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+) -> (Tensor<D>, Tensor<D>) {
+    let gradient = gradient + weight.clone().mul_scalar(DECAY);
+    let velocity = match velocity {
+        Some(velocity) => velocity.mul_scalar(MOMENTUM) + gradient,
+        None => gradient,
+    };
+    (weight - velocity.clone().mul_scalar(LR), velocity)
+}
+
+const LR: f64 = 0.05;
+const MOMENTUM: f64 = 0.9;
+const DECAY: f64 = 5e-4;
+
+#[test]
+fn steps_are_equal_bit_for_bit() {
+    let device = Device::flex();
+    let normal = Distribution::Normal(0.0, 1.0);
+    // More than one task, a ragged end, and a transposed weight.
+    for (rows, columns, transposed) in [(300, 331, false), (1, 1, false), (37, 53, true)] {
+        let random = || Tensor::<2>::random([rows, columns], normal, &device);
+        let weight = match transposed {
+            true => Tensor::<2>::random([columns, rows], normal, &device).transpose(),
+            false => random(),
+        };
+        let kept = weight.clone();
+        let before = weight.to_data();
+        let (mut found, mut expected) = ((weight.clone(), None), (weight, None));
+        for _ in 0..3 {
+            let gradient = random();
+            let shared = gradient.clone();
+            let ran = stats().sgd;
+            let (w, v) = sgd_step(found.0, gradient, found.1, LR, MOMENTUM, DECAY);
+            assert!(stats().sgd > ran);
+            found = (w, Some(v));
+            let (w, v) = by_definition(expected.0, shared, expected.1);
+            expected = (w, Some(v));
+            found.0.to_data().assert_eq(&expected.0.to_data(), true);
+            let velocity =
+                |side: &(Tensor<2>, Option<Tensor<2>>)| side.1.as_ref().unwrap().to_data();
+            velocity(&found).assert_eq(&velocity(&expected), true);
+        }
+        // Someone else's handle on the first weight still sees it.
+        kept.into_data().assert_eq(&before, true);
+    }
+}
+
+#[test]
+fn other_types_are_left_to_burn() {
+    let device = Device::flex();
+    let ones = || Tensor::<1>::from_data([1.0f64, 2.0], (&device, DType::F64));
+    let (weight, velocity) = sgd_step(ones(), ones(), None, LR, MOMENTUM, 0.0);
+    assert_eq!(weight.dtype(), DType::F64);
+    let velocity: Vec<f64> = velocity.into_data().try_into_vec().unwrap();
+    assert_eq!(velocity, [1.0, 2.0]);
+}
