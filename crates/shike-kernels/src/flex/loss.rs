@@ -123,9 +123,9 @@ fn softmax_in_place(row: &mut [f32], scale: f32) -> f64 {
             sum[lane] += chunk[lane];
         }
     }
-    for (p, sum) in rest.iter_mut().zip(&mut sum) {
+    for p in rest {
         *p = exp(*p - max);
-        *sum += *p;
+        sum[0] += *p;
     }
     let sum: f64 = sum.into_iter().map(f64::from).sum();
     let scale = (f64::from(scale) / sum) as f32;
