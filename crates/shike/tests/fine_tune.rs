@@ -188,6 +188,11 @@ fn a_dry_run_says_what_a_run_needs_and_writes_nothing() {
         assert!(said.contains(words), "{words} is not in\n{said}");
     }
     assert!(!run.root().exists());
+    // Fewer images than a step sees: they are gone through again.
+    let (_, output) = fixture.run("dry", "--dry-run --batch-size 64");
+    let said = text(&output);
+    assert!(output.status.success() && !said.contains("NaN"), "{said}");
+    assert!(said.contains("(median of 3), 1 steps"), "{said}");
 
     #[cfg(target_os = "linux")]
     {
@@ -218,11 +223,15 @@ fn wrong_weights_and_parts_are_errors_that_say_what_is_right() {
             "stage4 is in both",
         ),
         ("--ema 1.5".into(), "between 0 and 1"),
+        ("--crop-scale 5".into(), "random_resized_crop"),
+        ("--many-above 5 --few-below 10".into(), "overlap"),
     ];
     for (more, expected) in cases {
         let (_, output) = fixture.run("wrong", &more);
         let said = text(&output);
         assert!(!output.status.success(), "{more}\n{said}");
         assert!(said.contains(expected), "{more}: {expected} not in\n{said}");
+        let run = fixture.folder.path().join("wrong");
+        assert!(!run.exists(), "{more} left a folder");
     }
 }

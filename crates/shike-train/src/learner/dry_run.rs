@@ -172,12 +172,21 @@ impl Learner {
         let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
         let lr = config.schedule.lr(0);
         let rates = self.rates(&state.model, lr);
-        let mut epoch = loader.epoch(0, order, 0);
+        let mut epoch = loader.epoch(0, order.clone(), 0);
         for step in 0..=steps {
+            // Small sets are gone through more than once.
+            if step > 0 && step.is_multiple_of(batches) {
+                epoch = loader.epoch((step / batches) as u64, order.clone(), 0);
+            }
             let started = Instant::now();
             // Without accumulation the gradients of a step are those of one batch; with it, a step
             // takes so many times as long.
-            let Some(batch) = epoch.next() else { break };
+            let Some(batch) = epoch.next() else {
+                return Err(TrainError::ShortEpoch {
+                    found: step,
+                    expected: batches,
+                });
+            };
             let batch = batch?;
             let (inputs, labels) = self.inputs(&batch);
             let terms = loss.forward(&state.model, inputs, labels);

@@ -25,7 +25,7 @@ use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
 use crate::memory::{self, StepMemory};
-use crate::metrics::Evaluation;
+use crate::metrics::{Evaluation, Evaluator};
 use crate::model_file::{self, ModelInfo, save_model};
 use crate::optim::{Sgd, clip_global_norm};
 use crate::progress::Progress;
@@ -127,8 +127,17 @@ impl Learner {
             )?;
             eval_loaders.push((split, loader));
         }
+        // What only an epoch's end would meet is refused before the first.
+        Loader::new(
+            data.train.clone(),
+            config.train_pipeline.clone(),
+            config.loader,
+            config.seed,
+        )?;
+        let train_counts = data.train.class_counts();
+        Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
         Ok(Self {
-            train_counts: data.train.class_counts(),
+            train_counts,
             config,
             data,
             device: device.autodiff(),

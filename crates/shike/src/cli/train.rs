@@ -558,6 +558,14 @@ pub fn train_with(
     let stop = stop_on_ctrl_c();
 
     if let Some(folder) = &resume.resume {
+        if args.dry_run {
+            let message = "--dry-run is for a run that has not begun; leave --resume out";
+            return Err(CliError::Usage(message.into()));
+        }
+        progress.message(&format!(
+            "settings are those of {}/config.json; others on the command line have no effect",
+            folder.display()
+        ));
         let run = RunDir::open(folder)?;
         let recorded: RunConfig = run.paths().read_config()?;
         let source = source.or(recorded.data).ok_or_else(|| {
@@ -584,6 +592,10 @@ pub fn train_with(
         None => PathBuf::from("runs").join(args.run_name(&preset, &config)),
     };
     progress.message(&describe(&data.train.class_counts(), &config));
+    if config.precision == Precision::Bf16 && device.memory_pool_usage().is_none() {
+        progress
+            .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
+    }
     let learner = Learner::new(config, data, device)?;
     if args.dry_run {
         println!("{}", learner.dry_run(DRY_RUN_STEPS)?);

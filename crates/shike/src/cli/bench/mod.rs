@@ -40,10 +40,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "WORD")]
     pub case: Vec<String>,
     /// Timed runs of a case, after two that warm up.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub runs: usize,
     /// Images of a batch, in place of each case's own number.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: Option<usize>,
     /// Type of float of convolutions and activations in networks.
     #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
@@ -64,6 +64,13 @@ pub struct BenchArgs {
     /// `cargo bench` passes this.
     #[arg(long, hide = true)]
     pub bench: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a whole number from 1".into()),
+        Ok(number) => Ok(number),
+    }
 }
 
 /// One case on one device.
@@ -149,6 +156,9 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if names.is_empty() {
         return Err(BenchError::UnknownCase(args.case.join(" ")));
+    }
+    for device in &args.device {
+        device::parse(device)?;
     }
     let devices = match args.device.is_empty() {
         true => device::available().into_iter().map(str::to_owned).collect(),
