@@ -74,19 +74,17 @@ def main():
                 optimizer.step()
                 return loss
 
-    def peak_memory():
-        if device.startswith("cuda"):
-            return torch.cuda.max_memory_reserved()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    print(json.dumps({"torch": torch.__version__, "base_memory": peak_memory()}), flush=True)
+    print(json.dumps({"torch": torch.__version__}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
         loss = run()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-        peak = peak_memory()
+        if device.startswith("cuda"):
+            peak = torch.cuda.max_memory_reserved()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"seconds": seconds, "value": loss.item(), "peak_memory": peak}), flush=True)
 
 

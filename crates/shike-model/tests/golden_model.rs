@@ -5,7 +5,7 @@
 mod common;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use common::*;
 use serde_json::Value;
 use shike_model::weights::{self, WeightsError};
@@ -22,20 +22,6 @@ fn plain() -> ShikeConfig {
     ShikeConfig::cifar_plain(32, 100)
         .unwrap()
         .with_classifier(ClassifierConfig::Cosine { scale: 1.0 })
-}
-
-struct ToF64;
-
-impl ModuleMapper for ToF64 {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let grad = param.is_require_grad();
-        param
-            .map(|t| match t.is_autodiff() {
-                true => Tensor::from_inner(t.inner().cast(FloatDType::F64)),
-                false => t.cast(FloatDType::F64),
-            })
-            .set_require_grad(grad)
-    }
 }
 
 fn check_logits(what: &str, found: &ExpertLogits, prefix: &str, io: &Io, tolerance: f64) {

@@ -8,8 +8,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::*;
 use shike_model::network::{BlockKind, StageConfig, StemConfig, StemKind};
 use shike_model::weights::{self, StateDict, WeightsError};
@@ -58,20 +58,6 @@ fn filled(model: &Shike) -> StateDict {
             (name, filled)
         })
         .collect()
-}
-
-struct ToF64;
-
-impl ModuleMapper for ToF64 {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let grad = param.is_require_grad();
-        param
-            .map(|t| match t.is_autodiff() {
-                true => Tensor::from_inner(t.inner().cast(FloatDType::F64)),
-                false => t.cast(FloatDType::F64),
-            })
-            .set_require_grad(grad)
-    }
 }
 
 /// A plain network of one block a stage, in float64.

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
+use crate::error::panic_message;
+
 /// A device that this binary does not have.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error(
@@ -83,11 +85,10 @@ fn probe(device: &Device) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(number)) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("{error:?}")),
-        Err(panic) => Err(panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-            .unwrap_or_else(|| "no driver, or no such device".into())),
+        Err(panic) => Err(match panic_message(panic.as_ref()) {
+            "" => "no driver, or no such device".into(),
+            message => message.to_owned(),
+        }),
     }
 }
 

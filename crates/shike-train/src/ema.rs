@@ -19,7 +19,8 @@ pub struct Ema {
 impl Ema {
     /// An average that starts as the weights are.
     pub fn new(decay: f64, model: &Shike) -> Self {
-        Self::resumed(decay, 0, detached(model))
+        // Unlike a clone, this shares no running statistics with the original.
+        Self::resumed(decay, 0, model.valid())
     }
 
     /// An average of `updates` steps, off the autodiff device.
@@ -55,11 +56,6 @@ impl Ema {
     pub fn updates(&self) -> u64 {
         self.updates
     }
-}
-
-/// A copy off the autodiff device that shares no running statistics with the original; clones do.
-pub(crate) fn detached(model: &Shike) -> Shike {
-    model.valid()
 }
 
 /// Flat copies of all tensors, in module order.

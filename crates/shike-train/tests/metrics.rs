@@ -1,9 +1,13 @@
 //! Long-tail metrics: small cases worked out by hand, and the reference's values.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../shike-model/tests/common/mod.rs"]
+mod common;
+
 use std::fs::File;
 use std::path::PathBuf;
 
+use common::golden;
 use serde_json::Value;
 use shike_train::metrics::{Accuracy, Evaluation, Evaluator, MetricsError, Shot, ShotThresholds};
 
@@ -193,18 +197,6 @@ fn json_and_tables() {
     assert!(read.loss.is_nan() && text.contains("\"loss\":null"));
 }
 
-/// The shared folder, or `None` (with a line that says so) where it does not exist.
-fn shared(test: &str) -> Option<PathBuf> {
-    let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
-    if !shared.is_dir() {
-        // Past the test harness, which shows what a test that passes has printed only on demand.
-        let line = format!("SKIPPED {test}: shared/ is not here\n");
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-        return None;
-    }
-    Some(shared)
-}
-
 struct Golden {
     json: Value,
     counts: Vec<usize>,
@@ -215,8 +207,8 @@ struct Golden {
 }
 
 impl Golden {
-    fn read(shared: PathBuf) -> Self {
-        let folder = shared.join("golden/metrics");
+    fn read(golden: PathBuf) -> Self {
+        let folder = golden.join("metrics");
         let path = folder.join("metrics.json");
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -335,10 +327,10 @@ fn assert_classes(evaluation: &Evaluation, golden: &Value, at: &str) -> usize {
 
 #[test]
 fn golden_metrics() {
-    let Some(shared) = shared("golden_metrics") else {
+    let Some(golden) = golden("golden_metrics") else {
         return;
     };
-    let golden = Golden::read(shared);
+    let golden = Golden::read(golden);
     let all: Vec<usize> = (0..golden.labels.len()).collect();
     let json = &golden.json;
 
@@ -391,10 +383,10 @@ fn golden_metrics() {
 /// ours may differ there, but both lie between the best and the worst order of the ties.
 #[test]
 fn golden_metrics_ties() {
-    let Some(shared) = shared("golden_metrics_ties") else {
+    let Some(golden) = golden("golden_metrics_ties") else {
         return;
     };
-    let golden = Golden::read(shared);
+    let golden = Golden::read(golden);
     let ties = &golden.json["ties"];
     let rows: Vec<Vec<f32>> = serde_json::from_value(ties["logits"].clone()).unwrap();
     let labels: Vec<u32> = serde_json::from_value(ties["labels"].clone()).unwrap();

@@ -1,27 +1,12 @@
 //! Learning rates against the reference's code and its published training log.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+#[path = "../../shike-model/tests/common/mod.rs"]
+mod common;
 
+use common::{golden, json};
 use serde_json::Value;
 use shike_train::schedule::Schedule;
-
-/// The shared folder, or `None` (with a line that says so) where it does not exist.
-fn shared(test: &str) -> Option<PathBuf> {
-    let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
-    if !shared.is_dir() {
-        // Past the test harness, which shows what a test that passes has printed only on demand.
-        let line = format!("SKIPPED {test}: shared/ is not here\n");
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-        return None;
-    }
-    Some(shared)
-}
-
-fn json(path: PathBuf) -> Value {
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap()
-}
 
 fn stage_of(stage: &Value) -> Schedule {
     let schedule = Schedule::WarmupCosine {
@@ -44,10 +29,10 @@ fn assert_close(actual: f64, expected: f64, at: &str) {
 
 #[test]
 fn golden_schedule_json() {
-    let Some(shared) = shared("golden_schedule_json") else {
+    let Some(golden) = golden("golden_schedule_json") else {
         return;
     };
-    let golden = json(shared.join("golden/schedule/schedule.json"));
+    let golden = json(golden.join("schedule/schedule.json"));
     let mut cases = 0;
     for name in ["stage1", "stage2"] {
         let stage = &golden[name];
@@ -69,10 +54,10 @@ fn golden_schedule_json() {
 /// Both CSV files number the epochs through: stage 2 goes on where stage 1 ends.
 #[test]
 fn golden_schedule_csv() {
-    let Some(shared) = shared("golden_schedule_csv") else {
+    let Some(golden) = golden("golden_schedule_csv") else {
         return;
     };
-    let folder = shared.join("golden/schedule");
+    let folder = golden.join("schedule");
     let golden = json(folder.join("schedule.json"));
     let stages = [stage_of(&golden["stage1"]), stage_of(&golden["stage2"])];
     let first = [0, golden["stage1"]["lr"].as_array().unwrap().len()];
@@ -111,12 +96,12 @@ fn golden_schedule_csv() {
 /// The short run: T_max 12 with 5 warm-up epochs, then T_max 6 with 3.
 #[test]
 fn golden_short_run_rates() {
-    let Some(shared) = shared("golden_short_run_rates") else {
+    let Some(golden) = golden("golden_short_run_rates") else {
         return;
     };
     let mut cases = 0;
     for file in ["seed0.json", "seed1.json"] {
-        let run = json(shared.join("golden/short_run").join(file));
+        let run = json(golden.join("short_run").join(file));
         let usize_at = |v: &Value| v.as_u64().unwrap() as usize;
         let stage = |warmup_lr, warmup_epochs, total_epochs| Schedule::WarmupCosine {
             base_lr: 0.05,

@@ -176,11 +176,7 @@ pub fn state_dict(model: &Shike) -> Vec<(String, TensorData)> {
         model,
         Collect(|name: StateName, _: Shape, data: &dyn Fn() -> TensorData| {
             let data = data();
-            let data = if name.transposed {
-                transpose(data)
-            } else {
-                data
-            };
+            let data = oriented(&name, data);
             out.push((name.name, data));
         }),
     );
@@ -209,20 +205,13 @@ pub fn load_state_dict(
                     mismatch.missing.push(name.name);
                     return;
                 };
-                let mut expected = shape.to_vec();
-                if name.transposed {
-                    expected.reverse();
-                }
+                let expected = shape_in_file(&name, &shape);
                 if data.shape().as_slice() != expected.as_slice() {
                     let found = data.shape().to_vec();
                     mismatch.mis_shaped.push((name.name, expected, found));
                     return;
                 }
-                let data = if name.transposed {
-                    transpose(data)
-                } else {
-                    data
-                };
+                let data = oriented(&name, data);
                 values.insert(name.name, data);
             },
         ),
@@ -290,18 +279,12 @@ pub fn import_pretrained(
                     let plain = Names::in_plain_network(&name.name)?;
                     state.get_key_value(&plain)
                 });
-                let mut expected = shape.to_vec();
-                if name.transposed {
-                    expected.reverse();
-                }
+                let expected = shape_in_file(&name, &shape);
                 match found {
                     Some((source, data)) if data.shape().as_slice() == expected.as_slice() => {
                         used.insert(source.clone());
                         let data = data.clone();
-                        let data = match name.transposed {
-                            true => transpose(data),
-                            false => data,
-                        };
+                        let data = oriented(&name, data);
                         values.insert(name.name.clone(), data);
                         report.loaded.push(name.name);
                     }
@@ -412,6 +395,23 @@ pub fn export(
         path: path.to_owned(),
         source,
     })
+}
+
+/// A tensor between the network's and the file's layout, in either direction.
+fn oriented(name: &StateName, data: TensorData) -> TensorData {
+    match name.transposed {
+        true => transpose(data),
+        false => data,
+    }
+}
+
+/// The shape that a tensor of the network has in a file.
+fn shape_in_file(name: &StateName, shape: &Shape) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if name.transposed {
+        shape.reverse();
+    }
+    shape
 }
 
 /// `[a, b]` → `[b, a]`.

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::module::{ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -105,4 +106,19 @@ pub fn assert_rel(what: &str, found: f64, expected: f64, tolerance: f64) {
 #[track_caller]
 pub fn assert_below(what: &str, found: f64, tolerance: f64) {
     assert!(found <= tolerance, "{what}: {found:.3e} > {tolerance:.0e}");
+}
+
+/// Casts every tensor of a network to float64.
+pub struct ToF64;
+
+impl ModuleMapper for ToF64 {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let grad = param.is_require_grad();
+        param
+            .map(|t| match t.is_autodiff() {
+                true => Tensor::from_inner(t.inner().cast(FloatDType::F64)),
+                false => t.cast(FloatDType::F64),
+            })
+            .set_require_grad(grad)
+    }
 }

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use burn::optim::GradientsParams;
 use serde::Serialize;
-use shike_data::{Loader, Sampler};
 use shike_model::network::ModelSummary;
 
-use super::loss::{self, StageLoss};
-use super::{Learner, State, stage_seed};
+use super::{Learner, State, loss, stage1_params};
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use crate::memory::{self, StepMemory, gib};
@@ -117,7 +115,7 @@ impl Learner {
         let (mut state, _) = self.start()?;
         let summary = self.summary(&state.model);
         let memory = self.step_memory(&state.model);
-        let trained = state.model.trainable_params() - summary.stage2_head_params();
+        let trained = stage1_params(&state.model, &summary);
         self.check_memory(&state.model)?;
         let stages = self.catch_out_of_memory(&memory, || {
             let mut stages = Vec::new();
@@ -150,15 +148,7 @@ impl Learner {
         steps: usize,
     ) -> Result<(State, StageTime), TrainError> {
         let stage = state.position.stage;
-        let seed = stage_seed(self.config.seed, stage);
-        let train = &self.data.train;
-        let sampler = Sampler::new(train.labels(), train.num_classes(), config.sampling, seed)?;
-        let loader = Loader::new(
-            train.clone(),
-            self.config.train_pipeline.clone(),
-            self.config.loader,
-            seed,
-        )?;
+        let (sampler, loader, loss) = self.stage_parts(stage, config)?;
         let order = sampler.epoch_indices(0, config.epochs as u64);
         let batches = loader.batches_per_epoch(order.len());
         let group = self.config.accumulation;
@@ -169,7 +159,6 @@ impl Learner {
             steps_per_epoch: batches.div_ceil(group),
             epochs: config.epochs,
         };
-        let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
         let lr = config.schedule.lr(0);
         let rates = self.rates(&state.model, lr);
         let mut epoch = loader.epoch(0, order.clone(), 0);

@@ -4,7 +4,6 @@ mod dry_run;
 mod loss;
 mod state;
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -22,7 +21,7 @@ use crate::batch::to_tensors;
 use crate::config::{Precision, StageConfig, TrainConfig};
 use crate::data_source::{DataSource, RunConfig};
 use crate::ema::Ema;
-use crate::error::TrainError;
+use crate::error::{TrainError, panic_message};
 use crate::evaluate::evaluate;
 use crate::memory::{self, StepMemory};
 use crate::metrics::{Evaluation, Evaluator};
@@ -333,8 +332,7 @@ impl Learner {
     /// Memory of a step of stage 1, which is the larger one.
     fn step_memory(&self, model: &Shike) -> StepMemory {
         let summary = self.summary(model);
-        let trainable = model.trainable_params();
-        let trained = trainable.saturating_sub(summary.stage2_head_params());
+        let trained = stage1_params(model, &summary);
         StepMemory::estimate(
             &summary,
             trained,
@@ -440,6 +438,25 @@ impl Learner {
         1 + usize::from(self.config.stage2.is_some())
     }
 
+    /// Order, batches and loss of a stage.
+    fn stage_parts(
+        &self,
+        stage: usize,
+        config: &StageConfig,
+    ) -> Result<(Sampler, Loader, StageLoss), TrainError> {
+        let seed = stage_seed(self.config.seed, stage);
+        let train = &self.data.train;
+        let sampler = Sampler::new(train.labels(), train.num_classes(), config.sampling, seed)?;
+        let loader = Loader::new(
+            train.clone(),
+            self.config.train_pipeline.clone(),
+            self.config.loader,
+            seed,
+        )?;
+        let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
+        Ok((sampler, loader, loss))
+    }
+
     /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores.
     fn run_stage(
         &self,
@@ -450,20 +467,7 @@ impl Learner {
         stop: &AtomicBool,
     ) -> Result<(State, Option<Scores>), TrainError> {
         let stage = state.position.stage;
-        let seed = stage_seed(self.config.seed, stage);
-        let sampler = Sampler::new(
-            self.data.train.labels(),
-            self.data.train.num_classes(),
-            config.sampling,
-            seed,
-        )?;
-        let loader = Loader::new(
-            self.data.train.clone(),
-            self.config.train_pipeline.clone(),
-            self.config.loader,
-            seed,
-        )?;
-        let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
+        let (sampler, loader, loss) = self.stage_parts(stage, config)?;
         let mut scores = None;
         while state.position.epoch < config.epochs {
             let epoch = state.position.epoch;
@@ -697,11 +701,10 @@ impl Learner {
     }
 }
 
-/// The text of a panic.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or_default()
+/// Parameters that get gradients in stage 1.
+fn stage1_params(model: &Shike, summary: &ModelSummary) -> usize {
+    let trainable = model.trainable_params();
+    trainable.saturating_sub(summary.stage2_head_params())
 }
 
 fn out_of_memory(needed: &StepMemory, available: u64, cause: Option<String>) -> TrainError {

@@ -13,7 +13,7 @@ use shike_data::Dataset;
 use super::loss::TOTAL;
 use super::{Learner, State};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorEntry};
-use crate::ema::{Ema, detached};
+use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::run_dir::RunDir;
 
@@ -198,7 +198,7 @@ impl Learner {
         let ema = match (self.config.ema_decay, checkpoint.tensors.get(EMA)) {
             (Some(decay), Some(_)) => {
                 let record = ModuleRecord::from_bytes(bytes(EMA)?).map_err(failed)?;
-                let average = detached(&model).try_load_record(record).map_err(failed)?;
+                let average = model.valid().try_load_record(record).map_err(failed)?;
                 Some(Ema::resumed(decay, position.ema_updates, average))
             }
             // Another run's stage 1, which had none.

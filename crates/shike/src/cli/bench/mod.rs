@@ -301,7 +301,6 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
             "images": images,
             "flops": flops,
             "dtype": dtype,
-            "base_memory": memory::peak(&device),
         })
     );
     for line in std::io::stdin().lock().lines() {
