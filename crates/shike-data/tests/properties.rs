@@ -5,6 +5,7 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use shike_data::augment::{
     CropBox, Op, affine_bicubic, affine_nearest, auto_augment_cifar10, crop, cutout,
     random_resized_crop_box, resized_crop, rotate,
@@ -12,6 +13,16 @@ use shike_data::augment::{
 use shike_data::imbalance::{LongTail, class_counts, first_n_per_class};
 use shike_data::rng::{Purpose, rng};
 use shike_data::{Dataset, DecodeLimits, Loader, LoaderConfig, Pipeline, decode_rgb, list_file};
+
+/// The same cases in every run, so that what lands was tested as it lands; `PROPTEST_RNG_SEED`
+/// draws others.
+fn cases(count: u32) -> ProptestConfig {
+    let mut config = ProptestConfig::with_cases(count);
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(2304);
+    }
+    config
+}
 
 fn pattern(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
@@ -25,7 +36,7 @@ fn any_number() -> impl Strategy<Value = f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn moves_keep_the_size(
@@ -149,7 +160,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn batches_do_not_depend_on_workers_or_start(
