@@ -3,10 +3,12 @@
 //!
 //! A row is one image: its logits of all experts, of a few kilobytes, stay in the cache while
 //! everything that the loss needs of them is computed. Only the logits are kept for the backward
-//! pass, which computes the rest again.
+//! pass (and two numbers a row for cross-entropy), which computes the rest again.
 
 // Loops run over several rows at one place, which an index says best.
 #![allow(clippy::needless_range_loop)]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -397,13 +399,25 @@ impl<'a> Labels<'a> {
     }
 }
 
+/// What the softmax of a row takes to be computed again: its largest value, and one over the sum of
+/// the exponentials of what the others lie below it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowSum {
+    largest: f32,
+    scale: f64,
+}
+
 /// Cross-entropy of `logits + prior`, not divided by anything.
 #[inline(always)]
-fn cross_entropy(logits: &[f32], prior: &[f32], label: Label<'_>, shifted: &mut [f32]) -> f64 {
+fn cross_entropy(
+    logits: &[f32],
+    prior: &[f32],
+    label: Label<'_>,
+    shifted: &mut [f32],
+) -> (f64, RowSum) {
     for ((shifted, logit), prior) in shifted.iter_mut().zip(logits).zip(prior) {
         *shifted = logit + prior;
     }
-    // Read before the softmax takes their place.
     let (share, target) = match label {
         Label::Hard(None) => (0.0, 0.0),
         Label::Hard(Some(class)) => (1.0, f64::from(shifted[class])),
@@ -424,30 +438,38 @@ fn cross_entropy(logits: &[f32], prior: &[f32], label: Label<'_>, shifted: &mut 
         *sum += exp(shifted - max);
     }
     let total: f64 = sums.into_iter().map(f64::from).sum();
-    share * (f64::from(max) + total.ln()) - target
+    let row = RowSum {
+        largest: max,
+        scale: 1.0 / total,
+    };
+    (share * (f64::from(max) + total.ln()) - target, row)
 }
 
-/// Its gradient times `coefficient`.
+/// Its gradient times `coefficient`, written to `gradient`.
 #[inline(always)]
 fn cross_entropy_gradient(
     logits: &[f32],
     prior: &[f32],
     label: Label<'_>,
+    row: RowSum,
     coefficient: f32,
-    gradient: &mut [f32],
+    gradient: &mut [MaybeUninit<f32>],
 ) {
+    let share = match label {
+        Label::Hard(None) => 0.0,
+        Label::Hard(Some(_)) => 1.0,
+        Label::Soft(labels) => sum(labels.len(), |at| labels[at]) as f32,
+    };
+    let scale = (f64::from(coefficient * share) * row.scale) as f32;
     for ((gradient, logit), prior) in gradient.iter_mut().zip(logits).zip(prior) {
-        *gradient = logit + prior;
+        gradient.write(exp(logit + prior - row.largest) * scale);
     }
+    // SAFETY: the loop wrote every element: the three slices are `[classes]`.
+    let gradient = unsafe { gradient.assume_init_mut() };
     match label {
         Label::Hard(None) => gradient.fill(0.0),
-        Label::Hard(Some(class)) => {
-            softmax_in_place(gradient, coefficient);
-            gradient[class] -= coefficient;
-        }
+        Label::Hard(Some(class)) => gradient[class] -= coefficient,
         Label::Soft(labels) => {
-            let share = sum(labels.len(), |at| labels[at]) as f32;
-            softmax_in_place(gradient, coefficient * share);
             for (gradient, label) in gradient.iter_mut().zip(labels) {
                 *gradient -= coefficient * label;
             }
@@ -546,26 +568,27 @@ pub(crate) fn dkt_backward(
     gradients
 }
 
-/// Sums of the cross-entropy of `logits + prior` over the batch, one an expert; `prior` is
-/// `[classes]`.
+/// Sums of the cross-entropy of `logits + prior` over the batch, one an expert, and what
+/// [`cross_entropy_backward`] takes of each row; `prior` is `[classes]`.
 pub(crate) fn cross_entropy_forward(
     logits: &[&[f32]],
     [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     prior: &[f32],
-) -> Vec<f64> {
+) -> (Vec<f64>, Vec<Vec<RowSum>>) {
     let expert = |logits: &&[f32]| {
-        let mut terms = vec![0.0f64; batch];
-        terms.par_iter_mut().enumerate().for_each_init(
+        let mut rows = vec![(0.0f64, RowSum::default()); batch];
+        rows.par_iter_mut().enumerate().for_each_init(
             || vec![0.0; classes],
-            |scratch, (image, term)| {
+            |scratch, (image, row)| {
                 let logits = &logits[image * classes..][..classes];
-                value(logits, prior, labels.of(image, classes), scratch, term);
+                value(logits, prior, labels.of(image, classes), scratch, row);
             },
         );
-        terms.iter().sum()
+        let total = rows.iter().map(|row| row.0).sum::<f64>();
+        (total, rows.into_iter().map(|row| row.1).collect())
     };
-    logits.iter().map(expert).collect()
+    logits.iter().map(expert).unzip()
 }
 
 /// The gradient of `Σ terms · coefficients` with respect to the logits of each expert,
@@ -575,19 +598,25 @@ pub(crate) fn cross_entropy_backward(
     [batch, classes]: [usize; 2],
     labels: Labels<'_>,
     prior: &[f32],
+    rows: &[Vec<RowSum>],
     coefficients: &[f32],
 ) -> Vec<Vec<f32>> {
-    let expert = |(logits, coefficient): (&&[f32], &f32)| {
-        let mut gradient = vec![0.0f32; batch * classes];
-        let rows = gradient.par_chunks_mut(classes).enumerate();
-        rows.for_each(|(image, gradient)| {
+    let expert = |((logits, rows), coefficient): ((&&[f32], &Vec<RowSum>), &f32)| {
+        // Not cleared before it is written: at thousands of classes that would cost as much again.
+        let mut gradient = Vec::with_capacity(batch * classes);
+        let out = &mut gradient.spare_capacity_mut()[..batch * classes];
+        let images = out.par_chunks_mut(classes).zip(rows).enumerate();
+        images.for_each(|(image, (gradient, row))| {
             let logits = &logits[image * classes..][..classes];
             let label = labels.of(image, classes);
-            slope(logits, prior, label, *coefficient, gradient);
+            slope(logits, prior, label, *row, *coefficient, gradient);
         });
+        // SAFETY: `slope` wrote every row, and there is one row an image.
+        unsafe { gradient.set_len(batch * classes) };
         gradient
     };
-    logits.iter().zip(coefficients).map(expert).collect()
+    let experts = logits.iter().zip(rows).zip(coefficients);
+    experts.map(expert).collect()
 }
 
 /// Compiles a function for the processor's vectors as well, and takes that where it can. No
@@ -615,7 +644,7 @@ vectors!(forward(row: &Row<'_>, scratch: &mut Scratch, terms: &mut [f64])
     row.forward(scratch, terms));
 vectors!(backward(row: &Row<'_>, scratch: &mut Scratch, coefficients: &[f32], gradient: &mut [&mut [f32]])
     row.backward(scratch, coefficients, gradient));
-vectors!(value(logits: &[f32], prior: &[f32], label: Label<'_>, scratch: &mut [f32], term: &mut f64)
-    *term = cross_entropy(logits, prior, label, scratch));
-vectors!(slope(logits: &[f32], prior: &[f32], label: Label<'_>, coefficient: f32, gradient: &mut [f32])
-    cross_entropy_gradient(logits, prior, label, coefficient, gradient));
+vectors!(value(logits: &[f32], prior: &[f32], label: Label<'_>, scratch: &mut [f32], row: &mut (f64, RowSum))
+    *row = cross_entropy(logits, prior, label, scratch));
+vectors!(slope(logits: &[f32], prior: &[f32], label: Label<'_>, row: RowSum, coefficient: f32, gradient: &mut [MaybeUninit<f32>])
+    cross_entropy_gradient(logits, prior, label, row, coefficient, gradient));

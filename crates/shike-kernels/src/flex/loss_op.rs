@@ -8,7 +8,7 @@ use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Tensor};
 
-use super::loss::{self, Labels};
+use super::loss::{self, Labels, RowSum};
 use super::ops::{Diff, DiffTensor, Place, common, floats, lifted, place, plain, read, tensor};
 use crate::stats::{Kernel, count};
 use crate::{DktOptions, LossLabels};
@@ -17,7 +17,11 @@ use crate::{DktOptions, LossLabels};
 #[derive(Clone, Debug)]
 enum Loss {
     Dkt(DktOptions),
-    CrossEntropy { prior: Vec<f32> },
+    CrossEntropy {
+        prior: Vec<f32>,
+        /// Of each expert's rows; empty before the forward pass.
+        rows: Vec<Vec<RowSum>>,
+    },
 }
 
 /// Labels on the CPU.
@@ -48,12 +52,16 @@ impl LossState {
         self.logits.iter().map(read).collect()
     }
 
-    fn forward(&self) -> FlexTensor {
+    fn forward(&mut self) -> FlexTensor {
         let (logits, labels) = (self.logits(), self.labels());
         let terms = match &self.loss {
             Loss::Dkt(options) => loss::dkt_forward(&logits, self.dims, labels, *options),
-            Loss::CrossEntropy { prior } => {
-                loss::cross_entropy_forward(&logits, self.dims, labels, prior)
+            Loss::CrossEntropy { prior, .. } => {
+                let (terms, sums) = loss::cross_entropy_forward(&logits, self.dims, labels, prior);
+                if let Loss::CrossEntropy { rows, .. } = &mut self.loss {
+                    *rows = sums;
+                }
+                terms
             }
         };
         let terms: Vec<f32> = terms.into_iter().map(|term| term as f32).collect();
@@ -67,8 +75,8 @@ impl LossState {
             Loss::Dkt(options) => {
                 loss::dkt_backward(&logits, self.dims, labels, *options, coefficients)
             }
-            Loss::CrossEntropy { prior } => {
-                loss::cross_entropy_backward(&logits, self.dims, labels, prior, coefficients)
+            Loss::CrossEntropy { prior, rows } => {
+                loss::cross_entropy_backward(&logits, self.dims, labels, prior, rows, coefficients)
             }
         }
     }
@@ -90,7 +98,8 @@ pub(crate) fn cross_entropy(
     labels: &LossLabels,
     prior: Vec<f32>,
 ) -> Option<Tensor<1>> {
-    record(logits, labels, Loss::CrossEntropy { prior })
+    let rows = vec![];
+    record(logits, labels, Loss::CrossEntropy { prior, rows })
 }
 
 /// The labels of a batch; `None` if they are not indices or distributions of these classes.
@@ -141,7 +150,7 @@ fn record(logits: &[Tensor<2>], labels: &LossLabels, loss: Loss) -> Option<Tenso
         .cloned()
         .map(|logits| lifted(logits).into_parts());
     let (logits, nodes): (Vec<_>, Vec<_>) = parts.unzip();
-    let state = state(logits);
+    let mut state = state(logits);
     let terms = state.forward();
     Some(Tensor::from_primitive::<Diff>(finish(nodes, state, terms)))
 }
