@@ -179,8 +179,8 @@ impl Learner {
             let batch = batch?;
             let (inputs, labels) = self.inputs(&batch);
             let terms = loss.forward(&state.model, inputs, labels);
-            let values = terms.values();
-            loss::check_finite(&values, &state.position, lr)?;
+            let values = terms.unread().values();
+            loss::check_finite(&values, &state.position, state.position.step, lr)?;
             timed.losses.extend(values.first().map(|(_, value)| *value));
             let gradients = GradientsParams::from_grads(terms.total.backward(), &state.model);
             state.model = state.optimizer.step(rates.clone(), state.model, gradients);

@@ -1,5 +1,7 @@
 //! The loss of a stage, with its terms by name.
 
+use std::time::Instant;
+
 use burn::tensor::{Int, Tensor, Transaction};
 use shike_model::loss::{BalancedSoftmaxLoss, DktLoss};
 use shike_model::{DktLossConfig, Head, Shike};
@@ -7,6 +9,7 @@ use shike_model::{DktLossConfig, Head, Shike};
 use super::state::Position;
 use crate::config::Stage1Loss;
 use crate::error::TrainError;
+use crate::progress::Progress;
 
 /// The loss of one stage.
 pub(super) enum StageLoss {
@@ -63,17 +66,98 @@ impl StageLoss {
 }
 
 impl Terms {
-    /// The total, then each term, as numbers; one transfer for all.
-    pub fn values(&self) -> Vec<(&'static str, f64)> {
+    /// The total, then each term, to be read later; keeps nothing that is there for gradients.
+    pub fn unread(&self) -> Unread {
         let terms = self.terms.iter().map(|(name, term)| (*name, term));
-        let all: Vec<_> = std::iter::once((TOTAL, &self.total)).chain(terms).collect();
-        let read = all.iter().fold(Transaction::default(), |read, (_, term)| {
-            read.register((*term).clone())
-        });
+        let all = std::iter::once((TOTAL, &self.total)).chain(terms);
+        Unread(
+            all.map(|(name, term)| (name, term.clone().inner()))
+                .collect(),
+        )
+    }
+}
+
+/// A loss and its terms on the device.
+pub(super) struct Unread(Vec<(&'static str, Tensor<1>)>);
+
+impl Unread {
+    /// Waits until they are computed; one transfer for all.
+    pub fn values(&self) -> Vec<(&'static str, f64)> {
+        let read = self
+            .0
+            .iter()
+            .fold(Transaction::default(), |read, (_, term)| {
+                read.register((*term).clone())
+            });
         let values = read.execute();
         let value = |data: burn::tensor::TensorData| data.iter::<f64>().next().unwrap_or(f64::NAN);
-        let names = all.iter().map(|(name, _)| *name);
+        let names = self.0.iter().map(|(name, _)| *name);
         names.zip(values.into_iter().map(value)).collect()
+    }
+}
+
+/// Losses of an epoch, each read while the device works on the batch after it: reading at once would
+/// leave a GPU without work until the next batch has been uploaded and launched.
+pub(super) struct Losses {
+    lr: f64,
+    started: Instant,
+    images: usize,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    batch: usize,
+    images: usize,
+    step: u64,
+    terms: Unread,
+}
+
+impl Losses {
+    pub fn new(lr: f64) -> Self {
+        Self {
+            lr,
+            started: Instant::now(),
+            images: 0,
+            waiting: None,
+        }
+    }
+
+    /// Takes the loss of a batch, and reads the one before.
+    pub fn push(
+        &mut self,
+        batch: usize,
+        images: usize,
+        terms: Unread,
+        position: &mut Position,
+        progress: &mut Progress,
+    ) -> Result<(), TrainError> {
+        self.read(position, progress)?;
+        self.waiting = Some(Waiting {
+            batch,
+            images,
+            step: position.step,
+            terms,
+        });
+        Ok(())
+    }
+
+    /// Reads what has not been read. Nothing may be saved before: the weights could come of a loss
+    /// that is not finite.
+    pub fn read(
+        &mut self,
+        position: &mut Position,
+        progress: &mut Progress,
+    ) -> Result<(), TrainError> {
+        let Some(waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        let values = waiting.terms.values();
+        check_finite(&values, position, waiting.step, self.lr)?;
+        position.sums.add(waiting.images, &values);
+        self.images += waiting.images;
+        let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
+        progress.step(waiting.batch + 1, speed, &values);
+        Ok(())
     }
 }
 
@@ -81,6 +165,7 @@ impl Terms {
 pub(super) fn check_finite(
     values: &[(&'static str, f64)],
     position: &Position,
+    step: u64,
     lr: f64,
 ) -> Result<(), TrainError> {
     // The total follows its terms, so it is named only where none of them is to blame.
@@ -94,7 +179,7 @@ pub(super) fn check_finite(
                 name => format!("the {name} term of the loss"),
             },
             value: *value,
-            step: position.step,
+            step,
             stage: position.stage,
             epoch: position.epoch,
             lr,

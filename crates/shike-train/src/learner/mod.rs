@@ -31,7 +31,7 @@ use crate::progress::Progress;
 use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
 
 pub use dry_run::{DryRun, StageTime};
-use loss::StageLoss;
+use loss::{Losses, StageLoss};
 use state::{Best, EpochSums, Position};
 
 /// The images of a run.
@@ -542,8 +542,7 @@ impl Learner {
         let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
         let mut started = Instant::now();
         let mut saved = Instant::now();
-        let mut seen = 0;
-        let before = Instant::now();
+        let mut losses = Losses::new(lr);
         while state.position.batch < total {
             let group =
                 state.position.batch..(state.position.batch + self.config.accumulation).min(total);
@@ -559,10 +558,7 @@ impl Learner {
                 let next = next?;
                 let (inputs, labels) = self.inputs(&next);
                 let terms = loss.forward(&state.model, inputs, labels);
-                let values = terms.values();
-                loss::check_finite(&values, &state.position, lr)?;
-                state.position.sums.add(next.len(), &values);
-                seen += next.len();
+                let unread = terms.unread();
                 // Each batch's loss is a mean; the step's is the mean over all their images.
                 let total = match group.len() {
                     1 => terms.total,
@@ -573,8 +569,7 @@ impl Learner {
                 };
                 let gradients = GradientsParams::from_grads(total.backward(), &state.model);
                 accumulator.accumulate(&state.model, gradients);
-                let speed = seen as f64 / before.elapsed().as_secs_f64();
-                progress.step(batch + 1, speed, &values);
+                losses.push(batch, next.len(), unread, &mut state.position, progress)?;
             }
             let mut gradients = accumulator.grads();
             if let Some(max_norm) = self.config.clip_norm {
@@ -593,6 +588,7 @@ impl Learner {
             let due = saved.elapsed().as_secs_f64() >= self.config.checkpoint_seconds;
             // The end of an epoch writes its own, with the scores' row.
             if stopping || (due && state.position.batch < total) {
+                losses.read(&mut state.position, progress)?;
                 self.save(run, &state)?;
                 saved = Instant::now();
             }
@@ -600,6 +596,7 @@ impl Learner {
                 return Ok((state, false));
             }
         }
+        losses.read(&mut state.position, progress)?;
         Ok((state, true))
     }
 
