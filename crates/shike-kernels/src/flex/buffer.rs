@@ -7,11 +7,17 @@ use std::cell::RefCell;
 /// # Safety
 /// `fill` must write every float before it returns, and read none that it has not written.
 pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(SharedMut)) -> Vec<f32> {
-    let mut data = Vec::with_capacity(len);
-    prefer_huge_pages(&mut data);
+    let mut data = with_capacity(len);
     fill(SharedMut(data.as_mut_ptr()));
     // SAFETY: the capacity is `len` and the caller answers for the contents.
     unsafe { data.set_len(len) };
+    data
+}
+
+/// An empty vector with room for `len` floats, in large pages if it is large.
+pub(crate) fn with_capacity(len: usize) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    prefer_huge_pages(&mut data);
     data
 }
 
