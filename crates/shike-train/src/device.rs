@@ -78,6 +78,11 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     Ok(device)
 }
 
+/// A name for a device, for records.
+pub fn name(device: &Device) -> String {
+    format!("{:?}", device.clone().without_autodiff()).to_lowercase()
+}
+
 /// Computes one number on a device. Backends panic where there is no driver or no such device, and
 /// only when they are first used.
 fn probe(device: &Device) -> Result<(), String> {

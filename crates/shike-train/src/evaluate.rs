@@ -6,11 +6,10 @@ use shike_model::{Head, Shike};
 
 use crate::batch::to_tensors;
 use crate::error::TrainError;
-use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
+use crate::metrics::{Evaluation, Evaluator};
 
 /// Scores `model` (as [`valid`](burn::module::Module::valid) gives it) with one set of heads on
-/// all images of a loader, in order. `train_counts`, by class, decide what is many-, medium- and
-/// few-shot.
+/// all images of a loader, in order, with a new evaluator.
 ///
 /// # Errors
 /// If an image cannot be read, or labels and classes do not fit.
@@ -19,12 +18,10 @@ pub fn evaluate(
     head: Head,
     loader: &Loader,
     normalization: &Normalization,
-    train_counts: &[usize],
-    thresholds: ShotThresholds,
+    mut evaluator: Evaluator,
     device: &Device,
 ) -> Result<Evaluation, TrainError> {
     let device = device.clone().without_autodiff();
-    let mut evaluator = Evaluator::new(train_counts, thresholds, model.experts.len())?;
     let mut batches = loader.sequential();
     for batch in batches.by_ref() {
         let batch = batch?;

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
 use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, Transaction};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DecodeLimits, decode_file};
-use shike_model::Shike;
+use shike_data::{DecodeLimits, Loader, decode_file};
+use shike_model::{ExpertLogits, Shike};
 
 use crate::batch::normalized;
 use crate::error::TrainError;
+use crate::evaluate::evaluate;
+use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
 use crate::model_file::{ModelInfo, load_model};
+use crate::prior::Prior;
 
 /// A trained model that names what is in an image.
 ///
@@ -31,6 +34,8 @@ pub struct Predictor {
     model: Shike,
     info: ModelInfo,
     device: Device,
+    /// Added to the logits of every expert, `[classes]`.
+    shift: Vec<f32>,
 }
 
 /// Probabilities of all classes for one image.
@@ -38,11 +43,29 @@ pub struct Predictor {
 pub struct Prediction<'a> {
     /// Class names, in the order of the logits.
     pub class_names: &'a [String],
+    /// Logits of each expert, `[experts][classes]`, under the predictor's prior.
+    pub logits: Vec<Vec<f32>>,
     /// Softmax of the ensemble's logits, `[classes]`.
     pub probabilities: Vec<f32>,
 }
 
 impl Prediction<'_> {
+    /// Mean of the experts' logits, `[classes]`, whose softmax the probabilities are.
+    pub fn mean_logits(&self) -> Vec<f32> {
+        let experts = self.logits.len() as f32;
+        let sum = |class: usize| self.logits.iter().map(|l| l[class]).sum::<f32>();
+        (0..self.class_names.len())
+            .map(|class| sum(class) / experts)
+            .collect()
+    }
+
+    /// The class with the largest of these numbers, `[classes]`.
+    pub fn name_of_largest(&self, numbers: &[f32]) -> &str {
+        let pairs = self.class_names.iter().zip(numbers);
+        let largest = pairs.max_by(|a, b| a.1.total_cmp(b.1));
+        largest.map_or("", |(name, _)| name)
+    }
+
     /// The `count` most probable classes, best first.
     pub fn top(&self, count: usize) -> Vec<(&str, f32)> {
         let names = self.class_names.iter().map(String::as_str);
@@ -62,10 +85,30 @@ impl Predictor {
         let device = device.clone().without_autodiff();
         let (model, info) = load_model(path, &device)?;
         Ok(Self {
+            shift: vec![0.0; info.class_names.len()],
             model,
             info,
             device,
         })
+    }
+
+    /// The same model, used where classes are as frequent as `prior` says.
+    ///
+    /// # Errors
+    /// If a class has a frequency of 0, whose logarithm is infinite.
+    pub fn with_prior(mut self, prior: &Prior) -> Result<Self, TrainError> {
+        self.shift = prior.shift(self.info.logit_prior(), &self.info.train_counts)?;
+        Ok(self)
+    }
+
+    /// The network.
+    pub fn model(&self) -> &Shike {
+        &self.model
+    }
+
+    /// How large an image may be.
+    pub fn limits(&self) -> DecodeLimits {
+        DecodeLimits::default()
     }
 
     /// Architecture, classes and preparation of the model.
@@ -78,7 +121,7 @@ impl Predictor {
     /// # Errors
     /// If the file is no whole image.
     pub fn predict_file(&self, path: &Path) -> Result<Prediction<'_>, TrainError> {
-        let image = decode_file(path, &DecodeLimits::default())?;
+        let image = decode_file(path, &self.limits())?;
         self.predict_pixels(image)
     }
 
@@ -87,18 +130,82 @@ impl Predictor {
     /// # Errors
     /// If the model's preparation cannot take an image of this size.
     pub fn predict_pixels(&self, image: RgbImage) -> Result<Prediction<'_>, TrainError> {
+        let image = self.prepare(image)?;
+        let mut predictions = self.predict_prepared(&[image]);
+        Ok(predictions.remove(0))
+    }
+
+    /// Brings an RGB image of any size to what the network takes.
+    ///
+    /// # Errors
+    /// If the model's preparation cannot take an image of this size.
+    pub fn prepare(&self, image: RgbImage) -> Result<RgbImage, TrainError> {
         // Preparation for scoring draws nothing, but shares its type with augmentation.
-        let image = self
-            .info
-            .pipeline
-            .apply(image, &mut rng(0, 0, 0, Purpose::Augment))?;
-        let size = [image.height() as usize, image.width() as usize];
-        let images = normalized(image.as_raw(), size, &self.info.normalization, &self.device);
-        let logits = self.model.forward(images, self.info.head).mean();
-        let probabilities = softmax(logits, 1).into_data().iter::<f32>().collect();
-        Ok(Prediction {
-            class_names: &self.info.class_names,
-            probabilities,
-        })
+        let mut unused = rng(0, 0, 0, Purpose::Augment);
+        Ok(self.info.pipeline.apply(image, &mut unused)?)
+    }
+
+    /// Class probabilities of images that [`prepare`](Self::prepare) gave. Images of one size that
+    /// follow each other go through the network together.
+    pub fn predict_prepared(&self, images: &[RgbImage]) -> Vec<Prediction<'_>> {
+        let mut predictions = Vec::with_capacity(images.len());
+        for images in images.chunk_by(|a, b| a.dimensions() == b.dimensions()) {
+            let size = [images[0].height() as usize, images[0].width() as usize];
+            let bytes: Vec<u8> = images.iter().flat_map(|i| i.as_raw()).copied().collect();
+            let input = normalized(&bytes, size, &self.info.normalization, &self.device);
+            let classes = self.info.class_names.len();
+            let shift = Tensor::<1>::from_floats(self.shift.as_slice(), &self.device);
+            let shift = shift.reshape([1, classes]);
+            let logits = self.model.forward(input, self.info.head);
+            let logits = ExpertLogits {
+                experts: logits
+                    .experts
+                    .into_iter()
+                    .map(|l| l + shift.clone())
+                    .collect(),
+            };
+            let probabilities = softmax(logits.mean(), 1);
+            // One transfer for all.
+            let all = logits.experts.into_iter().chain([probabilities]);
+            let read = all.fold(Transaction::default(), |read, tensor| read.register(tensor));
+            let mut values: Vec<Vec<f32>> = read
+                .execute()
+                .into_iter()
+                .map(|data| data.iter::<f32>().collect())
+                .collect();
+            let probabilities = values.pop().unwrap_or_default();
+            for (i, probabilities) in probabilities.chunks_exact(classes).enumerate() {
+                let row = |values: &Vec<f32>| values[i * classes..][..classes].to_vec();
+                predictions.push(Prediction {
+                    class_names: &self.info.class_names,
+                    logits: values.iter().map(row).collect(),
+                    probabilities: probabilities.to_vec(),
+                });
+            }
+        }
+        predictions
+    }
+
+    /// Scores the model, under its prior, on all images of a loader; the loader's images have to be
+    /// prepared as [`info`](Self::info) says.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or labels and classes do not fit.
+    pub fn evaluate(
+        &self,
+        loader: &Loader,
+        thresholds: ShotThresholds,
+    ) -> Result<Evaluation, TrainError> {
+        let info = &self.info;
+        let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
+            .with_shift(self.shift.clone())?;
+        evaluate(
+            &self.model,
+            info.head,
+            loader,
+            &info.normalization,
+            evaluator,
+            &self.device,
+        )
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 pub mod data_source;
 pub mod device;
@@ -22,7 +23,9 @@ pub mod memory;
 pub mod metrics;
 pub mod model_file;
 pub mod optim;
+pub mod prior;
 pub mod progress;
+pub mod receipt;
 pub mod run_dir;
 pub mod schedule;
 
@@ -34,6 +37,8 @@ pub use evaluate::evaluate;
 pub use inference::{Prediction, Predictor};
 pub use learner::{DryRun, Learner, Outcome, TrainData};
 pub use model_file::{ModelInfo, load_model, save_model};
+pub use prior::{LogitPrior, Prior};
 pub use progress::Progress;
+pub use receipt::Receipt;
 pub use run_dir::RunDir;
 pub use schedule::Schedule;

@@ -11,6 +11,7 @@ use shike_model::{Head, Shike, ShikeConfig};
 
 use crate::checkpoint::atomic_write;
 use crate::error::TrainError;
+use crate::prior::LogitPrior;
 
 /// All that is needed to use a network's weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,8 +30,22 @@ pub struct ModelInfo {
     pub pipeline: Pipeline,
     /// From 0–255 to the network's input.
     pub normalization: Normalization,
+    /// The class frequencies that the logits are made for; models of before this was recorded have
+    /// those of their heads.
+    #[serde(default)]
+    pub prior: Option<LogitPrior>,
     /// Optimizer steps that led here; exported as `num_batches_tracked`.
     pub steps: u64,
+}
+
+impl ModelInfo {
+    /// The class frequencies that the logits are made for.
+    pub fn logit_prior(&self) -> LogitPrior {
+        self.prior.unwrap_or(match self.head {
+            Head::Stage1 => LogitPrior::Train,
+            Head::Stage2 => LogitPrior::Uniform,
+        })
+    }
 }
 
 /// The version of [`ModelInfo`] that this program writes, and the newest that it reads.

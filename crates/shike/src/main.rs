@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shike::cli::{BenchArgs, DataArgs, ResumeArgs, TrainArgs, bench, exit, train};
+use shike::cli::{
+    BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, PredictArgs,
+    ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export, predict, train,
+};
 
 /// Long-tailed image recognition with SHIKE.
 #[derive(Parser)]
@@ -33,6 +36,63 @@ Examples:
         #[command(flatten)]
         train: Box<TrainArgs>,
     },
+    /// Name what is in images.
+    ///
+    /// Exit status: 0 every image was read, 1 error, 2 wrong arguments, 3 some images could not be read
+    /// (each is named; the others are predicted).
+    #[command(after_help = "\
+Examples:
+  shike predict runs/first new.jpg more/
+  shike predict runs/first --list new.txt --root pictures --out predictions.csv --experts
+  shike predict runs/first more/ --prior train --json")]
+    Predict {
+        #[command(flatten)]
+        args: PredictArgs,
+    },
+    /// Score a model: accuracy by many-, medium- and few-shot classes, intervals, calibration.
+    ///
+    /// Exit status: 0 scored, 1 error, 2 wrong arguments.
+    #[command(after_help = "\
+Examples:
+  shike eval runs/first
+  shike eval runs/first --data pictures --list other_test.txt --per-class classes.csv
+  shike eval runs/first --model best --split val --prior train --json")]
+    Eval {
+        #[command(flatten)]
+        args: EvalArgs,
+    },
+    /// Write a model's weights for PyTorch.
+    ///
+    /// Exit status: 0 written, 1 error, 2 wrong arguments.
+    #[command(after_help = "\
+Example:
+  shike export runs/first --safetensors first.safetensors")]
+    Export {
+        #[command(flatten)]
+        args: ExportArgs,
+    },
+    /// Set finished runs against one another: mean and deviation over seeds, and intervals of the
+    /// differences.
+    ///
+    /// Exit status: 0 compared, 1 error (a run has not ended, or test lists or classes differ), 2 wrong
+    /// arguments.
+    #[command(after_help = "\
+Example:
+  shike compare runs/ce-seed* runs/shike-seed*")]
+    Compare {
+        #[command(flatten)]
+        args: CompareArgs,
+    },
+    /// Say what this binary can run on, with a check of a second each.
+    ///
+    /// Exit status: 0 some backend works, 1 none does.
+    #[command(after_help = "\
+Example:
+  shike backends --json")]
+    Backends {
+        #[command(flatten)]
+        args: BackendsArgs,
+    },
     /// Time training steps, scoring, losses and convolutions on every device of this binary.
     ///
     /// Each case runs in a process of its own. The table shows the median, half of the distance
@@ -55,6 +115,28 @@ fn main() -> ExitCode {
             resume,
             train: args,
         } => exit(train(data.source(), &resume, &args)),
+        Command::Predict { args } => match predict(&args) {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(3),
+            Err(error) => failed(&error),
+        },
+        Command::Eval { args } => done(eval(&args)),
+        Command::Export { args } => done(export(&args)),
+        Command::Compare { args } => done(compare(&args)),
+        Command::Backends { args } => match backends(&args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => failed(&error),
+        },
         Command::Bench { args } => bench(&args),
     }
+}
+
+fn done(result: Result<(), CliError>) -> ExitCode {
+    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &CliError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }

@@ -239,6 +239,30 @@ impl Dataset {
         }
     }
 
+    /// Gives `take` the bytes that tell this data set from others: for files the lines of its list,
+    /// `path label`, as the field publishes lists (so that their SHA-256 is that of such a file); for
+    /// images in memory label and pixels of each.
+    pub fn identity(&self, mut take: impl FnMut(&[u8])) {
+        for (&entry, label) in self.entries.iter().zip(self.labels.iter()) {
+            match &*self.source {
+                Source::Pixels {
+                    pixels,
+                    height,
+                    width,
+                    ..
+                } => {
+                    let size = *height as usize * *width as usize * 3;
+                    take(&label.to_le_bytes());
+                    take(&pixels[entry as usize * size..][..size]);
+                }
+                Source::Files { paths, .. } => {
+                    take(paths[entry as usize].as_bytes());
+                    take(format!(" {label}\n").as_bytes());
+                }
+            }
+        }
+    }
+
     /// The images `indices`, in that order; an index may come more than once. Classes and their
     /// names stay.
     ///

@@ -20,6 +20,7 @@ use shike_model::{Head, Shike};
 use crate::batch::to_tensors;
 use crate::config::{Precision, StageConfig, TrainConfig};
 use crate::data_source::{DataSource, RunConfig};
+use crate::device;
 use crate::ema::Ema;
 use crate::error::{TrainError, panic_message};
 use crate::evaluate::evaluate;
@@ -28,6 +29,7 @@ use crate::metrics::{Evaluation, Evaluator};
 use crate::model_file::{self, ModelInfo, save_model};
 use crate::optim::{Sgd, clip_global_norm};
 use crate::progress::Progress;
+use crate::receipt::{ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
 use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
 
 pub use dry_run::{DryRun, StageTime};
@@ -387,6 +389,7 @@ impl Learner {
             );
         }
         run.truncate_rows_from(state.position.stage, state.position.epoch)?;
+        self.write_receipt(run, None)?;
         let mut scores = None;
         while state.position.stage <= 2 {
             let stage = state.position.stage;
@@ -427,11 +430,38 @@ impl Learner {
             Some(scores) => scores,
             None => self.score(&state, self.last_stage())?,
         };
+        let scored = match (&scores.test, &scores.val) {
+            (Some(_), _) => Some((ScoredSplit::Test, &self.data.test)),
+            (None, Some(_)) => Some((ScoredSplit::Val, &self.data.val)),
+            (None, None) => None,
+        };
         let last = scores.test.or(scores.val);
-        if let Some(evaluation) = &last {
+        if let (Some(evaluation), Some((_, Some(images)))) = (&last, scored) {
             run.write_per_class(evaluation)?;
+            run.write_predictions(evaluation, |i| images.origin(i))?;
         }
+        self.write_receipt(run, scored.map(|(split, _)| split))?;
         Ok(Outcome::Finished(last.map(Box::new)))
+    }
+
+    /// Writes what the run is obtained with.
+    fn write_receipt(&self, run: &RunDir, scored: Option<ScoredSplit>) -> Result<(), TrainError> {
+        let best = run.paths().best().exists();
+        let seconds = run.rows().iter().map(|row| row.seconds).sum();
+        Ok(run.write_receipt(&Receipt {
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: device::name(&self.device),
+            seed: self.config.seed,
+            thresholds: self.config.thresholds,
+            class_order: class_order(self.data.train.class_names()),
+            train: SplitReceipt::new(&self.data.train),
+            val: self.data.val.as_ref().map(SplitReceipt::new),
+            test: self.data.test.as_ref().map(SplitReceipt::new),
+            model_chosen_on: ChosenOn::LastEpoch,
+            best_chosen_on: best.then_some(ChosenOn::Validation),
+            scored,
+            training_seconds: seconds,
+        })?)
     }
 
     fn last_stage(&self) -> usize {
@@ -643,10 +673,18 @@ impl Learner {
             head(stage),
             loader,
             &self.config.normalization,
-            &self.train_counts,
-            self.config.thresholds,
+            self.evaluator()?,
             &self.device,
         )
+    }
+
+    fn evaluator(&self) -> Result<Evaluator, TrainError> {
+        let experts = self.config.model.experts;
+        Ok(Evaluator::new(
+            &self.train_counts,
+            self.config.thresholds,
+            experts,
+        )?)
     }
 
     /// Keeps the model of the best epoch of the last stage, judged on the validation set.
@@ -692,6 +730,7 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
+            prior: None,
             steps: position.step,
         };
         save_model(path, model, &info)

@@ -5,8 +5,15 @@
 //! the mean of their probabilities. Accuracies are in percent. A group of classes without a test
 //! image has no accuracy: it is `None`, neither 0 nor NaN.
 
+mod calibration;
+mod confusion;
+mod interval;
 pub(crate) mod nullable;
 mod report;
+
+pub use calibration::{BINS, Bin, Calibration};
+pub use confusion::Confusion;
+pub use interval::{Interval, TOO_WIDE};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -165,6 +172,24 @@ pub struct ClassRow {
     pub accuracy: Option<f64>,
 }
 
+/// What the ensemble said of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageScore {
+    /// The image's class.
+    pub label: u32,
+    /// The class with the highest logit; `None` if a logit was NaN.
+    pub predicted: Option<u32>,
+    /// Its probability by the softmax of the mean logits, 0 to 1.
+    pub confidence: f32,
+}
+
+impl ImageScore {
+    /// Whether the prediction is right.
+    pub fn is_correct(&self) -> bool {
+        self.predicted == Some(self.label)
+    }
+}
+
 /// The result of scoring a test set. [`Display`](std::fmt::Display) prints it as a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -182,6 +207,10 @@ pub struct Evaluation {
     pub experts: Vec<Accuracy>,
     /// The ensemble by class, in class order.
     pub per_class: Vec<ClassRow>,
+    /// The ensemble by image, in the order of the test set; a run keeps them in
+    /// `predictions.csv`, and JSON leaves them out.
+    #[serde(skip)]
+    pub scores: Vec<ImageScore>,
 }
 
 /// Scores a test set batch by batch, in any batch size.
@@ -206,6 +235,9 @@ pub struct Evaluator {
     ensemble: Tally,
     experts: Vec<Tally>,
     loss_sum: f64,
+    scores: Vec<ImageScore>,
+    /// Added to every expert's logits, `[classes]`; empty for nothing.
+    shift: Vec<f32>,
 }
 
 /// Hits of one scorer.
@@ -249,7 +281,29 @@ impl Evaluator {
             ensemble: tally.clone(),
             experts: vec![tally; num_experts],
             loss_sum: 0.0,
+            scores: vec![],
+            shift: vec![],
         })
+    }
+
+    /// Adds `shift`, `[classes]`, to every expert's logits before they are scored: the logarithm of
+    /// another prior ([`Prior`](crate::prior::Prior)).
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::Shape`] if it has not one number a class.
+    pub fn with_shift(mut self, shift: Vec<f32>) -> Result<Self, MetricsError> {
+        let expected = self.train_counts.len();
+        if shift.len() != expected {
+            return Err(MetricsError::Shape {
+                images: 1,
+                expert: 0,
+                actual: shift.len(),
+                expected,
+            });
+        }
+        self.shift = shift;
+        Ok(self)
     }
 
     /// Scores a batch: for each expert its logits `[images, classes]` in row-major order, and one
@@ -267,12 +321,21 @@ impl Evaluator {
         let classes = self.train_counts.len();
         self.check(expert_logits, labels)?;
         let mut mean = vec![0.0f32; classes];
+        let mut shifted = vec![0.0f32; classes];
         for (image, &label) in labels.iter().enumerate() {
             let label = label as usize;
             let row = image * classes..(image + 1) * classes;
             mean.fill(0.0);
             for (logits, tally) in expert_logits.iter().zip(&mut self.experts) {
-                let logits = &logits[row.clone()];
+                let mut logits = &logits[row.clone()];
+                if !self.shift.is_empty() {
+                    let both = logits.iter().zip(&self.shift);
+                    shifted
+                        .iter_mut()
+                        .zip(both)
+                        .for_each(|(s, (l, p))| *s = l + p);
+                    logits = &shifted;
+                }
                 tally.add(logits, label);
                 mean.iter_mut().zip(logits).for_each(|(m, l)| *m += l);
             }
@@ -280,6 +343,7 @@ impl Evaluator {
             mean.iter_mut().for_each(|m| *m /= experts);
             self.ensemble.add(&mean, label);
             self.loss_sum += cross_entropy(&mean, label);
+            self.scores.push(image_score(&mean, label));
             self.test_counts[label] += 1;
         }
         Ok(())
@@ -335,6 +399,7 @@ impl Evaluator {
             ensemble: self.accuracy(&self.ensemble),
             experts: self.experts.iter().map(|t| self.accuracy(t)).collect(),
             per_class: (0..self.train_counts.len()).map(class_row).collect(),
+            scores: self.scores.clone(),
         })
     }
 
@@ -397,6 +462,26 @@ fn rank(logits: &[f32], label: usize) -> Option<usize> {
         before += usize::from(logit > own || (logit == own && class < label));
     }
     Some(before)
+}
+
+fn image_score(logits: &[f32], label: usize) -> ImageScore {
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (class, &logit) in logits.iter().enumerate() {
+        if logit > best.0 {
+            best = (logit, class);
+        }
+    }
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
+    ImageScore {
+        label: label as u32,
+        // A NaN makes the sum one.
+        predicted: sum.is_finite().then_some(best.1 as u32),
+        confidence: if sum.is_finite() {
+            (1.0 / sum) as f32
+        } else {
+            0.0
+        },
+    }
 }
 
 /// `-log softmax(logits)[label]` in double precision.

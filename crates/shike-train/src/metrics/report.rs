@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::{Accuracy, Evaluation, Shot};
+use super::{Accuracy, Evaluation, Interval, Shot, TOO_WIDE};
 
 impl Shot {
     /// `many`, `medium` or `few`.
@@ -45,7 +45,8 @@ impl Evaluation {
     }
 
     /// Writes one CSV row per class with the columns `class`, `name`, `train_count`,
-    /// `test_count`, `shot`, `correct`, `accuracy` (percent, empty without test images).
+    /// `test_count`, `shot`, `correct`, `accuracy` (percent, empty without test images), `low` and
+    /// `high` (its 95 % interval), `too_few` (`yes` where there are too few test images to tell).
     /// `class_names` go by class index; where one is missing the name stays empty.
     ///
     /// # Errors
@@ -65,8 +66,13 @@ impl Evaluation {
             "shot",
             "correct",
             "accuracy",
+            "low",
+            "high",
+            "too_few",
         ])?;
+        let number = |value: Option<f64>| value.map(|v| format!("{v:.4}")).unwrap_or_default();
         for row in &self.per_class {
+            let interval = row.interval();
             csv.write_record([
                 row.class.to_string().as_str(),
                 class_names.get(row.class).map_or("", String::as_str),
@@ -74,10 +80,36 @@ impl Evaluation {
                 row.test_count.to_string().as_str(),
                 row.shot.name(),
                 row.correct.to_string().as_str(),
-                row.accuracy
-                    .map(|a| format!("{a:.4}"))
-                    .unwrap_or_default()
-                    .as_str(),
+                number(row.accuracy).as_str(),
+                number(interval.map(|i| i.low)).as_str(),
+                number(interval.map(|i| i.high)).as_str(),
+                if row.too_few() { "yes" } else { "" },
+            ])?;
+        }
+        csv.flush()
+    }
+
+    /// Writes one CSV row per image, in the order of the test set: `image` (its place there, from 0),
+    /// `file` (as `name` gives it), `label`, `predicted` (empty if a logit was NaN), `confidence` (0 to
+    /// 1).
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn write_predictions_csv(
+        &self,
+        writer: impl io::Write,
+        name: impl Fn(usize) -> String,
+    ) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(writer);
+        csv.write_record(["image", "file", "label", "predicted", "confidence"])?;
+        for (image, score) in self.scores.iter().enumerate() {
+            csv.write_record([
+                image.to_string(),
+                name(image),
+                score.label.to_string(),
+                score.predicted.map(|p| p.to_string()).unwrap_or_default(),
+                score.confidence.to_string(),
             ])?;
         }
         csv.flush()
@@ -117,7 +149,34 @@ impl fmt::Display for Evaluation {
             let label = "  over images";
             writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
         }
-        let [many, medium, few] = [Shot::Many, Shot::Medium, Shot::Few].map(|shot| {
+        let shots = [Shot::Many, Shot::Medium, Shot::Few];
+        let range = |interval: Option<Interval>| {
+            interval.map_or_else(|| "-".to_owned(), |interval| interval.to_string())
+        };
+        let [many, medium, few] = shots.map(|shot| range(self.averaged_interval(Some(shot))));
+        let (top1, all) = (
+            range(self.top1_interval()),
+            range(self.averaged_interval(None)),
+        );
+        let label = "  95 % interval";
+        writeln!(
+            f,
+            "{label:<16}{top1:>11}{:>9}{many:>9}{medium:>9}{few:>9}{all:>11}",
+            ""
+        )?;
+        if !self.scores.is_empty() {
+            let error = |shot| cell(self.calibration(shot).map(|calibration| calibration.error));
+            let [many, medium, few] = shots.map(|shot| error(Some(shot)));
+            let label = "calibration error";
+            let all = error(None);
+            writeln!(
+                f,
+                "{label:<18}{all:>9}{:>9}{many:>9}{medium:>9}{few:>9}",
+                ""
+            )?;
+        }
+        let too_few = self.per_class.iter().filter(|row| row.too_few()).count();
+        let [many, medium, few] = shots.map(|shot| {
             let (classes, with_images) = self.group_size(shot);
             if classes == with_images {
                 classes.to_string()
@@ -127,6 +186,14 @@ impl fmt::Display for Evaluation {
         });
         let label = "classes tested";
         writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
+        if too_few > 0 {
+            writeln!(
+                f,
+                "{too_few} of {} classes have too few test images to tell (95 % interval wider than \
+                 {TOO_WIDE} points)",
+                self.per_class.len()
+            )?;
+        }
         write!(
             f,
             "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",

@@ -6,6 +6,8 @@
 //!   classes.json         class names and training images per class, in label order
 //!   metrics.csv, .jsonl  one row an epoch
 //!   per_class.csv        the last evaluation by class
+//!   predictions.csv      the last evaluation by image
+//!   receipt.json         hashes of the lists and the class order, seed, versions
 //!   checkpoints/         step-00001234.safetensors (the newest few), stage1.safetensors
 //!   model.safetensors    the final model
 //!   best.safetensors     the model of the best epoch
@@ -30,6 +32,7 @@ pub use self::paths::{Latest, RunPaths};
 pub use self::rows::EpochRow;
 use crate::checkpoint::{self, Checkpoint, CheckpointError, WriteError, atomic_write};
 use crate::metrics::Evaluation;
+use crate::receipt::Receipt;
 
 /// What is wrong with a run's folder; every message names the path.
 #[derive(Debug, Error)]
@@ -269,6 +272,30 @@ impl RunDir {
         Ok(atomic_write(&self.paths.per_class_csv(), |writer| {
             evaluation.write_per_class_csv(writer, names)
         })?)
+    }
+
+    /// Writes `predictions.csv`; `name` gives the file of an image of the set that was scored.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn write_predictions(
+        &self,
+        evaluation: &Evaluation,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), RunDirError> {
+        Ok(atomic_write(&self.paths.predictions_csv(), |writer| {
+            evaluation.write_predictions_csv(writer, &name)
+        })?)
+    }
+
+    /// Writes `receipt.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn write_receipt(&self, receipt: &Receipt) -> Result<(), RunDirError> {
+        write_json(&self.paths.receipt(), receipt)
     }
 
     /// Writes the checkpoint of `step` (steps count on over both stages), then removes the step

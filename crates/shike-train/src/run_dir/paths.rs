@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::metrics::ImageScore;
+use crate::receipt::Receipt;
 
 /// Where things lie in a run's folder; reads without taking the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,16 @@ impl RunPaths {
     /// `per_class.csv`.
     pub fn per_class_csv(&self) -> PathBuf {
         self.0.join("per_class.csv")
+    }
+
+    /// `predictions.csv`.
+    pub fn predictions_csv(&self) -> PathBuf {
+        self.0.join("predictions.csv")
+    }
+
+    /// `receipt.json`.
+    pub fn receipt(&self) -> PathBuf {
+        self.0.join("receipt.json")
     }
 
     /// `checkpoints/`.
@@ -112,6 +124,41 @@ impl RunPaths {
             return Err(format_error(&self.classes(), message));
         }
         Ok(classes)
+    }
+
+    /// What the run was obtained with.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file.
+    pub fn read_receipt(&self) -> Result<Receipt, RunDirError> {
+        read_json(&self.receipt())
+    }
+
+    /// The scores of `predictions.csv`, with the file names that stand there.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
+    pub fn read_predictions(&self) -> Result<Vec<(String, ImageScore)>, RunDirError> {
+        let path = self.predictions_csv();
+        let text = fs::read_to_string(&path).map_err(io_error(&path))?;
+        let mut rows = Vec::new();
+        for (number, row) in csv::Reader::from_reader(text.as_bytes())
+            .deserialize::<(usize, String, u32, Option<u32>, f32)>()
+            .enumerate()
+        {
+            let row =
+                row.map_err(|error| format_error(&path, format!("line {}: {error}", number + 2)))?;
+            let (_, file, label, predicted, confidence) = row;
+            let score = ImageScore {
+                label,
+                predicted,
+                confidence,
+            };
+            rows.push((file, score));
+        }
+        Ok(rows)
     }
 
     /// All rows of `metrics.jsonl`; none if there is no such file yet.

@@ -1,9 +1,12 @@
 //! Command-line arguments that the program and the examples share.
 
 mod bench;
+mod eval;
+mod model;
+mod predict;
 mod train;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -12,6 +15,9 @@ use shike_train::{DataSource, Outcome, TrainError};
 use thiserror::Error;
 
 pub use bench::{BenchArgs, BenchError, bench};
+pub use eval::{BackendsArgs, CompareArgs, EvalArgs, ExportArgs, backends, compare, eval, export};
+pub use model::{ModelArgs, Which};
+pub use predict::{PredictArgs, predict};
 pub use train::{
     Arch, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, TrainArgs, train, train_with,
 };
@@ -23,15 +29,40 @@ pub enum CliError {
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Something cannot be written in the format that was asked for.
+    #[error("{0}")]
+    Format(String),
     /// The device is not there.
     #[error(transparent)]
     Device(#[from] shike_train::device::DeviceError),
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// Runs cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] shike_train::compare::CompareError),
     /// Generating images failed.
     #[error(transparent)]
     Synthetic(#[from] shike_data::synthetic::SyntheticError),
+}
+
+impl CliError {
+    /// For `map_err` of what is done with the file at `path`.
+    fn file(path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File {
+            path: path.clone(),
+            source,
+        }
+    }
 }
 
 impl From<shike_data::DataError> for CliError {

@@ -1,0 +1,414 @@
+//! Runs beside one another: mean and deviation over seeds, and whether a difference is more than chance.
+
+use std::path::PathBuf;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::data_source::RunConfig;
+use crate::metrics::Shot;
+use crate::receipt::Receipt;
+use crate::run_dir::{Classes, RunDirError, RunPaths};
+
+/// Draws of the bootstrap.
+const DRAWS: usize = 2000;
+
+/// Why runs cannot be compared.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CompareError {
+    /// A file of a run cannot be read.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// A run has not ended.
+    #[error("{}: it has no scores yet; let it end (shike train --resume {})", .0.display(), .0.display())]
+    Unfinished(PathBuf),
+    /// Two runs were scored on different images or classes.
+    #[error("{} and {}: {what} differ, so that their accuracies say nothing about one another", first.display(), second.display())]
+    Different {
+        /// A run.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A prediction is of a class that the run does not have.
+    #[error("{}: label {label} in predictions.csv, but there are {classes} classes", path.display())]
+    Label {
+        /// The run.
+        path: PathBuf,
+        /// The label.
+        label: u32,
+        /// How many classes there are.
+        classes: usize,
+    },
+}
+
+/// Accuracies of a run, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// Share of all images.
+    pub top1: f64,
+    /// Mean over classes.
+    pub class_averaged: f64,
+    /// Mean over the many-shot classes.
+    pub many: Option<f64>,
+    /// Mean over the medium-shot classes.
+    pub medium: Option<f64>,
+    /// Mean over the few-shot classes.
+    pub few: Option<f64>,
+}
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct ScoredRun {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it was obtained with.
+    pub receipt: Receipt,
+    /// The configuration without the seed: runs that agree in it are of one method.
+    method: String,
+    labels: Vec<u32>,
+    correct: Vec<bool>,
+    shots: Vec<Shot>,
+}
+
+/// Runs that differ in their seed alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct Method {
+    /// The folders of the runs.
+    pub runs: Vec<PathBuf>,
+    /// Their seeds.
+    pub seeds: Vec<u64>,
+    /// Scores of each run.
+    pub scores: Vec<Scores>,
+    /// Mean over the runs.
+    pub mean: Scores,
+    /// Standard deviation over the runs (with n − 1); 0 of a single one.
+    pub deviation: Scores,
+}
+
+/// One method less another.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Index of the method.
+    pub method: usize,
+    /// Index of the one that it is compared with.
+    pub than: usize,
+    /// Mean difference, in points.
+    pub points: Scores,
+    /// The 95 % interval of each, by a paired bootstrap over test images within their classes. The
+    /// images vary, the trained networks do not: the spread over seeds comes on top.
+    pub low: Scores,
+    /// The upper ends.
+    pub high: Scores,
+}
+
+/// The outcome of a comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// In the order of their first runs.
+    pub methods: Vec<Method>,
+    /// Every later method less the first.
+    pub differences: Vec<Difference>,
+    /// Number of test images.
+    pub images: usize,
+}
+
+impl ScoredRun {
+    /// Reads a run's `config.json`, `classes.json`, `receipt.json` and `predictions.csv`.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the run has not ended.
+    pub fn read(folder: impl Into<PathBuf>) -> Result<Self, CompareError> {
+        let paths = RunPaths::new(folder);
+        let path = paths.root().to_owned();
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(path).into());
+        }
+        if !paths.receipt().exists() || !paths.predictions_csv().exists() {
+            return Err(CompareError::Unfinished(path));
+        }
+        let receipt = paths.read_receipt()?;
+        if receipt.scored.is_none() {
+            return Err(CompareError::Unfinished(path));
+        }
+        let Classes {
+            names,
+            train_counts,
+        } = paths.read_classes()?;
+        let mut config: RunConfig = paths.read_config()?;
+        config.train.seed = 0;
+        // The parts that say how fast, not what.
+        config.train.loader.workers = 0;
+        config.train.loader.prefetch = 1;
+        config.train.checkpoint_seconds = 0.0;
+        config.train.keep_checkpoints = 1;
+        let method = format!("{:?}", config.train);
+        let scores = paths.read_predictions()?;
+        let labels: Vec<u32> = scores.iter().map(|(_, score)| score.label).collect();
+        let classes = names.len();
+        if let Some(&label) = labels.iter().find(|&&label| label as usize >= classes) {
+            return Err(CompareError::Label {
+                path,
+                label,
+                classes,
+            });
+        }
+        let group = |&count| receipt.thresholds.group(count);
+        Ok(Self {
+            method,
+            labels,
+            correct: scores.iter().map(|(_, score)| score.is_correct()).collect(),
+            shots: train_counts.iter().map(group).collect(),
+            receipt,
+            path,
+        })
+    }
+
+    fn same_test_as(&self, other: &Self) -> Result<(), CompareError> {
+        let (mine, theirs) = (&self.receipt, &other.receipt);
+        let what = [
+            ("class orders", mine.class_order != theirs.class_order),
+            ("shot thresholds", mine.thresholds != theirs.thresholds),
+            ("scored splits", mine.scored != theirs.scored),
+            (
+                "test lists",
+                mine.test != theirs.test || mine.val != theirs.val,
+            ),
+            ("test labels", self.labels != other.labels),
+            ("training counts", self.shots != other.shots),
+        ];
+        match what.into_iter().find(|(_, differ)| *differ) {
+            None => Ok(()),
+            Some((what, _)) => Err(CompareError::Different {
+                first: self.path.clone(),
+                second: other.path.clone(),
+                what,
+            }),
+        }
+    }
+}
+
+/// Images of each class, and the groups of classes.
+struct Test {
+    by_class: Vec<Vec<usize>>,
+    shots: Vec<Shot>,
+}
+
+impl Test {
+    /// Scores of `right`, a number of 0 to 1 an image; `pick` gives the `n`-th image of a class's.
+    fn scores(&self, right: &[f64], mut pick: impl FnMut(&[usize], usize) -> usize) -> Scores {
+        let (mut sum, mut total) = (0.0, 0);
+        let mut groups = [(0.0, 0usize); 4];
+        for (images, shot) in self.by_class.iter().zip(&self.shots) {
+            if images.is_empty() {
+                continue;
+            }
+            let class: f64 = (0..images.len()).map(|n| right[pick(images, n)]).sum();
+            sum += class;
+            total += images.len();
+            for group in [0, 1 + *shot as usize] {
+                groups[group].0 += class / images.len() as f64;
+                groups[group].1 += 1;
+            }
+        }
+        let mean = |(sum, count): (f64, usize)| (count > 0).then(|| 100.0 * sum / count as f64);
+        Scores {
+            top1: 100.0 * sum / f64::from(u32::try_from(total.max(1)).unwrap_or(u32::MAX)),
+            class_averaged: mean(groups[0]).unwrap_or_default(),
+            many: mean(groups[1]),
+            medium: mean(groups[2]),
+            few: mean(groups[3]),
+        }
+    }
+}
+
+impl Scores {
+    fn numbers(&self) -> [Option<f64>; 5] {
+        let (top1, averaged) = (Some(self.top1), Some(self.class_averaged));
+        [top1, averaged, self.many, self.medium, self.few]
+    }
+
+    fn from_numbers(numbers: [Option<f64>; 5]) -> Self {
+        let [top1, class_averaged, many, medium, few] = numbers;
+        Self {
+            top1: top1.unwrap_or_default(),
+            class_averaged: class_averaged.unwrap_or_default(),
+            many,
+            medium,
+            few,
+        }
+    }
+
+    /// `f` of each number over several scores.
+    fn over(all: &[Self], f: impl Fn(&[f64]) -> f64) -> Self {
+        Self::from_numbers(std::array::from_fn(|i| {
+            let values: Option<Vec<f64>> = all.iter().map(|s| s.numbers()[i]).collect();
+            values
+                .filter(|values| !values.is_empty())
+                .map(|values| f(&values))
+        }))
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    (squares / (values.len().max(2) - 1) as f64).sqrt()
+}
+
+/// The value below which this share of the values lies.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+/// Compares runs: groups them by method, and sets every method against the first.
+///
+/// # Errors
+/// If the runs were not scored on the same images and classes.
+///
+/// # Panics
+/// If there is no run.
+pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
+    let first = &runs[0];
+    for other in &runs[1..] {
+        first.same_test_as(other)?;
+    }
+    let mut by_class = vec![Vec::new(); first.shots.len()];
+    for (image, &label) in first.labels.iter().enumerate() {
+        by_class[label as usize].push(image);
+    }
+    let test = Test {
+        by_class,
+        shots: first.shots.clone(),
+    };
+    let mut groups: Vec<(&str, Vec<&ScoredRun>)> = Vec::new();
+    for run in runs {
+        match groups.iter_mut().find(|(method, _)| *method == run.method) {
+            Some((_, group)) => group.push(run),
+            None => groups.push((&run.method, vec![run])),
+        }
+    }
+    let as_numbers = |run: &ScoredRun| -> Vec<f64> {
+        let number = |&right| f64::from(u8::from(right));
+        run.correct.iter().map(number).collect()
+    };
+    let method = |(_, group): &(&str, Vec<&ScoredRun>)| {
+        let scores: Vec<_> = group
+            .iter()
+            .map(|run| test.scores(&as_numbers(run), |images, n| images[n]))
+            .collect();
+        Method {
+            runs: group.iter().map(|run| run.path.clone()).collect(),
+            seeds: group.iter().map(|run| run.receipt.seed).collect(),
+            mean: Scores::over(&scores, mean),
+            deviation: Scores::over(&scores, deviation),
+            scores,
+        }
+    };
+    let methods = groups.iter().map(method).collect();
+
+    // The share of a method's runs that have an image right.
+    let shares: Vec<Vec<f64>> = groups
+        .iter()
+        .map(|(_, group)| {
+            let mut share = vec![0.0; first.labels.len()];
+            for run in group {
+                for (share, right) in share.iter_mut().zip(&run.correct) {
+                    *share += f64::from(u8::from(*right)) / group.len() as f64;
+                }
+            }
+            share
+        })
+        .collect();
+    let difference = |index: usize| {
+        let differences: Vec<f64> = shares[index]
+            .iter()
+            .zip(&shares[0])
+            .map(|(a, b)| a - b)
+            .collect();
+        // The same draws for every method.
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let draws: Vec<Scores> = (0..DRAWS)
+            .map(|_| {
+                test.scores(&differences, |images, _| {
+                    images[random.random_range(0..images.len())]
+                })
+            })
+            .collect();
+        Difference {
+            method: index,
+            than: 0,
+            points: test.scores(&differences, |images, n| images[n]),
+            low: Scores::over(&draws, |values| quantile(values, 0.025)),
+            high: Scores::over(&draws, |values| quantile(values, 0.975)),
+        }
+    };
+    Ok(Comparison {
+        methods,
+        differences: (1..shares.len()).map(difference).collect(),
+        images: first.labels.len(),
+    })
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cell = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.2}"));
+        writeln!(
+            f,
+            "{:<26}{:>15}{:>15}{:>15}{:>15}{:>15}",
+            "accuracy [%]", "top-1", "class avg", "many", "medium", "few"
+        )?;
+        for (index, method) in self.methods.iter().enumerate() {
+            let name = method.runs[0].file_name().unwrap_or_default();
+            let name = name.to_string_lossy();
+            let label = match method.runs.len() {
+                1 => format!("{} {name}", index + 1),
+                n => format!("{} {name} ({n} seeds)", index + 1),
+            };
+            write!(f, "{label:<26}")?;
+            let spread = method.deviation.numbers();
+            for (mean, deviation) in method.mean.numbers().into_iter().zip(spread) {
+                let text = match (mean, method.runs.len()) {
+                    (None, _) | (_, 1) => cell(mean),
+                    _ => format!("{} ± {}", cell(mean), cell(deviation)),
+                };
+                write!(f, "{text:>15}")?;
+            }
+            writeln!(f)?;
+        }
+        for difference in &self.differences {
+            let label = format!("{} less {}", difference.method + 1, difference.than + 1);
+            write!(f, "{label:<26}")?;
+            for value in difference.points.numbers() {
+                let text = value.map_or_else(|| "-".to_owned(), |v| format!("{v:+.2}"));
+                write!(f, "{text:>15}")?;
+            }
+            write!(f, "\n{:<26}", "  95 % interval")?;
+            let ends = difference.low.numbers().into_iter();
+            for (low, high) in ends.zip(difference.high.numbers()) {
+                let text = match (low, high) {
+                    (Some(low), Some(high)) => format!("{low:+.1} to {high:+.1}"),
+                    _ => "-".into(),
+                };
+                write!(f, "{text:>15}")?;
+            }
+            writeln!(f)?;
+        }
+        write!(
+            f,
+            "{} test images; intervals by a paired bootstrap over images within classes",
+            self.images
+        )
+    }
+}

@@ -1,0 +1,62 @@
+//! Which classes are taken for which.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Evaluation;
+
+/// Images of one class that were taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    /// Their class.
+    pub label: u32,
+    /// What they were taken for.
+    pub predicted: u32,
+    /// How many.
+    pub images: usize,
+    /// Test images of their class.
+    pub of: usize,
+}
+
+impl Confusion {
+    /// Share of the class's test images, in percent.
+    pub fn share(&self) -> f64 {
+        100.0 * self.images as f64 / self.of.max(1) as f64
+    }
+}
+
+impl Evaluation {
+    /// All confusions, the largest share of a class first.
+    pub fn confusions(&self) -> Vec<Confusion> {
+        let mut counts: HashMap<(u32, u32), usize> = HashMap::new();
+        for score in self.scores.iter().filter(|score| !score.is_correct()) {
+            if let Some(predicted) = score.predicted {
+                *counts.entry((score.label, predicted)).or_default() += 1;
+            }
+        }
+        let confusion = |((label, predicted), images)| Confusion {
+            label,
+            predicted,
+            images,
+            of: self.per_class[label as usize].test_count,
+        };
+        let mut all: Vec<_> = counts.into_iter().map(confusion).collect();
+        all.sort_by_key(|c| {
+            // Shares as whole numbers of a common size, so that the order is exact.
+            let share = (c.images * 1_000_000 / c.of.max(1), c.images);
+            (Reverse(share), c.label, c.predicted)
+        });
+        all
+    }
+
+    /// Those from a class to one of a group with more training images: what a long tail does.
+    pub fn tail_to_head(&self) -> Vec<Confusion> {
+        let rank = |class: u32| self.per_class[class as usize].shot as u8;
+        let mut all = self.confusions();
+        // `Shot` counts from many to few.
+        all.retain(|c| rank(c.label) > rank(c.predicted));
+        all
+    }
+}

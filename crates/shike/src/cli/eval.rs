@@ -1,0 +1,282 @@
+//! `shike eval`, `shike export`, `shike compare`, `shike backends`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Distribution, Tensor};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_file};
+use shike_model::weights;
+use shike_train::compare::{ScoredRun, compare as compare_runs};
+use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
+use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
+
+use super::predict::print;
+use super::{CliError, ModelArgs};
+
+/// What a model is scored on.
+#[derive(Args, Clone, Debug)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Images: a folder with the model's class folders (or with them in `test/`), or the root of the
+    /// list's paths. Default: those of the run.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// List of images, `path label` a line. Default: the run's own test images.
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// Which of the run's own images, where neither --data nor --list is given.
+    #[arg(long, value_enum, conflicts_with_all = ["data", "list"])]
+    split: Option<Split>,
+    /// Classes with more training images than this are many-shot. Default: as in the run, or 100.
+    #[arg(long, value_name = "N")]
+    many_above: Option<usize>,
+    /// Classes with fewer training images than this are few-shot. Default: as in the run, or 20.
+    #[arg(long, value_name = "N")]
+    few_below: Option<usize>,
+    /// Write a CSV row a class.
+    #[arg(long, value_name = "FILE")]
+    per_class: Option<PathBuf>,
+    /// Write a CSV row an image.
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    /// JSON, for machines.
+    #[arg(long)]
+    json: bool,
+    /// Images of a batch.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch_size: usize,
+    /// Threads that decode; 0 takes one for each core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+}
+
+/// The images of a run.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    /// Training images, prepared as for scoring.
+    Train,
+    /// Validation images.
+    Val,
+    /// Test images.
+    Test,
+}
+
+impl EvalArgs {
+    fn config(&self) -> Result<Option<RunConfig>, CliError> {
+        let paths = self.model.paths();
+        Ok(paths.map(|paths| paths.read_config()).transpose()?)
+    }
+
+    fn images(&self, recorded: Option<&RunConfig>, names: &[String]) -> Result<Dataset, CliError> {
+        let source = recorded.and_then(|config| config.data.as_ref());
+        if let Some(list) = &self.list {
+            let root = match (&self.data, source) {
+                (Some(data), _) => data,
+                (None, Some(DataSource::Lists { root, .. })) => root,
+                (None, Some(DataSource::Folder { dir })) => dir,
+                _ => {
+                    let message = "--list needs --data, the folder that its paths are below";
+                    return Err(CliError::Usage(message.into()));
+                }
+            };
+            return Ok(list_file(root, list, None, Some(names.to_vec()))?);
+        }
+        if let Some(data) = &self.data {
+            let test = data.join("test");
+            let folder = if test.is_dir() { &test } else { data };
+            return Ok(image_folder_with_classes(folder, names)?);
+        }
+        let Some(source) = source else {
+            let message =
+                "this model knows no images of its own: give --data, or --data and --list";
+            return Err(CliError::Usage(message.into()));
+        };
+        let data = source.open()?;
+        let none = |split: &str| CliError::Usage(format!("the run has no {split} images"));
+        match self.split {
+            Some(Split::Train) => Ok(data.train),
+            Some(Split::Val) => data.val.ok_or_else(|| none("validation")),
+            Some(Split::Test) => data.test.ok_or_else(|| none("test")),
+            None => data
+                .test
+                .or(data.val)
+                .ok_or_else(|| none("test or validation")),
+        }
+    }
+}
+
+/// Scores a model and prints the table or JSON.
+///
+/// # Errors
+/// If the model or an image cannot be read, or classes do not fit.
+pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
+    let recorded = args.config()?;
+    let (predictor, _) = args.model.load()?;
+    let images = args.images(recorded.as_ref(), &predictor.info().class_names)?;
+    let recorded = recorded.map_or_else(ShotThresholds::default, |c| c.train.thresholds);
+    let thresholds = ShotThresholds {
+        many_above: args.many_above.unwrap_or(recorded.many_above),
+        few_below: args.few_below.unwrap_or(recorded.few_below),
+    };
+    let loader = Loader::new(
+        images.clone(),
+        predictor.info().pipeline.clone(),
+        LoaderConfig {
+            batch_size: args.batch_size,
+            workers: args.workers,
+            ..LoaderConfig::default()
+        },
+        0,
+    )?;
+    let evaluation = predictor.evaluate(&loader, thresholds)?;
+    let create = |path: &Path| File::create(path).map_err(CliError::file(path));
+    if let Some(path) = &args.per_class {
+        let names = &predictor.info().class_names;
+        let written = evaluation.write_per_class_csv(create(path)?, names);
+        written.map_err(CliError::file(path))?;
+    }
+    if let Some(path) = &args.predictions {
+        let written = evaluation.write_predictions_csv(create(path)?, |i| images.origin(i));
+        written.map_err(CliError::file(path))?;
+    }
+    match args.json {
+        true => print(&as_json(&evaluation, &predictor).to_string()),
+        false => print(&evaluation.to_string()),
+    }
+}
+
+fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value {
+    let range = |interval: Option<Interval>| interval.map(|i| [i.low, i.high]);
+    let shots = [Shot::Many, Shot::Medium, Shot::Few];
+    let groups: serde_json::Map<_, _> = shots
+        .into_iter()
+        .map(|shot| {
+            let group = json!({
+                "accuracy": match shot {
+                    Shot::Many => evaluation.ensemble.many,
+                    Shot::Medium => evaluation.ensemble.medium,
+                    Shot::Few => evaluation.ensemble.few,
+                },
+                "interval": range(evaluation.averaged_interval(Some(shot))),
+                "calibration_error": evaluation.calibration(Some(shot)).map(|c| c.error),
+            });
+            (shot.name().to_owned(), group)
+        })
+        .collect();
+    json!({
+        "class_names": predictor.info().class_names,
+        "top1_interval": range(evaluation.top1_interval()),
+        "class_averaged_interval": range(evaluation.averaged_interval(None)),
+        "calibration": evaluation.calibration(None),
+        "groups": groups,
+        "tail_to_head": evaluation.tail_to_head().into_iter().take(20).collect::<Vec<_>>(),
+        "evaluation": evaluation,
+    })
+}
+
+/// Where a model's weights go.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// File for the weights under PyTorch's names: torchvision's for a plain ResNet, those of SHIKE's
+    /// authors otherwise.
+    #[arg(long, value_name = "FILE")]
+    safetensors: PathBuf,
+}
+
+/// Writes a model's weights for PyTorch.
+///
+/// # Errors
+/// If the model cannot be read or the file cannot be written.
+pub fn export(args: &ExportArgs) -> Result<(), CliError> {
+    if args.model.prior.is_some() {
+        let message = "--prior changes predictions, not weights: leave it out";
+        return Err(CliError::Usage(message.into()));
+    }
+    let (predictor, _) = args.model.load()?;
+    let steps = i64::try_from(predictor.info().steps).unwrap_or(i64::MAX);
+    weights::export(predictor.model(), &args.safetensors, steps).map_err(TrainError::from)?;
+    print(&format!("{}", args.safetensors.display()))
+}
+
+/// Runs that are compared.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Folders of finished runs. Those that differ in their seed alone count as one method; every method
+    /// is set against that of the first run.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Compares runs.
+///
+/// # Errors
+/// If a run has not ended, or they were not scored on the same images and classes.
+pub fn compare(args: &CompareArgs) -> Result<(), CliError> {
+    let runs = args.runs.iter().map(ScoredRun::read);
+    let comparison = compare_runs(&runs.collect::<Result<Vec<_>, _>>()?)?;
+    match args.json {
+        true => print(&json!(comparison).to_string()),
+        false => print(&comparison.to_string()),
+    }
+}
+
+/// How backends are tried.
+#[derive(Args, Clone, Debug)]
+pub struct BackendsArgs {
+    /// JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long a backend computes for its check.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Tries every backend of this binary for a second; gives whether one works.
+///
+/// # Errors
+/// If nothing can be printed.
+pub fn backends(args: &BackendsArgs) -> Result<bool, CliError> {
+    let mut any = false;
+    for name in device::available() {
+        let found = device::parse(name).map(|device| gflops(&device));
+        any |= found.is_ok();
+        match (args.json, found) {
+            (true, Ok(speed)) => {
+                print(&json!({"backend": name, "works": true, "gflops": speed}).to_string())?;
+            }
+            (true, Err(error)) => {
+                let line = json!({"backend": name, "works": false, "error": error.to_string()});
+                print(&line.to_string())?;
+            }
+            (false, Ok(speed)) => print(&format!(
+                "{name:<8} works: {speed:.0} GFLOP/s in matrix products of float32"
+            ))?,
+            (false, Err(error)) => print(&format!("{name:<8} does not work: {error}"))?,
+        }
+    }
+    Ok(any)
+}
+
+/// Billions of floating-point operations a second in matrix products.
+fn gflops(device: &Device) -> f64 {
+    const SIDE: usize = 512;
+    let a = Tensor::<2>::random([SIDE, SIDE], Distribution::Default, device);
+    let product = || a.clone().matmul(a.clone()).sum().into_scalar::<f32>();
+    product();
+    let (started, mut runs) = (Instant::now(), 0);
+    while started.elapsed() < CHECK {
+        std::hint::black_box(product());
+        runs += 1;
+    }
+    let operations = 2.0 * (SIDE as f64).powi(3) * f64::from(runs);
+    operations / started.elapsed().as_secs_f64() / 1e9
+}

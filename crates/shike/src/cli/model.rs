@@ -1,0 +1,88 @@
+//! Which model a command works with.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use shike_train::run_dir::{RunDirError, RunPaths};
+use shike_train::{Predictor, Prior, TrainError, device};
+
+use super::CliError;
+
+/// A trained model and the conditions that it is used under.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Folder of a run, or a model file of one.
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Which of the run's models.
+    #[arg(long, value_enum, default_value_t = Which::Model)]
+    pub model: Which,
+    /// Class frequencies where the model is used: `uniform`, `train` (as in training), or a file with a
+    /// line `class<TAB>frequency` a class. Default: those that its logits are made for.
+    #[arg(long, value_name = "uniform|train|FILE")]
+    pub prior: Option<String>,
+    /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+/// The models of a run.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// `model.safetensors`, of the last epoch.
+    Model,
+    /// `best.safetensors`, the best on the validation images.
+    Best,
+    /// `ema.safetensors`, with averaged weights.
+    Ema,
+}
+
+impl ModelArgs {
+    /// The folder of the run, where one is given.
+    pub(super) fn paths(&self) -> Option<RunPaths> {
+        self.run.is_dir().then(|| RunPaths::new(&self.run))
+    }
+
+    /// The model file.
+    pub(super) fn file(&self) -> Result<PathBuf, CliError> {
+        let Some(paths) = self.paths() else {
+            return Ok(self.run.clone());
+        };
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(self.run.clone()).into());
+        }
+        let file = match self.model {
+            Which::Model => paths.model(),
+            Which::Best => paths.best(),
+            Which::Ema => paths.ema(),
+        };
+        if file.is_file() {
+            return Ok(file);
+        }
+        Err(CliError::Usage(format!(
+            "{} is not there: {}",
+            file.display(),
+            match self.model {
+                Which::Model => "the run has not ended (go on with `shike train --resume`)",
+                Which::Best => "a best model is kept only where there are validation images",
+                Which::Ema => "averaged weights are kept only with `--ema`",
+            }
+        )))
+    }
+
+    /// Loads the model onto the device, under the prior.
+    pub(super) fn load(&self) -> Result<(Predictor, Device), CliError> {
+        let file = self.file()?;
+        let device = device::parse(&self.device)?;
+        let predictor = Predictor::load(&file, &device)?;
+        let names = &predictor.info().class_names;
+        let prior = match self.prior.as_deref() {
+            None => return Ok((predictor, device)),
+            Some("uniform") => Prior::Uniform,
+            Some("train") => Prior::Train,
+            Some(path) => Prior::read(path.as_ref(), names).map_err(TrainError::from)?,
+        };
+        Ok((predictor.with_prior(&prior)?, device))
+    }
+}

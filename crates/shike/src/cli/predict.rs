@@ -1,0 +1,324 @@
+//! `shike predict`.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use shike_data::decode_file;
+use shike_train::checkpoint::atomic_write;
+use shike_train::{Prediction, Predictor};
+
+use super::{CliError, ModelArgs};
+
+/// What is predicted, and where to.
+#[derive(Args, Clone, Debug)]
+pub struct PredictArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Images, or folders whose images are taken with those of the folders in them.
+    #[arg(value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// A list of images, a path a line; what follows the last space is passed over where it is a number
+    /// (a label).
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// The folder that the list's paths are below. Default: the folder of the list.
+    #[arg(long, value_name = "DIR", requires = "list")]
+    root: Option<PathBuf>,
+    /// Write to this file, `.csv` or `.safetensors` (`logits` [images, experts, classes] and
+    /// `probabilities` [images, classes], with paths and class names in its metadata), and not to the
+    /// screen.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Number of classes, most probable first.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top: usize,
+    /// The first class of each expert as well.
+    #[arg(long)]
+    experts: bool,
+    /// Every class's mean logit as well (CSV and JSON).
+    #[arg(long)]
+    logits: bool,
+    /// A JSON object a line, for machines.
+    #[arg(long, conflicts_with = "out")]
+    json: bool,
+    /// Images that go through the network at once.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch_size: u32,
+}
+
+/// Files that the program takes for images in a folder.
+const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+impl PredictArgs {
+    fn paths(&self) -> Result<Vec<PathBuf>, CliError> {
+        let mut all = Vec::new();
+        for path in &self.images {
+            match path.is_dir() {
+                true => walk(path, &mut all).map_err(CliError::file(path))?,
+                false => all.push(path.clone()),
+            }
+        }
+        if let Some(list) = &self.list {
+            let text = std::fs::read_to_string(list).map_err(CliError::file(list))?;
+            let beside = list.parent().unwrap_or(Path::new("")).to_owned();
+            let root = self.root.clone().unwrap_or(beside);
+            for line in text.trim_start_matches('\u{feff}').lines() {
+                let line = line.trim_end();
+                let path = match line.rsplit_once(' ') {
+                    Some((path, label)) if label.parse::<u64>().is_ok() => path,
+                    _ => line,
+                };
+                if !path.is_empty() {
+                    all.push(root.join(path));
+                }
+            }
+        }
+        if all.is_empty() {
+            return Err(CliError::Usage(
+                "no image: name files or folders, or give --list".into(),
+            ));
+        }
+        Ok(all)
+    }
+}
+
+fn walk(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    for path in entries {
+        let extension = path.extension().and_then(|e| e.to_str());
+        if path.is_dir() {
+            walk(&path, into)?;
+        } else if extension.is_some_and(|e| EXTENSIONS.contains(&e.to_lowercase().as_str())) {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Predicts; gives the number of images that could not be read, each of which was named on the standard
+/// error output.
+///
+/// # Errors
+/// If the model cannot be loaded, or a file cannot be written.
+pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
+    let paths = args.paths()?;
+    let (predictor, _) = args.model.load()?;
+    let names = &predictor.info().class_names;
+    let mut sink = Sink::new(args, names)?;
+    let mut bad = 0;
+    for paths in paths.chunks(args.batch_size as usize) {
+        let decoded: Vec<_> = paths
+            .par_iter()
+            .map(|path| {
+                let image = decode_file(path, &predictor.limits())?;
+                predictor.prepare(image)
+            })
+            .collect();
+        let (mut good, mut images) = (Vec::new(), Vec::new());
+        for (path, image) in paths.iter().zip(decoded) {
+            match image {
+                Ok(image) => {
+                    good.push(path);
+                    images.push(image);
+                }
+                Err(error) => {
+                    bad += 1;
+                    let text = error.to_string();
+                    let name = path.display().to_string();
+                    match text.contains(&name) {
+                        true => eprintln!("error: {text}"),
+                        false => eprintln!("error: {name}: {text}"),
+                    }
+                }
+            }
+        }
+        for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)) {
+            sink.take(args, &path.display().to_string(), &prediction)?;
+        }
+    }
+    sink.finish(args, &predictor)?;
+    if bad > 0 {
+        eprintln!("{bad} of {} images could not be read", paths.len());
+    }
+    Ok(bad)
+}
+
+/// Where predictions go.
+enum Sink {
+    Screen,
+    Csv(csv::Writer<Vec<u8>>),
+    Tensors {
+        images: Vec<String>,
+        logits: Vec<f32>,
+        probabilities: Vec<f32>,
+    },
+}
+
+impl Sink {
+    fn new(args: &PredictArgs, names: &[String]) -> Result<Self, CliError> {
+        let Some(out) = &args.out else {
+            return Ok(Self::Screen);
+        };
+        match out.extension().and_then(|e| e.to_str()) {
+            Some("csv") => {
+                let mut csv = csv::Writer::from_writer(Vec::new());
+                let mut header = vec!["image".to_owned()];
+                for n in 1..=args.top.min(names.len()) {
+                    header.extend([format!("class{n}"), format!("probability{n}")]);
+                }
+                if args.experts {
+                    header.push("experts".into());
+                }
+                if args.logits {
+                    header.extend(names.iter().map(|name| format!("logit {name}")));
+                }
+                csv.write_record(header).map_err(csv_failed)?;
+                Ok(Self::Csv(csv))
+            }
+            Some("safetensors") => Ok(Self::Tensors {
+                images: vec![],
+                logits: vec![],
+                probabilities: vec![],
+            }),
+            _ => Err(CliError::Usage(format!(
+                "--out {}: its name has to end in .csv or .safetensors",
+                out.display()
+            ))),
+        }
+    }
+
+    fn take(
+        &mut self,
+        args: &PredictArgs,
+        image: &str,
+        prediction: &Prediction<'_>,
+    ) -> Result<(), CliError> {
+        let top = prediction.top(args.top);
+        let experts = || -> Vec<&str> {
+            let logits = prediction.logits.iter();
+            logits
+                .map(|logits| prediction.name_of_largest(logits))
+                .collect()
+        };
+        match self {
+            Self::Screen if args.json => {
+                let classes: Vec<_> = top
+                    .iter()
+                    .map(|(class, p)| serde_json::json!({"class": class, "probability": p}))
+                    .collect();
+                let mut line = serde_json::json!({"image": image, "classes": classes});
+                if args.experts {
+                    line["experts"] = experts().into();
+                }
+                if args.logits {
+                    line["logits"] = prediction.mean_logits().into();
+                }
+                print(&line.to_string())?;
+            }
+            Self::Screen => {
+                let classes: Vec<_> = top
+                    .iter()
+                    .map(|(class, p)| format!("{:5.1} % {class}", 100.0 * p))
+                    .collect();
+                let mut line = format!("{image}: {}", classes.join(", "));
+                if args.experts {
+                    line += &format!(" (experts: {})", experts().join(", "));
+                }
+                print(&line)?;
+            }
+            Self::Csv(csv) => {
+                let mut row = vec![image.to_owned()];
+                for (class, p) in top {
+                    row.extend([class.to_owned(), p.to_string()]);
+                }
+                if args.experts {
+                    row.push(experts().join("; "));
+                }
+                if args.logits {
+                    row.extend(prediction.mean_logits().iter().map(f32::to_string));
+                }
+                csv.write_record(row).map_err(csv_failed)?;
+            }
+            Self::Tensors {
+                images,
+                logits,
+                probabilities,
+            } => {
+                images.push(image.to_owned());
+                logits.extend(prediction.logits.iter().flatten());
+                probabilities.extend(&prediction.probabilities);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, args: &PredictArgs, predictor: &Predictor) -> Result<(), CliError> {
+        let Some(out) = &args.out else { return Ok(()) };
+        let (bytes, count) = match self {
+            Self::Screen => return Ok(()),
+            Self::Csv(csv) => {
+                let bytes = csv
+                    .into_inner()
+                    .map_err(|e| CliError::Format(e.to_string()))?;
+                let lines = bytes.iter().filter(|b| **b == b'\n').count();
+                (bytes, lines.saturating_sub(1))
+            }
+            Self::Tensors {
+                images,
+                logits,
+                probabilities,
+            } => {
+                let info = predictor.info();
+                let (n, classes) = (images.len(), info.class_names.len());
+                let bytes = |values: &[f32]| -> Vec<u8> {
+                    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+                };
+                let json = |names: &[String]| serde_json::json!(names).to_string();
+                let metadata = HashMap::from([
+                    ("images".to_owned(), json(&images)),
+                    ("class_names".to_owned(), json(&info.class_names)),
+                ]);
+                let (logits, probabilities) = (bytes(&logits), bytes(&probabilities));
+                let failed =
+                    |error: safetensors::SafeTensorError| CliError::Format(error.to_string());
+                let view = |shape, data| TensorView::new(Dtype::F32, shape, data).map_err(failed);
+                let tensors = [
+                    (
+                        "logits",
+                        view(vec![n, info.model.experts, classes], &logits)?,
+                    ),
+                    ("probabilities", view(vec![n, classes], &probabilities)?),
+                ];
+                (
+                    safetensors::serialize(tensors, Some(metadata)).map_err(failed)?,
+                    n,
+                )
+            }
+        };
+        atomic_write(out, |writer| writer.write_all(&bytes))
+            .map_err(shike_train::TrainError::from)?;
+        eprintln!("{}: {count} predictions", out.display());
+        Ok(())
+    }
+}
+
+fn csv_failed(error: csv::Error) -> CliError {
+    CliError::Format(error.to_string())
+}
+
+/// A line on the screen; that the reader of a pipe has gone is no error to speak of.
+pub(super) fn print(line: &str) -> Result<(), CliError> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::file("standard output".as_ref())(error))
+        }
+        Err(_) => std::process::exit(0),
+        Ok(()) => Ok(()),
+    }
+}

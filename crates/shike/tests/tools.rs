@@ -1,0 +1,220 @@
+//! The program's commands on a run that it trained: predict, eval, export, compare, backends.
+#![cfg(all(feature = "flex", feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::train::RunDir;
+use shike::train::compare::ScoredRun;
+
+fn shike(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shike"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The standard output of a command that has to succeed.
+fn works(arguments: &[&str]) -> String {
+    let output = shike(arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The standard error output of a command that has to fail with this status.
+fn fails(status: i32, arguments: &[&str]) -> String {
+    let output = shike(arguments);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{error}");
+    error
+}
+
+fn train(data: &Path, run: &Path, more: &str) {
+    let data = data.to_str().unwrap();
+    let list = |name: &str| format!("{data}/{name}");
+    let (train, test) = (list("train.txt"), list("test.txt"));
+    let mut arguments = vec![
+        "train",
+        "--data",
+        data,
+        "--train-list",
+        &train,
+        "--test-list",
+        &test,
+        "--run",
+        run.to_str().unwrap(),
+    ];
+    arguments.extend(
+        "--arch resnet8 --epochs 1 --stage2-epochs 1 --image-size 32 --batch-size 16 --device flex"
+            .split(' '),
+    );
+    arguments.extend(more.split_whitespace());
+    works(&arguments);
+}
+
+#[test]
+fn a_run_predicts_is_scored_exported_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let config = SyntheticConfig {
+        classes: 4,
+        n_max: 20,
+        imbalance_factor: 4.0,
+        test_per_class: 6,
+        ..SyntheticConfig::default()
+    };
+    let set = generate(&data, &config).unwrap();
+    fs::copy(&set.train_list, data.join("train.txt")).ok();
+    fs::copy(&set.test_list, data.join("test.txt")).ok();
+    let run = |name: &str| dir.path().join(name);
+    let path = |name: &str| run(name).to_str().unwrap().to_owned();
+    train(&data, &run("a0"), "--seed 0");
+    train(&data, &run("a1"), "--seed 1");
+    train(&data, &run("ce"), "--seed 0 --baseline ce");
+    let a0 = path("a0");
+
+    // Predictions: the same in every form.
+    let images = fs::read_dir(data.join("test")).unwrap();
+    let folder = images
+        .map(|e| e.unwrap().path())
+        .find(|p| p.is_dir())
+        .unwrap();
+    let folder = folder.to_str().unwrap();
+    let lines = works(&["predict", &a0, folder, "--json", "--top", "4", "--logits"]);
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 6);
+    let probabilities = |line: &Value| -> f64 {
+        let classes = line["classes"].as_array().unwrap();
+        assert_eq!(classes.len(), 4);
+        classes
+            .iter()
+            .map(|c| c["probability"].as_f64().unwrap())
+            .sum()
+    };
+    assert!(lines.iter().all(|l| (probabilities(l) - 1.0).abs() < 1e-5));
+    let csv = path("out.csv");
+    works(&[
+        "predict",
+        &a0,
+        folder,
+        "--out",
+        &csv,
+        "--experts",
+        "--batch-size",
+        "4",
+    ]);
+    let mut reader = csv::Reader::from_path(&csv).unwrap();
+    for (row, line) in reader.records().map(Result::unwrap).zip(&lines) {
+        assert_eq!(row[0], line["image"]);
+        assert_eq!(row[1], line["classes"][0]["class"]);
+        let probability: f64 = row[2].parse().unwrap();
+        assert!((probability - line["classes"][0]["probability"].as_f64().unwrap()).abs() < 1e-5);
+        assert_eq!(row[row.len() - 1].split("; ").count(), 3);
+    }
+    let tensors = path("out.safetensors");
+    works(&["predict", &a0, folder, "--out", &tensors]);
+    let bytes = fs::read(&tensors).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("logits").unwrap().shape(), [6, 3, 4]);
+    assert_eq!(file.tensor("probabilities").unwrap().shape(), [6, 4]);
+
+    // Bad images are named; the others are predicted.
+    let bad = dir.path().join("bad.jpg");
+    fs::write(&bad, "no picture").unwrap();
+    let output = shike(&["predict", &a0, bad.to_str().unwrap(), folder]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("bad.jpg"));
+    assert_eq!(text(&output.stdout).lines().count(), 6);
+    assert!(fails(1, &["predict", &a0]).contains("no image"));
+    assert!(fails(1, &["predict", &a0, folder, "--out", "x.txt"]).contains(".csv or .safetensors"));
+    assert!(fails(1, &["predict", &path("data"), folder]).contains("not the folder of a run"));
+    assert!(fails(1, &["predict", &a0, folder, "--model", "best"]).contains("validation images"));
+
+    // Scores: those of the run itself.
+    let table = works(&["eval", &a0]);
+    assert!(
+        table.contains("95 % interval") && table.contains("calibration error"),
+        "{table}"
+    );
+    let json: Value = serde_json::from_str(&works(&["eval", &a0, "--json"])).unwrap();
+    let rows = fs::read_to_string(run("a0").join("metrics.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+    assert_eq!(json["evaluation"]["ensemble"]["top1"], last["top1"]);
+    assert_eq!(json["evaluation"]["images"], 24);
+    // A prior that wants one class only gets it.
+    let prior = dir.path().join("prior.txt");
+    fs::write(&prior, "1\n1e-30\n1e-30\n1e-30\n").unwrap();
+    let prior = prior.to_str().unwrap();
+    let json = works(&["eval", &a0, "--prior", prior, "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["evaluation"]["per_class"][0]["accuracy"], 100.0);
+    assert_eq!(json["evaluation"]["ensemble"]["top1"], 25.0);
+    let list = data.join("test.txt");
+    works(&["eval", &a0, "--list", list.to_str().unwrap()]);
+    assert!(fails(1, &["eval", &a0, "--split", "val"]).contains("no validation images"));
+
+    // Exported weights are read again.
+    let weights = path("weights.safetensors");
+    works(&["export", &a0, "--safetensors", &weights]);
+    let bytes = fs::read(&weights).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(
+        file.names()
+            .iter()
+            .any(|name| name.ends_with("running_var"))
+    );
+
+    // Comparison: two seeds are one method.
+    let (a1, ce) = (path("a1"), path("ce"));
+    let json: Value = serde_json::from_str(&works(&["compare", &ce, &a0, &a1, "--json"])).unwrap();
+    assert_eq!(json["methods"].as_array().unwrap().len(), 2);
+    assert_eq!(json["methods"][1]["seeds"], serde_json::json!([0, 1]));
+    let top1 = |name: &str| {
+        let rows = fs::read_to_string(run(name).join("metrics.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+        last["top1"].as_f64().unwrap()
+    };
+    let mean = (top1("a0") + top1("a1")) / 2.0;
+    assert!((json["methods"][1]["mean"]["top1"].as_f64().unwrap() - mean).abs() < 1e-9);
+    let difference = &json["differences"][0];
+    let points = difference["points"]["top1"].as_f64().unwrap();
+    assert!((points - (mean - top1("ce"))).abs() < 1e-9);
+    let end = |which: &str| difference[which]["top1"].as_f64().unwrap();
+    assert!(end("low") <= points && points <= end("high"));
+    assert!(works(&["compare", &ce, &a0, &a1]).contains("2 less 1"));
+    // Not on other images, nor before the end.
+    let scored = ScoredRun::read(&a0).unwrap();
+    let mut other = scored.receipt.clone();
+    other
+        .test
+        .as_mut()
+        .unwrap()
+        .sha256
+        .replace_range(..4, "0000");
+    let changed = RunDir::open(&a1).unwrap();
+    changed.write_receipt(&other).unwrap();
+    drop(changed);
+    assert!(fails(1, &["compare", &a0, &a1]).contains("test lists differ"));
+    fs::remove_file(run("a1").join("predictions.csv")).unwrap();
+    assert!(fails(1, &["compare", &a0, &a1]).contains("has no scores yet"));
+}
+
+#[test]
+fn backends_are_checked() {
+    let line = works(&["backends", "--json"]);
+    let found: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
+    assert_eq!(found["backend"], "flex");
+    assert_eq!(found["works"], true);
+    assert!(found["gflops"].as_f64().unwrap() > 0.1);
+}
