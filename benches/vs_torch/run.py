@@ -29,7 +29,7 @@ CASES = [
     ("eval/shike-resnet32", None, (0.9, 1.1), None),
     ("step/resnet50", None, (1.1, 1.4), None),
     ("eval/resnet50", None, None, None),
-    ("step/shike-resnet50", None, None, None),
+    ("step/shike-resnet50", 4, None, None),
     ("dkt/3x100", None, (1.0, 1.0), (0.7, 0.7)),
     ("dkt/3x1000", None, (1.0, 1.0), (0.7, 0.7)),
     ("dkt/3x8142", None, (1.0, 1.0), (0.7, 0.7)),
