@@ -16,7 +16,8 @@
 //! parts by the shapes alone. Another processor may have other vectors (AVX-512, AVX2, or plain Rust
 //! are chosen when the program runs) and round differently.
 //!
-//! [`set_enabled`], or the environment variable `SHIKE_KERNELS=off`, turns the kernels off.
+//! [`set_enabled`], or the environment variable `SHIKE_KERNELS=off`, turns the kernels off; see
+//! [`enabled`].
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -36,29 +37,74 @@ pub use flex::Simd;
 use stats::{Kernel, count};
 pub use stats::{Stats, stats};
 
-const UNKNOWN: u8 = 0;
-const OFF: u8 = 1;
-const ON: u8 = 2;
+/// The environment variable that turns kernels off, or on one by one.
+const VARIABLE: &str = "SHIKE_KERNELS";
 
+/// Kernels by the names that [`VARIABLE`] takes. The first number is a bit of [`STATE`].
+const SWITCHES: [(u8, &str); 4] = [
+    (CONV2D, "conv2d"),
+    (BATCH_NORM, "batch_norm"),
+    (LOSS, "loss"),
+    (SGD, "sgd"),
+];
+const CONV2D: u8 = 1;
+const BATCH_NORM: u8 = 2;
+const LOSS: u8 = 4;
+const SGD: u8 = 8;
+const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD;
+const UNKNOWN: u8 = u8::MAX;
+
+/// The kernels that are on.
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Whether the kernels are used where they can be. Until [`set_enabled`] is called, the environment
-/// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off.
+/// Whether all kernels are used where they can be. Until [`set_enabled`] is called, the environment
+/// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off, and a list such as
+/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`) turns the others off, to see what each
+/// is worth.
 pub fn enabled() -> bool {
+    state() == ALL
+}
+
+/// Whether one of them is on.
+fn on(kernel: u8) -> bool {
+    state() & kernel != 0
+}
+
+fn state() -> u8 {
     match STATE.load(Relaxed) {
         UNKNOWN => {
-            let off = std::env::var("SHIKE_KERNELS").is_ok_and(|v| v == "off" || v == "0");
-            set_enabled(!off);
-            !off
+            let chosen = std::env::var(VARIABLE).map_or(ALL, |text| chosen(&text));
+            STATE.store(chosen, Relaxed);
+            chosen
         }
-        state => state == ON,
+        state => state,
     }
 }
 
-/// Turns the kernels on or off for the whole program. What was computed before keeps the backward
+/// What the variable's text asks for.
+fn chosen(text: &str) -> u8 {
+    match text.trim() {
+        "off" | "0" => return 0,
+        "" | "on" | "1" => return ALL,
+        _ => {}
+    }
+    let bit = |name: &str| {
+        let known = SWITCHES.iter().find(|(_, known)| *known == name.trim());
+        if known.is_none() {
+            eprintln!(
+                "{VARIABLE}: there is no kernel `{name}`; it takes on, off, or a list of {}",
+                SWITCHES.map(|(_, name)| name).join(", ")
+            );
+        }
+        known.map_or(0, |(bit, _)| *bit)
+    };
+    text.split(',').map(bit).fold(0, |bits, bit| bits | bit)
+}
+
+/// Turns all kernels on or off for the whole program. What was computed before keeps the backward
 /// pass that it began with.
 pub fn set_enabled(enabled: bool) {
-    STATE.store(if enabled { ON } else { OFF }, Relaxed);
+    STATE.store(if enabled { ALL } else { 0 }, Relaxed);
 }
 
 /// What follows a batch normalisation in the same pass.
@@ -93,7 +139,7 @@ impl Then {
 /// - output: `[batch, channels_out, height_out, width_out]`
 pub fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if enabled() && flex::conv2d_fits(conv, &input) {
+    if on(CONV2D) && flex::conv2d_fits(conv, &input) {
         return flex::conv2d(conv, input);
     }
     count(Kernel::Fallback);
@@ -130,7 +176,7 @@ pub fn batch_norm_train(
     then: Then,
 ) -> BatchNormTrainOutput<4> {
     #[cfg(feature = "flex")]
-    if enabled() && flex::batch_norm_fits(&input, &[&gamma, &beta], &then) {
+    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta], &then) {
         return flex::batch_norm_train(input, gamma, beta, epsilon, then);
     }
     count(Kernel::Fallback);
@@ -157,7 +203,7 @@ pub fn batch_norm(
     then: Then,
 ) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if enabled() && flex::batch_norm_fits(&input, &[&gamma, &beta, &mean, &variance], &then) {
+    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta, &mean, &variance], &then) {
         return flex::batch_norm(input, gamma, beta, mean, variance, epsilon, then);
     }
     count(Kernel::Fallback);
@@ -203,7 +249,7 @@ pub fn dkt_terms(
     options: DktOptions,
 ) -> Option<Tensor<1>> {
     #[cfg(feature = "flex")]
-    if enabled()
+    if on(LOSS)
         && let Some(terms) = flex::dkt(logits, labels, options)
     {
         return Some(terms);
@@ -225,7 +271,7 @@ pub fn cross_entropy_terms(
     prior: impl FnOnce() -> Vec<f32>,
 ) -> Option<Tensor<1>> {
     #[cfg(feature = "flex")]
-    if enabled()
+    if on(LOSS)
         && let Some(terms) = flex::cross_entropy(logits, labels, prior())
     {
         return Some(terms);
@@ -249,7 +295,7 @@ pub fn sgd_step<const D: usize>(
     decay: f64,
 ) -> (Tensor<D>, Tensor<D>) {
     #[cfg(feature = "flex")]
-    if enabled() && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
+    if on(SGD) && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
         let rates = [lr, momentum, decay].map(|rate| rate as f32);
         return flex::sgd_step(weight, gradient, velocity, rates);
     }
@@ -263,4 +309,25 @@ pub fn sgd_step<const D: usize>(
         None => gradient,
     };
     (weight - velocity.clone().mul_scalar(lr), velocity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_names_kernels() {
+        for (text, expected) in [
+            ("off", 0),
+            ("0", 0),
+            ("", ALL),
+            ("on", ALL),
+            ("conv2d", CONV2D),
+            ("batch_norm, loss", BATCH_NORM | LOSS),
+            ("conv2d,batch_norm,loss,sgd", ALL),
+            ("convolution", 0),
+        ] {
+            assert_eq!(chosen(text), expected, "{text}");
+        }
+    }
 }

@@ -9,10 +9,12 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
+use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_model::{
     BackboneConfig, BalancedSoftmaxLoss, DktLoss, DktLossConfig, ExpertLogits, Head, Shike,
     ShikeConfig, weights,
 };
+use shike_train::batch::to_tensors;
 use shike_train::optim::Sgd;
 
 use super::BenchError;
@@ -123,6 +125,7 @@ pub(super) fn names() -> Vec<String> {
         names.push(format!("step/{name}"));
         names.push(format!("eval/{name}"));
     }
+    names.extend(["epoch/from-loader", "epoch/from-memory"].map(str::to_owned));
     for (experts, classes) in LOSSES {
         names.push(format!("dkt/{experts}x{classes}"));
         names.push(format!("balanced/{experts}x{classes}"));
@@ -140,6 +143,11 @@ pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, BenchError>
     match (kind, network) {
         ("step", Some((_, network))) => step(*network, setting),
         ("eval", Some((_, network))) => eval(*network, setting),
+        ("epoch", _) => match what {
+            "from-loader" => epoch(true, setting),
+            "from-memory" => epoch(false, setting),
+            _ => Err(unknown()),
+        },
         ("dkt" | "balanced", _) => {
             let found = LOSSES
                 .iter()
@@ -238,33 +246,105 @@ fn synchronise(device: &Device) -> Result<(), BenchError> {
         .map_err(|error| BenchError::Failed(format!("{error:?}")))
 }
 
-/// Forward, DKT loss (cross-entropy for the plain network), backward, SGD with momentum.
+/// A network that is trained.
+struct Trained {
+    /// `None` while a step is under way, and after one that failed.
+    model: Option<Shike>,
+    optimizer: ModuleOptimizer,
+    loss: DktLoss,
+}
+
+impl Trained {
+    fn new(model: Shike) -> Self {
+        Self {
+            model: Some(model),
+            optimizer: Sgd::new(0.9, 5e-4).init(),
+            loss: DktLossConfig::new().init(),
+        }
+    }
+
+    /// Forward, DKT loss (cross-entropy for the plain network), backward, SGD with momentum.
+    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<Tensor<1>, BenchError> {
+        let failed = || BenchError::Failed("a step before failed".into());
+        let model = self.model.take().ok_or_else(failed)?;
+        let logits = model.forward(images, Head::Stage1);
+        let total = match model.experts.len() {
+            1 => self.loss.cross_entropy(&logits, labels).sum(),
+            _ => self.loss.forward(&logits, labels).total,
+        };
+        let gradients = GradientsParams::from_grads(total.backward(), &model);
+        self.model = Some(self.optimizer.step(0.01, model, gradients));
+        Ok(total)
+    }
+}
+
 fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
     let (model, images, labels) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let batch = images.dims()[0];
-    let loss = DktLossConfig::new().init();
-    let plain = model.experts.len() == 1;
-    let mut optimizer: ModuleOptimizer = Sgd::new(0.9, 5e-4).init();
-    let mut model = Some(model);
+    let mut trained = Trained::new(model);
     let device = setting.device.clone();
     let run = move || {
-        let current = model
-            .take()
-            .ok_or_else(|| BenchError::Failed("a step before failed".into()))?;
-        let logits = current.forward(images.clone(), Head::Stage1);
-        let total = match plain {
-            true => loss.cross_entropy(&logits, labels.clone()).sum(),
-            false => loss.forward(&logits, labels.clone()).total,
-        };
-        let gradients = GradientsParams::from_grads(total.backward(), &current);
-        model = Some(optimizer.step(0.01, current, gradients));
+        let total = trained.step(images.clone(), labels.clone())?;
         synchronise(&device)?;
         value(total)
     };
     Ok(Case {
         images: batch,
         flops: Some(6.0 * summary.macs() as f64 * batch as f64),
+        run: Box::new(run),
+    })
+}
+
+/// Steps of an epoch case.
+const EPOCH_STEPS: usize = 20;
+
+/// Steps of SHIKE-ResNet-32: on batches that the loader makes meanwhile of images in memory, with the
+/// reference's augmentation; or on one batch that is there.
+fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
+    let which = Network::ShikeResnet32;
+    let (model, images, labels) = network(which, setting)?;
+    let macs = model.describe([which.side(), which.side()]).macs();
+    let batch = images.dims()[0];
+    let count = EPOCH_STEPS * batch;
+    let mut trained = Trained::new(model);
+    let device = setting.device.clone();
+    let failed = |error: shike_data::DataError| BenchError::Failed(error.to_string());
+    let mut numbers = 0u32..;
+    let noise = (0..count * 3072).map(|_| {
+        let number = numbers.next().unwrap_or_default();
+        (number.wrapping_mul(0x9E37_79B9) >> 24) as u8
+    });
+    let of_class = (0..count).map(|i| (i % 100) as u32).collect();
+    let data = Dataset::from_pixels(noise.collect(), 32, 32, of_class, 100).map_err(failed)?;
+    let config = LoaderConfig {
+        batch_size: batch,
+        ..LoaderConfig::default()
+    };
+    let loader = Loader::new(data, Pipeline::cifar_train(), config, 0).map_err(failed)?;
+    let run = move || {
+        let mut last = f64::NAN;
+        match from_loader {
+            true => {
+                for batch in loader.epoch(0, (0..count as u32).collect(), 0) {
+                    let batch = batch.map_err(failed)?;
+                    let autodiff = device.clone().autodiff();
+                    let (images, labels) = to_tensors(&batch, &Normalization::CIFAR10, &autodiff);
+                    last = value(trained.step(images, labels)?)?;
+                }
+            }
+            false => {
+                for _ in 0..EPOCH_STEPS {
+                    last = value(trained.step(images.clone(), labels.clone())?)?;
+                }
+            }
+        }
+        synchronise(&device)?;
+        Ok(last)
+    };
+    Ok(Case {
+        images: count,
+        flops: Some(6.0 * macs as f64 * count as f64),
         run: Box::new(run),
     })
 }
