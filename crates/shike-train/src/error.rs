@@ -51,6 +51,9 @@ pub enum TrainError {
     /// A class has no training image.
     #[error("stage 2: {0}")]
     Prior(#[from] BalancedSoftmaxError),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
     /// The class frequencies that a model is to be used under are wrong.
     #[error("prior: {0}")]
     ClassPrior(#[from] crate::prior::PriorError),

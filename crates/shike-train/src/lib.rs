@@ -26,6 +26,7 @@ pub mod optim;
 pub mod prior;
 pub mod progress;
 pub mod receipt;
+pub mod report;
 pub mod run_dir;
 pub mod schedule;
 

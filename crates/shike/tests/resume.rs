@@ -418,8 +418,18 @@ fn killed_twenty_times_and_resumed_gives_the_same_bytes() {
 
 #[test]
 fn ctrl_c_ends_with_a_checkpoint() {
+    ends_with_a_checkpoint("-INT");
+}
+
+/// What a cluster's scheduler sends before it takes the machine.
+#[test]
+fn sigterm_ends_with_a_checkpoint() {
+    ends_with_a_checkpoint("-TERM");
+}
+
+fn ends_with_a_checkpoint(signal: &str) {
     let fixture = fixture();
-    let run = fixture.run("interrupted");
+    let run = fixture.run(&format!("interrupted{signal}"));
     // No checkpoint but the one that Ctrl-C asks for.
     let mut process = fixture.start_in(run.root(), &["--checkpoint-seconds", "1000"]);
     let log = process.log.path().to_owned();
@@ -428,7 +438,7 @@ fn ctrl_c_ends_with_a_checkpoint() {
     let pid = process.child.id().to_string();
     assert!(
         Command::new("kill")
-            .args(["-INT", &pid])
+            .args([signal, &pid])
             .status()
             .unwrap()
             .success()

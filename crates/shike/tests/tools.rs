@@ -141,6 +141,14 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert!(fails(1, &["predict", &path("data"), folder]).contains("not the folder of a run"));
     assert!(fails(1, &["predict", &a0, folder, "--model", "best"]).contains("validation images"));
 
+    // The report: plots, nothing from outside, nothing that runs.
+    let report = fs::read_to_string(run("a0").join("report.html")).unwrap();
+    assert!(report.matches("<svg").count() >= 8);
+    for absent in ["<script", "href=", "src=\"http", "NaN", "url("] {
+        assert!(!report.contains(absent), "{absent}");
+    }
+    assert!(report.contains("From the tail to the head"));
+
     // Scores: those of the run itself.
     let table = works(&["eval", &a0]);
     assert!(

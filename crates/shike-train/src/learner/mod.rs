@@ -30,6 +30,7 @@ use crate::model_file::{self, ModelInfo, save_model};
 use crate::optim::{Sgd, clip_global_norm};
 use crate::progress::Progress;
 use crate::receipt::{ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
+use crate::report::write_report;
 use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
 
 pub use dry_run::{DryRun, StageTime};
@@ -436,11 +437,12 @@ impl Learner {
             (None, None) => None,
         };
         let last = scores.test.or(scores.val);
+        self.write_receipt(run, scored.map(|(split, _)| split))?;
         if let (Some(evaluation), Some((_, Some(images)))) = (&last, scored) {
             run.write_per_class(evaluation)?;
             run.write_predictions(evaluation, |i| images.origin(i))?;
+            write_report(run.paths(), evaluation, images)?;
         }
-        self.write_receipt(run, scored.map(|(split, _)| split))?;
         Ok(Outcome::Finished(last.map(Box::new)))
     }
 

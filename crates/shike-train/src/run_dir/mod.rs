@@ -7,6 +7,7 @@
 //!   metrics.csv, .jsonl  one row an epoch
 //!   per_class.csv        the last evaluation by class
 //!   predictions.csv      the last evaluation by image
+//!   report.html          curves, classes, calibration, confusions, for a browser
 //!   receipt.json         hashes of the lists and the class order, seed, versions
 //!   checkpoints/         step-00001234.safetensors (the newest few), stage1.safetensors
 //!   model.safetensors    the final model

@@ -56,6 +56,11 @@ impl RunPaths {
         self.0.join("predictions.csv")
     }
 
+    /// `report.html`.
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
     /// `receipt.json`.
     pub fn receipt(&self) -> PathBuf {
         self.0.join("receipt.json")

@@ -1,0 +1,362 @@
+//! `report.html`: what a finished run came to, in one file without anything from outside.
+
+mod plots;
+
+use std::fmt::Write;
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::imageops::{FilterType, resize};
+use image::{ImageFormat, RgbImage};
+use shike_data::{Dataset, DecodeLimits};
+use thiserror::Error;
+
+use crate::checkpoint::{WriteError, atomic_write};
+use crate::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
+use crate::run_dir::{Classes, EpochRow, RunDirError, RunPaths};
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file of the run cannot be read.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A plot could not be drawn.
+    #[error("report: a plot failed: {0}")]
+    Plot(String),
+}
+
+/// Confusions that are listed.
+const CONFUSIONS: usize = 12;
+/// Example pictures of each.
+const EXAMPLES: usize = 4;
+/// Side of an example picture in pixels, at most.
+const SIDE: u32 = 96;
+/// Classes that are listed, worst first.
+const CLASSES: usize = 20;
+
+const STYLE: &str = "\
+body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:2em auto;max-width:1180px;padding:0 1em}
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:.6em 0}td,th{padding:.2em .7em;border-bottom:1px solid #eee;text-align:right}
+th{font-weight:600;background:#fafafa}td:first-child,th:first-child{text-align:left}
+td.text{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}.note{color:#666}
+.examples img{margin-right:4px;vertical-align:middle}pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}";
+
+/// Text that may hold anything, for HTML.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format!("{value:.1}"))
+}
+
+fn range(interval: Option<Interval>) -> String {
+    interval.map_or_else(|| "–".into(), |interval| interval.to_string())
+}
+
+/// Writes the report of a run whose last scoring is `evaluation`, on the images `scored`.
+///
+/// # Errors
+/// If a file of the run cannot be read, or the report cannot be written.
+pub fn write_report(
+    paths: &RunPaths,
+    evaluation: &Evaluation,
+    scored: &Dataset,
+) -> Result<(), ReportError> {
+    let html = html(paths, evaluation, scored)?;
+    Ok(atomic_write(&paths.report(), |writer| {
+        writer.write_all(html.as_bytes())
+    })?)
+}
+
+fn html(
+    paths: &RunPaths,
+    evaluation: &Evaluation,
+    scored: &Dataset,
+) -> Result<String, ReportError> {
+    let classes = paths.read_classes()?;
+    let rows = paths.read_rows()?;
+    let config: serde_json::Value = paths.read_config()?;
+    let receipt = paths.read_receipt()?;
+    let name = paths.root().file_name().unwrap_or_default();
+    let name = escape(&name.to_string_lossy());
+    let mut page = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\
+         <h1>{name}</h1>\n"
+    );
+    page += &summary(evaluation);
+    page += "<h2>Training</h2><div class=\"plots\">";
+    page += &curves(&rows).map_err(plot_failed)?;
+    page += "</div>\n<h2>Classes</h2><div class=\"plots\">";
+    page += &plots::classes(&evaluation.per_class).map_err(plot_failed)?;
+    let scorer = |name: String, a: &Accuracy| (name, [a.many, a.medium, a.few]);
+    let mut scorers = vec![scorer("ensemble".into(), &evaluation.ensemble)];
+    if evaluation.experts.len() > 1 {
+        let experts = evaluation.experts.iter().enumerate();
+        scorers.extend(experts.map(|(i, a)| scorer(format!("expert {i}"), a)));
+    }
+    page += &plots::groups(&scorers).map_err(plot_failed)?;
+    if let Some(calibration) = evaluation.calibration(None) {
+        page += &plots::reliability(&calibration).map_err(plot_failed)?;
+    }
+    page += "</div>\n";
+    page += &worst_classes(evaluation, &classes);
+    page += &confusions(evaluation, &classes, scored);
+    let _ = write!(
+        page,
+        "<h2>Receipt</h2><p class=\"note\">Results can be compared where class order, thresholds and \
+         scored lists agree.</p><pre>{}</pre>\n<h2>Configuration</h2><details><summary>every \
+         setting</summary><pre>{}</pre></details></body></html>\n",
+        json(&receipt),
+        json(&config),
+    );
+    Ok(page)
+}
+
+/// Indented JSON, for HTML.
+fn json(value: &impl serde::Serialize) -> String {
+    escape(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn plot_failed(error: Box<dyn std::error::Error>) -> ReportError {
+    ReportError::Plot(error.to_string())
+}
+
+/// The table of accuracies.
+fn summary(evaluation: &Evaluation) -> String {
+    let mut table = String::from(
+        "<table><tr><th>accuracy, %</th><th>top-1</th><th>top-5</th><th>class averaged</th>\
+         <th>many</th><th>medium</th><th>few</th></tr>",
+    );
+    let mut row = |name: &str, a: &Accuracy| {
+        let _ = write!(
+            table,
+            "<tr><td>{name}</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
+            a.top1,
+            a.top5,
+            a.class_averaged,
+            percent(a.many),
+            percent(a.medium),
+            percent(a.few),
+        );
+    };
+    row("<b>ensemble</b>", &evaluation.ensemble);
+    for (i, expert) in evaluation.experts.iter().enumerate() {
+        if evaluation.experts.len() > 1 {
+            row(&format!("expert {i}"), expert);
+        }
+    }
+    let shots = [Shot::Many, Shot::Medium, Shot::Few];
+    let [many, medium, few] = shots.map(|s| range(evaluation.averaged_interval(Some(s))));
+    let _ = write!(
+        table,
+        "<tr><td>95 % interval</td><td>{}</td><td></td><td>{}</td><td>{many}</td><td>{medium}</td>\
+         <td>{few}</td></tr>",
+        range(evaluation.top1_interval()),
+        range(evaluation.averaged_interval(None)),
+    );
+    let error = |shot| percent(evaluation.calibration(shot).map(|c| c.error));
+    let [many, medium, few] = shots.map(|shot| error(Some(shot)));
+    let _ = write!(
+        table,
+        "<tr><td>calibration error</td><td>{}</td><td></td><td></td><td>{many}</td><td>{medium}</td>\
+         <td>{few}</td></tr></table>",
+        error(None),
+    );
+    let too_few = evaluation
+        .per_class
+        .iter()
+        .filter(|row| row.too_few())
+        .count();
+    let _ = write!(
+        table,
+        "<p class=\"note\">{} images of {} classes; many: more than {} training images, few: fewer than \
+         {}. Groups are averaged over classes. {too_few} classes have too few images here to tell.</p>\n",
+        evaluation.images,
+        evaluation.per_class.len(),
+        evaluation.thresholds.many_above,
+        evaluation.thresholds.few_below,
+    );
+    table
+}
+
+/// Loss, its terms, and accuracies over both stages.
+fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
+    let ends: Vec<f64> = rows
+        .windows(2)
+        .zip(1..)
+        .filter(|(pair, _)| pair[0].stage != pair[1].stage)
+        .map(|(_, epoch)| f64::from(epoch))
+        .collect();
+    let line = |name: &str, value: &dyn Fn(&EpochRow) -> Option<f64>| plots::Line {
+        name: name.into(),
+        points: rows
+            .iter()
+            .zip(1..)
+            .map(|(row, x)| (f64::from(x), value(row)))
+            .collect(),
+    };
+    let size = (560, 320);
+    let losses = [
+        line("training", &|row| Some(row.train_loss)),
+        line("scored", &|row| row.test_loss),
+    ];
+    let accuracies = [
+        line("top-1", &|row| row.top1),
+        line("many", &|row| row.many),
+        line("medium", &|row| row.medium),
+        line("few", &|row| row.few),
+    ];
+    let mut all = plots::lines("loss", "", &losses, &ends, size)?;
+    all += &plots::lines("accuracy", "%", &accuracies, &ends, size)?;
+    let experts = rows.iter().map(|row| row.experts.len()).max().unwrap_or(0);
+    if experts > 1 {
+        let lines: Vec<_> = (0..experts)
+            .map(|i| {
+                line(&format!("expert {i}"), &move |row| {
+                    row.experts.get(i).copied()
+                })
+            })
+            .collect();
+        all += &plots::lines("top-1 of each expert", "%", &lines, &ends, size)?;
+    }
+    let mut terms: Vec<&String> = rows.iter().flat_map(|row| row.loss_terms.keys()).collect();
+    terms.sort();
+    terms.dedup();
+    for term in terms {
+        let values = [line(term, &|row| row.loss_terms.get(term).copied())];
+        let title = format!("{} term of the loss", term.replace('_', " "));
+        all += &plots::lines(&title, "", &values, &ends, (373, 240))?;
+    }
+    Ok(all)
+}
+
+/// The classes with the lowest accuracy.
+fn worst_classes(evaluation: &Evaluation, classes: &Classes) -> String {
+    let mut rows: Vec<_> = evaluation
+        .per_class
+        .iter()
+        .filter(|r| r.test_count > 0)
+        .collect();
+    rows.sort_by(|a, b| {
+        let accuracy = |row: &crate::metrics::ClassRow| row.accuracy.unwrap_or_default();
+        accuracy(a)
+            .total_cmp(&accuracy(b))
+            .then(a.class.cmp(&b.class))
+    });
+    let mut table = String::from(
+        "<h2>Worst classes</h2><table><tr><th>class</th><th>training images</th><th>group</th>\
+         <th>right</th><th>accuracy, %</th><th>95 % interval</th><th></th></tr>",
+    );
+    for row in rows.iter().take(CLASSES) {
+        let name = classes.names.get(row.class).map_or("", String::as_str);
+        let _ = write!(
+            table,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{} of {}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(name),
+            row.train_count,
+            row.shot,
+            row.correct,
+            row.test_count,
+            percent(row.accuracy),
+            range(row.interval()),
+            if row.too_few() {
+                "too few images to tell"
+            } else {
+                ""
+            },
+        );
+    }
+    table + "</table>\n"
+}
+
+/// Classes of the tail that are taken for larger ones, with pictures.
+fn confusions(evaluation: &Evaluation, classes: &Classes, scored: &Dataset) -> String {
+    let worst: Vec<_> = evaluation
+        .tail_to_head()
+        .into_iter()
+        .take(CONFUSIONS)
+        .collect();
+    let mut table = String::from("<h2>From the tail to the head</h2>");
+    if worst.is_empty() {
+        return table + "<p class=\"note\">No image was taken for one of a larger group.</p>\n";
+    }
+    table += "<table class=\"examples\"><tr><th>class</th><th>taken for</th><th>images</th><th>share, \
+              %</th><th>some of them</th></tr>";
+    for confusion in worst {
+        let name = |class: u32| {
+            let name = classes.names.get(class as usize).map_or("", String::as_str);
+            let count = classes.train_counts.get(class as usize).unwrap_or(&0);
+            format!("{} <span class=\"note\">({count})</span>", escape(name))
+        };
+        let _ = write!(
+            table,
+            "<tr><td>{}</td><td class=\"text\">{}</td><td>{} of {}</td><td>{:.0}</td>\
+             <td class=\"text\">{}</td></tr>",
+            name(confusion.label),
+            name(confusion.predicted),
+            confusion.images,
+            confusion.of,
+            confusion.share(),
+            examples(evaluation, confusion, scored),
+        );
+    }
+    table + "</table>\n<p class=\"note\">In parentheses: training images.</p>\n"
+}
+
+fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset) -> String {
+    let those = evaluation
+        .scores
+        .iter()
+        .enumerate()
+        .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
+    let mut pictures = String::new();
+    for (image, score) in those.take(EXAMPLES) {
+        // A picture that cannot be read any more is no reason to have no report.
+        let Ok(pixels) = scored.image(image, &DecodeLimits::default()) else {
+            continue;
+        };
+        if let Some(data) = thumbnail(&pixels) {
+            let _ = write!(
+                pictures,
+                "<img alt=\"\" title=\"{} ({:.0} %)\" src=\"data:image/jpeg;base64,{data}\">",
+                escape(&scored.origin(image)),
+                100.0 * score.confidence,
+            );
+        }
+    }
+    pictures
+}
+
+/// A small JPEG, as base64.
+fn thumbnail(image: &RgbImage) -> Option<String> {
+    let (width, height) = image.dimensions();
+    // Small ones are made larger, so that something can be seen.
+    let scale = f64::from(SIDE) / f64::from(width.max(height));
+    let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
+    let small = resize(image, side(width), side(height), FilterType::Triangle);
+    let mut bytes = Cursor::new(Vec::new());
+    small.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
+    Some(STANDARD.encode(bytes.into_inner()))
+}
