@@ -10,7 +10,7 @@
 //! | folder | what lives there |
 //! |---|---|
 //! | [`network`] | blocks, backbones, [depth-wise knowledge fusion](network::Dkf), classifiers, [`Shike`] |
-//! | [`loss`] | [dynamic knowledge transfer](loss::DktLoss), balanced softmax |
+//! | [`loss`] | [dynamic knowledge transfer](loss::DktLoss), balanced softmax, the losses to compare with |
 //! | [`weights`] | PyTorch state dicts in and out, by name |
 //!
 //! ```
@@ -34,7 +34,7 @@ pub mod weights;
 /// The CPU kernels and their switch.
 pub use shike_kernels as kernels;
 
-pub use loss::{BalancedSoftmaxLoss, DktLoss, DktLossConfig, DktLossOutput};
+pub use loss::{BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, DktLossOutput};
 pub use network::{
     BackboneConfig, ClassifierConfig, ConfigError, ExpertLogits, Head, Part, Shike, ShikeConfig,
 };

@@ -13,7 +13,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::*;
 use shike_model::network::{BlockKind, StageConfig, StemConfig, StemKind};
 use shike_model::weights::{self, StateDict, WeightsError};
-use shike_model::{BackboneConfig, DktLossConfig, Head, Shike, ShikeConfig};
+use shike_model::{BackboneConfig, CrossEntropyLoss, Head, Shike, ShikeConfig};
 
 /// `count` numbers in [0, 1) that depend on the name alone.
 fn uniform(name: &str, count: usize) -> Vec<f64> {
@@ -109,7 +109,7 @@ fn check(block: impl Fn(usize) -> (usize, BlockKind), expected: &Expected) {
     let model = small(&block, &device);
     let labels = Tensor::<1, Int>::from_data([1, 3], &device);
     let logits = model.forward(input(&device), Head::Stage1);
-    let loss = DktLossConfig::new().init().cross_entropy(&logits, labels);
+    let loss = CrossEntropyLoss::default().forward(&logits, labels);
     let loss = loss.sum();
     let value = floats(loss.clone())[0];
     assert_rel("training loss", value, expected.loss, 1e-10);

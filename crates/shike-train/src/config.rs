@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use shike_data::{LoaderConfig, Normalization, Pipeline, Sampling};
-use shike_model::{ConfigError, DktLossConfig, Part, ShikeConfig};
+use shike_model::loss::LossError;
+use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
+use crate::method::{Loss, Stage2};
 use crate::metrics::ShotThresholds;
+use crate::prior::LogitPrior;
 use crate::schedule::{Schedule, ScheduleError};
 
 /// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
@@ -23,17 +26,6 @@ pub enum Precision {
     Bf16,
 }
 
-/// Loss of stage 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Stage1Loss {
-    /// SHIKE's dynamic knowledge transfer; cross-entropy alone for a single expert has no partner
-    /// to learn from, but keeps the non-target term.
-    Dkt(DktLossConfig),
-    /// Cross-entropy of each expert, summed.
-    CrossEntropy,
-}
-
 /// One stage of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +36,8 @@ pub struct StageConfig {
     pub schedule: Schedule,
     /// How images are drawn.
     pub sampling: Sampling,
+    /// What is minimised.
+    pub loss: Loss,
 }
 
 /// A training run, resolved: everything that its result depends on but the images.
@@ -71,11 +65,8 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Features and stage-1 classifiers.
     pub stage1: StageConfig,
-    /// Loss of stage 1.
-    pub loss: Stage1Loss,
-    /// Classifiers alone, re-trained with the balanced softmax on frozen features; none for a
-    /// network without stage-2 heads.
-    pub stage2: Option<StageConfig>,
+    /// Classifiers alone, on frozen features; none for a network without stage-2 heads.
+    pub stage2: Option<Stage2>,
     /// Whether stage 2 leaves the running statistics of batch normalisation alone. The reference
     /// uses and tracks batch statistics there.
     pub freeze_batch_norm: bool,
@@ -124,6 +115,14 @@ pub enum TrainConfigError {
         /// What is wrong.
         source: ScheduleError,
     },
+    /// A loss out of range, or not for this network.
+    #[error("{stage}.loss: {source}")]
+    Loss {
+        /// `stage1` or `stage2`.
+        stage: &'static str,
+        /// What is wrong.
+        source: LossError,
+    },
     /// Any other field.
     #[error("{field} = {found}: it must be {expected}")]
     Field {
@@ -149,11 +148,12 @@ fn warmup_epochs(epochs: usize, base_lr: f64, peak_lr: f64) -> usize {
 
 impl TrainConfig {
     /// The reference's CIFAR experiment for this network: batch 128, SGD with momentum 0.9 and
-    /// weight decay 5e-4, warm-up of 5 epochs to 0.15 and a cosine over `epochs[0]`, then, for a
-    /// network with stage-2 heads, a warm-up to 0.1 and a cosine over `epochs[1]`; the reference's
+    /// weight decay 5e-4, warm-up of 5 epochs to 0.15 and a cosine over `epochs[0]` with dynamic
+    /// knowledge transfer (cross-entropy for a plain network), then, for a network with stage-2 heads,
+    /// a warm-up to 0.1 and a cosine over `epochs[1]` with the balanced softmax; the reference's
     /// augmentation and normalisation. The published run is `[180, 20]`.
     pub fn cifar(model: ShikeConfig, epochs: [usize; 2]) -> Self {
-        let stage = |epochs: usize, peak: f64| StageConfig {
+        let stage = |epochs: usize, peak: f64, loss| StageConfig {
             epochs,
             schedule: Schedule::WarmupCosine {
                 base_lr: 0.05,
@@ -163,20 +163,22 @@ impl TrainConfig {
                 eta_min: 0.0,
             },
             sampling: Sampling::Instance,
+            loss,
         };
-        let stage2 = (model.stage2_heads && epochs[1] > 0).then(|| stage(epochs[1], 0.1));
+        let loss = match model.is_plain() {
+            true => Loss::cross_entropy(),
+            false => Loss::Dkt(DktLossConfig::new()),
+        };
+        let stage2 = (model.stage2_heads && epochs[1] > 0)
+            .then(|| Stage2::Retrain(stage(epochs[1], 0.1, Loss::BalancedSoftmax {})));
         Self {
-            loss: match model.is_plain() {
-                true => Stage1Loss::CrossEntropy,
-                false => Stage1Loss::Dkt(DktLossConfig::new()),
-            },
             model,
             weights: None,
             lr_factors: BTreeMap::new(),
             freeze: vec![],
             ema_decay: None,
             precision: Precision::F32,
-            stage1: stage(epochs[0], 0.15),
+            stage1: stage(epochs[0], 0.15, loss),
             stage2,
             freeze_batch_norm: false,
             momentum: 0.9,
@@ -201,7 +203,8 @@ impl TrainConfig {
     /// its stages: `[180, 20]` is what the paper names.
     pub fn imagenet(model: ShikeConfig, epochs: [usize; 2]) -> Self {
         let mut config = Self::cifar(model, epochs);
-        let stages = [Some(&mut config.stage1), config.stage2.as_mut()];
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        let stages = [Some(&mut config.stage1), stage2];
         for stage in stages.into_iter().flatten() {
             if let Schedule::WarmupCosine {
                 base_lr,
@@ -223,20 +226,47 @@ impl TrainConfig {
         config
     }
 
+    /// The epochs of a stage, from 1, if it trains.
+    pub fn stage(&self, stage: usize) -> Option<&StageConfig> {
+        match stage {
+            1 => Some(&self.stage1),
+            2 => self.stage2.as_ref().and_then(Stage2::training),
+            _ => None,
+        }
+    }
+
+    /// The class frequencies that the logits of a stage are made for: those of the training set, or
+    /// equal ones after a loss or a sampling that balances the classes, and after τ-normalisation.
+    /// Methods that balance in part (LDAM-DRW, the effective number) count as balancing.
+    pub fn logit_prior(&self, stage: usize) -> LogitPrior {
+        let balances = |config: &StageConfig| {
+            let sampled = matches!(
+                config.sampling,
+                Sampling::ClassBalanced | Sampling::ProgressivelyBalanced
+            );
+            sampled || config.loss.balances()
+        };
+        match self.stage(stage).is_none_or(balances) {
+            true => LogitPrior::Uniform,
+            false => LogitPrior::Train,
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
     /// Names the first field that no run can have.
     pub fn validate(&self) -> Result<(), TrainConfigError> {
         self.model.validate()?;
-        let stages = [
-            ("stage1", Some(&self.stage1)),
-            ("stage2", self.stage2.as_ref()),
-        ];
-        for (stage, config) in stages {
-            if let Some(config) = config {
+        let classifier = &self.model.classifier;
+        for (stage, number) in [("stage1", 1), ("stage2", 2)] {
+            if let Some(config) = self.stage(number) {
                 let schedule = config.schedule.validate();
                 schedule.map_err(|source| TrainConfigError::Schedule { stage, source })?;
+                // Of a stage without epochs, that is what is wrong.
+                let epochs = config.epochs.max(1);
+                let loss = config.loss.validate(epochs, classifier);
+                loss.map_err(|source| TrainConfigError::Loss { stage, source })?;
             }
         }
         let check = |field, ok: bool, found: &dyn std::fmt::Display, expected| match ok {
@@ -313,19 +343,41 @@ impl TrainConfig {
             &self.stage1.epochs,
             "at least 1",
         )?;
-        if let Some(stage2) = &self.stage2 {
+        if let Some(stage2) = self.stage(2) {
             check(
                 "stage2.epochs",
                 stage2.epochs > 0,
                 &stage2.epochs,
                 "at least 1",
             )?;
-            check(
-                "stage2",
-                self.model.stage2_heads,
-                &"present",
-                "left out, because the network has no stage-2 heads (model.stage2_heads)",
-            )?;
+        }
+        let Some(stage2) = &self.stage2 else {
+            return Ok(());
+        };
+        check(
+            "stage2",
+            self.model.stage2_heads,
+            &"present",
+            "left out, because the network has no stage-2 heads (model.stage2_heads)",
+        )?;
+        let linear = self.model.classifier == ClassifierConfig::Linear;
+        let needs_linear = "retrain, or the network's classifier linear (model.classifier): the \
+                            weights of the cosine classifier have no length that counts";
+        match stage2 {
+            Stage2::Retrain(_) => {}
+            Stage2::Lws(_) => check("stage2.method", linear, &"lws", needs_linear)?,
+            Stage2::TauNorm { taus } => {
+                check("stage2.method", linear, &"tau_norm", needs_linear)?;
+                check(
+                    "stage2.taus",
+                    !taus.is_empty(),
+                    &"[]",
+                    "at least one number",
+                )?;
+                let wrong = taus.iter().find(|tau| !(tau.is_finite() && **tau >= 0.0));
+                let found = wrong.copied().unwrap_or_default();
+                check("stage2.taus", wrong.is_none(), &found, "0 or more")?;
+            }
         }
         Ok(())
     }
@@ -335,6 +387,24 @@ impl TrainConfig {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logits_are_made_for_what_the_method_balances() {
+        let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 10).unwrap(), [2, 2]);
+        let priors = |config: &TrainConfig| [config.logit_prior(1), config.logit_prior(2)];
+        assert_eq!(priors(&config), [LogitPrior::Train, LogitPrior::Uniform]);
+        let Some(Stage2::Retrain(stage2)) = &mut config.stage2 else {
+            panic!("SHIKE re-trains its classifiers");
+        };
+        stage2.loss = Loss::cross_entropy();
+        config.stage1.loss = Loss::LogitAdjustment { tau: 1.0 };
+        assert_eq!(priors(&config), [LogitPrior::Uniform, LogitPrior::Train]);
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        stage2.unwrap().sampling = Sampling::ClassBalanced;
+        assert_eq!(config.logit_prior(2), LogitPrior::Uniform);
+        config.stage2 = Some(Stage2::TauNorm { taus: vec![1.0] });
+        assert_eq!(config.logit_prior(2), LogitPrior::Uniform);
+    }
 
     #[test]
     fn runs_of_every_length_have_a_schedule() {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use burn::store::RecordError;
 use shike_data::DataError;
-use shike_model::loss::BalancedSoftmaxError;
 use shike_model::weights::WeightsError;
 use thiserror::Error;
 
@@ -48,9 +47,6 @@ pub enum TrainError {
         /// What Burn says.
         source: RecordError,
     },
-    /// A class has no training image.
-    #[error("stage 2: {0}")]
-    Prior(#[from] BalancedSoftmaxError),
     /// The report cannot be written.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),

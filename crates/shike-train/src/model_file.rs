@@ -36,6 +36,10 @@ pub struct ModelInfo {
     pub prior: Option<LogitPrior>,
     /// Optimizer steps that led here; exported as `num_batches_tracked`.
     pub steps: u64,
+    /// The power of the lengths that the stage-2 heads' weights were divided by, where
+    /// τ-normalisation made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
 }
 
 impl ModelInfo {

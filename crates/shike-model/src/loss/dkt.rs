@@ -1,7 +1,7 @@
 use burn::config::Config;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
-use shike_kernels::{DktOptions, LossLabels, cross_entropy_terms, dkt_terms};
+use shike_kernels::{DktOptions, LossLabels, dkt_terms};
 
 use super::{is_class, one_hot, soft_cross_entropy};
 use crate::network::ExpertLogits;
@@ -53,6 +53,12 @@ pub struct DktLossConfig {
 const TARGET_LOGIT: f64 = -30.0;
 /// Bound on `log(1 − y)`: e to this is 0 in every float type, and finite in each.
 const EXCLUDED: f64 = -1e4;
+
+impl Default for DktLossConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl DktLossConfig {
     /// The paper's reading: divergences as they are written (batch mean), constant teachers, the
@@ -236,21 +242,6 @@ impl DktLoss {
             non_target,
             mutual,
         }
-    }
-
-    /// Cross-entropy of each expert alone, `[experts]`, for class indices, `[batch]`.
-    pub fn cross_entropy(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
-        let [batch, classes] = logits.experts[0].dims();
-        let known = LossLabels::Hard(labels.clone());
-        if let Some(terms) = cross_entropy_terms(&logits.experts, &known, || vec![0.0; classes]) {
-            return terms.mul_scalar(1.0 / batch as f64);
-        }
-        let labels = one_hot(labels, &logits.experts[0]);
-        let terms = logits
-            .experts
-            .iter()
-            .map(|logits| soft_cross_entropy(log_softmax(logits.clone(), 1), &labels));
-        Tensor::cat(terms.collect(), 0)
     }
 
     /// The non-target teacher for label distributions, `[batch, classes]`.

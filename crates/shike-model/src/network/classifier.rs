@@ -3,7 +3,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 
-use super::ConfigError;
+use super::{ConfigError, ScaledLinear};
 
 /// Which classifier sits on an expert's features.
 #[derive(Config, Debug, PartialEq)]
@@ -71,6 +71,9 @@ pub enum Classifier {
     Cosine(CosineClassifier),
     /// Linear layer with bias.
     Linear(Linear),
+    /// Linear layer with a learnt factor on each logit; only while
+    /// [learnable weight scaling](super::Shike::scale_stage1_heads) trains.
+    Scaled(ScaledLinear),
 }
 
 impl Classifier {
@@ -79,6 +82,7 @@ impl Classifier {
         match self {
             Self::Cosine(cosine) => cosine.forward(features),
             Self::Linear(linear) => linear.forward(features),
+            Self::Scaled(scaled) => scaled.forward(features),
         }
     }
 
@@ -87,6 +91,7 @@ impl Classifier {
         let weight = match self {
             Self::Cosine(cosine) => &cosine.weight,
             Self::Linear(linear) => &linear.weight,
+            Self::Scaled(scaled) => &scaled.linear.weight,
         };
         weight.lazy_shape().num_elements() as u64
     }

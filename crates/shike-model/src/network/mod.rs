@@ -4,6 +4,7 @@ mod backbone;
 mod batch_norm;
 mod block;
 mod classifier;
+mod decoupled;
 mod dkf;
 mod parts;
 mod shike;
@@ -17,6 +18,7 @@ pub use block::{
     BasicBlock, BasicBlockConfig, Block, Bottleneck, BottleneckConfig, ConvInit, Projection,
 };
 pub use classifier::{Classifier, ClassifierConfig, CosineClassifier, CosineClassifierConfig};
+pub use decoupled::ScaledLinear;
 pub use dkf::{Dkf, DkfConfig, StridedConv};
 pub use parts::Part;
 pub use shike::{Expert, ExpertFeatures, ExpertLogits, Features, Head, Shike, ShikeConfig};

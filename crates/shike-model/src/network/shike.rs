@@ -317,7 +317,7 @@ impl Shike {
             self.no_grad()
         };
         for expert in &mut model.experts {
-            expert.head2 = expert.head2.take().map(Module::unfreeze);
+            expert.head2 = expert.head2.take().map(Classifier::unfreeze_for_stage2);
         }
         model
     }

@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use serde::Serialize;
 use shike_model::network::ModelSummary;
 
-use super::{Learner, State, loss, stage1_params};
+use super::{Learner, State, head, loss, stage1_params};
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use crate::memory::{self, StepMemory, gib};
@@ -119,11 +119,12 @@ impl Learner {
         self.check_memory(&state.model)?;
         let stages = self.catch_out_of_memory(&memory, || {
             let mut stages = Vec::new();
-            let configs = [Some(&self.config.stage1), self.config.stage2.as_ref()];
-            for (config, stage) in configs.into_iter().zip(1..) {
-                let Some(config) = config else { continue };
+            for stage in 1..=2 {
+                let Some(config) = self.config.stage(stage) else {
+                    continue;
+                };
                 state.position.stage = stage;
-                state.model = self.prepare(state.model, stage);
+                state.model = self.begin(state.model, stage)?;
                 state.optimizer = self.optimizer();
                 let timed;
                 (state, timed) = self.timed_steps(config, state, steps)?;
@@ -148,7 +149,8 @@ impl Learner {
         steps: usize,
     ) -> Result<(State, StageTime), TrainError> {
         let stage = state.position.stage;
-        let (sampler, loader, loss) = self.stage_parts(stage, config)?;
+        let (sampler, loader) = self.stage_parts(stage, config)?;
+        let loss = self.stage_loss(stage, 0)?;
         let order = sampler.epoch_indices(0, config.epochs as u64);
         let batches = loader.batches_per_epoch(order.len());
         let group = self.config.accumulation;
@@ -178,7 +180,7 @@ impl Learner {
             };
             let batch = batch?;
             let (inputs, labels) = self.inputs(&batch);
-            let terms = loss.forward(&state.model, inputs, labels);
+            let terms = loss.forward(&state.model.forward(inputs, head(stage)), labels);
             let values = terms.unread().values();
             loss::check_finite(&values, &state.position, state.position.step, lr)?;
             timed.losses.extend(values.first().map(|(_, value)| *value));

@@ -3,18 +3,20 @@
 use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, Transaction};
-use shike_model::loss::{BalancedSoftmaxLoss, DktLoss};
-use shike_model::{DktLossConfig, Head, Shike};
+use shike_model::loss::{CrossEntropyLoss, FocalLoss, LdamLoss, LossError};
+use shike_model::{BalancedSoftmaxLoss, ClassifierConfig, DktLoss, ExpertLogits};
 
 use super::state::Position;
-use crate::config::Stage1Loss;
 use crate::error::TrainError;
+use crate::method::Loss;
 use crate::progress::Progress;
 
-/// The loss of one stage.
+/// The loss of one stage in one epoch.
 pub(super) enum StageLoss {
     Dkt(DktLoss),
-    CrossEntropy(DktLoss),
+    CrossEntropy(CrossEntropyLoss),
+    Focal(FocalLoss),
+    Ldam(LdamLoss),
     Balanced(BalancedSoftmaxLoss),
 }
 
@@ -28,39 +30,53 @@ pub(super) struct Terms {
 pub(super) const TOTAL: &str = "loss";
 
 impl StageLoss {
-    pub fn new(stage: usize, loss: &Stage1Loss, counts: &[usize]) -> Result<Self, TrainError> {
-        Ok(match (stage, loss) {
-            (1, Stage1Loss::Dkt(config)) => Self::Dkt(config.init()),
-            (1, Stage1Loss::CrossEntropy) => Self::CrossEntropy(DktLossConfig::new().init()),
-            _ => Self::Balanced(BalancedSoftmaxLoss::new(counts)?),
+    /// The loss in `epoch` for classes with these training counts.
+    pub fn new(
+        loss: &Loss,
+        counts: &[usize],
+        classifier: &ClassifierConfig,
+        epoch: usize,
+    ) -> Result<Self, LossError> {
+        Ok(match loss {
+            Loss::Dkt(config) => Self::Dkt(config.init()),
+            Loss::CrossEntropy(config) => Self::CrossEntropy(config.init(counts, epoch)?),
+            Loss::Focal(config) => Self::Focal(config.init(counts, epoch)?),
+            Loss::Ldam(config) => {
+                let scale = match classifier {
+                    ClassifierConfig::Cosine { scale } => *scale,
+                    // Refused by `Loss::validate`.
+                    ClassifierConfig::Linear => 1.0,
+                };
+                Self::Ldam(config.init(counts, scale, epoch)?)
+            }
+            Loss::BalancedSoftmax {} => Self::Balanced(BalancedSoftmaxLoss::new(counts)?),
+            Loss::LogitAdjustment { tau } => {
+                Self::Balanced(BalancedSoftmaxLoss::with_tau(counts, *tau)?)
+            }
         })
     }
 
-    pub fn forward(&self, model: &Shike, images: Tensor<4>, labels: Tensor<1, Int>) -> Terms {
-        match self {
+    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Terms {
+        let experts = match self {
             Self::Dkt(loss) => {
-                let loss = loss.forward(&model.forward(images, Head::Stage1), labels);
-                Terms {
+                let loss = loss.forward(logits, labels);
+                return Terms {
                     total: loss.total,
                     terms: vec![
                         ("cross_entropy", loss.cross_entropy.sum()),
                         ("non_target", loss.non_target.sum()),
                         ("mutual", loss.mutual.sum()),
                     ],
-                }
+                };
             }
-            Self::CrossEntropy(loss) => Terms {
-                total: loss
-                    .cross_entropy(&model.forward(images, Head::Stage1), labels)
-                    .sum(),
-                terms: vec![],
-            },
-            Self::Balanced(loss) => Terms {
-                total: loss
-                    .forward(&model.forward(images, Head::Stage2), labels)
-                    .total,
-                terms: vec![],
-            },
+            Self::CrossEntropy(loss) => loss.forward(logits, labels),
+            Self::Focal(loss) => loss.forward(logits, labels),
+            Self::Ldam(loss) => loss.forward(logits, labels),
+            Self::Balanced(loss) => loss.forward(logits, labels).cross_entropy,
+        };
+        Terms {
+            total: experts.sum(),
+            terms: vec![],
         }
     }
 }

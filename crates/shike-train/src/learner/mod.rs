@@ -15,16 +15,17 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use shike_data::{Batch, Dataset, Loader, Sampler};
 use shike_model::network::ModelSummary;
 use shike_model::weights;
-use shike_model::{Head, Shike};
+use shike_model::{Head, Shike, ShikeConfig};
 
 use crate::batch::to_tensors;
-use crate::config::{Precision, StageConfig, TrainConfig};
+use crate::config::{Precision, StageConfig, TrainConfig, TrainConfigError};
 use crate::data_source::{DataSource, RunConfig};
 use crate::device;
 use crate::ema::Ema;
 use crate::error::{TrainError, panic_message};
 use crate::evaluate::evaluate;
 use crate::memory::{self, StepMemory};
+use crate::method::Stage2;
 use crate::metrics::{Evaluation, Evaluator};
 use crate::model_file::{self, ModelInfo, save_model};
 use crate::optim::{Sgd, clip_global_norm};
@@ -137,14 +138,28 @@ impl Learner {
             config.seed,
         )?;
         let train_counts = data.train.class_counts();
+        if let Some(Stage2::TauNorm { taus }) = &config.stage2
+            && taus.len() > 1
+            && data.val.is_none()
+        {
+            return Err(TrainError::Mismatch(format!(
+                "stage2.taus has {} entries, one of which is chosen on a validation set, and there is \
+                 none: give one entry, or a validation set",
+                taus.len()
+            )));
+        }
         Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
-        Ok(Self {
+        let learner = Self {
             train_counts,
             config,
             data,
             device: device.autodiff(),
             eval_loaders,
-        })
+        };
+        for stage in 1..=2 {
+            learner.stage_loss(stage, 0)?;
+        }
+        Ok(learner)
     }
 
     /// The resolved configuration.
@@ -248,9 +263,11 @@ impl Learner {
         if run.latest()?.is_some() {
             return self.run(run, progress, stop);
         }
-        let theirs: RunConfig = source.read_config()?;
+        let theirs = source.read_config::<RunConfig>()?.train.model;
         let classes = source.read_classes()?;
-        if theirs.train.model != self.config.model || classes != self.classes() {
+        // A stage 1 that was to have no second one can get it here.
+        let with_heads = theirs.clone().with_stage2_heads(true);
+        if with_heads != self.config.model || classes != self.classes() {
             return Err(TrainError::Mismatch(format!(
                 "{}: its network or its classes are not those of this run",
                 source.root().display()
@@ -258,7 +275,7 @@ impl Learner {
         }
         let path = source.stage_checkpoint(1);
         let checkpoint = crate::checkpoint::read(&path)?;
-        let mut state = self.restore(&checkpoint, &path)?;
+        let mut state = self.restore_from(&checkpoint, &path, &theirs)?;
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
         self.save(run, &state)?;
@@ -268,8 +285,7 @@ impl Learner {
 
     /// A run before its first step, and a line on the weights that it starts from.
     fn start(&self) -> Result<(State, Option<String>), TrainError> {
-        self.device.seed(self.config.seed);
-        let mut model = self.init_model()?;
+        let mut model = self.new_model()?;
         let mut message = None;
         if let Some(path) = &self.config.weights {
             let taken;
@@ -291,9 +307,15 @@ impl Learner {
         Ok((state, message))
     }
 
-    fn init_model(&self) -> Result<Shike, TrainError> {
-        let model = self.config.model.init(&self.device);
-        Ok(model.map_err(crate::config::TrainConfigError::from)?)
+    /// The network with the random weights that a run starts from.
+    fn new_model(&self) -> Result<Shike, TrainError> {
+        self.device.seed(self.config.seed);
+        self.init_model(&self.config.model)
+    }
+
+    fn init_model(&self, config: &ShikeConfig) -> Result<Shike, TrainError> {
+        let model = config.init(&self.device);
+        Ok(model.map_err(TrainConfigError::from)?)
     }
 
     fn optimizer(&self) -> ModuleOptimizer {
@@ -313,6 +335,18 @@ impl Learner {
         };
         let frozen = self.config.freeze.iter();
         frozen.fold(model, |model, part| model.freeze_part(*part))
+    }
+
+    /// A network at the start of a stage: what the stage does not train is frozen, and learnable weight
+    /// scaling has its factors.
+    fn begin(&self, model: Shike, stage: usize) -> Result<Shike, TrainError> {
+        let model = match (stage, &self.config.stage2) {
+            (2, Some(Stage2::Lws(_))) => {
+                model.scale_stage1_heads().map_err(TrainConfigError::from)?
+            }
+            _ => model,
+        };
+        Ok(self.prepare(model, stage))
     }
 
     /// The learning rate of each part.
@@ -394,11 +428,7 @@ impl Learner {
         let mut scores = None;
         while state.position.stage <= 2 {
             let stage = state.position.stage;
-            let config = match stage {
-                1 => Some(&self.config.stage1),
-                _ => self.config.stage2.as_ref(),
-            };
-            if let Some(config) = config {
+            if let Some(config) = self.config.stage(stage) {
                 match self.run_stage(config, state, run, progress, stop)? {
                     (after, Some(last)) => {
                         state = after;
@@ -406,8 +436,11 @@ impl Learner {
                     }
                     (_, None) => return Ok(Outcome::Interrupted),
                 }
+            } else if let (2, Some(Stage2::TauNorm { taus })) = (stage, &self.config.stage2) {
+                scores = Some(self.tau_normalize(taus, &mut state, run, progress)?);
             }
             if stage == 2 {
+                state.model = state.model.fold_head_scales();
                 let last = self.last_stage();
                 self.save_model(&run.paths().model(), &state.model, &state.position, last)?;
                 if let Some(ema) = &state.ema {
@@ -470,12 +503,21 @@ impl Learner {
         1 + usize::from(self.config.stage2.is_some())
     }
 
-    /// Order, batches and loss of a stage.
+    /// The loss of a stage in an epoch; of one that does not train, stage 1's.
+    fn stage_loss(&self, stage: usize, epoch: usize) -> Result<StageLoss, TrainConfigError> {
+        let config = self.config.stage(stage).unwrap_or(&self.config.stage1);
+        let classifier = &self.config.model.classifier;
+        let loss = StageLoss::new(&config.loss, &self.train_counts, classifier, epoch);
+        let stage = if stage == 1 { "stage1" } else { "stage2" };
+        loss.map_err(|source| TrainConfigError::Loss { stage, source })
+    }
+
+    /// Order and batches of a stage.
     fn stage_parts(
         &self,
         stage: usize,
         config: &StageConfig,
-    ) -> Result<(Sampler, Loader, StageLoss), TrainError> {
+    ) -> Result<(Sampler, Loader), TrainError> {
         let seed = stage_seed(self.config.seed, stage);
         let train = &self.data.train;
         let sampler = Sampler::new(train.labels(), train.num_classes(), config.sampling, seed)?;
@@ -485,8 +527,63 @@ impl Learner {
             self.config.loader,
             seed,
         )?;
-        let loss = StageLoss::new(stage, &self.config.loss, &self.train_counts)?;
-        Ok((sampler, loader, loss))
+        Ok((sampler, loader))
+    }
+
+    /// Makes the stage-2 heads of those of stage 1, with the power that scores best on the validation
+    /// set where there is a choice, and scores them.
+    fn tau_normalize(
+        &self,
+        taus: &[f64],
+        state: &mut State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+    ) -> Result<Scores, TrainError> {
+        let started = Instant::now();
+        let normalized = |tau| {
+            let model = state.model.clone().tau_normalize(tau);
+            model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
+        };
+        let val = self.eval_loaders.iter().find(|(s, _)| *s == Split::Val);
+        let mut best: Option<(f64, f64)> = None;
+        for &tau in taus {
+            let accuracy = match val {
+                Some((_, loader)) if taus.len() > 1 => {
+                    let scored = self.evaluate(&normalized(tau)?.valid(), 2, loader)?;
+                    let accuracy = scored.ensemble.class_averaged;
+                    progress.message(&format!(
+                        "tau {tau}: class-averaged accuracy {accuracy:.2} % on the validation set"
+                    ));
+                    accuracy
+                }
+                _ => 0.0,
+            };
+            if best.is_none_or(|(_, before)| before < accuracy) {
+                best = Some((tau, accuracy));
+            }
+        }
+        // Refused by `TrainConfig::validate`.
+        let (tau, _) = best.unwrap_or_default();
+        progress.message(&format!("tau-normalisation with tau {tau}"));
+        state.model = self.prepare(normalized(tau)?, 2);
+        state.ema = self.ema(&state.model);
+        state.position.tau = Some(tau);
+        let scores = self.score(state, 2)?;
+        self.keep_best(state, &scores, run)?;
+        let mut row = EpochRow {
+            stage: 2,
+            // Nothing was trained.
+            train_loss: f64::NAN,
+            images_per_second: f64::NAN,
+            seconds: started.elapsed().as_secs_f64(),
+            ..EpochRow::default()
+        };
+        if let Some(evaluation) = scores.test.as_ref().or(scores.val.as_ref()) {
+            progress.message(&evaluation.summary());
+            row = row.with_evaluation(evaluation);
+        }
+        run.append_row(row)?;
+        Ok(scores)
     }
 
     /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores.
@@ -499,12 +596,17 @@ impl Learner {
         stop: &AtomicBool,
     ) -> Result<(State, Option<Scores>), TrainError> {
         let stage = state.position.stage;
-        let (sampler, loader, loss) = self.stage_parts(stage, config)?;
+        let (sampler, loader) = self.stage_parts(stage, config)?;
+        if state.position.epoch == 0 && state.position.batch == 0 {
+            state.model = self.begin(state.model, stage)?;
+            state.ema = self.ema(&state.model);
+        }
         let mut scores = None;
         while state.position.epoch < config.epochs {
             let epoch = state.position.epoch;
             let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
             let lr = config.schedule.lr(epoch);
+            let loss = self.stage_loss(stage, epoch)?;
             let total = loader.batches_per_epoch(order.len());
             progress.epoch_start(stage, epoch, config.epochs, total);
             let finished;
@@ -589,7 +691,8 @@ impl Learner {
                 };
                 let next = next?;
                 let (inputs, labels) = self.inputs(&next);
-                let terms = loss.forward(&state.model, inputs, labels);
+                let logits = state.model.forward(inputs, head(state.position.stage));
+                let terms = loss.forward(&logits, labels);
                 let unread = terms.unread();
                 // Each batch's loss is a mean; the step's is the mean over all their images.
                 let total = match group.len() {
@@ -732,10 +835,11 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
-            prior: None,
+            prior: Some(self.config.logit_prior(stage)),
             steps: position.step,
+            tau: position.tau,
         };
-        save_model(path, model, &info)
+        save_model(path, &model.clone().fold_head_scales(), &info)
     }
 }
 
@@ -793,7 +897,7 @@ impl EpochSums {
 mod tests {
     use super::*;
     use burn::module::ParamGroup;
-    use shike_model::{Part, ShikeConfig};
+    use shike_model::Part;
 
     fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
         let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();

@@ -9,6 +9,7 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
 use shike_data::Dataset;
+use shike_model::ShikeConfig;
 
 use super::loss::TOTAL;
 use super::{Learner, State};
@@ -34,6 +35,9 @@ pub(super) struct Position {
     /// Steps that the averaged weights have taken in.
     #[serde(default)]
     pub ema_updates: u64,
+    /// The power that the stage-2 heads were made with, where that is how they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
     /// Of the training set: other images, or another order, would make another run.
     pub data: u64,
 }
@@ -67,6 +71,7 @@ impl Position {
             sums: EpochSums::default(),
             best: None,
             ema_updates: 0,
+            tau: None,
             data,
         }
     }
@@ -162,10 +167,22 @@ impl Learner {
         Ok(())
     }
 
+    /// The state that a checkpoint of this run holds.
     pub(super) fn restore(
         &self,
         checkpoint: &Checkpoint,
         path: &Path,
+    ) -> Result<State, TrainError> {
+        self.restore_from(checkpoint, path, &self.config.model)
+    }
+
+    /// The state that a checkpoint holds whose network had this configuration: that of the run, but for
+    /// stage-2 heads, which are new where it has none.
+    pub(super) fn restore_from(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        network: &ShikeConfig,
     ) -> Result<State, TrainError> {
         let foreign = |reason: String| {
             TrainError::from(CheckpointError::Foreign {
@@ -192,8 +209,21 @@ impl Learner {
             )));
         }
         let record = ModuleRecord::from_bytes(bytes(MODEL)?).map_err(failed)?;
-        let model = self.prepare(self.init_model()?, position.stage);
-        let model = model.try_load_record(record).map_err(failed)?;
+        let model = self.init_model(network)?;
+        // Until its first step, a stage has the heads that it was given.
+        let begun = position.epoch > 0 || position.batch > 0;
+        let model = match begun {
+            true => self.begin(model, position.stage)?,
+            false => self.prepare(model, position.stage),
+        };
+        let mut model = model.try_load_record(record).map_err(failed)?;
+        if self.config.model.stage2_heads && !network.stage2_heads {
+            let new = self.new_model()?.experts;
+            for (expert, new) in model.experts.iter_mut().zip(new) {
+                expert.head2 = new.head2;
+            }
+            model = self.prepare(model, position.stage);
+        }
         let record = OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed)?;
         let ema = match (self.config.ema_decay, checkpoint.tensors.get(EMA)) {
             (Some(decay), Some(_)) => {

@@ -17,7 +17,8 @@ pub struct EpochRow {
     pub epoch: usize,
     /// The rate that the epoch trained with.
     pub lr: f64,
-    /// Training loss, mean over the epoch's images. NaN (a diverged run) is `null` in JSON.
+    /// Training loss, mean over the epoch's images. NaN (a diverged run, or τ-normalisation, which trains
+    /// nothing) is `null` in JSON.
     #[serde(with = "nullable")]
     pub train_loss: f64,
     /// The parts of the training loss by name; `loss_<name>` in the CSV file.

@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
-use shike_model::loss::KlReduction;
-use shike_model::{BackboneConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
+use shike_model::loss::{
+    ClassWeights, CrossEntropyLossConfig, FocalLossConfig, KlReduction, LdamLossConfig,
+};
+use shike_model::{
+    BackboneConfig, ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig,
+};
 use shike_train::config::TrainConfigError;
 use shike_train::metrics::ShotThresholds;
 use shike_train::run_dir::{RunDir, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Precision, Progress, RunConfig, Schedule, Stage1Loss,
-    TrainConfig, TrainError, device,
+    DataSource, Learner, Loss, Outcome, Precision, Progress, RunConfig, Schedule, Stage2,
+    StageConfig, TrainConfig, TrainError, device,
 };
 
 use super::{CliError, ResumeArgs};
@@ -52,9 +56,34 @@ pub struct TrainArgs {
     /// Time a few steps, print what the run would need in parameters, memory and hours, and stop.
     #[arg(long)]
     pub dry_run: bool,
+    /// Classifier of the network.
+    #[arg(long, value_enum)]
+    pub classifier: Option<ClassifierKind>,
     /// Loss of stage 1.
     #[arg(long, value_enum)]
     pub loss: Option<LossKind>,
+    /// Share of a label that is spread over all classes, for cross-entropy.
+    #[arg(long, value_name = "X")]
+    pub label_smoothing: Option<f64>,
+    /// How fast the focal loss fades for images that are classified well.
+    #[arg(long, value_name = "X")]
+    pub focal_gamma: Option<f64>,
+    /// LDAM's margin of the smallest class.
+    #[arg(long, value_name = "X")]
+    pub ldam_max_margin: Option<f64>,
+    /// Power of the class frequencies in logit adjustment.
+    #[arg(long, value_name = "X")]
+    pub tau: Option<f64>,
+    /// Weights of the classes, for cross-entropy, focal loss and LDAM.
+    #[arg(long, value_enum)]
+    pub class_weights: Option<WeightsKind>,
+    /// β of the effective number.
+    #[arg(long, value_name = "X")]
+    pub cb_beta: Option<f64>,
+    /// Epochs of stage 1 before the class weights begin to hold (deferred re-weighting); with
+    /// `--loss ldam-drw` four fifths unless it is given.
+    #[arg(long, value_name = "N")]
+    pub drw_epoch: Option<usize>,
     /// Keep the strength that the distillation terms have on CIFAR-100 at this number of classes.
     /// As released, they fade with more classes.
     #[arg(long)]
@@ -92,6 +121,15 @@ pub struct TrainArgs {
     /// How stage 2 draws images.
     #[arg(long, value_enum)]
     pub stage2_sampling: Option<SamplingKind>,
+    /// What stage 2 does; a plain network (`--baseline ce`) then has one, too.
+    #[arg(long, value_enum)]
+    pub stage2_method: Option<Stage2Kind>,
+    /// Loss of stage 2.
+    #[arg(long, value_enum)]
+    pub stage2_loss: Option<LossKind>,
+    /// Power of τ-normalisation; of several, as `0.5,0.7,1`, the validation set chooses one.
+    #[arg(long, value_name = "X", value_delimiter = ',')]
+    pub stage2_tau: Vec<f64>,
     /// Leave batch-normalisation statistics alone in stage 2 (the authors' code moves them).
     #[arg(long)]
     pub freeze_bn: bool,
@@ -181,12 +219,6 @@ impl Arch {
             _ => BackboneConfig::resnet(50),
         }
     }
-
-    /// The name that `--arch` takes.
-    fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
 }
 
 /// What SHIKE is compared with.
@@ -198,7 +230,7 @@ pub enum Baseline {
     Single,
 }
 
-/// Losses of stage 1.
+/// Losses.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossKind {
     /// Dynamic knowledge transfer as in the authors' code.
@@ -207,6 +239,69 @@ pub enum LossKind {
     DktPaper,
     /// Cross-entropy of each expert.
     CrossEntropy,
+    /// Cross-entropy weighted by the effective number of images.
+    ClassBalanced,
+    /// Focal loss.
+    Focal,
+    /// Label-distribution-aware margins, on a cosine classifier.
+    Ldam,
+    /// LDAM with deferred re-weighting.
+    LdamDrw,
+    /// Balanced softmax.
+    BalancedSoftmax,
+    /// Logit adjustment.
+    LogitAdjustment,
+}
+
+impl LossKind {
+    /// The loss with its defaults.
+    fn loss(self) -> Loss {
+        let weights = || Some(ClassWeights::effective_number());
+        match self {
+            Self::Dkt => Loss::Dkt(DktLossConfig::new()),
+            Self::DktPaper => Loss::Dkt(DktLossConfig::paper()),
+            Self::CrossEntropy => Loss::cross_entropy(),
+            Self::ClassBalanced => {
+                Loss::CrossEntropy(CrossEntropyLossConfig::new().with_weights(weights()))
+            }
+            Self::Focal => Loss::Focal(FocalLossConfig::new()),
+            Self::Ldam => Loss::Ldam(LdamLossConfig::new()),
+            Self::LdamDrw => Loss::Ldam(LdamLossConfig::new().with_weights(weights())),
+            Self::BalancedSoftmax => Loss::BalancedSoftmax {},
+            Self::LogitAdjustment => Loss::LogitAdjustment { tau: 1.0 },
+        }
+    }
+}
+
+/// Classifiers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierKind {
+    /// Cosine with scale 30.
+    Cosine,
+    /// Linear with a bias.
+    Linear,
+}
+
+/// Class weights.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsKind {
+    /// One over the number of images.
+    Inverse,
+    /// One over the effective number of images.
+    EffectiveNumber,
+}
+
+/// What stage 2 does to the classifiers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage2Kind {
+    /// Trains new ones with the balanced softmax, as SHIKE does.
+    Retrain,
+    /// Trains new ones with cross-entropy and class-balanced sampling.
+    Crt,
+    /// Trains a factor on the logit of each class, otherwise as crt; for linear classifiers.
+    Lws,
+    /// Divides weights by a power of their length, without training; for linear classifiers.
+    TauNorm,
 }
 
 /// Types of float.
@@ -329,6 +424,7 @@ impl TrainArgs {
         let arch = self.arch.unwrap_or(preset.arch);
         let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
         let plain = self.baseline == Some(Baseline::Ce);
+        let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
         let backbone = arch.backbone().map_err(invalid)?;
         let mut model = match plain {
             true => ShikeConfig::plain(backbone, num_classes),
@@ -348,9 +444,18 @@ impl TrainArgs {
             self.epochs.unwrap_or(first),
             self.stage2_epochs.unwrap_or(second),
         ];
+        let margins = matches!(self.loss, Some(LossKind::Ldam | LossKind::LdamDrw));
+        model.classifier = match (self.classifier, plain && margins) {
+            (Some(ClassifierKind::Linear), _) => ClassifierConfig::Linear,
+            (Some(ClassifierKind::Cosine), _) | (None, true) => ClassifierConfig::cosine(),
+            (None, false) => model.classifier,
+        };
         if plain {
-            // The same budget of epochs as the two stages of the others.
-            epochs = [epochs[0] + epochs[1], 0];
+            model.stage2_heads = self.stage2_method.is_some();
+            if !model.stage2_heads || tau_norm {
+                // The same budget of epochs as the two stages of the others.
+                epochs = [epochs[0] + epochs[1], 0];
+            }
         }
         let mut config = match arch.is_for_large_images() {
             true => TrainConfig::imagenet(model, epochs),
@@ -363,7 +468,7 @@ impl TrainArgs {
                 self.warmup_epochs,
             ),
             (
-                config.stage2.as_mut(),
+                config.stage2.as_mut().and_then(Stage2::training_mut),
                 self.stage2_lr.or(preset.lr),
                 self.stage2_warmup_epochs,
             ),
@@ -390,21 +495,16 @@ impl TrainArgs {
         if let Some(sampling) = self.sampling {
             config.stage1.sampling = sampling.into();
         }
-        if let (Some(stage2), Some(sampling)) = (&mut config.stage2, self.stage2_sampling) {
-            stage2.sampling = sampling.into();
+        if let Some(kind) = self.loss {
+            config.stage1.loss = kind.loss();
         }
-        if let Some(loss) = self.loss {
-            config.loss = match loss {
-                LossKind::Dkt => Stage1Loss::Dkt(DktLossConfig::new()),
-                LossKind::DktPaper => Stage1Loss::Dkt(DktLossConfig::paper()),
-                LossKind::CrossEntropy => Stage1Loss::CrossEntropy,
-            };
-        }
-        if let (true, Stage1Loss::Dkt(loss)) = (self.keep_strength, &mut config.loss)
+        self.set_loss(&mut config.stage1)?;
+        if let (true, Loss::Dkt(loss)) = (self.keep_strength, &mut config.stage1.loss)
             && loss.reduction == KlReduction::ElementMean
         {
             *loss = loss.clone().with_cifar100_strength(num_classes);
         }
+        self.set_stage2(&mut config)?;
         self.set_fine_tuning(&mut config)?;
         self.set_images(preset, &mut config)?;
         config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
@@ -422,6 +522,113 @@ impl TrainArgs {
         };
         config.validate().map_err(TrainError::from)?;
         Ok(config)
+    }
+
+    /// Parameters of the loss of stage 1.
+    fn set_loss(&self, stage1: &mut StageConfig) -> Result<(), CliError> {
+        let no_effect = |flag: &str, losses: &str| {
+            Err(CliError::Usage(format!(
+                "{flag} is for {losses}: choose one with --loss, or leave {flag} out"
+            )))
+        };
+        match (self.label_smoothing, &mut stage1.loss) {
+            (Some(x), Loss::CrossEntropy(loss)) => loss.label_smoothing = x,
+            (Some(_), _) => return no_effect("--label-smoothing", "cross-entropy"),
+            _ => {}
+        }
+        match (self.focal_gamma, &mut stage1.loss) {
+            (Some(x), Loss::Focal(loss)) => loss.gamma = x,
+            (Some(_), _) => return no_effect("--focal-gamma", "the focal loss"),
+            _ => {}
+        }
+        match (self.ldam_max_margin, &mut stage1.loss) {
+            (Some(x), Loss::Ldam(loss)) => loss.max_margin = x,
+            (Some(_), _) => return no_effect("--ldam-max-margin", "LDAM"),
+            _ => {}
+        }
+        match (self.tau, &mut stage1.loss) {
+            (Some(x), Loss::LogitAdjustment { tau }) => *tau = x,
+            (Some(_), _) => return no_effect("--tau", "logit adjustment"),
+            _ => {}
+        }
+        let weighted = "cross-entropy, focal loss or LDAM";
+        let epochs = stage1.epochs;
+        let Some((weights, from_epoch)) = stage1.loss.weights_mut() else {
+            return match (self.class_weights, self.cb_beta, self.drw_epoch) {
+                (Some(_), ..) => no_effect("--class-weights", weighted),
+                (_, Some(_), _) => no_effect("--cb-beta", weighted),
+                (.., Some(_)) => no_effect("--drw-epoch", weighted),
+                _ => Ok(()),
+            };
+        };
+        match self.class_weights {
+            Some(WeightsKind::Inverse) => *weights = Some(ClassWeights::InverseFrequency {}),
+            Some(WeightsKind::EffectiveNumber) => *weights = Some(ClassWeights::effective_number()),
+            None => {}
+        }
+        match (self.cb_beta, &mut *weights) {
+            (Some(x), Some(ClassWeights::EffectiveNumber { beta })) => *beta = x,
+            (Some(_), _) => {
+                let message = "--cb-beta needs --class-weights effective-number";
+                return Err(CliError::Usage(message.into()));
+            }
+            _ => {}
+        }
+        match (self.drw_epoch, self.loss) {
+            (Some(_), _) if weights.is_none() => {
+                let message = "--drw-epoch needs --class-weights";
+                return Err(CliError::Usage(message.into()));
+            }
+            (Some(epoch), _) => *from_epoch = epoch,
+            // 160 of the paper's 200.
+            (None, Some(LossKind::LdamDrw)) => *from_epoch = epochs * 4 / 5,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What stage 2 does, where there is one.
+    fn set_stage2(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
+        if !tau_norm && !self.stage2_tau.is_empty() {
+            let message = "--stage2-tau needs --stage2-method tau-norm";
+            return Err(CliError::Usage(message.into()));
+        }
+        if tau_norm {
+            let taus = match self.stage2_tau.is_empty() {
+                true => vec![1.0],
+                false => self.stage2_tau.clone(),
+            };
+            config.stage2 = Some(Stage2::TauNorm { taus });
+        }
+        let Some(stage2) = &mut config.stage2 else {
+            return match (self.stage2_method, self.stage2_loss) {
+                (None, None) => Ok(()),
+                _ => Err(CliError::Usage(
+                    "--stage2-method and --stage2-loss need a stage 2: give --stage2-epochs above 0, \
+                     and a plain network a --stage2-method"
+                        .into(),
+                )),
+            };
+        };
+        let Some(stage) = stage2.training_mut() else {
+            return match (self.stage2_loss, self.stage2_sampling) {
+                (None, None) => Ok(()),
+                _ => Err(CliError::Usage(
+                    "tau-norm trains nothing: leave --stage2-loss and --stage2-sampling out".into(),
+                )),
+            };
+        };
+        if let Some(Stage2Kind::Crt | Stage2Kind::Lws) = self.stage2_method {
+            stage.loss = Loss::cross_entropy();
+            stage.sampling = Sampling::ClassBalanced;
+        }
+        stage.loss = self.stage2_loss.map_or(stage.loss.clone(), LossKind::loss);
+        stage.sampling = self.stage2_sampling.map_or(stage.sampling, Sampling::from);
+        if self.stage2_method == Some(Stage2Kind::Lws) {
+            *stage2 = Stage2::Lws(stage.clone());
+        }
+        Ok(())
     }
 
     /// Initial weights, and how far parts follow them.
@@ -506,13 +713,24 @@ impl TrainArgs {
     /// A name for the run's folder.
     fn run_name(&self, preset: &Preset, config: &TrainConfig) -> String {
         let kind = match self.baseline {
+            Some(Baseline::Ce) if self.loss.is_some() => "plain",
             Some(Baseline::Ce) => "ce",
             Some(Baseline::Single) => "single",
             None => "shike",
         };
-        let arch = self.arch.unwrap_or(preset.arch).name();
-        format!("{kind}-{arch}-seed{}", config.seed)
+        let arch = name(&self.arch.unwrap_or(preset.arch));
+        let loss = self.loss.as_ref().map(name);
+        let stage2 = self.stage2_method.as_ref().map(name);
+        let parts = [Some(kind.to_owned()), loss, stage2, Some(arch)];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        format!("{}-seed{}", parts.join("-"), config.seed)
     }
+}
+
+/// A value as the command line has it.
+fn name(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Timed steps of a stage in a dry run.
@@ -687,8 +905,8 @@ mod tests {
     }
 
     fn peaks(config: &TrainConfig) -> Vec<f64> {
-        let stages = [Some(&config.stage1), config.stage2.as_ref()];
-        let peak = |stage: &shike_train::StageConfig| match stage.schedule {
+        let stages = [config.stage(1), config.stage(2)];
+        let peak = |stage: &StageConfig| match stage.schedule {
             Schedule::WarmupCosine { warmup_lr, .. } => warmup_lr,
             _ => f64::NAN,
         };
@@ -710,6 +928,92 @@ mod tests {
         let reference = Preset { lr: None, ..preset };
         assert_eq!(peaks(&config(&reference, "")), [0.15, 0.1]);
         assert_eq!(peaks(&config(&Preset::imagenet(), "")), [0.025, 0.025]);
+    }
+
+    #[test]
+    fn methods_are_chosen_by_name() {
+        let preset = Preset {
+            arch: Arch::Resnet8,
+            ..Preset::imagenet()
+        };
+        let shike = config(&preset, "");
+        assert_eq!(shike.stage1.loss, Loss::Dkt(DktLossConfig::new()));
+        let Some(Stage2::Retrain(stage2)) = &shike.stage2 else {
+            panic!("{:?}", shike.stage2);
+        };
+        assert_eq!(stage2.loss, Loss::BalancedSoftmax {});
+        assert_eq!(stage2.sampling, Sampling::Instance);
+
+        let ldam = config(&preset, "--baseline ce --loss ldam-drw --cb-beta 0.999");
+        assert_eq!(ldam.model.classifier, ClassifierConfig::cosine());
+        assert_eq!((ldam.stage1.epochs, &ldam.stage2), (200, &None));
+        let expected = LdamLossConfig::new()
+            .with_weights(Some(ClassWeights::EffectiveNumber { beta: 0.999 }))
+            .with_weights_from_epoch(160);
+        assert_eq!(ldam.stage1.loss, Loss::Ldam(expected));
+
+        let crt = config(&preset, "--baseline ce --stage2-method crt");
+        assert_eq!(crt.model.classifier, ClassifierConfig::Linear);
+        let Some(Stage2::Retrain(stage2)) = &crt.stage2 else {
+            panic!("{:?}", crt.stage2);
+        };
+        assert_eq!((crt.stage1.epochs, stage2.epochs), (180, 20));
+        assert_eq!(stage2.loss, Loss::cross_entropy());
+        assert_eq!(stage2.sampling, Sampling::ClassBalanced);
+
+        let words = "--classifier linear --stage2-method lws --stage2-loss balanced-softmax";
+        let Some(Stage2::Lws(stage2)) = config(&preset, words).stage2 else {
+            panic!("LWS was asked for");
+        };
+        assert_eq!(stage2.loss, Loss::BalancedSoftmax {});
+        let taus = config(
+            &preset,
+            "--baseline ce --stage2-method tau-norm --stage2-tau 0.5,1",
+        );
+        assert_eq!(taus.stage1.epochs, 200);
+        let expected = Stage2::TauNorm {
+            taus: vec![0.5, 1.0],
+        };
+        assert_eq!(taus.stage2, Some(expected));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_an_error_that_says_why() {
+        let cases = [
+            (
+                "--loss ldam --classifier linear",
+                "stage1.loss: kind = ldam: it must be another loss",
+            ),
+            (
+                "--stage2-method lws",
+                "stage2.method = lws: it must be retrain, or the network's classifier linear",
+            ),
+            ("--stage2-method tau-norm", "stage2.method = tau_norm"),
+            (
+                "--baseline ce --stage2-method tau-norm --stage2-tau=-1",
+                "stage2.taus = -1: it must be 0 or more",
+            ),
+            ("--focal-gamma 1", "--focal-gamma is for the focal loss"),
+            ("--class-weights inverse", "--class-weights is for"),
+            ("--loss focal --drw-epoch 3", "--drw-epoch needs"),
+            ("--loss focal --focal-gamma=-1", "stage1.loss: gamma = -1"),
+            (
+                "--loss class-balanced --drw-epoch 180",
+                "stage1.loss: weights_from_epoch = 180: it must be below the epochs",
+            ),
+            ("--stage2-epochs 0 --stage2-loss focal", "need a stage 2"),
+            ("--baseline ce --stage2-loss focal", "--stage2-method"),
+            ("--stage2-tau 1", "--stage2-tau needs"),
+        ];
+        for (arguments, expected) in cases {
+            let words = ["train"].into_iter().chain(arguments.split_whitespace());
+            let args = Cli::parse_from(words).args;
+            let error = args
+                .config(&Preset::imagenet(), 10)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_model::{
-    BackboneConfig, BalancedSoftmaxLoss, DktLoss, DktLossConfig, ExpertLogits, Head, Shike,
-    ShikeConfig, weights,
+    BackboneConfig, BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, ExpertLogits,
+    Head, Shike, ShikeConfig, weights,
 };
 use shike_train::batch::to_tensors;
 use shike_train::optim::Sgd;
@@ -269,7 +269,7 @@ impl Trained {
         let model = self.model.take().ok_or_else(failed)?;
         let logits = model.forward(images, Head::Stage1);
         let total = match model.experts.len() {
-            1 => self.loss.cross_entropy(&logits, labels).sum(),
+            1 => CrossEntropyLoss::default().forward(&logits, labels).sum(),
             _ => self.loss.forward(&logits, labels).total,
         };
         let gradients = GradientsParams::from_grads(total.backward(), &model);

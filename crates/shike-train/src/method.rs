@@ -1,0 +1,244 @@
+//! What the stages train with: losses, and what stage 2 does to the classifiers. docs/METHODS.md lists
+//! them with their equations.
+
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use shike_model::loss::{
+    ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig, LossError,
+};
+use shike_model::{BalancedSoftmaxLoss, ClassifierConfig, DktLossConfig};
+
+use crate::config::StageConfig;
+
+/// The loss of a stage, summed over experts. In text a table whose `kind` is the name; fields that are
+/// left out have their defaults. Class counts come from the training set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Loss {
+    /// SHIKE's dynamic knowledge transfer. A single expert has no partner to learn from, but keeps
+    /// the non-target term.
+    Dkt(#[serde(deserialize_with = "complete")] DktLossConfig),
+    /// Cross-entropy, with label smoothing and class weights; with those of the effective number the
+    /// class-balanced loss.
+    CrossEntropy(#[serde(deserialize_with = "complete")] CrossEntropyLossConfig),
+    /// Focal loss, with class weights.
+    Focal(#[serde(deserialize_with = "complete")] FocalLossConfig),
+    /// Label-distribution-aware margins on a cosine classifier, with class weights.
+    Ldam(#[serde(deserialize_with = "complete")] LdamLossConfig),
+    /// Balanced softmax.
+    BalancedSoftmax {},
+    /// The logit-adjusted loss; with `tau = 1` the balanced softmax.
+    LogitAdjustment {
+        /// The power of the class frequencies.
+        #[serde(default = "one")]
+        tau: f64,
+    },
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Reads a configuration that may leave fields out and has no others; Burn's own reader wants all of
+/// them, and passes over what it does not know.
+fn complete<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Serialize + DeserializeOwned,
+{
+    let given = serde_json::Map::deserialize(deserializer)?;
+    let mut all = serde_json::to_value(T::default()).map_err(Error::custom)?;
+    let mut config = T::default();
+    for (field, value) in given {
+        let Some(slot) = all.get_mut(&field) else {
+            let fields = all.as_object().into_iter().flat_map(serde_json::Map::keys);
+            let fields: Vec<&str> = fields.map(String::as_str).collect();
+            let fields = fields.join(", ");
+            let message = format!("unknown field `{field}`, expected one of {fields}");
+            return Err(Error::custom(message));
+        };
+        *slot = value;
+        config = T::deserialize(&all).map_err(|error| {
+            let message = format!("{field}: {error}");
+            Error::custom(message)
+        })?;
+    }
+    Ok(config)
+}
+
+impl Loss {
+    /// Cross-entropy without weights or smoothing.
+    pub fn cross_entropy() -> Self {
+        Self::CrossEntropy(CrossEntropyLossConfig::new())
+    }
+
+    /// The class weights, where the loss can have some, and the epoch that they begin with.
+    pub fn weights_mut(&mut self) -> Option<(&mut Option<ClassWeights>, &mut usize)> {
+        match self {
+            Self::CrossEntropy(loss) => Some((&mut loss.weights, &mut loss.weights_from_epoch)),
+            Self::Focal(loss) => Some((&mut loss.weights, &mut loss.weights_from_epoch)),
+            Self::Ldam(loss) => Some((&mut loss.weights, &mut loss.weights_from_epoch)),
+            Self::Dkt(_) | Self::BalancedSoftmax {} | Self::LogitAdjustment { .. } => None,
+        }
+    }
+
+    /// Whether it makes up for the classes' frequencies, wholly or in part: by priors or by weights
+    /// that come from the counts.
+    pub fn balances(&self) -> bool {
+        match self {
+            Self::BalancedSoftmax {} => true,
+            Self::LogitAdjustment { tau } => *tau > 0.0,
+            Self::CrossEntropy(CrossEntropyLossConfig { weights, .. })
+            | Self::Focal(FocalLossConfig { weights, .. })
+            | Self::Ldam(LdamLossConfig { weights, .. }) => matches!(
+                weights,
+                Some(ClassWeights::EffectiveNumber { .. } | ClassWeights::InverseFrequency {})
+            ),
+            Self::Dkt(_) => false,
+        }
+    }
+
+    /// Checks all that needs no class counts, for a stage of so many epochs on a network with this
+    /// classifier.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    pub fn validate(&self, epochs: usize, classifier: &ClassifierConfig) -> Result<(), LossError> {
+        let field = |field, found: String, expected: String| {
+            Err(LossError::Field {
+                field,
+                found,
+                expected,
+            })
+        };
+        match self {
+            Self::Dkt(_) | Self::BalancedSoftmax {} => {}
+            Self::CrossEntropy(loss) => loss.validate()?,
+            Self::Focal(loss) => loss.validate()?,
+            Self::Ldam(loss) => {
+                if *classifier == ClassifierConfig::Linear {
+                    let expected = "another loss, or the network's classifier cosine: LDAM's \
+                                    margins are differences of cosines";
+                    return field("kind", "ldam".into(), expected.into());
+                }
+                loss.validate()?;
+            }
+            Self::LogitAdjustment { tau } => drop(BalancedSoftmaxLoss::with_tau(&[1, 1], *tau)?),
+        }
+        match self.clone().weights_mut() {
+            Some((Some(_), from)) if *from >= epochs => field(
+                "weights_from_epoch",
+                from.to_string(),
+                format!("below the epochs of the stage, {epochs}"),
+            ),
+            Some((None, from)) if *from > 0 => field(
+                "weights_from_epoch",
+                from.to_string(),
+                "0 where the loss has no weights".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What stage 2 does to the classifiers, on features that stay as they are. In text a table whose
+/// `method` is the name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Stage2 {
+    /// New classifiers are trained: SHIKE's stage 2 with the balanced softmax; classifier re-training
+    /// (cRT; Kang et al. 2020, arXiv 1910.09217) with cross-entropy and class-balanced sampling.
+    Retrain(StageConfig),
+    /// Learnable weight scaling (LWS, same source): one factor on the logit of each class is trained,
+    /// the linear classifier of stage 1 stays. The factors end in the stage-2 classifiers.
+    Lws(StageConfig),
+    /// τ-normalisation (same source): nothing is trained; the linear classifiers of stage 1 are divided
+    /// by a power of their weights' lengths.
+    TauNorm {
+        /// τ. Of several, the one with the best class-averaged accuracy on the validation set is taken
+        /// (the first of equals).
+        taus: Vec<f64>,
+    },
+}
+
+impl Stage2 {
+    /// The epochs, where the method trains.
+    pub fn training(&self) -> Option<&StageConfig> {
+        match self {
+            Self::Retrain(config) | Self::Lws(config) => Some(config),
+            Self::TauNorm { .. } => None,
+        }
+    }
+
+    /// The epochs, where the method trains.
+    pub fn training_mut(&mut self) -> Option<&mut StageConfig> {
+        match self {
+            Self::Retrain(config) | Self::Lws(config) => Some(config),
+            Self::TauNorm { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_read_with_their_defaults_and_refuse_typos() {
+        let read = |text: &str| serde_json::from_str::<Loss>(text);
+        let cases = [
+            (r#"{"kind":"dkt"}"#, Loss::Dkt(DktLossConfig::new())),
+            (r#"{"kind":"cross_entropy"}"#, Loss::cross_entropy()),
+            (
+                r#"{"kind":"cross_entropy","label_smoothing":0.1}"#,
+                Loss::CrossEntropy(CrossEntropyLossConfig::new().with_label_smoothing(0.1)),
+            ),
+            (
+                r#"{"kind":"focal","gamma":1,"weights":{"kind":"inverse_frequency"}}"#,
+                Loss::Focal(
+                    FocalLossConfig::new()
+                        .with_gamma(1.0)
+                        .with_weights(Some(ClassWeights::InverseFrequency {})),
+                ),
+            ),
+            (
+                r#"{"kind":"ldam","weights":{"kind":"effective_number","beta":0.9999},
+                    "weights_from_epoch":160}"#,
+                Loss::Ldam(
+                    LdamLossConfig::new()
+                        .with_weights(Some(ClassWeights::effective_number()))
+                        .with_weights_from_epoch(160),
+                ),
+            ),
+            (r#"{"kind":"balanced_softmax"}"#, Loss::BalancedSoftmax {}),
+            (
+                r#"{"kind":"logit_adjustment"}"#,
+                Loss::LogitAdjustment { tau: 1.0 },
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+            let again = serde_json::to_string(&expected).unwrap();
+            assert_eq!(read(&again).unwrap(), expected, "{again}");
+        }
+        let wrong = [
+            (r#"{"kind":"focal","gama":1}"#, "unknown field `gama`"),
+            (r#"{"kind":"focal","gamma":"two"}"#, "gamma: invalid type"),
+            (r#"{"kind":"dkt","gamma":1}"#, "unknown field `gamma`"),
+            (
+                r#"{"kind":"balanced_softmax","tau":1}"#,
+                "unknown field `tau`",
+            ),
+            (r#"{"kind":"arcface"}"#, "unknown variant `arcface`"),
+            (
+                r#"{"kind":"focal","weights":{"kind":"inverse_frequency","beta":0.9}}"#,
+                "unknown field `beta`",
+            ),
+        ];
+        for (text, expected) in wrong {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

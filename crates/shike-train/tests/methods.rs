@@ -1,0 +1,393 @@
+//! Every method of docs/METHODS.md trains, and gives the same bytes when it is stopped after each step
+//! and resumed; its model file needs nothing that others do not.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{Device, Tensor};
+use serde_json::{Value, json};
+use shike_data::{Dataset, Pipeline};
+use shike_model::network::Classifier;
+use shike_model::{ClassifierConfig, Head, ShikeConfig};
+use shike_train::run_dir::{RunDir, RunPaths};
+use shike_train::{
+    Learner, Outcome, Progress, Stage2, TrainConfig, TrainData, TrainError, load_model,
+};
+
+/// Training images of the classes.
+const COUNTS: [usize; 3] = [5, 3, 2];
+
+/// The device's generator is one for all tests.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn dataset(counts: [usize; 3], seed: u32) -> Dataset {
+    let labels: Vec<u32> = (0..3)
+        .flat_map(|class| vec![class as u32; counts[class]])
+        .collect();
+    let mut state = seed;
+    let pixels = labels.iter().flat_map(|label| {
+        (0..8 * 8 * 3)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Brighter from class to class.
+                (label * 60 + (state >> 26)) as u8
+            })
+            .collect::<Vec<u8>>()
+    });
+    Dataset::from_pixels(pixels.collect(), 8, 8, labels.clone(), 3).unwrap()
+}
+
+fn data(val: bool) -> TrainData {
+    TrainData {
+        train: dataset(COUNTS, 1),
+        val: val.then(|| dataset([2, 2, 2], 2)),
+        test: Some(dataset([2, 2, 2], 3)),
+    }
+}
+
+fn plain(classifier: ClassifierConfig, stage2_heads: bool) -> ShikeConfig {
+    let config = ShikeConfig::cifar_plain(8, 3).unwrap();
+    config
+        .with_classifier(classifier)
+        .with_stage2_heads(stage2_heads)
+}
+
+fn experts(classifier: ClassifierConfig) -> ShikeConfig {
+    let config = ShikeConfig::cifar(8, 3).unwrap();
+    config.with_experts(2).with_classifier(classifier)
+}
+
+/// Two epochs of one step each, and where there is a stage 2, as many there.
+fn config(model: ShikeConfig, loss: Value, stage2: Option<Value>) -> TrainConfig {
+    let mut config = TrainConfig::cifar(model, [2, 2]);
+    config.train_pipeline = Pipeline { transforms: vec![] };
+    config.eval_pipeline = Pipeline { transforms: vec![] };
+    config.loader.batch_size = 16;
+    config.loader.workers = 1;
+    config.stage1.loss = serde_json::from_value(loss).unwrap();
+    let stage1 = serde_json::to_value(&config.stage1).unwrap();
+    config.stage2 = stage2.map(|mut stage2| {
+        // What it does not name is stage 1's.
+        if stage2["method"] != "tau_norm" {
+            for (field, value) in stage1.as_object().unwrap() {
+                let fields = stage2.as_object_mut().unwrap();
+                fields.entry(field.clone()).or_insert(value.clone());
+            }
+        }
+        serde_json::from_value(stage2).unwrap()
+    });
+    config
+}
+
+fn learner(config: &TrainConfig, val: bool) -> Result<Learner, TrainError> {
+    Learner::new(config.clone(), data(val), Device::flex())
+}
+
+fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
+    let from = from.map(Path::to_owned);
+    let mut run = learner.create_run(folder, None, from.clone()).unwrap();
+    let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
+    let outcome = match from {
+        None => learner.run(&mut run, &mut progress, &stop),
+        Some(from) => learner.run_stage2_from(&RunPaths::new(from), &mut run, &mut progress, &stop),
+    };
+    assert!(matches!(outcome.unwrap(), Outcome::Finished(Some(_))));
+    RunPaths::new(folder)
+}
+
+/// A run that is stopped after each step.
+fn run_in_pieces(learner: &Learner, folder: &Path, steps: usize) -> RunPaths {
+    let stop = AtomicBool::new(true);
+    drop(learner.create_run(folder, None, None).unwrap());
+    let mut stops = 0;
+    loop {
+        let mut run = RunDir::open(folder).unwrap();
+        let outcome = learner.run(&mut run, &mut Progress::silent(), &stop);
+        match outcome.unwrap() {
+            Outcome::Interrupted => stops += 1,
+            Outcome::Finished(_) => break,
+        }
+        assert!(stops <= steps, "the run does not end");
+    }
+    assert_eq!(stops, steps);
+    RunPaths::new(folder)
+}
+
+#[test]
+fn every_method_trains_and_resumes_to_the_same_bytes() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let (cosine, linear) = (ClassifierConfig::cosine, || ClassifierConfig::Linear);
+    let weights = json!({ "kind": "effective_number", "beta": 0.99 });
+    let ce = || json!({ "kind": "cross_entropy" });
+    let cases: [(&str, TrainConfig); 11] = [
+        (
+            "shike",
+            config(
+                experts(cosine()),
+                json!({ "kind": "dkt" }),
+                Some(json!({ "method": "retrain", "loss": { "kind": "balanced_softmax" } })),
+            ),
+        ),
+        (
+            "smoothed-weighted",
+            config(
+                plain(linear(), false),
+                json!({ "kind": "cross_entropy", "label_smoothing": 0.1, "weights": weights }),
+                None,
+            ),
+        ),
+        (
+            "focal-on-experts",
+            config(experts(cosine()), json!({ "kind": "focal" }), None),
+        ),
+        (
+            "ldam-drw",
+            config(
+                plain(cosine(), false),
+                json!({ "kind": "ldam", "weights": weights, "weights_from_epoch": 1 }),
+                None,
+            ),
+        ),
+        (
+            "logit-adjustment",
+            config(
+                plain(linear(), false),
+                json!({ "kind": "logit_adjustment", "tau": 0.5 }),
+                None,
+            ),
+        ),
+        (
+            "crt",
+            config(
+                plain(linear(), true),
+                ce(),
+                Some(json!({ "method": "retrain", "sampling": "class_balanced" })),
+            ),
+        ),
+        (
+            "crt-ldam",
+            config(
+                plain(cosine(), true),
+                ce(),
+                Some(json!({ "method": "retrain", "loss": { "kind": "ldam" } })),
+            ),
+        ),
+        (
+            "lws",
+            config(
+                plain(linear(), true),
+                ce(),
+                Some(json!({ "method": "lws", "sampling": "class_balanced" })),
+            ),
+        ),
+        (
+            "lws-on-experts",
+            config(
+                experts(linear()),
+                json!({ "kind": "dkt" }),
+                Some(json!({ "method": "lws", "loss": { "kind": "balanced_softmax" } })),
+            ),
+        ),
+        (
+            "tau-norm",
+            config(
+                plain(linear(), true),
+                ce(),
+                Some(json!({ "method": "tau_norm", "taus": [0.0, 0.5, 1.0] })),
+            ),
+        ),
+        (
+            "tau-norm-on-experts",
+            config(
+                experts(linear()),
+                ce(),
+                Some(json!({ "method": "tau_norm", "taus": [0.7] })),
+            ),
+        ),
+    ];
+    for (name, config) in cases {
+        let trained = [1, 2].map(|stage| config.stage(stage).map_or(0, |c| c.epochs));
+        let learner = learner(&config, name == "tau-norm").unwrap();
+        let whole = run(&learner, &folder.path().join(name), None);
+        let steps = trained.iter().sum();
+        let pieces = folder.path().join(format!("{name}-pieces"));
+        let pieces = run_in_pieces(&learner, &pieces, steps);
+        let bytes = |run: &RunPaths| std::fs::read(run.model()).unwrap();
+        assert!(bytes(&whole) == bytes(&pieces), "{name}");
+        let rows = whole.read_rows().unwrap();
+        let scored = usize::from(matches!(config.stage2, Some(Stage2::TauNorm { .. })));
+        assert_eq!(rows.len(), steps + scored, "{name}");
+        assert!(rows.iter().all(|row| row.top1.is_some()), "{name}");
+        let losses = rows.iter().take(steps).map(|row| row.train_loss);
+        assert!(losses.into_iter().all(f64::is_finite), "{name}");
+
+        // The file is an ordinary one: as the configuration says, heads and all.
+        let (model, info) = load_model(&whole.model(), &Device::flex()).unwrap();
+        assert_eq!(info.model, config.model, "{name}");
+        let stage2 = config.stage2.is_some();
+        let head = if stage2 { Head::Stage2 } else { Head::Stage1 };
+        assert_eq!(info.head, head, "{name}");
+        let images = Tensor::ones([1, 3, 8, 8], &Device::flex());
+        let logits = model.forward(images, info.head).mean();
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        assert!(logits.iter().all(|x| x.is_finite()), "{name}: {logits:?}");
+        match name {
+            "tau-norm" => assert!([0.0, 0.5, 1.0].contains(&info.tau.unwrap())),
+            "tau-norm-on-experts" => assert_eq!(info.tau, Some(0.7)),
+            _ => assert_eq!(info.tau, None),
+        }
+    }
+}
+
+/// Columns of a linear head and their lengths.
+fn columns(classifier: &Classifier) -> Vec<Vec<f32>> {
+    let Classifier::Linear(linear) = classifier else {
+        panic!("{classifier:?}");
+    };
+    let [_, classes] = linear.weight.dims();
+    let values: Vec<f32> = linear.weight.val().into_data().iter::<f32>().collect();
+    let column = |class| {
+        values
+            .iter()
+            .skip(class)
+            .step_by(classes)
+            .copied()
+            .collect()
+    };
+    (0..classes).map(column).collect()
+}
+
+fn length(column: &[f32]) -> f32 {
+    column.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
+#[test]
+fn one_stage_1_takes_every_stage_2() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let ce = || json!({ "kind": "cross_entropy" });
+    // It was to have no second stage, and has no heads for one.
+    let source = config(plain(ClassifierConfig::Linear, false), ce(), None);
+    let source = run(&learner(&source, false).unwrap(), &at("source"), None);
+    let first = load_model(&source.model(), &Device::flex()).unwrap().0;
+    let first = columns(&first.experts[0].head1);
+
+    let with = |name: &str, stage2: Value| {
+        let config = config(plain(ClassifierConfig::Linear, true), ce(), Some(stage2));
+        let run = run(
+            &learner(&config, false).unwrap(),
+            &at(name),
+            Some(source.root()),
+        );
+        let rows = run.read_rows().unwrap();
+        assert!(rows.iter().all(|row| row.stage == 2), "{name}");
+        let model = load_model(&run.model(), &Device::flex()).unwrap().0;
+        let expert = &model.experts[0];
+        assert_eq!(columns(&expert.head1), first, "{name}");
+        columns(expert.head(Head::Stage2))
+    };
+    let crt = with("crt", json!({ "method": "retrain" }));
+    assert_ne!(crt, first);
+    // Each column is the old one times a factor.
+    let cosine = |a: &[f32], b: &[f32]| {
+        let dot: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        dot / (length(a) * length(b))
+    };
+    let lws = with("lws", json!({ "method": "lws" }));
+    let tau = with("tau", json!({ "method": "tau_norm", "taus": [1.0] }));
+    for ((lws, tau), first) in lws.iter().zip(&tau).zip(&first) {
+        assert!((cosine(lws, first) - 1.0).abs() < 1e-5);
+        assert!((cosine(tau, first) - 1.0).abs() < 1e-5);
+        assert!((length(tau) - 1.0).abs() < 1e-5);
+        assert_ne!(length(lws), length(first));
+    }
+
+    // Another network is still refused.
+    let other = config(
+        plain(ClassifierConfig::cosine(), true),
+        ce(),
+        Some(json!({ "method": "retrain" })),
+    );
+    let learner = learner(&other, false).unwrap();
+    let mut run = learner.create_run(&at("other"), None, None).unwrap();
+    let stop = AtomicBool::new(false);
+    let result = learner.run_stage2_from(&source, &mut run, &mut Progress::silent(), &stop);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("its network or its classes"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_before_the_run() {
+    let refused = |config: &TrainConfig, val: bool, expected: &str| {
+        let error = learner(config, val).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected} is not in: {error}");
+    };
+    let ce = || json!({ "kind": "cross_entropy" });
+    let linear = || plain(ClassifierConfig::Linear, true);
+    let tau = |taus: Value| Some(json!({ "method": "tau_norm", "taus": taus }));
+    refused(
+        &config(linear(), ce(), tau(json!([0.5, 1.0]))),
+        false,
+        "stage2.taus has 2 entries",
+    );
+    refused(
+        &config(linear(), ce(), tau(json!([]))),
+        true,
+        "stage2.taus = []",
+    );
+    refused(
+        &config(linear(), json!({ "kind": "ldam" }), None),
+        false,
+        "stage1.loss: kind = ldam: it must be another loss, or the network's classifier cosine",
+    );
+    refused(
+        &config(
+            experts(ClassifierConfig::cosine()),
+            ce(),
+            Some(json!({ "method": "lws" })),
+        ),
+        false,
+        "stage2.method = lws",
+    );
+    let weights = json!({ "kind": "given", "values": [1.0, 2.0] });
+    refused(
+        &config(
+            linear(),
+            json!({ "kind": "cross_entropy", "weights": weights }),
+            None,
+        ),
+        false,
+        "stage1.loss: weights.values = 2 numbers: it must be 3",
+    );
+    refused(
+        &config(
+            linear(),
+            json!({ "kind": "focal", "weights_from_epoch": 1 }),
+            None,
+        ),
+        false,
+        "stage1.loss: weights_from_epoch = 1: it must be 0",
+    );
+    // A class without images, in a loss that only stage 2 has.
+    let config = config(
+        linear(),
+        ce(),
+        Some(json!({ "method": "retrain", "loss": { "kind": "balanced_softmax" } })),
+    );
+    let mut data = data(false);
+    data.train = dataset([5, 0, 2], 1);
+    let error = Learner::new(config, data, Device::flex()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("stage2.loss: class 1 has no training image"),
+        "{error}"
+    );
+}
