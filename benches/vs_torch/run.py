@@ -4,6 +4,7 @@
     python3 -m venv benches/vs_torch/venv
     benches/vs_torch/venv/bin/pip install torch torchvision safetensors numpy
     benches/vs_torch/venv/bin/python benches/vs_torch/run.py
+    benches/vs_torch/venv/bin/python benches/vs_torch/run.py --case pipeline --images DIR
 
 Every case has three processes (ours, PyTorch in NCHW, PyTorch in channels_last) that do one run after
 the other in turns, so that a busy machine is busy for all. The faster layout counts. Values are compared
@@ -174,7 +175,7 @@ def ladder(args):
     return rows
 
 
-def report(results, machine, ladder):
+def report(results, machine, ladder, loading):
     goals = {name: (time, memory) for name, _, time, memory in CASES}
     lines = [
         "# Benchmarks",
@@ -214,6 +215,9 @@ def report(results, machine, ladder):
         for row in ladder:
             lines.append(f"| {row['what']} | `{row['kernels']}` | {1e3 * row['seconds']:.0f} "
                          f"| {row['seconds'] / ladder[0]['seconds']:.2f} | {row['peak'] / 2**20:.0f} |")
+    if loading:
+        import pipeline
+        lines += pipeline.report(loading)
     return "\n".join(lines) + "\n"
 
 
@@ -227,7 +231,15 @@ def main():
     parser.add_argument("--batch", type=int)
     parser.add_argument("--case", action="append", help="only cases whose name holds this")
     parser.add_argument("--no-report", action="store_true", help="print, and write nothing")
+    parser.add_argument("--images", help="a folder of JPEGs in class folders: measures the loader, too")
     args = parser.parse_args()
+    file = HERE / "results.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    loading = None
+    if args.images:
+        import pipeline
+        loading = pipeline.measure(ROOT, args.images, args.rounds, args.threads)
+        print("\n".join(pipeline.report(loading)), flush=True)
     results = []
     for name, batch, _, _ in CASES:
         if args.case and not any(word in name for word in args.case):
@@ -240,8 +252,14 @@ def main():
               f"ratio {result['ratio']:.2f} ({low:.2f}–{high:.2f}), "
               f"memory {result['memory_ratio']:.2f}", flush=True)
     steps = ladder(args) if args.case is None or "ladder" in args.case else None
-    if args.no_report or not results:
+    if args.no_report or not (results or loading):
         return
+    loading = loading or known.get("loading")
+    if not results:
+        results, machine = known.get("results", []), known.get("machine")
+        if machine is None:
+            sys.exit("results.json has no machine yet: run another case first")
+        return write(file, results, machine, known.get("ladder"), loading)
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
@@ -250,9 +268,13 @@ def main():
                             capture_output=True).stdout.strip()
     machine = {"cpu": cpu, "threads": args.threads, "torch": next((r["torch_version"] for r in results if r["torch_version"]), None),
                "commit": commit, "rounds": args.rounds}
-    (HERE / "results.json").write_text(
-        json.dumps({"machine": machine, "results": results, "ladder": steps}, indent=1) + "\n")
-    (ROOT / "docs/BENCHMARKS.md").write_text(report(results, machine, steps))
+    write(file, results, machine, steps, loading)
+
+
+def write(file, results, machine, steps, loading):
+    everything = {"machine": machine, "results": results, "ladder": steps, "loading": loading}
+    file.write_text(json.dumps(everything, indent=1) + "\n")
+    (ROOT / "docs/BENCHMARKS.md").write_text(report(results, machine, steps, loading))
 
 
 main()
