@@ -101,7 +101,7 @@ def measure(root, images, rounds, workers):
     torch.set_num_threads(1)
     ours = Ours([built(root), "--serve", "--images", str(Path(images).resolve())])
     size = ours.about["size"]
-    # torchvision's decoder takes JPEGs alone, and three components; the rest is left out on all sides.
+    # The folder has to hold JPEGs alone: torchvision's decoder takes nothing else.
     jobs = ours.about["crops"]
     n = len(jobs)
 
