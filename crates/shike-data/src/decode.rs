@@ -3,14 +3,23 @@
 //! The format is guessed from the bytes: one ImageNet "JPEG" is a PNG. The size in the header is
 //! checked before anything is allocated, because a few forged bytes can announce gigabytes. EXIF
 //! orientation is not applied, as in the usual PyTorch pipelines.
+//!
+//! A JPEG with one or three components goes to zune-jpeg in its strict mode; everything else to the
+//! `image` crate with limits on what it allocates.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{ImageFormat, ImageReader, Limits, RgbImage};
+use image::error::{DecodingError, LimitError, LimitErrorKind};
+use image::{ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Serialize};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::error::{DataError, Result};
+use crate::scratch;
 
 /// How large an image may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +49,15 @@ pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
     decode_rgb(&bytes, &path.display().to_string(), limits)
 }
 
+/// Reads a file into `bytes`, whose memory is used again.
+pub(crate) fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.clear();
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_to_end(bytes))
+        .map(|_| ())
+        .map_err(|e| DataError::io(path, e))
+}
+
 /// Decodes a JPEG or PNG to RGB, `[height, width, 3]`.
 ///
 /// Grey is repeated over the channels and alpha is dropped, as Pillow's `convert("RGB")` does.
@@ -49,8 +67,15 @@ pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
 /// # Errors
 /// [`DataError::TooLarge`] by the header alone, [`DataError::Truncated`] for a JPEG without an
 /// end-of-image marker (half a picture is not the picture), [`DataError::Decode`] for anything
-/// else that is not an image. A JPEG whose middle is damaged is not noticed, nor is it by Pillow.
+/// else that is not an image. A JPEG whose middle is damaged so that its codes still make sense is
+/// not noticed, nor is it by Pillow.
 pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<RgbImage> {
+    if let Some(frame) = plain_jpeg(bytes, origin, limits)? {
+        let mut pixels = scratch::buffer();
+        decode_jpeg(bytes, &frame, ColorSpace::RGB, &mut pixels).map_err(|e| e.of(origin))?;
+        return Ok(RgbImage::from_raw(frame.width, frame.height, pixels)
+            .expect("the decoder filled the whole buffer"));
+    }
     let failed = |source| DataError::Decode {
         origin: origin.to_owned(),
         source,
@@ -58,15 +83,28 @@ pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<R
     let reader = || {
         ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
-            .map_err(|e| failed(image::ImageError::IoError(e)))
+            .map_err(|e| failed(ImageError::IoError(e)))
     };
     let header = reader()?;
     if header.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
-        return Err(DataError::Truncated {
-            origin: origin.to_owned(),
-        });
+        return Err(truncated(origin));
     }
     let (width, height) = header.into_dimensions().map_err(failed)?;
+    check_size(width, height, origin, limits)?;
+    let mut body = reader()?;
+    let mut decoder_limits = Limits::default();
+    decoder_limits.max_alloc = Some(limits.max_alloc);
+    body.limits(decoder_limits);
+    Ok(body.decode().map_err(failed)?.into_rgb8())
+}
+
+fn truncated(origin: &str) -> DataError {
+    DataError::Truncated {
+        origin: origin.to_owned(),
+    }
+}
+
+fn check_size(width: u32, height: u32, origin: &str, limits: &DecodeLimits) -> Result<()> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {
         return Err(DataError::TooLarge {
             origin: origin.to_owned(),
@@ -75,11 +113,190 @@ pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<R
             max_pixels: limits.max_pixels,
         });
     }
-    let mut body = reader()?;
-    let mut decoder_limits = Limits::default();
-    decoder_limits.max_alloc = Some(limits.max_alloc);
-    body.limits(decoder_limits);
-    Ok(body.decode().map_err(failed)?.into_rgb8())
+    Ok(())
+}
+
+/// What stands in the header of a JPEG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Where the two bytes of the height stand.
+    height_at: usize,
+    /// Rows of a unit of the code: 8 for each vertical sample.
+    unit_rows: u32,
+    /// Whether all rows of a picture follow each other in the file.
+    rows_in_order: bool,
+}
+
+/// The header of a JPEG that [`decode_jpeg`] takes: 8 bits, one or three components, Huffman
+/// codes. None for any other file.
+///
+/// # Errors
+/// [`DataError::Truncated`], [`DataError::TooLarge`], or [`DataError::Decode`] if decoding would
+/// allocate too much.
+pub(crate) fn plain_jpeg(
+    bytes: &[u8],
+    origin: &str,
+    limits: &DecodeLimits,
+) -> Result<Option<Frame>> {
+    let Some(frame) = frame(bytes) else {
+        return Ok(None);
+    };
+    check_size(frame.width, frame.height, origin, limits)?;
+    // Four bytes a pixel come out; out-of-order files keep two more for each coefficient.
+    let bytes_a_pixel = if frame.rows_in_order { 4 } else { 4 + 3 * 2 };
+    if u64::from(frame.width) * u64::from(frame.height) * bytes_a_pixel > limits.max_alloc {
+        return Err(DataError::Decode {
+            origin: origin.to_owned(),
+            source: ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory)),
+        });
+    }
+    if !jpeg_is_complete(bytes) {
+        return Err(truncated(origin));
+    }
+    Ok(Some(frame))
+}
+
+/// Reads the markers of a JPEG up to its first scan.
+fn frame(bytes: &[u8]) -> Option<Frame> {
+    if !bytes.starts_with(&[0xFF, 0xD8]) {
+        return None;
+    }
+    let mut found: Option<(Frame, usize, bool)> = None;
+    let mut at = 2;
+    loop {
+        if *bytes.get(at)? != 0xFF {
+            return None;
+        }
+        let marker = *bytes.get(at + 1)?;
+        if marker == 0xFF {
+            at += 1;
+            continue;
+        }
+        let length = usize::from(u16::from_be_bytes([
+            *bytes.get(at + 2)?,
+            *bytes.get(at + 3)?,
+        ]));
+        let body = bytes.get(at + 4..at + 2 + length)?;
+        match marker {
+            // Baseline, extended and progressive, each with Huffman codes.
+            0xC0..=0xC2 => {
+                let &[8, h1, h0, w1, w0, components @ (1 | 3), ref rest @ ..] = body else {
+                    return None;
+                };
+                let vertical = rest
+                    .chunks_exact(3)
+                    .map(|component| component[1] & 15)
+                    .max()?;
+                let frame = Frame {
+                    width: u16::from_be_bytes([w1, w0]).into(),
+                    height: u16::from_be_bytes([h1, h0]).into(),
+                    height_at: at + 5,
+                    unit_rows: 8 * u32::from(vertical),
+                    rows_in_order: false,
+                };
+                if frame.width == 0 || frame.height == 0 || !(1..=4).contains(&vertical) {
+                    return None;
+                }
+                found = Some((frame, components.into(), marker != 0xC2));
+            }
+            0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF | 0xD0..=0xD9 => return None,
+            0xDA => {
+                let (frame, components, sequential) = found?;
+                return Some(Frame {
+                    rows_in_order: sequential && usize::from(*body.first()?) == components,
+                    ..frame
+                });
+            }
+            _ => {}
+        }
+        at += 2 + length;
+    }
+}
+
+/// Why zune-jpeg refused a file, before its name is known.
+pub(crate) struct Refused(String);
+
+impl Refused {
+    pub(crate) fn of(self, origin: &str) -> DataError {
+        DataError::Decode {
+            origin: origin.to_owned(),
+            source: ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), self.0)),
+        }
+    }
+}
+
+/// Decodes a [`plain_jpeg`] into `out`, with 3 bytes a pixel (`RGB`) or 4 (`RGBA`, the last 255).
+fn decode_jpeg(
+    bytes: &[u8],
+    frame: &Frame,
+    colours: ColorSpace,
+    out: &mut Vec<u8>,
+) -> std::result::Result<(), Refused> {
+    let refused = |e: zune_jpeg::errors::DecodeErrors| Refused(format!("{e:?}"));
+    let side = usize::from(u16::MAX);
+    // The decoder picks its conversion of colours while it reads the headers.
+    let options = DecoderOptions::default()
+        .set_max_width(side)
+        .set_max_height(side)
+        .jpeg_set_out_colorspace(colours)
+        .set_strict_mode(false);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    // Cameras leave stray bytes between the headers; the picture itself has to be whole.
+    decoder.decode_headers().map_err(refused)?;
+    let stored_rgb = matches!(
+        decoder.input_colorspace(),
+        // With three components this is what an RGB file is called before it is decoded.
+        Some(ColorSpace::RGB | ColorSpace::CMYK)
+    );
+    let wanted = if stored_rgb { ColorSpace::RGB } else { colours };
+    decoder.set_options(
+        options
+            .set_strict_mode(true)
+            .jpeg_set_out_colorspace(wanted),
+    );
+    let pixels = frame.width as usize * frame.height as usize;
+    let found = decoder.dimensions();
+    if found != Some((frame.width as usize, frame.height as usize)) {
+        return Err(Refused(format!(
+            "two headers that differ: {found:?} and {frame:?}"
+        )));
+    }
+    if wanted == colours {
+        // What is there of older pixels is overwritten; only new memory has to be cleared.
+        out.resize(pixels * colours.num_components(), 0);
+        return decoder.decode_into(out).map_err(refused);
+    }
+    let mut rgb = vec![0; pixels * 3];
+    decoder.decode_into(&mut rgb).map_err(refused)?;
+    out.clear();
+    out.extend(rgb.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]));
+    Ok(())
+}
+
+/// Decodes at least the first `rows` rows of a [`plain_jpeg`] into `out`, 4 bytes a pixel. Returns
+/// how many rows there are now.
+///
+/// A crop rarely reaches the bottom, and rows below it need not be decoded. zune-jpeg has no call
+/// for that, so it is told that the picture ends there: the height in the header of `bytes`
+/// is lowered. One unit more than needed is kept, because colours are interpolated between units.
+pub(crate) fn decode_rows(
+    bytes: &mut [u8],
+    frame: &Frame,
+    rows: u32,
+    out: &mut Vec<u8>,
+) -> std::result::Result<u32, Refused> {
+    let needed = (rows.div_ceil(frame.unit_rows) + 1) * frame.unit_rows;
+    let mut part = *frame;
+    if frame.rows_in_order {
+        part.height = needed.min(frame.height);
+    }
+    // A JPEG's height has 16 bits, and `frame` read it from this place.
+    let height = (part.height as u16).to_be_bytes();
+    bytes[frame.height_at..frame.height_at + 2].copy_from_slice(&height);
+    decode_jpeg(bytes, &part, ColorSpace::RGBA, out)?;
+    Ok(part.height)
 }
 
 /// Whether a JPEG's markers run up to an end-of-image marker.
@@ -90,10 +307,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2; // behind the start-of-image marker
     loop {
         // Anything up to the next 0xFF is entropy-coded data or padding.
-        let Some(skip) = bytes
-            .get(at..)
-            .and_then(|rest| rest.iter().position(|&b| b == 0xFF))
-        else {
+        let Some(skip) = bytes.get(at..).and_then(|rest| memchr::memchr(0xFF, rest)) else {
             return false;
         };
         at += skip + 1;

@@ -13,6 +13,7 @@
 //! - [`augment`]: transforms and pipelines
 //! - [`sampler`]: instance-balanced, class-balanced and other orders
 //! - [`loader`]: batches, prepared by a pool of threads
+//! - [`mix`]: mixup, CutMix and soft labels
 //! - [`synthetic`]: made-up data sets for examples and tests
 //! - [`rng`]: the random numbers of all of these
 //!
@@ -48,8 +49,11 @@ pub mod decode;
 pub mod error;
 pub mod imbalance;
 pub mod loader;
+pub mod mix;
+mod photo;
 pub mod rng;
 pub mod sampler;
+mod scratch;
 pub mod synthetic;
 
 pub use augment::{Normalization, Pipeline, Transform};
@@ -61,4 +65,6 @@ pub use decode::{DecodeLimits, decode_file, decode_rgb};
 pub use error::{DataError, Result};
 pub use imbalance::LongTail;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub use mix::{Mix, Mixing, soft_labels};
+pub use photo::prepare_file;
 pub use sampler::{Sampler, Sampling};

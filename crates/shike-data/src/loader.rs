@@ -20,7 +20,9 @@ use crate::augment::Pipeline;
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
+use crate::photo::prepare_file;
 use crate::rng::{Purpose, rng};
+use crate::scratch;
 
 /// Images of one step, as the trainer uploads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +132,11 @@ impl Loader {
         let side = pipeline.output_size();
         let images = dataset.clone();
         let make = move |epoch, position, index: u32| {
-            let image = images.image(index as usize, &limits)?;
-            pipeline.apply(image, &mut rng(seed, epoch, position, Purpose::Augment))
+            let mut random = rng(seed, epoch, position, Purpose::Augment);
+            match images.file(index as usize) {
+                Some(path) => prepare_file(&path, &pipeline, &limits, &mut random),
+                None => pipeline.apply(images.image(index as usize, &limits)?, &mut random),
+            }
         };
         if dataset.is_empty() {
             return Err(DataError::Dataset {
@@ -344,6 +349,7 @@ impl Job {
             });
         }
         slot.copy_from_slice(image.as_raw());
+        scratch::recycle(image);
         Ok(())
     }
 }

@@ -18,6 +18,8 @@ pub enum Purpose {
     Augment,
     /// Drawing synthetic data.
     Synthetic,
+    /// Mixing the images of a batch.
+    Mix,
     /// Anything of the caller's own.
     Other,
 }
@@ -30,6 +32,7 @@ impl Purpose {
             Self::Augment => 2,
             Self::Synthetic => 3,
             Self::Other => 4,
+            Self::Mix => 5,
         }
     }
 }
@@ -74,6 +77,13 @@ pub trait Draw {
     /// `true` with probability `p`.
     fn coin(&mut self, p: f64) -> bool {
         self.unit() < p
+    }
+
+    /// A normally distributed number with mean 0 and variance 1 (Box and Muller 1958).
+    fn normal(&mut self) -> f64 {
+        // 1 - u lies in (0, 1], so the logarithm is finite.
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
     /// Puts `items` into a random order, every order equally likely (Fisher–Yates).

@@ -12,24 +12,9 @@ pub fn normalized(
     normalization: &Normalization,
     device: &Device,
 ) -> Tensor<4> {
-    let table: [[f32; 256]; 3] = std::array::from_fn(|channel| {
-        let (mean, std) = (normalization.mean[channel], normalization.std[channel]);
-        std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std)
-    });
     let plane = height * width;
     let batch = bytes.len() / (3 * plane);
-    let mut values = vec![0.0f32; bytes.len()];
-    for (image, out) in bytes
-        .chunks_exact(3 * plane)
-        .zip(values.chunks_exact_mut(3 * plane))
-    {
-        for (channel, out) in out.chunks_exact_mut(plane).enumerate() {
-            let channel_bytes = image[channel..].iter().step_by(3);
-            for (out, &value) in out.iter_mut().zip(channel_bytes) {
-                *out = table[channel][value as usize];
-            }
-        }
-    }
+    let values = normalization.normalize_batch(bytes, plane);
     Tensor::from_data(TensorData::new(values, [batch, 3, height, width]), device)
 }
 

@@ -2,6 +2,8 @@
 
 use image::RgbImage;
 
+use crate::scratch;
+
 /// The grey value of a pixel as Pillow's `convert("L")` computes it (ITU-R 601-2, fixed point).
 fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
@@ -128,6 +130,143 @@ pub fn color(mut image: RgbImage, factor: f64) -> RgbImage {
     image
 }
 
+/// Grey, repeated over the channels (Pillow's `convert("L")`).
+pub fn grayscale(mut image: RgbImage) -> RgbImage {
+    for p in image.chunks_exact_mut(3) {
+        let grey = luma(p[0], p[1], p[2]);
+        p.fill(grey);
+    }
+    image
+}
+
+/// Adds `add` to the values below `threshold`, up to 255 (timm's `SolarizeAdd`).
+pub fn solarize_add(image: RgbImage, add: u8, threshold: u8) -> RgbImage {
+    map(image, |v| {
+        if v < threshold {
+            v.saturating_add(add)
+        } else {
+            v
+        }
+    })
+}
+
+/// Turns the hue by `factor` of a whole turn (-0.5 to 0.5), as torchvision's `adjust_hue` does on
+/// a Pillow image: through Pillow's 8-bit HSV, there and back.
+pub fn hue(mut image: RgbImage, factor: f64) -> RgbImage {
+    // numpy's cast of a float to uint8 goes round, and so does the addition.
+    let turn = (factor * 255.0) as i32 as u8;
+    for p in image.chunks_exact_mut(3) {
+        let [h, s, v] = rgb_to_hsv([p[0], p[1], p[2]]);
+        p.copy_from_slice(&hsv_to_rgb([h.wrapping_add(turn), s, v]));
+    }
+    image
+}
+
+/// Pillow's `rgb2hsv`, in its mixture of f32 and f64.
+fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
+    let (max, min) = (r.max(g).max(b), r.min(g).min(b));
+    if max == min {
+        return [0, 0, max];
+    }
+    let range = f32::from(max - min);
+    let saturation = range / f32::from(max);
+    let [rc, gc, bc] = [r, g, b].map(|v| f32::from(max - v) / range);
+    let h = if r == max {
+        bc - gc
+    } else if g == max {
+        (2.0 + f64::from(rc) - f64::from(bc)) as f32
+    } else {
+        (4.0 + f64::from(gc) - f64::from(rc)) as f32
+    };
+    let h = ((f64::from(h) / 6.0 + 1.0) % 1.0) as f32;
+    [
+        (f64::from(h) * 255.0) as u8,
+        (f64::from(saturation) * 255.0) as u8,
+        max,
+    ]
+}
+
+/// Pillow's `hsv2rgb`.
+fn hsv_to_rgb([h, s, v]: [u8; 3]) -> [u8; 3] {
+    if s == 0 {
+        return [v; 3];
+    }
+    let sixths = f64::from(h) * 6.0 / 255.0;
+    let sector = sixths.floor();
+    let f = (sixths - sector) as f32;
+    let fs = (f64::from(s) / 255.0) as f32;
+    let shares = [
+        f64::from(fs),
+        f64::from(fs * f),
+        f64::from(fs) * (1.0 - f64::from(f)),
+    ];
+    // C's `round` takes halves away from zero, as Rust's does.
+    let [p, q, t] = shares.map(|share| (f64::from(v) * (1.0 - share)).round() as u8);
+    match sector as u8 % 6 {
+        0 => [v, t, p],
+        1 => [q, v, p],
+        2 => [p, v, t],
+        3 => [p, q, v],
+        4 => [t, p, v],
+        _ => [v, p, q],
+    }
+}
+
+/// Pillow's `GaussianBlur(radius)`: three box blurs along the rows, then three along the columns,
+/// each with a fractional radius and in 24-bit fixed point. `radius` is the standard deviation, in
+/// pixels.
+pub fn gaussian_blur(image: RgbImage, radius: f64) -> RgbImage {
+    const PASSES: usize = 3;
+    let box_radius = box_radius(radius as f32, PASSES as f32);
+    if box_radius.is_nan() || box_radius <= 0.0 || image.is_empty() {
+        return image;
+    }
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let whole = box_radius as usize;
+    let inner = ((1 << 24) as f32 / (box_radius * 2.0 + 1.0)) as u32;
+    let outer = ((1 << 24) - (2 * whole as u32 + 1) * inner) / 2;
+    let row = width * 3;
+    let mut pixels = image.into_raw();
+    // One line with its ends repeated, so that the window needs no case for the border.
+    let reach = whole + 1;
+    let mut line = scratch::buffer();
+    let mut blur = |pixels: &mut [u8], start: usize, step: usize, n: usize| {
+        for _ in 0..PASSES {
+            line.clear();
+            line.resize(reach, pixels[start]);
+            line.extend((0..n).map(|i| pixels[start + i * step]));
+            line.resize(n + 2 * reach, pixels[start + (n - 1) * step]);
+            let mut sum: u32 = line[1..2 * whole + 2].iter().map(|&v| u32::from(v)).sum();
+            for i in 0..n {
+                let far = u32::from(line[i]) + u32::from(line[i + 2 * reach]);
+                pixels[start + i * step] = ((sum * inner + far * outer + (1 << 23)) >> 24) as u8;
+                sum = sum + u32::from(line[i + 2 * reach]) - u32::from(line[i + 1]);
+            }
+        }
+    };
+    for y in 0..height {
+        for c in 0..3 {
+            blur(&mut pixels, y * row + c, 3, width);
+        }
+    }
+    for at in 0..row {
+        blur(&mut pixels, at, row, height);
+    }
+    scratch::keep(line);
+    super::from_raw(width as u32, height as u32, pixels)
+}
+
+/// Radius of the box whose repetition has the standard deviation `sigma` (Gwosdek et al. 2011), in
+/// Pillow's mixture of f32 and f64.
+fn box_radius(sigma: f32, passes: f32) -> f32 {
+    let variance = sigma * sigma / passes;
+    let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
+    let whole = ((f64::from(length) - 1.0) / 2.0).floor() as f32;
+    let mut rest = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance);
+    rest /= 6.0 * (variance - (whole + 1.0) * (whole + 1.0));
+    whole + rest
+}
+
 /// Sharpness: 0 is the image smoothed by a 3x3 kernel, 1 the image itself. The border, one pixel
 /// wide, is not smoothed, so it stays.
 pub fn sharpness(image: RgbImage, factor: f64) -> RgbImage {
@@ -140,7 +279,7 @@ pub fn sharpness(image: RgbImage, factor: f64) -> RgbImage {
     const MIDDLE: f32 = 5.0 / 13.0;
     let row = width * 3;
     let source = image.as_raw();
-    let mut out = source.clone();
+    let mut out = scratch::copy(source);
     for y in 1..height - 1 {
         let line = |y: usize| &source[y * row..(y + 1) * row];
         let (above, here, below) = (line(y - 1), line(y), line(y + 1));
@@ -154,7 +293,9 @@ pub fn sharpness(image: RgbImage, factor: f64) -> RgbImage {
             target[i] = blend(smooth as u8, here[i], factor);
         }
     }
-    super::from_raw(image.width(), image.height(), out)
+    let (width, height) = image.dimensions();
+    scratch::recycle(image);
+    super::from_raw(width, height, out)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use image::RgbImage;
 
 use super::from_raw;
+use crate::scratch;
 
 /// An affine map from output to input positions, as Pillow's `Image.transform` takes it:
 /// `x_in = m[0] x + m[1] y + m[2]`, `y_in = m[3] x + m[4] y + m[5]`, at pixel centres.
@@ -30,7 +31,7 @@ pub fn hflip(mut image: RgbImage) -> RgbImage {
 /// side, is black: so a negative corner pads and crops in one go, as torchvision's
 /// `RandomCrop(size, padding)` does.
 pub fn crop(image: &RgbImage, top: i64, left: i64, height: u32, width: u32) -> RgbImage {
-    let mut out = RgbImage::new(width, height);
+    let mut out = scratch::black(width, height);
     let (in_w, in_h) = (i64::from(image.width()), i64::from(image.height()));
     // Columns of the output that the image covers.
     let from = (-left).clamp(0, i64::from(width));
@@ -116,7 +117,8 @@ fn walk<T: Copy + std::ops::AddAssign>(
 ) -> RgbImage {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let source = image.as_raw();
-    let mut out = Vec::with_capacity(source.len());
+    let mut out = scratch::buffer();
+    out.reserve(source.len());
     for _ in 0..height {
         let [mut x, mut y] = start;
         for _ in 0..width {
@@ -153,7 +155,8 @@ fn scale_nearest(image: &RgbImage, m: &Affine, fill: [u8; 3]) -> RgbImage {
     let columns = steps(m[2] + m[0] * 0.5, m[0], width);
     let rows = steps(m[5] + m[4] * 0.5, m[4], height);
     let source = image.as_raw();
-    let mut out = Vec::with_capacity(source.len());
+    let mut out = scratch::buffer();
+    out.reserve(source.len());
     for &y in &rows {
         for &x in &columns {
             match (x, y) {
@@ -170,9 +173,25 @@ fn scale_nearest(image: &RgbImage, m: &Affine, fill: [u8; 3]) -> RgbImage {
 
 /// Pillow's affine transform with bicubic sampling (a = -1); `fill` is the colour outside.
 pub fn affine_bicubic(image: &RgbImage, m: &Affine, fill: [u8; 3]) -> RgbImage {
+    affine_between(image, m, fill, bicubic_pixel)
+}
+
+/// Pillow's affine transform with bilinear sampling; `fill` is the colour outside.
+pub fn affine_bilinear(image: &RgbImage, m: &Affine, fill: [u8; 3]) -> RgbImage {
+    affine_between(image, m, fill, bilinear_pixel)
+}
+
+/// Samples between pixels: `pixel` gets the position, counted from the centre of the first pixel.
+fn affine_between(
+    image: &RgbImage,
+    m: &Affine,
+    fill: [u8; 3],
+    pixel: impl Fn(&RgbImage, f64, f64) -> [u8; 3],
+) -> RgbImage {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let (w, h) = (width as f64, height as f64);
-    let mut out = Vec::with_capacity(image.as_raw().len());
+    let mut out = scratch::buffer();
+    out.reserve(image.as_raw().len());
     for y in 0..height {
         for x in 0..width {
             let (xc, yc) = (x as f64 + 0.5, y as f64 + 0.5);
@@ -181,11 +200,31 @@ pub fn affine_bicubic(image: &RgbImage, m: &Affine, fill: [u8; 3]) -> RgbImage {
             if xin < 0.0 || xin >= w || yin < 0.0 || yin >= h {
                 out.extend_from_slice(&fill);
             } else {
-                out.extend_from_slice(&bicubic_pixel(image, xin - 0.5, yin - 0.5));
+                out.extend_from_slice(&pixel(image, xin - 0.5, yin - 0.5));
             }
         }
     }
     from_raw(image.width(), image.height(), out)
+}
+
+fn bilinear_pixel(image: &RgbImage, x: f64, y: f64) -> [u8; 3] {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+    let source = image.as_raw();
+    let (x0, y0) = (x.floor(), y.floor());
+    let (dx, dy) = (x - x0, y - y0);
+    let (x0, y0) = (x0 as i64, y0 as i64);
+    let [left, right] = [x0, x0 + 1].map(|x| x.clamp(0, width - 1) as usize * 3);
+    let [above, below] = [y0, y0 + 1].map(|y| (y.clamp(0, height - 1) * width) as usize * 3);
+    std::array::from_fn(|c| {
+        let row = |start: usize| {
+            let a = f64::from(source[start + left + c]);
+            let b = f64::from(source[start + right + c]);
+            a + (b - a) * dx
+        };
+        let (a, b) = (row(above), row(below));
+        // Truncated, not rounded.
+        (a + (b - a) * dy) as u8
+    })
 }
 
 fn bicubic_pixel(image: &RgbImage, x: f64, y: f64) -> [u8; 3] {
@@ -233,10 +272,21 @@ fn cubic([a, b, c, d]: [f64; 4], t: f64) -> f64 {
 /// Pillow's `Image.rotate`: counter-clockwise by `degrees` about the centre, nearest neighbour,
 /// `fill` outside. Multiples of a right angle are exact.
 pub fn rotate(image: &RgbImage, degrees: f64, fill: [u8; 3]) -> RgbImage {
+    rotate_by(image, degrees, |image, matrix| {
+        affine_nearest(image, matrix, fill)
+    })
+}
+
+/// As [`rotate`], through another `transform` than the nearest neighbour.
+pub(super) fn rotate_by(
+    image: &RgbImage,
+    degrees: f64,
+    transform: impl FnOnce(&RgbImage, &Affine) -> RgbImage,
+) -> RgbImage {
     let (width, height) = image.dimensions();
     let degrees = degrees.rem_euclid(360.0);
     if degrees == 0.0 {
-        return image.clone();
+        return from_raw(width, height, scratch::copy(image));
     }
     if degrees == 180.0 {
         return image::imageops::rotate180(image);
@@ -253,7 +303,7 @@ pub fn rotate(image: &RgbImage, degrees: f64, fill: [u8; 3]) -> RgbImage {
     let (cx, cy) = (f64::from(width) / 2.0, f64::from(height) / 2.0);
     let x0 = cos * -cx + sin * -cy + 0.0;
     let y0 = minus_sin * -cx + cos * -cy + 0.0;
-    affine_nearest(image, &[cos, sin, x0 + cx, minus_sin, cos, y0 + cy], fill)
+    transform(image, &[cos, sin, x0 + cx, minus_sin, cos, y0 + cy])
 }
 
 /// Rounded to 15 decimals, as Python's `round(v, 15)`; formatting rounds correctly.

@@ -15,6 +15,7 @@ mod normalize;
 mod ops;
 mod randaugment;
 mod resize;
+mod timm;
 
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
@@ -22,17 +23,23 @@ use serde::{Deserialize, Serialize};
 
 pub use self::autoaugment::{CIFAR10_POLICY, SubPolicy, auto_augment_cifar10};
 pub use self::color::{
-    autocontrast, brightness, color, contrast, equalize, invert, posterize, sharpness, solarize,
+    autocontrast, brightness, color, contrast, equalize, gaussian_blur, grayscale, hue, invert,
+    posterize, sharpness, solarize, solarize_add,
 };
-pub use self::geometry::{Affine, affine_bicubic, affine_nearest, crop, cutout, hflip, rotate};
+pub use self::geometry::{
+    Affine, affine_bicubic, affine_bilinear, affine_nearest, crop, cutout, hflip, rotate,
+};
 pub use self::normalize::Normalization;
 pub use self::ops::Op;
 pub use self::randaugment::{RandAugmentOp, rand_augment};
 pub use self::resize::{
     CropBox, center_crop, random_resized_crop_box, resize, resize_short_side, resized_crop,
 };
+pub(crate) use self::resize::{center_crop_corner, resized_size};
+pub use self::timm::{Interpolation, TimmOp, rand_augment_timm};
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
+use crate::scratch;
 
 /// No side of an output may be longer: a slip of the keyboard shall not ask for gigabytes.
 const MAX_SIDE: u32 = 16_384;
@@ -62,6 +69,43 @@ pub enum Transform {
         num_ops: u32,
         /// Level, 0 to 30.
         magnitude: u32,
+    },
+    /// [`rand_augment_timm`].
+    RandAugmentTimm {
+        /// Operations in a row.
+        num_ops: u32,
+        /// Mean magnitude, 0 to 10.
+        magnitude: f64,
+        /// Standard deviation of the magnitude.
+        magnitude_std: f64,
+        /// Colour that moves leave behind.
+        fill: [u8; 3],
+    },
+    /// torchvision's `ColorJitter`: brightness, contrast, saturation and hue in random order, each
+    /// by a uniform random factor.
+    ColorJitter {
+        /// Factor from `1 - brightness` (at least 0) to `1 + brightness`.
+        brightness: f64,
+        /// Likewise.
+        contrast: f64,
+        /// Likewise.
+        saturation: f64,
+        /// Turn of the hue from `-hue` to `hue`, at most 0.5.
+        hue: f64,
+        /// Probability that there is a jitter at all.
+        p: f64,
+    },
+    /// Makes the image grey with probability `p`.
+    Grayscale {
+        /// Probability, 0 to 1.
+        p: f64,
+    },
+    /// [`gaussian_blur`] with probability `p`.
+    GaussianBlur {
+        /// Probability, 0 to 1.
+        p: f64,
+        /// Smallest and largest standard deviation, in pixels.
+        sigma: [f64; 2],
     },
     /// Paints a square black whose centre is anywhere in the image (DeVries & Taylor 2017). It
     /// acts before normalisation, so the square is black and not the mean, as in the reference.
@@ -98,6 +142,10 @@ impl Transform {
             Self::HorizontalFlip { .. } => "horizontal_flip",
             Self::AutoAugmentCifar10 => "auto_augment_cifar10",
             Self::RandAugment { .. } => "rand_augment",
+            Self::RandAugmentTimm { .. } => "rand_augment_timm",
+            Self::ColorJitter { .. } => "color_jitter",
+            Self::Grayscale { .. } => "grayscale",
+            Self::GaussianBlur { .. } => "gaussian_blur",
             Self::Cutout { .. } => "cutout",
             Self::RandomResizedCrop { .. } => "random_resized_crop",
             Self::Resize { .. } => "resize",
@@ -119,6 +167,16 @@ impl Transform {
                 )
             })
         };
+        let probability = |p: f64| {
+            (!(0.0..=1.0).contains(&p))
+                .then(|| ("p", format!("is {p}, must be a probability from 0 to 1")))
+        };
+        let at_most = |field, v: f64, max: f64| {
+            (!(0.0..=max).contains(&v)).then(|| (field, format!("is {v}, must be 0 to {max}")))
+        };
+        let few = |num_ops: u32| {
+            (num_ops > 100).then(|| ("num_ops", format!("is {num_ops}, must be 0 to 100")))
+        };
         match *self {
             Self::RandomCrop { size, padding } => side("size", size).or_else(|| {
                 (padding > MAX_SIDE).then(|| {
@@ -128,14 +186,33 @@ impl Transform {
                     )
                 })
             }),
-            Self::HorizontalFlip { p } => (!(0.0..=1.0).contains(&p))
-                .then(|| ("p", format!("is {p}, must be a probability from 0 to 1"))),
+            Self::HorizontalFlip { p } | Self::Grayscale { p } => probability(p),
             Self::AutoAugmentCifar10 => None,
             Self::RandAugment { num_ops, magnitude } => (magnitude > 30)
                 .then(|| ("magnitude", format!("is {magnitude}, must be 0 to 30")))
-                .or_else(|| {
-                    (num_ops > 100).then(|| ("num_ops", format!("is {num_ops}, must be 0 to 100")))
-                }),
+                .or_else(|| few(num_ops)),
+            Self::RandAugmentTimm {
+                num_ops,
+                magnitude,
+                magnitude_std,
+                ..
+            } => at_most("magnitude", magnitude, 10.0)
+                .or_else(|| at_most("magnitude_std", magnitude_std, 100.0))
+                .or_else(|| few(num_ops)),
+            Self::ColorJitter {
+                brightness,
+                contrast,
+                saturation,
+                hue,
+                p,
+            } => at_most("brightness", brightness, 10.0)
+                .or_else(|| at_most("contrast", contrast, 10.0))
+                .or_else(|| at_most("saturation", saturation, 10.0))
+                .or_else(|| at_most("hue", hue, 0.5))
+                .or_else(|| probability(p)),
+            Self::GaussianBlur { p, sigma } => {
+                probability(p).or_else(|| range("sigma", sigma, 100.0))
+            }
             Self::Cutout { size } | Self::CenterCrop { size } => side("size", size),
             Self::Resize { short_side } => side("short_side", short_side),
             Self::RandomResizedCrop { size, scale, ratio } => side("size", size)
@@ -160,7 +237,7 @@ impl Transform {
                 };
                 let top = i64::from(rng.below(down + 1)) - i64::from(padding);
                 let left = i64::from(rng.below(across + 1)) - i64::from(padding);
-                crop(&image, top, left, size, size)
+                replaced(image, |image| crop(image, top, left, size, size))
             }
             Self::HorizontalFlip { p } if rng.coin(p) => hflip(image),
             Self::HorizontalFlip { .. } => image,
@@ -168,19 +245,65 @@ impl Transform {
             Self::RandAugment { num_ops, magnitude } => {
                 rand_augment(image, num_ops, magnitude, rng)
             }
+            Self::RandAugmentTimm {
+                num_ops,
+                magnitude,
+                magnitude_std,
+                fill,
+            } => rand_augment_timm(image, num_ops, magnitude, magnitude_std, fill, rng),
+            Self::ColorJitter {
+                brightness,
+                contrast,
+                saturation,
+                hue,
+                p,
+            } if rng.coin(p) => color_jitter(image, [brightness, contrast, saturation], hue, rng),
+            Self::Grayscale { p } if rng.coin(p) => grayscale(image),
+            Self::GaussianBlur { p, sigma } if rng.coin(p) => {
+                gaussian_blur(image, rng.between(sigma[0], sigma[1]))
+            }
+            Self::ColorJitter { .. } | Self::Grayscale { .. } | Self::GaussianBlur { .. } => image,
             Self::Cutout { size } => {
                 let (y, x) = (rng.below(height), rng.below(width));
                 cutout(image, y, x, size / 2)
             }
             Self::RandomResizedCrop { size, scale, ratio } => {
                 let area = random_resized_crop_box(width, height, scale, ratio, rng);
-                resized_crop(&image, area, size, size)
+                replaced(image, |image| resized_crop(image, area, size, size))
             }
-            Self::Resize { short_side } => resize_short_side(image, short_side),
+            Self::Resize { short_side } => {
+                resized_size(width, height, short_side)?;
+                resize_short_side(image, short_side)
+            }
             Self::CenterCrop { size } if (width, height) == (size, size) => image,
-            Self::CenterCrop { size } => center_crop(&image, size),
+            Self::CenterCrop { size } => replaced(image, |image| center_crop(image, size)),
         })
     }
+}
+
+/// torchvision's `ColorJitter`: the order is drawn first, then the factors of brightness, contrast
+/// and saturation (`spread` around 1, not below 0) and the turn of the hue. What has no spread is
+/// left out.
+fn color_jitter(
+    mut image: RgbImage,
+    spread: [f64; 3],
+    turn: f64,
+    draw: &mut ChaCha8Rng,
+) -> RgbImage {
+    let mut order = [0, 1, 2, 3];
+    draw.shuffle(&mut order);
+    let factors = spread.map(|s| draw.between((1.0 - s).max(0.0), 1.0 + s));
+    let turned = draw.between(-turn, turn);
+    for which in order {
+        image = match which {
+            0 if spread[0] > 0.0 => brightness(image, factors[0]),
+            1 if spread[1] > 0.0 => contrast(image, factors[1]),
+            2 if spread[2] > 0.0 => color(image, factors[2]),
+            3 if turn > 0.0 => hue(image, turned),
+            _ => image,
+        };
+    }
+    image
 }
 
 /// Transforms in the order in which they are applied.
@@ -241,6 +364,55 @@ impl Pipeline {
         }
     }
 
+    /// `randcls` of the published recipes (PaCo, NCL): RandomResizedCrop(size), flip, jitter by 0.4
+    /// of brightness, contrast and saturation, timm's `rand-m10-n2-mstd0.5` with ImageNet's mean
+    /// colour behind its moves.
+    pub fn randcls(size: u32) -> Self {
+        let mut pipeline = Self::photo_train(size);
+        pipeline.transforms.extend([
+            Transform::ColorJitter {
+                brightness: 0.4,
+                contrast: 0.4,
+                saturation: 0.4,
+                hue: 0.0,
+                p: 1.0,
+            },
+            Transform::RandAugmentTimm {
+                num_ops: 2,
+                magnitude: 10.0,
+                magnitude_std: 0.5,
+                fill: [124, 116, 104],
+            },
+        ]);
+        pipeline
+    }
+
+    /// `sim` of the published recipes (PaCo, NCL), the augmentation of contrastive learning:
+    /// RandomResizedCrop(size), with probability 0.8 a jitter by 0.4 and of the hue by 0.1, grey
+    /// with probability 0.2, a blur of 0.1 to 2 pixels with probability 0.5, flip.
+    pub fn sim(size: u32) -> Self {
+        let mut pipeline = Self::photo_train(size);
+        // The flip comes last.
+        pipeline.transforms.splice(
+            1..1,
+            [
+                Transform::ColorJitter {
+                    brightness: 0.4,
+                    contrast: 0.4,
+                    saturation: 0.4,
+                    hue: 0.1,
+                    p: 0.8,
+                },
+                Transform::Grayscale { p: 0.2 },
+                Transform::GaussianBlur {
+                    p: 0.5,
+                    sigma: [0.1, 2.0],
+                },
+            ],
+        );
+        pipeline
+    }
+
     /// Evaluation on photographs: short side to `round(size * 256 / 224)`, then the middle.
     pub fn photo_eval(size: u32) -> Self {
         let short_side = (f64::from(size) * 256.0 / 224.0).round() as u32;
@@ -257,7 +429,15 @@ impl Pipeline {
     /// # Errors
     /// [`DataError::Transform`] if the image is too small for a crop.
     pub fn apply(&self, image: RgbImage, rng: &mut ChaCha8Rng) -> Result<RgbImage> {
-        self.transforms
+        Self::apply_all(&self.transforms, image, rng)
+    }
+
+    pub(crate) fn apply_all(
+        transforms: &[Transform],
+        image: RgbImage,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<RgbImage> {
+        transforms
             .iter()
             .try_fold(image, |image, transform| transform.apply(image, rng))
     }
@@ -293,6 +473,13 @@ impl Pipeline {
     }
 }
 
+/// What `make` makes of `image`, whose memory is kept for the next picture.
+fn replaced(image: RgbImage, make: impl FnOnce(&RgbImage) -> RgbImage) -> RgbImage {
+    let made = make(&image);
+    scratch::recycle(image);
+    made
+}
+
 /// An image of `raw` bytes, of which there are `width * height * 3`.
 fn from_raw(width: u32, height: u32, raw: Vec<u8>) -> RgbImage {
     RgbImage::from_raw(width, height, raw).expect("the caller wrote every pixel")
@@ -316,6 +503,8 @@ mod tests {
             (Pipeline::cifar_eval(), Some(32)),
             (Pipeline::photo_train(224), Some(224)),
             (Pipeline::photo_eval(224), Some(224)),
+            (Pipeline::randcls(96), Some(96)),
+            (Pipeline::sim(96), Some(96)),
             (Pipeline::default(), None),
         ];
         for (pipeline, want) in cases {
@@ -408,7 +597,12 @@ mod tests {
 
     #[test]
     fn configurations_survive_writing_and_reading() {
-        for pipeline in [Pipeline::cifar_train(), Pipeline::photo_train(160)] {
+        for pipeline in [
+            Pipeline::cifar_train(),
+            Pipeline::photo_train(160),
+            Pipeline::randcls(160),
+            Pipeline::sim(160),
+        ] {
             let text = serde_json::to_string(&pipeline).unwrap();
             assert_eq!(serde_json::from_str::<Pipeline>(&text).unwrap(), pipeline);
             for transform in &pipeline.transforms {

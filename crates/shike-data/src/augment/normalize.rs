@@ -36,6 +36,30 @@ impl Normalization {
         std: [0.195, 0.194, 0.192],
     };
 
+    /// What [`normalize`](Self::normalize) makes of each value of each channel.
+    fn tables(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|c| {
+            let (mean, std) = (self.mean[c], self.std[c]);
+            std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std)
+        })
+    }
+
+    /// [`normalize`](Self::normalize) of a batch: `[n, 3, height, width]` of bytes,
+    /// `[n, height, width, 3]`, with `plane` = height x width.
+    pub fn normalize_batch(&self, bytes: &[u8], plane: usize) -> Vec<f32> {
+        let tables = self.tables();
+        let mut values = vec![0.0; bytes.len()];
+        let images = bytes.chunks_exact(3 * plane);
+        for (image, out) in images.zip(values.chunks_exact_mut(3 * plane)) {
+            for (c, out) in out.chunks_exact_mut(plane).enumerate() {
+                for (out, pixel) in out.iter_mut().zip(image.chunks_exact(3)) {
+                    *out = tables[c][usize::from(pixel[c])];
+                }
+            }
+        }
+        values
+    }
+
     /// `(value / 255 - mean) / std` as `[3, height, width]`, in f32 like torchvision's `ToTensor`
     /// and `Normalize`.
     pub fn normalize(&self, image: &RgbImage) -> Vec<f32> {

@@ -2,8 +2,8 @@
 
 use image::RgbImage;
 
-use super::color;
 use super::geometry::{affine_bicubic, affine_nearest, rotate};
+use super::{color, replaced};
 
 /// The colour that AutoAugment's moves leave behind.
 const FILL: [u8; 3] = [128; 3];
@@ -119,19 +119,27 @@ impl Op {
         let (width, height) = image.dimensions();
         let m = magnitude;
         match self {
-            Self::ShearX => affine_bicubic(&image, &[1.0, m, 0.0, 0.0, 1.0, 0.0], FILL),
-            Self::ShearY => affine_bicubic(&image, &[1.0, 0.0, 0.0, m, 1.0, 0.0], FILL),
+            Self::ShearX => replaced(image, |image| {
+                affine_bicubic(image, &[1.0, m, 0.0, 0.0, 1.0, 0.0], FILL)
+            }),
+            Self::ShearY => replaced(image, |image| {
+                affine_bicubic(image, &[1.0, 0.0, 0.0, m, 1.0, 0.0], FILL)
+            }),
             Self::TranslateX => {
                 let shift = m * f64::from(width);
-                affine_nearest(&image, &[1.0, 0.0, shift, 0.0, 1.0, 0.0], FILL)
+                replaced(image, |image| {
+                    affine_nearest(image, &[1.0, 0.0, shift, 0.0, 1.0, 0.0], FILL)
+                })
             }
             Self::TranslateY => {
                 let shift = m * f64::from(height);
-                affine_nearest(&image, &[1.0, 0.0, 0.0, 0.0, 1.0, shift], FILL)
+                replaced(image, |image| {
+                    affine_nearest(image, &[1.0, 0.0, 0.0, 0.0, 1.0, shift], FILL)
+                })
             }
             // The reference rotates an RGBA copy and lays it over grey; alpha is 0 or 255, so
             // that is a fill.
-            Self::Rotate => rotate(&image, m, FILL),
+            Self::Rotate => replaced(image, |image| rotate(image, m, FILL)),
             Self::Color => color::color(image, 1.0 + m),
             Self::Posterize => color::posterize(image, m as u32),
             Self::Solarize => color::solarize(image, m),

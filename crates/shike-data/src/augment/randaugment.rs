@@ -3,8 +3,8 @@
 
 use image::RgbImage;
 
-use super::color;
 use super::geometry::{affine_nearest, rotate};
+use super::{color, replaced};
 use crate::rng::Draw;
 
 /// Levels that a magnitude can have: 0 to 30.
@@ -100,15 +100,15 @@ impl RandAugmentOp {
     /// Applies the operation with a signed magnitude. The size stays.
     pub fn apply(self, image: RgbImage, magnitude: f64) -> RgbImage {
         let m = magnitude;
-        let moved = |matrix| affine_nearest(&image, &matrix, [0; 3]);
+        let moved = |image, matrix| replaced(image, |image| affine_nearest(image, &matrix, [0; 3]));
         match self {
             Self::Identity => image,
             // torchvision makes the shear an angle and takes its tangent again.
-            Self::ShearX => moved([1.0, through_angle(m), 0.0, 0.0, 1.0, 0.0]),
-            Self::ShearY => moved([1.0, 0.0, 0.0, through_angle(m), 1.0, 0.0]),
-            Self::TranslateX => moved([1.0, 0.0, -m.trunc(), 0.0, 1.0, 0.0]),
-            Self::TranslateY => moved([1.0, 0.0, 0.0, 0.0, 1.0, -m.trunc()]),
-            Self::Rotate => rotate(&image, m, [0; 3]),
+            Self::ShearX => moved(image, [1.0, through_angle(m), 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY => moved(image, [1.0, 0.0, 0.0, through_angle(m), 1.0, 0.0]),
+            Self::TranslateX => moved(image, [1.0, 0.0, -m.trunc(), 0.0, 1.0, 0.0]),
+            Self::TranslateY => moved(image, [1.0, 0.0, 0.0, 0.0, 1.0, -m.trunc()]),
+            Self::Rotate => replaced(image, |image| rotate(image, m, [0; 3])),
             Self::Brightness => color::brightness(image, 1.0 + m),
             Self::Color => color::color(image, 1.0 + m),
             Self::Contrast => color::contrast(image, 1.0 + m),

@@ -3,7 +3,9 @@
 use image::RgbImage;
 
 use super::{crop, from_raw};
+use crate::error::{DataError, Result};
 use crate::rng::Draw;
+use crate::scratch;
 
 /// Fractional bits of the filter coefficients: Pillow leaves 8 bits for the value and 2 for
 /// overflow of an `i32`.
@@ -20,6 +22,18 @@ pub struct CropBox {
     pub height: u32,
     /// Number of columns.
     pub width: u32,
+}
+
+impl CropBox {
+    /// All of an image.
+    pub(crate) fn whole(width: u32, height: u32) -> Self {
+        Self {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        }
+    }
 }
 
 /// Cuts out `area` and resizes it to `width` x `height` (torchvision's `resized_crop` on Pillow
@@ -44,7 +58,8 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
         .take(in_h)
         .map(|row| &row[left * 3..(left + in_w) * 3]);
 
-    let mut columns = Vec::with_capacity(out_w * 3 * in_h);
+    let mut columns = scratch::buffer();
+    columns.reserve(out_w * 3 * in_h);
     if in_w == out_w {
         rows.for_each(|row| columns.extend_from_slice(row));
     } else {
@@ -66,7 +81,8 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
         return from_raw(width, height, columns);
     }
     let row = out_w * 3;
-    let mut out = Vec::with_capacity(row * out_h);
+    let mut out = scratch::buffer();
+    out.reserve(row * out_h);
     let mut sums = vec![0i32; row];
     for (first, weights) in triangle(in_h, out_h) {
         sums.fill(1 << (BITS - 1));
@@ -77,17 +93,13 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
         }
         out.extend(sums.iter().map(|&s| clip(s)));
     }
+    scratch::recycle(from_raw(width, in_h as u32, columns));
     from_raw(width, height, out)
 }
 
 /// Resizes the whole image to `width` x `height`. See [`resized_crop`].
 pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let whole = CropBox {
-        top: 0,
-        left: 0,
-        height: image.height(),
-        width: image.width(),
-    };
+    let whole = CropBox::whole(image.width(), image.height());
     resized_crop(image, whole, width, height)
 }
 
@@ -125,42 +137,71 @@ fn triangle(in_size: usize, out_size: usize) -> Vec<(usize, Vec<i32>)> {
         .collect()
 }
 
-/// Resizes so that the shorter side is `short_side`, as torchvision's `Resize(int)`; the longer
-/// side is rounded down.
-pub fn resize_short_side(image: RgbImage, short_side: u32) -> RgbImage {
-    let (width, height) = image.dimensions();
+/// Most pixels that a resize may make: a strip of one pixel by 65,535 would become billions.
+const MAX_PIXELS: u64 = 1 << 28;
+
+/// `(width, height)` after resizing so that the shorter side is `short_side`, as torchvision's
+/// `Resize(int)`; the longer side is rounded down.
+fn short_side_size(width: u32, height: u32, short_side: u32) -> (u32, u32) {
     let (short, long) = (width.min(height), width.max(height));
     if short == short_side || short == 0 {
-        return image;
+        return (width, height);
     }
     let long = u64::from(short_side) * u64::from(long) / u64::from(short);
     let long = u32::try_from(long).unwrap_or(u32::MAX);
     if width <= height {
-        resize(&image, short_side, long)
+        (short_side, long)
     } else {
-        resize(&image, long, short_side)
+        (long, short_side)
+    }
+}
+
+/// The size after [`Transform::Resize`](super::Transform::Resize).
+///
+/// # Errors
+/// [`DataError::Transform`] if the image would become too large.
+pub(crate) fn resized_size(width: u32, height: u32, short_side: u32) -> Result<(u32, u32)> {
+    let (w, h) = short_side_size(width, height, short_side);
+    if u64::from(w) * u64::from(h) > MAX_PIXELS {
+        return Err(DataError::Transform {
+            transform: "resize",
+            problem: format!(
+                "{width}x{height} would become {w}x{h}; leave out images as narrow as this"
+            ),
+        });
+    }
+    Ok((w, h))
+}
+
+/// Resizes so that the shorter side is `short_side`, as torchvision's `Resize(int)`; the longer
+/// side is rounded down.
+pub fn resize_short_side(image: RgbImage, short_side: u32) -> RgbImage {
+    let (width, height) = short_side_size(image.width(), image.height(), short_side);
+    if image.dimensions() == (width, height) {
+        return image;
+    }
+    let resized = resize(&image, width, height);
+    scratch::recycle(image);
+    resized
+}
+
+/// Where torchvision's `CenterCrop` begins on a side: Python rounds halves to the even number.
+/// Below 0 where there is less than `size`.
+pub(crate) fn center_crop_corner(side: u32, size: u32) -> i64 {
+    let (side, size) = (i64::from(side), i64::from(size));
+    if size > side {
+        -((size - side) / 2)
+    } else {
+        ((side - size) as f64 / 2.0).round_ties_even() as i64
     }
 }
 
 /// The `size` x `size` box in the middle, as torchvision's `CenterCrop`: an image that is smaller
 /// is first padded with black.
 pub fn center_crop(image: &RgbImage, size: u32) -> RgbImage {
-    let start = |side: u32| {
-        let (side, size) = (i64::from(side), i64::from(size));
-        if size > side {
-            -((size - side) / 2)
-        } else {
-            // Python rounds halves to the even number.
-            ((side - size) as f64 / 2.0).round_ties_even() as i64
-        }
-    };
-    crop(
-        image,
-        start(image.height()),
-        start(image.width()),
-        size,
-        size,
-    )
+    let top = center_crop_corner(image.height(), size);
+    let left = center_crop_corner(image.width(), size);
+    crop(image, top, left, size, size)
 }
 
 /// The box of torchvision's `RandomResizedCrop.get_params`: up to ten tries of a share `scale` of
@@ -243,8 +284,12 @@ mod tests {
     #[test]
     fn short_side_and_middle() {
         let image = RgbImage::new(100, 75);
-        assert_eq!(resize_short_side(image.clone(), 50).dimensions(), (66, 50));
-        assert_eq!(resize_short_side(image, 150).dimensions(), (200, 150));
+        let short = |side| resize_short_side(image.clone(), side).dimensions();
+        assert_eq!(short(50), (66, 50));
+        assert_eq!(short(75), (100, 75));
+        assert_eq!(short(150), (200, 150));
+        assert!(resized_size(3, 4000, 256).is_ok());
+        assert!(resized_size(1, 65_535, 256).is_err());
         let image = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8, y as u8, 9]));
         // (7-4)/2 = 1.5 rounds to 2, (5-4)/2 = 0.5 rounds to 0.
         assert_eq!(center_crop(&image, 4)[(0, 0)].0, [2, 0, 9]);

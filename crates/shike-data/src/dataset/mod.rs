@@ -15,6 +15,7 @@ pub use self::list::{list_file, list_file_like};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts, first_n_per_class};
+use crate::scratch;
 
 /// A labelled set of images, in memory or as files on a disk.
 ///
@@ -201,13 +202,24 @@ impl Dataset {
             } => {
                 let size = *height as usize * *width as usize * 3;
                 let start = entry as usize * size;
-                let record = pixels[start..start + size].to_vec();
+                let record = scratch::copy(&pixels[start..start + size]);
                 Ok(RgbImage::from_raw(*width, *height, record)
                     .expect("the constructor checked the number of bytes"))
             }
             Source::Files { root, paths } => {
                 decode_file(&root.join(&paths[entry as usize]), limits)
             }
+        }
+    }
+
+    /// The file of image `i`, where it is one.
+    pub(crate) fn file(&self, i: usize) -> Option<PathBuf> {
+        match &*self.source {
+            Source::Files { root, paths } => {
+                let entry = *self.entries.get(i)?;
+                Some(root.join(&paths[entry as usize]))
+            }
+            Source::Pixels { .. } => None,
         }
     }
 

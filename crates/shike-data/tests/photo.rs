@@ -1,0 +1,111 @@
+//! The short way of a JPEG against decoding all of it and resizing it exactly.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use shike_data::rng::{Purpose, rng};
+use shike_data::{DecodeLimits, Pipeline, decode_file, decode_rgb, prepare_file};
+
+/// Encodings of one picture of 75x101, by Pillow 13: `image.save(name, quality=80, …)` with
+/// `subsampling`, `restart_marker_blocks=7`, `progressive`, `keep_rgb`, or in another mode.
+const FILES: [&str; 7] = [
+    "baseline_420",
+    "baseline_422",
+    "baseline_444_restart",
+    "progressive",
+    "grey",
+    "cmyk",
+    "rgb",
+];
+
+fn file(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jpeg")).join(format!("{name}.jpg"))
+}
+
+/// (greatest difference, share of values that differ) of the two ways.
+fn differ(path: &Path, pipeline: &Pipeline, index: u64) -> (u8, f64) {
+    let limits = DecodeLimits::default();
+    let random = || rng(9, 0, index, Purpose::Augment);
+    let short = prepare_file(path, pipeline, &limits, &mut random()).unwrap();
+    let whole = decode_file(path, &limits).unwrap();
+    let exact = pipeline.apply(whole, &mut random()).unwrap();
+    assert_eq!(short.dimensions(), exact.dimensions(), "{path:?}");
+    let pairs = || short.iter().zip(exact.iter());
+    let most = pairs().map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    let differ = pairs().filter(|(a, b)| a != b).count() as f64;
+    (most, differ / exact.len() as f64)
+}
+
+#[test]
+fn every_encoding_and_every_crop() {
+    for name in FILES {
+        for index in 0..40 {
+            for pipeline in [
+                Pipeline::photo_train(24),
+                Pipeline::photo_eval(32),
+                Pipeline::photo_eval(70),
+            ] {
+                let (most, share) = differ(&file(name), &pipeline, index);
+                assert!(most <= 1, "{name} {index}: {most}");
+                // CMYK goes through `image` and the exact resize.
+                assert!(name != "cmyk" || most == 0);
+                assert!(share < 0.2, "{name} {index}: {share}");
+            }
+        }
+    }
+}
+
+/// The same decoder, asked by way of `image`.
+#[test]
+fn whole_pictures_are_those_of_the_image_crate() {
+    for name in FILES {
+        let want: RgbImage = image::open(file(name)).unwrap().into_rgb8();
+        let got = decode_file(&file(name), &DecodeLimits::default()).unwrap();
+        assert_eq!(got, want, "{name}");
+    }
+}
+
+#[test]
+fn a_cut_picture_is_an_error() {
+    let limits = DecodeLimits::default();
+    for name in FILES {
+        let whole = std::fs::read(file(name)).unwrap();
+        for tenths in 1..10 {
+            let cut = &whole[..whole.len() * tenths / 10];
+            let Err(error) = decode_rgb(cut, "x.jpg", &limits) else {
+                panic!("{name}: {tenths}/10 of the file were enough");
+            };
+            assert!(error.to_string().starts_with("x.jpg: "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn photographs() {
+    let Some(folder) = common::shared("photographs", "data/imagenet-samples") else {
+        return;
+    };
+    let archive = std::fs::File::open(folder.join("images.tar")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cases, mut worst) = (0, 0.0f64);
+    let mut archive = tar::Archive::new(archive);
+    let pictures = archive.entries().unwrap().map(Result::unwrap);
+    let pictures = pictures.filter(|entry| entry.header().entry_type().is_file());
+    for (index, mut entry) in pictures.step_by(8).enumerate() {
+        let path = dir.path().join(format!("{index}.jpg"));
+        entry.unpack(&path).unwrap();
+        for pipeline in [Pipeline::photo_train(224), Pipeline::photo_eval(224)] {
+            let (most, share) = differ(&path, &pipeline, index as u64);
+            assert!(most <= 1, "{index}: {most}");
+            worst = worst.max(share);
+            cases += 1;
+        }
+    }
+    assert!(cases > 20, "{cases}");
+    println!(
+        "GOLDEN photographs: {cases} cases ran; at most {worst:.3} of the values are off by 1"
+    );
+}
