@@ -14,8 +14,11 @@
 //! - [`sampler`]: instance-balanced, class-balanced and other orders
 //! - [`loader`]: batches, prepared by a pool of threads
 //! - [`mix`]: mixup, CutMix and soft labels
+//! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
+//! - [`split`]: training, validation and test lists from one folder
 //! - [`synthetic`]: made-up data sets for examples and tests
 //! - [`rng`]: the random numbers of all of these
+//! - [`write`](mod@write): files that are written whole or not at all
 //!
 //! ```
 //! use shike_data::augment::Pipeline;
@@ -48,18 +51,21 @@ pub mod dataset;
 pub mod decode;
 pub mod error;
 pub mod imbalance;
+pub mod inspect;
 pub mod loader;
 pub mod mix;
 mod photo;
 pub mod rng;
 pub mod sampler;
 mod scratch;
+pub mod split;
 pub mod synthetic;
+pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};
 pub use dataset::{
-    Cifar, Dataset, Split, cifar, image_folder, image_folder_with_classes, list_file,
-    list_file_like,
+    Cifar, Dataset, Split, cifar, image_folder, image_folder_as_found, image_folder_with_classes,
+    list_file, list_file_like,
 };
 pub use decode::{DecodeLimits, decode_file, decode_rgb};
 pub use error::{DataError, Result};

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::augment::Pipeline;
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
-use crate::error::{DataError, Result};
 use crate::photo::prepare_file;
+use crate::error::{DataError, Result, panic_text};
 use crate::rng::{Purpose, rng};
 use crate::scratch;
 
@@ -319,16 +319,9 @@ impl Job {
         let made = catch_unwind(AssertUnwindSafe(|| {
             (loader.make)(self.epoch, position, index)
         }))
-        .map_err(|panic| {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".into());
-            DataError::Panic {
-                origin: origin(),
-                message,
-            }
+        .map_err(|panic| DataError::Panic {
+            origin: origin(),
+            message: panic_text(&*panic),
         })?;
         let image = made.map_err(|error| match error {
             // These do not know which image they were applied to.

@@ -20,6 +20,8 @@ pub enum Purpose {
     Synthetic,
     /// Mixing the images of a batch.
     Mix,
+    /// Which images of a class are kept back for validation and test.
+    Split,
     /// Anything of the caller's own.
     Other,
 }
@@ -33,6 +35,7 @@ impl Purpose {
             Self::Synthetic => 3,
             Self::Other => 4,
             Self::Mix => 5,
+            Self::Split => 6,
         }
     }
 }

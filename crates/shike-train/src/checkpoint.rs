@@ -15,12 +15,13 @@
 //! after a crash. Equal checkpoints give equal bytes, so `cmp` can compare two runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Serialize;
+pub use shike_data::write::{WriteError, atomic_write};
 use thiserror::Error;
 
 const FORMAT: &str = "shike-checkpoint";
@@ -107,22 +108,6 @@ pub struct Checkpoint {
     /// The rest. Finite numbers come back bit for bit; JSON has no NaN and no infinity, so those
     /// belong into a tensor.
     pub state: serde_json::Value,
-}
-
-/// A file that could not be written. The file that was there before is untouched.
-#[derive(Debug, Error)]
-#[error(
-    "cannot write {}: {source}; {}",
-    path.display(),
-    if *.previous { "the previous file is untouched" } else { "no file was left behind" }
-)]
-pub struct WriteError {
-    /// The file that was to be written.
-    pub path: PathBuf,
-    /// Whether a file of that name is there, from before.
-    pub previous: bool,
-    /// What went wrong, such as a full disk.
-    pub source: io::Error,
 }
 
 /// A checkpoint that could not be read. Every message names the file and what to do.
@@ -416,75 +401,6 @@ impl Fnv {
     fn part(&mut self, bytes: &[u8]) {
         self.bytes(&(bytes.len() as u64).to_le_bytes());
         self.bytes(bytes);
-    }
-}
-
-/// Writes a file so that `path` never holds half of it: to `<name>.tmp-<pid>` in the same folder,
-/// flushed to the disk, then renamed over `path`.
-///
-/// ```
-/// use std::io::Write;
-/// # let folder = tempfile::tempdir()?;
-/// let path = folder.path().join("config.json");
-/// shike_train::checkpoint::atomic_write(&path, |writer| writer.write_all(b"{}"))?;
-/// assert_eq!(std::fs::read(&path)?, b"{}");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-///
-/// A [`WriteError`] if the folder is missing, the disk is full, or `write` fails. The temporary
-/// file is then removed, and a previous file of that name is as it was.
-pub fn atomic_write(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), WriteError> {
-    replace(path, write).map_err(|source| WriteError {
-        path: path.into(),
-        previous: path.exists(),
-        source,
-    })
-}
-
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(invalid("the path names no file".to_owned()));
-    };
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = Temporary(path.with_file_name(temporary));
-
-    let mut writer = BufWriter::with_capacity(1 << 20, File::create(&temporary.0)?);
-    write(&mut writer)?;
-    let file = writer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    // An open file cannot be renamed everywhere.
-    drop(file);
-    fs::rename(&temporary.0, path)?;
-    sync_folder(path);
-    Ok(())
-}
-
-/// Makes the rename itself survive a power cut. A failure is no error: both the old and the new
-/// file are complete, and not every file system can do it.
-fn sync_folder(path: &Path) {
-    if cfg!(unix) {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    }
-}
-
-/// Removes the temporary file on every way out; after the rename there is none left.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 

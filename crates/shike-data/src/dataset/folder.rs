@@ -1,5 +1,6 @@
 //! Image folders: `class/name.jpg`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
@@ -19,12 +20,29 @@ pub fn image_folder(dir: impl AsRef<Path>) -> Result<Dataset> {
     let dir = dir.as_ref();
     let classes = subfolders(dir)?;
     if classes.is_empty() {
-        return Err(DataError::Folder {
-            path: dir.to_owned(),
-            problem: "holds no class; wanted one folder a class, as in class/name.jpg".into(),
-        });
+        return Err(no_class(dir));
     }
-    read(dir, classes)
+    read(dir, classes, Empty::IsAnError)
+}
+
+/// Reads a folder as it lies, for looking at it before training: a class without an image is no
+/// error but a class of size 0, and classes that `known` lacks are numbered behind those of `known`.
+///
+/// # Errors
+/// [`DataError::Folder`] if there is no class at all, or a name that is not UTF-8.
+pub fn image_folder_as_found(dir: impl AsRef<Path>, known: &[String]) -> Result<Dataset> {
+    let dir = dir.as_ref();
+    let mut classes = known.to_vec();
+    let seen: HashSet<&str> = known.iter().map(String::as_str).collect();
+    classes.extend(
+        subfolders(dir)?
+            .into_iter()
+            .filter(|name| !seen.contains(name.as_str())),
+    );
+    if classes.is_empty() {
+        return Err(no_class(dir));
+    }
+    read(dir, classes, Empty::IsAllowed)
 }
 
 /// Reads a folder whose classes have the numbers of `classes`: the test folder of a training set.
@@ -44,7 +62,7 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
             ),
         });
     }
-    let data = read(dir, classes.to_vec())?;
+    let data = read(dir, classes.to_vec(), Empty::IsAnError)?;
     if data.is_empty() {
         return Err(DataError::Folder {
             path: dir.to_owned(),
@@ -54,7 +72,21 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
     Ok(data)
 }
 
-fn read(dir: &Path, classes: Vec<String>) -> Result<Dataset> {
+fn no_class(dir: &Path) -> DataError {
+    DataError::Folder {
+        path: dir.to_owned(),
+        problem: "holds no class; wanted one folder a class, as in class/name.jpg".into(),
+    }
+}
+
+/// What a class folder without an image is.
+#[derive(PartialEq)]
+enum Empty {
+    IsAnError,
+    IsAllowed,
+}
+
+fn read(dir: &Path, classes: Vec<String>, empty: Empty) -> Result<Dataset> {
     let (mut paths, mut labels) = (Vec::new(), Vec::new());
     for (label, class) in classes.iter().enumerate() {
         let folder = dir.join(class);
@@ -63,7 +95,7 @@ fn read(dir: &Path, classes: Vec<String>) -> Result<Dataset> {
         }
         let before = paths.len();
         collect(&folder, class, 0, &mut paths)?;
-        if paths.len() == before {
+        if paths.len() == before && empty == Empty::IsAnError {
             return Err(DataError::Folder {
                 path: folder,
                 problem: "holds no image; wanted .jpg, .jpeg or .png files, or no such folder"
@@ -204,6 +236,15 @@ mod tests {
                 .to_string()
                 .contains("/nowhere")
         );
+    }
+
+    #[test]
+    fn a_folder_as_it_lies() {
+        let dir = tree(&["cat/1.jpg", "dog/1.txt", "ant/1.jpg"]);
+        let data = image_folder_as_found(dir.path(), &["cat".into(), "cow".into()]).unwrap();
+        assert_eq!(data.class_names(), ["cat", "cow", "ant", "dog"]);
+        assert_eq!(data.class_counts(), [1, 0, 1, 0]);
+        assert!(image_folder_as_found(tree(&["1.jpg"]).path(), &[]).is_err());
     }
 
     #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! Data sets: which images there are, their labels, and how to get the pixels of one.
 
+mod access;
 mod cifar;
 mod folder;
 mod list;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use image::RgbImage;
 
 pub use self::cifar::{Cifar, Split, cifar};
-pub use self::folder::{image_folder, image_folder_with_classes};
+pub use self::folder::{image_folder, image_folder_as_found, image_folder_with_classes};
 pub use self::list::{list_file, list_file_like};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};

@@ -1,0 +1,42 @@
+//! What lies behind an image, for code that looks at files instead of pixels.
+
+use std::path::Path;
+
+use super::{Dataset, Source};
+
+impl Dataset {
+    /// The folder that the paths of the images start at; `None` for images in memory.
+    pub fn root(&self) -> Option<&Path> {
+        match &*self.source {
+            Source::Files { root, .. } => Some(root),
+            Source::Pixels { .. } => None,
+        }
+    }
+
+    /// The path of image `i` below [`Dataset::root`], with `/` between the parts; `None` for images
+    /// in memory, and if there is no image `i`.
+    pub fn relative_path(&self, i: usize) -> Option<&str> {
+        match &*self.source {
+            Source::Files { paths, .. } => Some(&paths[*self.entries.get(i)? as usize]),
+            Source::Pixels { .. } => None,
+        }
+    }
+
+    /// The bytes of image `i`, `[height, width, 3]`, if it lies in memory; `None` for files, and if
+    /// there is no image `i`.
+    pub fn pixels(&self, i: usize) -> Option<&[u8]> {
+        match &*self.source {
+            Source::Pixels {
+                pixels,
+                height,
+                width,
+                ..
+            } => {
+                let size = *height as usize * *width as usize * 3;
+                let start = *self.entries.get(i)? as usize * size;
+                Some(&pixels[start..start + size])
+            }
+            Source::Files { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Images that are there more than once.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::check::Content;
+use super::{ImageRef, Subset};
+
+/// Images that are there more than once. Unreadable ones are not compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duplicates {
+    /// Images that equal another one.
+    pub images: usize,
+    /// Groups with two images of one class in one part: they count twice there.
+    pub within_classes: usize,
+    /// Groups with more than one label: at most one of them is right.
+    pub across_classes: usize,
+    /// Groups in more than one part.
+    pub across_subsets: usize,
+    /// The same by pairs of parts.
+    pub leaks: Vec<Leak>,
+    /// The groups, in the order of their first images.
+    pub groups: Vec<DuplicateGroup>,
+}
+
+/// Images of one part that are in an earlier one as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leak {
+    /// The earlier part.
+    pub from: Subset,
+    /// The part that is measured on.
+    pub to: Subset,
+    /// Images of `to` that equal one of `from`.
+    pub images: usize,
+}
+
+/// Equal images, two or more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicateGroup {
+    /// Whether two of them are of one class and in one part.
+    pub within_classes: bool,
+    /// Whether their labels differ.
+    pub across_classes: bool,
+    /// Whether they are in several parts.
+    pub across_subsets: bool,
+    /// In the order of the parts and their images.
+    pub images: Vec<ImageRef>,
+}
+
+/// Groups equal contents. `image` describes one of them.
+pub(super) fn find(
+    mut contents: Vec<(Content, Subset, usize)>,
+    image: impl Fn(Subset, usize) -> Option<ImageRef>,
+) -> Duplicates {
+    contents.sort_unstable();
+    let mut groups: Vec<DuplicateGroup> = contents
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|equal| equal.len() > 1)
+        .map(|equal| group(equal.iter().filter_map(|(_, s, i)| image(*s, *i)).collect()))
+        .collect();
+    groups.sort_by_key(|group| {
+        group
+            .images
+            .first()
+            .map(|image| (image.subset, image.index))
+    });
+    let count = |kind: fn(&DuplicateGroup) -> bool| groups.iter().filter(|g| kind(g)).count();
+    Duplicates {
+        images: groups.iter().map(|group| group.images.len()).sum(),
+        within_classes: count(|group| group.within_classes),
+        across_classes: count(|group| group.across_classes),
+        across_subsets: count(|group| group.across_subsets),
+        leaks: leaks(&groups),
+        groups,
+    }
+}
+
+fn group(images: Vec<ImageRef>) -> DuplicateGroup {
+    let labels: BTreeSet<u32> = images.iter().map(|image| image.label).collect();
+    let subsets: BTreeSet<Subset> = images.iter().map(|image| image.subset).collect();
+    let places: BTreeSet<_> = images.iter().map(|i| (i.subset, i.label)).collect();
+    DuplicateGroup {
+        within_classes: places.len() < images.len(),
+        across_classes: labels.len() > 1,
+        across_subsets: subsets.len() > 1,
+        images,
+    }
+}
+
+fn leaks(groups: &[DuplicateGroup]) -> Vec<Leak> {
+    let pairs = [
+        (Subset::Train, Subset::Val),
+        (Subset::Train, Subset::Test),
+        (Subset::Val, Subset::Test),
+    ];
+    let number =
+        |group: &DuplicateGroup, subset| group.images.iter().filter(|i| i.subset == subset).count();
+    pairs
+        .into_iter()
+        .map(|(from, to)| Leak {
+            from,
+            to,
+            images: groups
+                .iter()
+                .filter(|group| number(group, from) > 0)
+                .map(|group| number(group, to))
+                .sum(),
+        })
+        .filter(|leak| leak.images > 0)
+        .collect()
+}

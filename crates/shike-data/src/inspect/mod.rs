@@ -1,0 +1,398 @@
+//! A data set before anything is trained on it: how long its tail is, and what is wrong with it.
+//!
+//! [`inspect`] counts classes, opens every image, and finds images that are there twice. Nothing
+//! here prints; [`Inspection`] is plain data that serialises.
+//!
+//! Equal images are those whose files (or pixels, for CIFAR) are equal byte for byte, told by
+//! length and XXH3 with 128 bits. Among a million files two different ones share such a hash with
+//! a probability of 10⁻²⁷. A picture that was scaled or compressed again counts as another.
+//!
+//! ```
+//! use shike_data::Dataset;
+//! use shike_data::inspect::{InspectConfig, Subset, inspect};
+//!
+//! let pixels = vec![7, 7, 7, 8, 8, 8, 9, 9, 9];
+//! let train = Dataset::from_pixels(pixels, 1, 1, vec![0, 0, 1], 2)?;
+//! let test = Dataset::from_pixels(vec![9, 9, 9], 1, 1, vec![1], 2)?;
+//! let subsets = [(Subset::Train, train), (Subset::Test, test)];
+//! let found = inspect(&subsets, &InspectConfig::default(), &|_| {})?;
+//! assert_eq!(found.tail.imbalance_factor, Some(2.0));
+//! // The test image was seen in training.
+//! assert_eq!(found.duplicates.unwrap().leaks[0].images, 1);
+//! # Ok::<(), shike_data::DataError>(())
+//! ```
+
+mod check;
+mod duplicates;
+mod tail;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use self::duplicates::{DuplicateGroup, Duplicates, Leak};
+pub use self::tail::{GroupSize, Shot, Tail, accuracy_half_width};
+use crate::dataset::Dataset;
+use crate::decode::DecodeLimits;
+use crate::error::{DataError, Result};
+
+/// The version of the JSON form of [`Inspection`].
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A part of a data set by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subset {
+    /// What is trained on.
+    Train,
+    /// What the best epoch is chosen on.
+    Val,
+    /// What is reported; nothing is chosen on it.
+    Test,
+}
+
+impl Subset {
+    /// `train`, `val` or `test`: its folder, and its list without the ending.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Subset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How far images are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// Only headers are read: missing and foreign files are found, cut ones and duplicates are not.
+    Header,
+    /// Every image is read, decoded and compared.
+    Full,
+}
+
+/// What [`inspect`] looks at, and where it draws lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InspectConfig {
+    /// How far images are opened.
+    pub depth: Depth,
+    /// Larger images count as unreadable.
+    pub limits: DecodeLimits,
+    /// Classes with more training images than this are many-shot. OLTR: 100.
+    pub many_above: usize,
+    /// Classes with fewer training images than this are few-shot. OLTR: 20.
+    pub few_below: usize,
+    /// Classes with fewer validation or test images than this are too small to measure.
+    pub min_measured: usize,
+}
+
+impl Default for InspectConfig {
+    fn default() -> Self {
+        Self {
+            depth: Depth::Full,
+            limits: DecodeLimits::default(),
+            many_above: 100,
+            few_below: 20,
+            min_measured: 10,
+        }
+    }
+}
+
+/// What [`inspect`] found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// How far images were opened.
+    pub depth: Depth,
+    /// The parts of the data set.
+    pub subsets: Vec<SubsetSize>,
+    /// The training images, as a tail.
+    pub tail: Tail,
+    /// By label.
+    pub classes: Vec<Class>,
+    /// Labels of the classes without a training image.
+    pub empty_classes: Vec<u32>,
+    /// Images that cannot be used, in the order of the subsets and their images.
+    pub unreadable: Vec<Unreadable>,
+    /// Images that are there more than once; `None` where only headers were read.
+    pub duplicates: Option<Duplicates>,
+    /// For `val` and `test`, where they are there: what is too small for an accuracy of its own.
+    pub too_small: Vec<TooSmall>,
+    /// What training or its results would suffer from.
+    pub problems: Vec<Problem>,
+}
+
+/// The size of one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubsetSize {
+    /// The part.
+    pub subset: Subset,
+    /// Its images, unreadable ones too.
+    pub images: usize,
+    /// Classes that have an image in it.
+    pub classes: usize,
+}
+
+/// One class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Class {
+    /// Its label.
+    pub label: u32,
+    /// Its name.
+    pub name: String,
+    /// Its images in each part, unreadable ones too.
+    pub images: BTreeMap<Subset, usize>,
+    /// Its group by the number of training images.
+    pub shot: Shot,
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// The part that it is in.
+    pub subset: Subset,
+    /// Its number there, from 0.
+    pub index: usize,
+    /// Its label.
+    pub label: u32,
+    /// Its path, or the record of its file.
+    pub file: String,
+}
+
+impl ImageRef {
+    fn new(subset: Subset, data: &Dataset, index: usize) -> Self {
+        Self {
+            subset,
+            index,
+            label: data.label(index),
+            file: data.origin(index),
+        }
+    }
+}
+
+/// An image that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Which one.
+    #[serde(flatten)]
+    pub image: ImageRef,
+    /// Why.
+    pub reason: String,
+}
+
+/// Classes with too few images for an accuracy of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TooSmall {
+    /// Where they are too small.
+    pub subset: Subset,
+    /// The line: [`InspectConfig::min_measured`].
+    pub fewer_than: usize,
+    /// Their number.
+    pub classes: usize,
+    /// The same by their number of images, ascending.
+    pub by_size: Vec<Uncertainty>,
+}
+
+/// What so many images can tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Uncertainty {
+    /// Images of each of the classes.
+    pub images: usize,
+    /// Half the width of the 95 % interval of an accuracy, in points, see [`accuracy_half_width`];
+    /// `None` without an image.
+    pub half_width: Option<f64>,
+    /// The classes.
+    pub labels: Vec<u32>,
+}
+
+/// Something that training or its results would suffer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// A class has no training image.
+    EmptyClasses,
+    /// An image cannot be read.
+    Unreadable,
+    /// An image is in two parts: what is measured was seen in training.
+    DuplicatesAcrossSubsets,
+}
+
+/// Looks at every image of a data set, on all cores.
+///
+/// `subsets` are its parts, each at most once. Their classes are those of the part that has most,
+/// and begin alike. `progress` is called from several threads, with the number of images so far.
+///
+/// # Errors
+/// [`DataError::Dataset`] if there is no part, one is there twice, or they disagree on classes. A
+/// bad image is no error here but a finding.
+pub fn inspect(
+    subsets: &[(Subset, Dataset)],
+    config: &InspectConfig,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Inspection> {
+    let names = class_names(subsets)?;
+    let done = AtomicUsize::new(0);
+    let mut unreadable = Vec::new();
+    let mut contents = Vec::new();
+    for (subset, data) in subsets {
+        let checked: Vec<check::Checked> = (0..data.len())
+            .into_par_iter()
+            .map(|i| {
+                let checked = check::check(data, i, config);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+                checked
+            })
+            .collect();
+        for (index, checked) in checked.into_iter().enumerate() {
+            match checked {
+                Ok(Some(content)) => contents.push((content, *subset, index)),
+                Ok(None) => {}
+                Err(reason) => unreadable.push(Unreadable {
+                    image: ImageRef::new(*subset, data, index),
+                    reason,
+                }),
+            }
+        }
+    }
+    let duplicates = (config.depth == Depth::Full).then(|| {
+        duplicates::find(contents, |subset, index| {
+            let data = subsets.iter().find(|(name, _)| *name == subset);
+            data.map(|(_, data)| ImageRef::new(subset, data, index))
+        })
+    });
+    Ok(summary(subsets, names, config, unreadable, duplicates))
+}
+
+/// The names of all classes, if the parts agree on them.
+fn class_names(subsets: &[(Subset, Dataset)]) -> Result<&[String]> {
+    let wrong = |problem| {
+        Err(DataError::Dataset {
+            field: "subsets",
+            problem,
+        })
+    };
+    let mut seen = BTreeSet::new();
+    if let Some((subset, _)) = subsets.iter().find(|(subset, _)| !seen.insert(*subset)) {
+        return wrong(format!("holds {subset} twice"));
+    }
+    let all = subsets.iter().map(|(_, data)| data.class_names());
+    let Some(names) = all.max_by_key(|names| names.len()) else {
+        return wrong("is empty, wanted the training images at least".into());
+    };
+    for (subset, data) in subsets {
+        let differs = data
+            .class_names()
+            .iter()
+            .zip(names)
+            .position(|(a, b)| a != b);
+        if let Some(label) = differs {
+            return wrong(format!(
+                "class {label} is {:?} in {subset}, but {:?} elsewhere",
+                data.class_names()[label],
+                names[label],
+            ));
+        }
+    }
+    Ok(names)
+}
+
+fn summary(
+    subsets: &[(Subset, Dataset)],
+    names: &[String],
+    config: &InspectConfig,
+    unreadable: Vec<Unreadable>,
+    duplicates: Option<Duplicates>,
+) -> Inspection {
+    let counts: BTreeMap<Subset, Vec<usize>> = subsets
+        .iter()
+        .map(|(subset, data)| {
+            let mut counts = data.class_counts();
+            counts.resize(names.len(), 0);
+            (*subset, counts)
+        })
+        .collect();
+    let none = vec![0; names.len()];
+    let train = counts.get(&Subset::Train).unwrap_or(&none);
+    let classes: Vec<Class> = names
+        .iter()
+        .enumerate()
+        .map(|(label, name)| Class {
+            label: label as u32,
+            name: name.clone(),
+            images: counts
+                .iter()
+                .map(|(&subset, n)| (subset, n[label]))
+                .collect(),
+            shot: Shot::of(train[label], config.many_above, config.few_below),
+        })
+        .collect();
+    let empty_classes: Vec<u32> = (0..names.len())
+        .filter(|&label| train[label] == 0)
+        .map(|label| label as u32)
+        .collect();
+    let across = duplicates.as_ref().map_or(0, |found| found.across_subsets);
+    let problems = [
+        (Problem::EmptyClasses, !empty_classes.is_empty()),
+        (Problem::Unreadable, !unreadable.is_empty()),
+        (Problem::DuplicatesAcrossSubsets, across > 0),
+    ];
+    Inspection {
+        format_version: FORMAT_VERSION,
+        depth: config.depth,
+        subsets: counts
+            .iter()
+            .map(|(&subset, counts)| SubsetSize {
+                subset,
+                images: counts.iter().sum(),
+                classes: counts.iter().filter(|&&n| n > 0).count(),
+            })
+            .collect(),
+        tail: Tail::new(train, config.many_above, config.few_below),
+        classes,
+        empty_classes,
+        unreadable,
+        duplicates,
+        too_small: counts
+            .iter()
+            .filter(|(subset, _)| **subset != Subset::Train)
+            .map(|(&subset, counts)| too_small(subset, counts, config.min_measured))
+            .collect(),
+        problems: problems
+            .into_iter()
+            .filter_map(|(problem, found)| found.then_some(problem))
+            .collect(),
+    }
+}
+
+fn too_small(subset: Subset, counts: &[usize], fewer_than: usize) -> TooSmall {
+    let mut by_size: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    for (label, &images) in counts.iter().enumerate() {
+        if images < fewer_than {
+            by_size.entry(images).or_default().push(label as u32);
+        }
+    }
+    TooSmall {
+        subset,
+        fewer_than,
+        classes: by_size.values().map(Vec::len).sum(),
+        by_size: by_size
+            .into_iter()
+            .map(|(images, labels)| Uncertainty {
+                images,
+                half_width: accuracy_half_width(images),
+                labels,
+            })
+            .collect(),
+    }
+}

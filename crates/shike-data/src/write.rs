@@ -1,0 +1,95 @@
+//! Files that are written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// A file that could not be written. The file that was there before is untouched.
+#[derive(Debug, Error)]
+#[error(
+    "cannot write {}: {source}; {}",
+    path.display(),
+    if *.previous { "the previous file is untouched" } else { "no file was left behind" }
+)]
+pub struct WriteError {
+    /// The file that was to be written.
+    pub path: PathBuf,
+    /// Whether a file of that name is there, from before.
+    pub previous: bool,
+    /// What went wrong, such as a full disk.
+    pub source: io::Error,
+}
+
+/// Writes a file so that `path` never holds half of it: to `<name>.tmp-<pid>` in the same folder,
+/// flushed to the disk, then renamed over `path`.
+///
+/// ```
+/// use std::io::Write;
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("config.json");
+/// shike_data::write::atomic_write(&path, |writer| writer.write_all(b"{}"))?;
+/// assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// A [`WriteError`] if the folder is missing, the disk is full, or `write` fails. The temporary
+/// file is then removed, and a previous file of that name is as it was.
+pub fn atomic_write(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    replace(path, write).map_err(|source| WriteError {
+        path: path.into(),
+        previous: path.exists(),
+        source,
+    })
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path names no file",
+        ));
+    };
+    let mut temporary = name.to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = Temporary(path.with_file_name(temporary));
+
+    let mut writer = BufWriter::with_capacity(1 << 20, File::create(&temporary.0)?);
+    write(&mut writer)?;
+    let file = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    // An open file cannot be renamed everywhere.
+    drop(file);
+    fs::rename(&temporary.0, path)?;
+    sync_folder(path);
+    Ok(())
+}
+
+/// Makes the rename itself survive a power cut. A failure is no error: both the old and the new
+/// file are complete, and not every file system can do it.
+fn sync_folder(path: &Path) {
+    if cfg!(unix) {
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+/// Removes the temporary file on every way out; after the rename there is none left.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
