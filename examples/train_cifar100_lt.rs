@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::cli::{DataArgs, Profile, ResumeArgs, TrainArgs, exit, train};
+use shike::cli::{DataArgs, LayoutArgs, Profile, ResumeArgs, TrainArgs, exit, train};
 
 /// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
 ///
@@ -36,11 +36,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let data = DataArgs {
         data: cli.data,
-        train_list: None,
-        val_list: None,
-        test_list: None,
-        imbalance_factor: cli.imbalance_factor,
-        profile: cli.profile,
+        layout: LayoutArgs {
+            train_list: None,
+            val_list: None,
+            test_list: None,
+            imbalance_factor: cli.imbalance_factor,
+            profile: cli.profile,
+        },
     };
     exit(train(data.source(), &cli.resume, &cli.train))
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use shike::cli::{
-    BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, PredictArgs,
-    ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export, predict, train,
+    BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, InspectArgs,
+    PredictArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export, inspect,
+    predict, train,
 };
 
 /// Long-tailed image recognition with SHIKE.
@@ -93,6 +94,27 @@ Example:
         #[command(flatten)]
         args: BackendsArgs,
     },
+    /// Look at a data set before training: its tail, damaged files, duplicates; or split it.
+    ///
+    /// Prints class sizes, the imbalance factor and the many-, medium- and few-shot groups; classes
+    /// without a training image; files that cannot be read; images that are there twice, in a class,
+    /// under two labels, or in training and test; and classes too small for an accuracy of their own.
+    ///
+    /// With --split it then writes train.txt, val.txt, test.txt, classes.txt and split.json from a
+    /// folder of classes: stratified, the same for the same seed, equal images never in two lists,
+    /// unreadable ones in none.
+    ///
+    /// Exit status: 0 fine, 1 error, 2 wrong arguments; with --strict 3 if an image is in two parts,
+    /// a file cannot be read, or a class has no training image (nothing is written then).
+    #[command(after_help = "\
+Examples:
+  shike inspect pictures
+  shike inspect images --train-list train.txt --test-list test.txt --strict --json > found.json
+  shike inspect pictures --split val=10%,test=10% --min-per-class 1 --out lists")]
+    Inspect {
+        #[command(flatten)]
+        args: Box<InspectArgs>,
+    },
     /// Time training steps, scoring, losses and convolutions on every device of this binary.
     ///
     /// Each case runs in a process of its own. The table shows the median, half of the distance
@@ -128,6 +150,7 @@ fn main() -> ExitCode {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => failed(&error),
         },
+        Command::Inspect { args } => inspect(&args),
         Command::Bench { args } => bench(&args),
     }
 }

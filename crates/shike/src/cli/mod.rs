@@ -2,7 +2,9 @@
 
 mod bench;
 mod eval;
+mod inspect;
 mod model;
+mod plot;
 mod predict;
 mod train;
 
@@ -16,6 +18,7 @@ use thiserror::Error;
 
 pub use bench::{BenchArgs, BenchError, bench};
 pub use eval::{BackendsArgs, CompareArgs, EvalArgs, ExportArgs, backends, compare, eval, export};
+pub use inspect::{InspectArgs, Shares, inspect};
 pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
 pub use train::{
@@ -52,6 +55,12 @@ pub enum CliError {
     /// Generating images failed.
     #[error(transparent)]
     Synthetic(#[from] shike_data::synthetic::SyntheticError),
+    /// A data set could not be split.
+    #[error(transparent)]
+    Split(#[from] shike_data::split::SplitError),
+    /// The result could not be printed.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
 }
 
 impl CliError {
@@ -84,6 +93,14 @@ pub struct DataArgs {
     /// files, or the root of the list files' paths.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// What lies there.
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+/// What lies in the folder with the images, beyond what it shows itself.
+#[derive(Args, Clone, Debug)]
+pub struct LayoutArgs {
     /// List of training images, `path label` a line.
     #[arg(long, value_name = "FILE", requires = "data")]
     pub train_list: Option<PathBuf>,
@@ -115,16 +132,23 @@ pub enum Profile {
 impl DataArgs {
     /// The data source that these arguments name; `None` without `--data`.
     pub fn source(&self) -> Option<DataSource> {
-        let dir = self.data.clone()?;
+        let dir = self.data.as_deref()?;
+        Some(self.layout.source(dir))
+    }
+}
+
+impl LayoutArgs {
+    /// The data source in `dir`.
+    pub fn source(&self, dir: &Path) -> DataSource {
         if let Some(train) = self.train_list.clone() {
-            return Some(DataSource::Lists {
-                root: dir,
+            return DataSource::Lists {
+                root: dir.to_owned(),
                 train,
                 val: self.val_list.clone(),
                 test: self.test_list.clone(),
-            });
+            };
         }
-        Some(match DataSource::detect(&dir) {
+        match DataSource::detect(dir) {
             DataSource::Cifar { dir, set, .. } => DataSource::Cifar {
                 dir,
                 set,
@@ -136,7 +160,7 @@ impl DataArgs {
                 imbalance_factor: self.imbalance_factor,
             },
             other => other,
-        })
+        }
     }
 }
 

@@ -1,0 +1,552 @@
+//! `shike inspect`: a data set before training, and lists from a folder.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Problem, Subset};
+use shike_data::split::{self, SplitConfig, SplitError, SplitRecord};
+use shike_data::{Dataset, image_folder_as_found};
+use shike_train::DataSource;
+
+use super::plot::{self, Bar};
+use super::{CliError, LayoutArgs};
+
+/// What is looked at, and what is written.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// Folder with the images: `train/<class>/…` (and `val`, `test`), `<class>/…`, CIFAR's binary
+    /// files, or the root of the list files' paths; what `shike train --data` takes.
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+    /// What lies there.
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+    /// Read only headers: missing and foreign files are found, cut ones and duplicates are not.
+    #[arg(long, conflicts_with = "split")]
+    pub quick: bool,
+    /// Classes with more training images than this are many-shot.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub many_above: usize,
+    /// Classes with fewer training images than this are few-shot.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub few_below: usize,
+    /// Classes with fewer test (or validation) images than this are too small to measure.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub min_measured: usize,
+    /// Findings of a kind that are printed; --json has all.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub show: usize,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// End with status 3, and write nothing, if an image is in two parts, a file cannot be read, or
+    /// a class has no training image.
+    #[arg(long)]
+    pub strict: bool,
+    /// Keep back these shares of each class, such as `val=10%,test=10%`, and write the lists.
+    #[arg(long, value_name = "SHARES", requires = "out")]
+    pub split: Option<Shares>,
+    /// With --split: images of a class that stay in training at least.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "split")]
+    pub min_per_class: usize,
+    /// With --split: another seed draws other images.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "split")]
+    pub seed: u64,
+    /// With --split: folder for the lists.
+    #[arg(long, value_name = "DIR", requires = "split")]
+    pub out: Option<PathBuf>,
+    /// With --split: replace a split that is there.
+    #[arg(long, requires = "split")]
+    pub force: bool,
+}
+
+/// Shares of validation and test, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// What the best epoch is chosen on.
+    pub val: f64,
+    /// What is reported.
+    pub test: f64,
+}
+
+impl std::str::FromStr for Shares {
+    type Err = String;
+
+    /// Reads `val=10%,test=10%`; either may be missing.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut val, mut test) = (None, None);
+        for part in text.split(',') {
+            let (name, share) = part
+                .split_once('=')
+                .ok_or("it must be NAME=SHARE, such as val=10%,test=10%")?;
+            let slot = match name.trim() {
+                "val" => &mut val,
+                "test" => &mut test,
+                other => return Err(format!("`{other}` is not val or test; the rest is train")),
+            };
+            let digits = share.trim();
+            let (digits, whole) = match digits.strip_suffix('%') {
+                Some(digits) => (digits, 100.0),
+                None => (digits, 1.0),
+            };
+            let value: f64 = digits
+                .trim()
+                .parse()
+                .map_err(|_| format!("`{share}` is no share"))?;
+            if slot.replace(value / whole).is_some() {
+                return Err(format!("{name} is there twice"));
+            }
+        }
+        Ok(Self {
+            val: val.unwrap_or(0.0),
+            test: test.unwrap_or(0.0),
+        })
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    data: &'a Path,
+    #[serde(flatten)]
+    found: &'a Inspection,
+    split: Option<Written<'a>>,
+}
+
+/// A split that was written.
+#[derive(Serialize)]
+struct Written<'a> {
+    out: &'a Path,
+    command: String,
+    record: &'a SplitRecord,
+}
+
+/// Inspects, splits and prints. The exit status is 0 for fine, 1 for an error, 2 for wrong
+/// arguments, and with `--strict` 3 for problems.
+pub fn inspect(args: &InspectArgs) -> ExitCode {
+    match run(args) {
+        Ok(problems) if args.strict && problems => ExitCode::from(3),
+        Ok(_) => ExitCode::SUCCESS,
+        // Who reads only the beginning has what he wanted.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error {
+                CliError::Usage(_) | CliError::Split(SplitError::Config { .. }) => {
+                    ExitCode::from(2)
+                }
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Whether there are problems.
+fn run(args: &InspectArgs) -> Result<bool, CliError> {
+    if args.few_below > args.many_above.saturating_add(1) {
+        let message = "--few-below must be at most one above --many-above";
+        return Err(CliError::Usage(message.into()));
+    }
+    let source = args.layout.source(&args.data);
+    if args.split.is_some() && !is_plain(&source) {
+        let message = "--split takes a plain folder of classes (DATA/<class>/…), without lists, \
+                       CIFAR files or a folder `train`";
+        return Err(CliError::Usage(message.into()));
+    }
+    let subsets = open(&source)?;
+    let total = subsets.iter().map(|(_, data)| data.len()).sum();
+    let counter = Counter::new(total);
+    let config = InspectConfig {
+        depth: if args.quick {
+            Depth::Header
+        } else {
+            Depth::Full
+        },
+        many_above: args.many_above,
+        few_below: args.few_below,
+        min_measured: args.min_measured,
+        ..InspectConfig::default()
+    };
+    let found = look::inspect(&subsets, &config, &|done| counter.show(done));
+    counter.clear();
+    let found = found?;
+
+    let problems = !found.problems.is_empty();
+    let refused = args.strict && problems;
+    let plan = match (&args.split, &args.out) {
+        (Some(shares), Some(out)) if !refused => {
+            let config = SplitConfig {
+                val: shares.val,
+                test: shares.test,
+                min_per_class: args.min_per_class,
+                seed: args.seed,
+            };
+            let plan = split::plan(&subsets[0].1, &found, &config)?;
+            plan.write(out, args.force)?;
+            Some((out, plan))
+        }
+        _ => None,
+    };
+    let written = plan.as_ref().map(|(out, plan)| Written {
+        out,
+        command: command(&args.data, out, plan.record()),
+        record: plan.record(),
+    });
+
+    let mut text = if args.json {
+        let report = Report {
+            data: &args.data,
+            found: &found,
+            split: written,
+        };
+        serde_json::to_string_pretty(&report).map_err(io::Error::from)? + "\n"
+    } else {
+        let mut text = describe(&found, args);
+        if let Some(written) = written {
+            text += &describe_split(&written);
+        }
+        text
+    };
+    if refused && args.split.is_some() && !args.json {
+        text += "\nnothing was split: --strict\n";
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(problems)
+}
+
+/// Whether the source is `<class>/…` alone.
+fn is_plain(source: &DataSource) -> bool {
+    matches!(source, DataSource::Folder { dir } if !dir.join("train").is_dir())
+}
+
+/// The parts as they are, where training would refuse an empty class.
+fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
+    let DataSource::Folder { dir } = source else {
+        let data = source.open()?;
+        let parts = [
+            (Subset::Train, Some(data.train)),
+            (Subset::Val, data.val),
+            (Subset::Test, data.test),
+        ];
+        return Ok(parts
+            .into_iter()
+            .filter_map(|(part, data)| Some((part, data?)))
+            .collect());
+    };
+    if is_plain(source) {
+        return Ok(vec![(Subset::Train, image_folder_as_found(dir, &[])?)]);
+    }
+    let (mut parts, mut classes) = (Vec::new(), Vec::new());
+    for part in [Subset::Train, Subset::Val, Subset::Test] {
+        let folder = dir.join(part.name());
+        if folder.is_dir() {
+            let data = image_folder_as_found(folder, &classes)?;
+            classes = data.class_names().to_vec();
+            parts.push((part, data));
+        }
+    }
+    Ok(parts)
+}
+
+/// A line on standard error that tells how far it is.
+struct Counter {
+    total: usize,
+    terminal: bool,
+    next: Mutex<Instant>,
+}
+
+impl Counter {
+    fn new(total: usize) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let counter = Self {
+            total,
+            terminal,
+            next: Mutex::new(Instant::now()),
+        };
+        if let Ok(mut next) = counter.next.lock() {
+            *next += counter.pause();
+        }
+        counter
+    }
+
+    /// Between two lines: a terminal writes over the old one, a log grows.
+    fn pause(&self) -> Duration {
+        Duration::from_millis(if self.terminal { 100 } else { 10_000 })
+    }
+
+    fn show(&self, done: usize) {
+        // Whoever holds the lock is writing a line already.
+        let Ok(mut next) = self.next.try_lock() else {
+            return;
+        };
+        if Instant::now() < *next {
+            return;
+        }
+        *next = Instant::now() + self.pause();
+        let (start, end) = if self.terminal {
+            ("\r", "")
+        } else {
+            ("", "\n")
+        };
+        eprint!("{start}{done} of {} images checked{end}", self.total);
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn images(n: usize) -> String {
+    format!("{n} image{}", if n == 1 { "" } else { "s" })
+}
+
+fn classes(n: usize) -> String {
+    format!("{n} class{}", if n == 1 { "" } else { "es" })
+}
+
+/// The report for a person.
+fn describe(found: &Inspection, args: &InspectArgs) -> String {
+    let mut text = format!("{}\n", args.data.display());
+    for part in &found.subsets {
+        let (images, classes) = (images(part.images), classes(part.classes));
+        let _ = writeln!(text, "  {:5}  {images} in {classes}", part.subset);
+    }
+    text.push('\n');
+    let tail = &found.tail;
+    if let (Some(factor), Some(gini), Some(head)) =
+        (tail.imbalance_factor, tail.gini, tail.head_share)
+    {
+        let _ = writeln!(
+            text,
+            "training images per class: {} to {}, median {}; imbalance factor {factor:.1}, Gini \
+             {gini:.2}; the largest fifth of the classes holds {:.0} %",
+            tail.largest,
+            tail.smallest,
+            tail.median,
+            100.0 * head,
+        );
+    }
+    let (many, few) = (args.many_above, args.few_below);
+    for (name, line, size) in [
+        ("many", format!("more than {many}"), tail.many),
+        ("medium", format!("{few} to {many}"), tail.medium),
+        ("few", format!("fewer than {few}"), tail.few),
+    ] {
+        let (classes, images) = (classes(size.classes), images(size.images));
+        let _ = writeln!(text, "  {name:6} ({line})  {classes}, {images}");
+    }
+    let bars = found.classes.iter().map(|class| Bar {
+        name: &class.name,
+        size: class.images.get(&Subset::Train).copied().unwrap_or(0),
+        shot: class.shot.name(),
+    });
+    let stdout = console::Term::stdout();
+    let width = match stdout.size_checked() {
+        Some((_, columns)) if stdout.is_term() => usize::from(columns).clamp(40, 200),
+        _ => 80,
+    };
+    let _ = write!(
+        text,
+        "\n{}",
+        plot::bars(bars.collect(), width, !stdout.is_term())
+    );
+    text.push_str(&findings(found, args.show));
+    text
+}
+
+fn findings(found: &Inspection, show: usize) -> String {
+    let mut text = String::new();
+    let mut list = |title: String, lines: Vec<String>| {
+        let _ = writeln!(text, "\n{title}");
+        for line in lines.iter().take(show) {
+            let _ = writeln!(text, "  {}", plot::clean(line));
+        }
+        if lines.len() > show {
+            let _ = writeln!(text, "  … and {} more (--show, --json)", lines.len() - show);
+        }
+    };
+    let name = |label: &u32| {
+        let class = found.classes.get(*label as usize);
+        class.map_or_else(|| label.to_string(), |class| class.name.clone())
+    };
+    if !found.empty_classes.is_empty() {
+        let n = found.empty_classes.len();
+        let names = found.empty_classes.iter().map(name).collect();
+        list(format!("classes without a training image: {n}"), names);
+    }
+    if !found.unreadable.is_empty() {
+        let lines = found.unreadable.iter();
+        let lines = lines
+            .map(|bad| format!("{}: {}", bad.image.file, bad.reason))
+            .collect();
+        list(
+            format!("files that cannot be read: {}", found.unreadable.len()),
+            lines,
+        );
+    }
+    if let Some(duplicates) = &found.duplicates {
+        for leak in &duplicates.leaks {
+            let (from, to, n) = (leak.from, leak.to, leak.images);
+            list(
+                format!("images of {to} that are in {from} too: {n}"),
+                Vec::new(),
+            );
+        }
+        type Kind = fn(&look::DuplicateGroup) -> bool;
+        let kinds: [(&str, Kind); 3] = [
+            ("groups of equal images in several parts", |g| {
+                g.across_subsets
+            }),
+            ("groups of equal images under different labels", |g| {
+                g.across_classes
+            }),
+            ("groups of equal images in one class and part", |g| {
+                g.within_classes && !g.across_classes && !g.across_subsets
+            }),
+        ];
+        for (title, kind) in kinds {
+            let groups = duplicates.groups.iter().filter(|group| kind(group));
+            let lines: Vec<String> = groups
+                .map(|group| {
+                    let files: Vec<String> = group
+                        .images
+                        .iter()
+                        .map(|image| match group.across_classes {
+                            true => format!("{} ({})", image.file, name(&image.label)),
+                            false => image.file.clone(),
+                        })
+                        .collect();
+                    files.join(" = ")
+                })
+                .collect();
+            if !lines.is_empty() {
+                list(format!("{title}: {}", lines.len()), lines);
+            }
+        }
+    }
+    for small in found.too_small.iter().filter(|small| small.classes > 0) {
+        let lines = small
+            .by_size
+            .iter()
+            .map(|of| {
+                let n = classes(of.labels.len());
+                match of.half_width {
+                    Some(half) => format!(
+                        "{n} with {}: an accuracy is known to ±{half:.0} points",
+                        of.images
+                    ),
+                    None => format!("{n} with none: no accuracy"),
+                }
+            })
+            .collect();
+        let (n, part, line) = (small.classes, small.subset, small.fewer_than);
+        list(
+            format!("classes with fewer than {line} {part} images, too small to measure: {n}"),
+            lines,
+        );
+    }
+    let looked = found.duplicates.is_some();
+    if found.problems.is_empty() {
+        let across = if looked {
+            ", no image in two parts"
+        } else {
+            ""
+        };
+        let _ = writeln!(text, "\nno empty class, no unreadable file{across}");
+    } else {
+        let named: Vec<&str> = found.problems.iter().map(problem).collect();
+        let _ = writeln!(text, "\nproblems: {}", named.join(", "));
+    }
+    if !looked {
+        text.push_str("only headers were read: cut files and duplicates were not looked for\n");
+    }
+    text
+}
+
+fn problem(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::EmptyClasses => "empty classes",
+        Problem::Unreadable => "unreadable files",
+        Problem::DuplicatesAcrossSubsets => "images in several parts",
+    }
+}
+
+fn describe_split(written: &Written<'_>) -> String {
+    let mut text = format!("\n{}\n", written.out.display());
+    for list in written.record.lists.values() {
+        let _ = writeln!(text, "  {:9}  {}", list.file, images(list.images));
+    }
+    let left = &written.record.left_out;
+    if !(left.images.is_empty() && left.classes.is_empty()) {
+        let (images, classes) = (images(left.images.len()), classes(left.classes.len()));
+        let _ = writeln!(
+            text,
+            "  left out: unreadable: {images}; without a readable image: {classes}"
+        );
+    }
+    let _ = writeln!(text, "\ntrain on it with\n  {}", written.command);
+    text
+}
+
+/// The command that trains on the lists.
+fn command(data: &Path, out: &Path, record: &SplitRecord) -> String {
+    let mut words = vec!["shike train --data".to_owned(), quoted(data)];
+    for (part, list) in &record.lists {
+        words.push(format!("--{part}-list {}", quoted(&out.join(&list.file))));
+    }
+    words.push("--run runs/first".into());
+    words.join(" ")
+}
+
+/// A path as one word of a POSIX shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let safe = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !text.is_empty() && text.chars().all(safe) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_percent_or_parts_of_one() {
+        let read = |text: &str| text.parse::<Shares>();
+        let (val, test) = (0.1, 0.2);
+        assert_eq!(read("val=10%,test=20%").unwrap(), Shares { val, test });
+        assert_eq!(read("test = 0.2 , val=.1").unwrap(), Shares { val, test });
+        assert_eq!(read("test=20 %").unwrap(), Shares { val: 0.0, test });
+        for (text, says) in [
+            ("10%", "NAME=SHARE"),
+            ("train=80%", "not val or test"),
+            ("val=ten", "no share"),
+            ("val=1%,val=2%", "twice"),
+        ] {
+            assert!(read(text).unwrap_err().contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_one_word() {
+        let quoted = |text: &str| quoted(Path::new(text));
+        assert_eq!(quoted("a/b-1.txt"), "a/b-1.txt");
+        assert_eq!(quoted("my pictures"), "'my pictures'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
