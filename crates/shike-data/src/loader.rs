@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::augment::Pipeline;
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
-use crate::photo::prepare_file;
 use crate::error::{DataError, Result, panic_text};
+use crate::photo::prepare_file;
 use crate::rng::{Purpose, rng};
 use crate::scratch;
 

@@ -12,8 +12,9 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x4;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 
@@ -145,15 +146,17 @@ impl Workspace {
             transform: "resize",
             problem: e.to_string(),
         };
-        let source = ImageRef::new(from.0, from.1, &self.decoded, PixelType::U8x4)
+        // With the type of the pixels known, the resizer is compiled for that one alone.
+        let source = TypedImageRef::<U8x4>::from_buffer(from.0, from.1, &self.decoded)
             .map_err(|e| problem(&e))?;
         // Not `ResizeOptions::crop`, whose filter would reach beyond the box.
-        let source = CroppedImage::new(&source, area.left, area.top, area.width, area.height)
-            .map_err(|e| problem(&e))?;
-        let mut target = Image::from_slice_u8(to.0, to.1, &mut self.resized, PixelType::U8x4)
+        let source =
+            TypedCroppedImage::from_ref(&source, area.left, area.top, area.width, area.height)
+                .map_err(|e| problem(&e))?;
+        let mut target = TypedImage::<U8x4>::from_buffer(to.0, to.1, &mut self.resized)
             .map_err(|e| problem(&e))?;
         self.resizer
-            .resize(&source, &mut target, &options)
+            .resize_typed(&source, &mut target, &options)
             .map_err(|e| problem(&e))
     }
 }

@@ -152,7 +152,7 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
 /// Where predictions go.
 enum Sink {
     Screen,
-    Csv(csv::Writer<Vec<u8>>),
+    Csv(Box<csv::Writer<Vec<u8>>>),
     Tensors {
         images: Vec<String>,
         logits: Vec<f32>,
@@ -179,7 +179,7 @@ impl Sink {
                     header.extend(names.iter().map(|name| format!("logit {name}")));
                 }
                 csv.write_record(header).map_err(csv_failed)?;
-                Ok(Self::Csv(csv))
+                Ok(Self::Csv(Box::new(csv)))
             }
             Some("safetensors") => Ok(Self::Tensors {
                 images: vec![],
