@@ -202,7 +202,7 @@ fn json_and_tables() {
     );
     assert_eq!(
         lines[1],
-        "0,\"cat, big\",200,1,many,1,100.0000,20.6543,100.0000,yes"
+        "0,\"cat, big\",200,1,many,1,100.0000,20.6549,100.0000,yes"
     );
     assert_eq!(lines[4], "3,,3,0,few,0,,,,yes");
 
