@@ -189,10 +189,10 @@ fn summary(evaluation: &Evaluation) -> String {
         .iter()
         .filter(|row| row.too_few())
         .count();
-    let _ = write!(
+    let _ = writeln!(
         table,
         "<p class=\"note\">{} images of {} classes; many: more than {} training images, few: fewer than \
-         {}. Groups are averaged over classes. {too_few} classes have too few images here to tell.</p>\n",
+         {}. Groups are averaged over classes. {too_few} classes have too few images here to tell.</p>",
         evaluation.images,
         evaluation.per_class.len(),
         evaluation.thresholds.many_above,
