@@ -151,7 +151,8 @@ impl fmt::Display for Evaluation {
         }
         let shots = [Shot::Many, Shot::Medium, Shot::Few];
         let range = |interval: Option<Interval>| {
-            interval.map_or_else(|| "-".to_owned(), |interval| interval.to_string())
+            // Whole points, so that columns stay apart.
+            interval.map_or_else(|| "-".to_owned(), |i| format!("{:.0}–{:.0}", i.low, i.high))
         };
         let [many, medium, few] = shots.map(|shot| range(self.averaged_interval(Some(shot))));
         let (top1, all) = (
