@@ -20,6 +20,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::error::{DataError, Result};
 use crate::scratch;
+use crate::verify::sniff;
 
 /// How large an image may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,20 @@ impl Default for DecodeLimits {
             max_pixels: 178_956_970,
             max_alloc: 512 << 20,
         }
+    }
+}
+
+impl DecodeLimits {
+    pub(crate) fn check(&self, width: u32, height: u32, origin: &str) -> Result<()> {
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(DataError::TooLarge {
+                origin: origin.to_owned(),
+                width,
+                height,
+                max_pixels: self.max_pixels,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -65,11 +80,12 @@ pub(crate) fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
 /// used in error messages.
 ///
 /// # Errors
-/// [`DataError::TooLarge`] by the header alone, [`DataError::Truncated`] for a JPEG without an
-/// end-of-image marker (half a picture is not the picture), [`DataError::Decode`] for anything
-/// else that is not an image. A JPEG whose middle is damaged so that its codes still make sense is
-/// not noticed, nor is it by Pillow.
+/// [`DataError::NotAnImage`] says what else the file is; [`DataError::TooLarge`] by the header alone,
+/// [`DataError::Truncated`] for a JPEG without an end-of-image marker (half a picture is not the
+/// picture), [`DataError::Decode`] for anything else that is wrong. A JPEG whose middle is damaged
+/// so that its codes still make sense is not noticed, nor is it by Pillow.
 pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<RgbImage> {
+    sniff(bytes, origin)?;
     if let Some(frame) = plain_jpeg(bytes, origin, limits)? {
         let mut pixels = scratch::buffer();
         decode_jpeg(bytes, &frame, ColorSpace::RGB, &mut pixels).map_err(|e| e.of(origin))?;
@@ -90,7 +106,7 @@ pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<R
         return Err(truncated(origin));
     }
     let (width, height) = header.into_dimensions().map_err(failed)?;
-    check_size(width, height, origin, limits)?;
+    limits.check(width, height, origin)?;
     let mut body = reader()?;
     let mut decoder_limits = Limits::default();
     decoder_limits.max_alloc = Some(limits.max_alloc);
@@ -102,18 +118,6 @@ fn truncated(origin: &str) -> DataError {
     DataError::Truncated {
         origin: origin.to_owned(),
     }
-}
-
-fn check_size(width: u32, height: u32, origin: &str, limits: &DecodeLimits) -> Result<()> {
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(DataError::TooLarge {
-            origin: origin.to_owned(),
-            width,
-            height,
-            max_pixels: limits.max_pixels,
-        });
-    }
-    Ok(())
 }
 
 /// What stands in the header of a JPEG.
@@ -143,7 +147,7 @@ pub(crate) fn plain_jpeg(
     let Some(frame) = frame(bytes) else {
         return Ok(None);
     };
-    check_size(frame.width, frame.height, origin, limits)?;
+    limits.check(frame.width, frame.height, origin)?;
     // Four bytes a pixel come out; out-of-order files keep two more for each coefficient.
     let bytes_a_pixel = if frame.rows_in_order { 4 } else { 4 + 3 * 2 };
     if u64::from(frame.width) * u64::from(frame.height) * bytes_a_pixel > limits.max_alloc {
@@ -303,7 +307,7 @@ pub(crate) fn decode_rows(
 ///
 /// It walks the segments instead of looking at the last two bytes: thumbnails hold an end marker
 /// of their own, and some cameras write more bytes behind the picture.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
+pub(crate) fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2; // behind the start-of-image marker
     loop {
         // Anything up to the next 0xFF is entropy-coded data or padding.

@@ -94,11 +94,17 @@ pub enum DataError {
         source: image::ImageError,
     },
 
+    /// The file is something else than an image that is read.
+    #[error("{origin}: {problem}")]
+    NotAnImage {
+        /// The file.
+        origin: String,
+        /// What it is.
+        problem: String,
+    },
+
     /// The file ends before the picture does.
-    #[error(
-        "{origin}: the JPEG ends before its end-of-image marker: the file is cut off; \
-         download or copy it again"
-    )]
+    #[error("{origin}: the file is cut off: its end is missing; download or copy it again")]
     Truncated {
         /// The file.
         origin: String,
@@ -161,6 +167,61 @@ pub enum DataError {
         want_width: usize,
         /// Height of the batch.
         want_height: usize,
+    },
+
+    /// None of the images is where the paths lead.
+    #[error(
+        "{}: the images are not below this folder; the first of {images} is {first} ({hint})",
+        root.display()
+    )]
+    Root {
+        /// The folder that paths are relative to.
+        root: PathBuf,
+        /// The first image's path below it.
+        first: String,
+        /// How many images there should be.
+        images: usize,
+        /// Where they may be.
+        hint: String,
+    },
+
+    /// Images of a data set cannot be used.
+    #[error("{bad} of the {images} {split} images cannot be used:\n  {}", examples.join("\n  "))]
+    BadImages {
+        /// Which images: training, validation or test.
+        split: &'static str,
+        /// How many of them are bad.
+        bad: usize,
+        /// How many there are.
+        images: usize,
+        /// The first of them, each with what is wrong.
+        examples: Vec<String>,
+    },
+
+    /// More training images are bad than may be.
+    #[error(
+        "{bad} of {images} training images cannot be read, more than the share of {max_share} that \
+         may be left out; the first: {first}"
+    )]
+    TooManyBad {
+        /// How many are bad.
+        bad: usize,
+        /// How many there are.
+        images: usize,
+        /// The share that may be bad.
+        max_share: f64,
+        /// What is wrong with one of them.
+        first: String,
+    },
+
+    /// A bad image has no substitute.
+    #[error("{source}; and no other image of the class {class:?} can be read")]
+    NoReplacement {
+        /// The class.
+        class: String,
+        /// What is wrong with the image.
+        #[source]
+        source: Box<DataError>,
     },
 
     /// A worker panicked: a bug of this crate or of a decoder.

@@ -5,7 +5,8 @@
 //! are the published ones and stay the same. It depends on no tensor library; everything is
 //! `u8` until the trainer uploads a batch. Augmentation repeats Pillow's arithmetic bit for bit.
 //! Every random number is keyed by what it is for, so results do not depend on the number of
-//! threads or on where a run was resumed. A bad file is an error that names it.
+//! threads or on where a run was resumed. A bad file is an error that names it, or, where a run asks
+//! for it, is replaced and listed.
 //!
 //! - [`dataset`]: readers for CIFAR, list files and image folders
 //! - [`imbalance`]: long-tail profiles
@@ -16,6 +17,7 @@
 //! - [`mix`]: mixup, CutMix and soft labels
 //! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
 //! - [`split`]: training, validation and test lists from one folder
+//! - [`policy`]: what is done about images that cannot be read
 //! - [`synthetic`]: made-up data sets for examples and tests
 //! - [`rng`]: the random numbers of all of these
 //! - [`write`](mod@write): files that are written whole or not at all
@@ -50,27 +52,32 @@ pub mod augment;
 pub mod dataset;
 pub mod decode;
 pub mod error;
+mod exif;
 pub mod imbalance;
 pub mod inspect;
 pub mod loader;
 pub mod mix;
 mod photo;
+pub mod policy;
 pub mod rng;
 pub mod sampler;
 mod scratch;
 pub mod split;
 pub mod synthetic;
+mod verify;
 pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};
 pub use dataset::{
-    Cifar, Dataset, Split, cifar, image_folder, image_folder_as_found, image_folder_with_classes,
-    list_file, list_file_like,
+    Cifar, Dataset, FileCheck, FileReport, Split, cifar, image_folder, image_folder_as_found,
+    image_folder_with_classes, list_file, list_file_like,
 };
 pub use decode::{DecodeLimits, decode_file, decode_rgb};
 pub use error::{DataError, Result};
+pub use exif::decode_file_upright;
 pub use imbalance::LongTail;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use mix::{Mix, Mixing, soft_labels};
 pub use photo::prepare_file;
+pub use policy::{BadImage, BadImageLog, BadImages};
 pub use sampler::{Sampler, Sampling};

@@ -21,6 +21,7 @@ use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result, panic_text};
 use crate::photo::prepare_file;
+use crate::policy::{BadImageLog, BadImages, Replacer, is_about_the_image};
 use crate::rng::{Purpose, rng};
 use crate::scratch;
 
@@ -88,6 +89,7 @@ pub struct Loader {
     make: Arc<MakeImage>,
     /// (height, width) of every image that comes out.
     size: (usize, usize),
+    replacer: Option<Arc<Replacer>>,
 }
 
 impl std::fmt::Debug for Loader {
@@ -191,7 +193,31 @@ impl Loader {
             pool: Arc::new(pool),
             make,
             size,
+            replacer: None,
         })
+    }
+
+    /// Replaces images that cannot be read by others of their class, if `policy` says so, and adds
+    /// them to `log`. Which image takes the place of a bad one depends on `seed`, the epoch and the
+    /// position in it. More bad images than the policy's share end an epoch with
+    /// [`DataError::TooManyBad`].
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if the share is out of range.
+    pub fn with_bad_images(
+        mut self,
+        policy: BadImages,
+        seed: u64,
+        log: BadImageLog,
+    ) -> Result<Self> {
+        policy.validate()?;
+        self.replacer = match policy {
+            BadImages::Fail => None,
+            BadImages::Skip { max_share } => {
+                Some(Arc::new(Replacer::new(&self.dataset, max_share, seed, log)))
+            }
+        };
+        Ok(self)
     }
 
     /// The images that are loaded.
@@ -287,7 +313,7 @@ impl Job {
         let mut images = vec![0; indices.len() * slot];
         // All results are kept, so that the first failure in the batch's order is reported and
         // not whichever thread failed first.
-        let results: Vec<Result<()>> = loader.pool.install(|| {
+        let results: Vec<Result<u32>> = loader.pool.install(|| {
             images
                 .par_chunks_exact_mut(slot)
                 .zip(indices)
@@ -295,24 +321,41 @@ impl Job {
                 .map(|(i, (slot, &index))| self.fill(slot, (first + i) as u64, index))
                 .collect()
         });
-        results.into_iter().collect::<Result<()>>()?;
+        let shown = results.into_iter().collect::<Result<Vec<u32>>>()?;
+        if let Some(replacer) = &loader.replacer {
+            replacer.check_share()?;
+        }
         Ok(Batch {
             images,
             labels: indices
                 .iter()
                 .map(|&i| loader.dataset.label(i as usize))
                 .collect(),
-            indices: indices.to_vec(),
+            indices: shown,
             height,
             width,
         })
     }
 
-    /// Makes one image and copies it into its slot.
-    fn fill(&self, slot: &mut [u8], position: u64, index: u32) -> Result<()> {
+    /// Fills a slot with image `index`, or with one in its place. Returns which one it is.
+    fn fill(&self, slot: &mut [u8], position: u64, index: u32) -> Result<u32> {
         if self.stop.load(Ordering::Relaxed) {
-            return Ok(()); // nobody will see this batch
+            return Ok(index); // nobody will see this batch
         }
+        match (self.fill_with(slot, position, index), &self.loader.replacer) {
+            (Ok(()), _) => Ok(index),
+            (Err(error), Some(replacer)) if is_about_the_image(&error) => {
+                let (dataset, place) = (&self.loader.dataset, (self.epoch, position));
+                replacer.replace(dataset, place, index, error, |other| {
+                    self.fill_with(slot, position, other)
+                })
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Makes one image and copies it into its slot.
+    fn fill_with(&self, slot: &mut [u8], position: u64, index: u32) -> Result<()> {
         let loader = &self.loader;
         let origin = || loader.dataset.origin(index as usize);
         // A panic must not pass as the end of the data, so it becomes an error like any other.

@@ -23,6 +23,7 @@ use crate::augment::{
 };
 use crate::decode::{DecodeLimits, Frame, decode_rgb, decode_rows, plain_jpeg, read_into};
 use crate::error::{DataError, Result};
+use crate::exif::turn_upright;
 use crate::rng::Draw;
 use crate::scratch;
 
@@ -80,7 +81,11 @@ impl Workspace {
         if resizes && let Some(frame) = plain_jpeg(&self.file, origin, limits)? {
             return self.jpeg(&frame, origin, pipeline, rng);
         }
-        pipeline.apply(decode_rgb(&self.file, origin, limits)?, rng)
+        let mut image = decode_rgb(&self.file, origin, limits)?;
+        if pipeline.is_upright() {
+            image = turn_upright(image, &self.file);
+        }
+        pipeline.apply(image, rng)
     }
 
     /// The draws are those of [`Pipeline::apply`], in the same order.

@@ -24,6 +24,8 @@ pub enum Purpose {
     Split,
     /// Anything of the caller's own.
     Other,
+    /// Another image in place of a bad one.
+    Replace,
 }
 
 impl Purpose {
@@ -36,6 +38,7 @@ impl Purpose {
             Self::Other => 4,
             Self::Mix => 5,
             Self::Split => 6,
+            Self::Replace => 7,
         }
     }
 }
@@ -134,6 +137,9 @@ mod tests {
             first(0, 0, 0, Purpose::Augment),
             first(0, 0, 0, Purpose::Synthetic),
             first(0, 0, 0, Purpose::Other),
+            first(0, 0, 0, Purpose::Mix),
+            first(0, 0, 0, Purpose::Split),
+            first(0, 0, 0, Purpose::Replace),
         ];
         for (i, a) in values.iter().enumerate() {
             assert!(values[i + 1..].iter().all(|b| a != b), "{values:x?}");

@@ -92,7 +92,7 @@ fn everything_that_is_wrong_is_found_once() {
         ]
     );
     let cut = &found.unreadable[1].reason;
-    assert!(cut.starts_with("the JPEG ends before"), "{cut}");
+    assert!(cut.starts_with("the file is cut off"), "{cut}");
 
     let duplicates = found.duplicates.unwrap();
     let groups: Vec<(Vec<String>, [bool; 3])> = duplicates
@@ -179,10 +179,7 @@ fn json_form() {
     let found = look(&[(Subset::Train, train), (Subset::Val, val)], Depth::Full);
     let mut value = serde_json::to_value(&found).unwrap();
     let reason = value["unreadable"][0]["reason"].take();
-    assert!(
-        reason.as_str().unwrap().contains("not a readable image"),
-        "{reason}"
-    );
+    assert_eq!(reason, "is empty (0 bytes)");
     for width in value["too_small"][0]["by_size"].as_array_mut().unwrap() {
         width["half_width"] = json!(width["half_width"].as_f64().map(f64::round));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shike_data::{LoaderConfig, Normalization, Pipeline, Sampling};
+use shike_data::{BadImages, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
@@ -80,6 +80,9 @@ pub struct TrainConfig {
     pub accumulation: usize,
     /// Batches: size, threads, prefetch.
     pub loader: LoaderConfig,
+    /// What is done about training images that cannot be read.
+    #[serde(default)]
+    pub bad_images: BadImages,
     /// Augmentation of training images.
     pub train_pipeline: Pipeline,
     /// Preparation of images that are scored.
@@ -186,6 +189,7 @@ impl TrainConfig {
             clip_norm: None,
             accumulation: 1,
             loader: LoaderConfig::default(),
+            bad_images: BadImages::Fail,
             train_pipeline: Pipeline::cifar_train(),
             eval_pipeline: Pipeline::cifar_eval(),
             normalization: Normalization::CIFAR10,

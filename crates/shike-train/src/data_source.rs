@@ -28,7 +28,7 @@ pub enum DataSource {
         /// Largest class over smallest.
         imbalance_factor: f64,
     },
-    /// List files of `path label` lines (ImageNet-LT, Places-LT, iNaturalist).
+    /// List files: `path label` lines (ImageNet-LT, Places-LT, iNaturalist), CSV or JSON.
     Lists {
         /// The folder that paths are relative to.
         root: PathBuf,
@@ -39,8 +39,8 @@ pub enum DataSource {
         /// Test images.
         test: Option<PathBuf>,
     },
-    /// `train/<class>/<image>`, and `val/…` and `test/…` where they are there; or, without a
-    /// `train` folder, `<class>/<image>` for training alone.
+    /// `train/<class>/<image>`, and `val/…` (or `valid`, `validation`) and `test/…` where they are
+    /// there; or, without a `train` folder, `<class>/<image>` for training alone.
     Folder {
         /// The folder.
         dir: PathBuf,
@@ -95,7 +95,7 @@ impl DataSource {
                         .then(|| image_folder_with_classes(dir, train.class_names()))
                         .transpose()
                 };
-                let (val, test) = (like("val")?, like("test")?);
+                let (val, test) = (like(validation_folder(dir)?)?, like("test")?);
                 Ok(TrainData { train, val, test })
             }
         }
@@ -119,6 +119,19 @@ impl DataSource {
                 dir: dir.to_owned(),
             }
         }
+    }
+}
+
+/// The name of the validation folder: people write it in three ways.
+fn validation_folder(dir: &Path) -> Result<&'static str, DataError> {
+    let names = ["val", "valid", "validation"];
+    let mut found = names.into_iter().filter(|name| dir.join(name).is_dir());
+    match (found.next(), found.next()) {
+        (Some(first), Some(second)) => Err(DataError::Folder {
+            path: dir.to_owned(),
+            problem: format!("holds both {first} and {second}; one of them is the validation set"),
+        }),
+        (first, _) => Ok(first.unwrap_or("val")),
     }
 }
 
@@ -198,5 +211,24 @@ mod tests {
         value["train"]["stage1"]["loss"]["non_target"] = json!(1.0);
         let error = RunConfig::deserialize(value).unwrap_err().to_string();
         assert!(error.contains("unknown field `non_target`"), "{error}");
+    }
+
+    #[test]
+    fn a_validation_folder_has_one_of_three_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        };
+        file("train/cat/a.jpg");
+        let source = DataSource::detect(dir.path());
+        assert!(source.open().unwrap().val.is_none());
+        file("valid/cat/b.jpg");
+        let val = source.open().unwrap().val.unwrap();
+        assert!(val.origin(0).ends_with("valid/cat/b.jpg"));
+        file("validation/cat/c.jpg");
+        let error = source.open().unwrap_err().to_string();
+        assert!(error.contains("holds both valid and validation"), "{error}");
     }
 }

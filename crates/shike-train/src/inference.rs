@@ -6,7 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, Transaction};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DecodeLimits, Loader, decode_file};
+use shike_data::{DecodeLimits, Loader, decode_file, decode_file_upright};
 use shike_model::{ExpertLogits, Shike};
 
 use crate::batch::normalized;
@@ -121,8 +121,22 @@ impl Predictor {
     /// # Errors
     /// If the file is no whole image.
     pub fn predict_file(&self, path: &Path) -> Result<Prediction<'_>, TrainError> {
-        let image = decode_file(path, &self.limits())?;
-        self.predict_pixels(image)
+        let image = self.read(path)?;
+        let mut predictions = self.predict_prepared(&[image]);
+        Ok(predictions.remove(0))
+    }
+
+    /// Reads an image file and brings it to what the network takes, turned as its EXIF data say if
+    /// the model was trained on such images.
+    ///
+    /// # Errors
+    /// If the file is no whole image, or the model's preparation cannot take an image of its size.
+    pub fn read(&self, path: &Path) -> Result<RgbImage, TrainError> {
+        let image = match self.info.pipeline.is_upright() {
+            true => decode_file_upright(path, &self.limits())?,
+            false => decode_file(path, &self.limits())?,
+        };
+        self.prepare(image)
     }
 
     /// Class probabilities of an RGB image of any size.

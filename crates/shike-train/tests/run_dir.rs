@@ -298,3 +298,20 @@ fn resume_falls_back_behind_damage() {
         "{error}"
     );
 }
+
+#[test]
+fn the_list_of_bad_images_comes_back() {
+    let (_folder, run) = new_run();
+    assert_eq!(run.paths().read_bad_images().unwrap(), []);
+    let bad = |path: &str| shike_data::BadImage {
+        path: path.to_owned(),
+        label: 1,
+        problem: "is \"empty\", they say".to_owned(),
+    };
+    let images = [bad("a, b.jpg"), bad("c.jpg")];
+    run.write_bad_images(&images).unwrap();
+    assert_eq!(run.paths().read_bad_images().unwrap(), images);
+    fs::write(run.paths().bad_images(), "path,label\na,b\n").unwrap();
+    let error = run.paths().read_bad_images().unwrap_err().to_string();
+    assert!(error.contains("bad_images.csv"), "{error}");
+}

@@ -38,6 +38,11 @@ fn fails(status: i32, arguments: &[&str]) -> String {
 }
 
 fn train(data: &Path, run: &Path, more: &str) {
+    let output = shike_train(data, run, more);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+fn shike_train(data: &Path, run: &Path, more: &str) -> Output {
     let data = data.to_str().unwrap();
     let list = |name: &str| format!("{data}/{name}");
     let (train, test) = (list("train.txt"), list("test.txt"));
@@ -57,7 +62,68 @@ fn train(data: &Path, run: &Path, more: &str) {
             .split(' '),
     );
     arguments.extend(more.split_whitespace());
-    works(&arguments);
+    shike(&arguments)
+}
+
+#[test]
+fn a_bad_training_image_ends_a_run_or_is_replaced_and_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let config = SyntheticConfig {
+        classes: 3,
+        n_max: 8,
+        imbalance_factor: 2.0,
+        test_per_class: 2,
+        ..SyntheticConfig::default()
+    };
+    let set = generate(&data, &config).unwrap();
+    fs::copy(&set.train_list, data.join("train.txt")).ok();
+    fs::copy(&set.test_list, data.join("test.txt")).ok();
+    let list = fs::read_to_string(data.join("train.txt")).unwrap();
+    let (name, label) = list.lines().next().unwrap().rsplit_once(' ').unwrap();
+    let bad = data.join(name);
+    let bytes = fs::read(&bad).unwrap();
+    fs::write(&bad, &bytes[..bytes.len() / 2]).unwrap();
+    let bad = bad.to_str().unwrap();
+
+    let run = |policy: &str| dir.path().join(policy);
+    let output = shike_train(&data, &run("fail"), "");
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains(&format!("{bad}: the file is cut off")),
+        "{error}"
+    );
+    assert!(!run("fail").join("bad_images.csv").exists());
+
+    // One image in so few is more than the share that is allowed unless told.
+    let output = shike_train(&data, &run("strict"), "--bad-images skip");
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let images = list.lines().count();
+    assert!(
+        error.contains(&format!("1 of {images} training images")),
+        "{error}"
+    );
+    assert!(run("strict").join("bad_images.csv").exists());
+
+    let skip = "--bad-images skip --max-bad-share 0.2";
+    train(&data, &run("skip"), skip);
+    let listed = fs::read_to_string(run("skip").join("bad_images.csv")).unwrap();
+    let rows: Vec<&str> = listed.lines().collect();
+    assert_eq!(rows.len(), 2, "{listed}");
+    assert_eq!(rows[0], "path,label,problem");
+    assert!(rows[1].starts_with(&format!("{bad},{label},")), "{listed}");
+    assert!(rows[1].contains("the file is cut off"), "{listed}");
+
+    // Looking at all images first finds it before the first step, and stops if nothing may be bad.
+    let output = shike_train(&data, &run("checked"), "--check-images");
+    let error = text(&output.stderr);
+    assert!(
+        error.contains(&format!("1 of the {images} training images cannot be used")),
+        "{error}"
+    );
+    assert!(!run("checked").exists());
 }
 
 #[test]

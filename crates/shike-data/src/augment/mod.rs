@@ -49,6 +49,9 @@ const MAX_SIDE: u32 = 16_384;
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Transform {
+    /// Turns the picture as its EXIF data say; the first transform, if at all. It is applied where
+    /// the file is decoded, and changes nothing about pixels in memory.
+    ExifOrientation,
     /// Pads with black on all sides, then cuts out a square at a random place.
     RandomCrop {
         /// Side of the square, in pixels.
@@ -138,6 +141,7 @@ impl Transform {
     /// The name in a configuration (`kind`).
     pub fn name(&self) -> &'static str {
         match self {
+            Self::ExifOrientation => "exif_orientation",
             Self::RandomCrop { .. } => "random_crop",
             Self::HorizontalFlip { .. } => "horizontal_flip",
             Self::AutoAugmentCifar10 => "auto_augment_cifar10",
@@ -187,7 +191,7 @@ impl Transform {
                 })
             }),
             Self::HorizontalFlip { p } | Self::Grayscale { p } => probability(p),
-            Self::AutoAugmentCifar10 => None,
+            Self::ExifOrientation | Self::AutoAugmentCifar10 => None,
             Self::RandAugment { num_ops, magnitude } => (magnitude > 30)
                 .then(|| ("magnitude", format!("is {magnitude}, must be 0 to 30")))
                 .or_else(|| few(num_ops)),
@@ -224,6 +228,7 @@ impl Transform {
     fn apply(&self, image: RgbImage, rng: &mut ChaCha8Rng) -> Result<RgbImage> {
         let (width, height) = image.dimensions();
         Ok(match *self {
+            Self::ExifOrientation => image,
             Self::RandomCrop { size, padding } => {
                 let room = |side: u32| (side + 2 * padding).checked_sub(size);
                 let (Some(down), Some(across)) = (room(height), room(width)) else {
@@ -456,12 +461,23 @@ impl Pipeline {
             })
     }
 
+    /// Whether files are turned as their EXIF data say.
+    pub fn is_upright(&self) -> bool {
+        self.transforms.first() == Some(&Transform::ExifOrientation)
+    }
+
     /// Checks the parameters of every transform.
     ///
     /// # Errors
     /// [`DataError::Config`] naming the transform and the parameter.
     pub fn validate(&self) -> Result<()> {
         for (i, transform) in self.transforms.iter().enumerate() {
+            if i > 0 && *transform == Transform::ExifOrientation {
+                return Err(DataError::Config {
+                    field: format!("transforms[{i}] (exif_orientation)"),
+                    problem: "must be the first transform".into(),
+                });
+            }
             if let Some((parameter, problem)) = transform.problem() {
                 return Err(DataError::Config {
                     field: format!("transforms[{i}] ({}).{parameter}", transform.name()),

@@ -1,6 +1,6 @@
 //! Image folders: `class/name.jpg`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
@@ -9,10 +9,19 @@ use crate::error::{DataError, Result};
 /// Folders deeper than this are taken for a loop of links.
 const MAX_DEPTH: usize = 32;
 
+/// Endings of the images that are read.
+const READ: &[&str] = &["jpg", "jpeg", "png"];
+
+/// Endings of images that somebody may expect to be read.
+const NOT_READ: &[&str] = &[
+    "avif", "bmp", "gif", "heic", "heif", "jfif", "jp2", "tif", "tiff", "webp",
+];
+
 /// Reads a folder with one subfolder a class: `class/name.jpg` or `class/anything/name.jpg`.
 ///
 /// Classes are numbered in the order of their names, images sorted by path. JPEG and PNG files
-/// count, whatever the case of their ending; hidden files and folders and other files do not.
+/// count, whatever the case of their ending; hidden files and folders and other files do not. Images
+/// of other formats are counted in [`Dataset::notes`].
 ///
 /// # Errors
 /// [`DataError::Folder`] if there is no class or a class has no image.
@@ -88,24 +97,39 @@ enum Empty {
 
 fn read(dir: &Path, classes: Vec<String>, empty: Empty) -> Result<Dataset> {
     let (mut paths, mut labels) = (Vec::new(), Vec::new());
+    let mut others = BTreeMap::new();
     for (label, class) in classes.iter().enumerate() {
         let folder = dir.join(class);
         if !folder.is_dir() {
             continue;
         }
         let before = paths.len();
-        collect(&folder, class, 0, &mut paths)?;
+        collect(&folder, class, 0, &mut paths, &mut others)?;
         if paths.len() == before && empty == Empty::IsAnError {
             return Err(DataError::Folder {
                 path: folder,
-                problem: "holds no image; wanted .jpg, .jpeg or .png files, or no such folder"
-                    .into(),
+                problem: format!(
+                    "holds no image; wanted .jpg, .jpeg or .png files, or no such folder{}",
+                    passed_over(&others).map_or_else(String::new, |note| format!(" ({note})"))
+                ),
             });
         }
         paths[before..].sort_unstable();
         labels.resize(paths.len(), label as u32);
     }
-    Dataset::from_files(dir.to_owned(), paths, labels, classes)
+    let mut data = Dataset::from_files(dir.to_owned(), paths, labels, classes)?;
+    data.notes = passed_over(&others).into_iter().collect();
+    Ok(data)
+}
+
+/// Such as `37 files skipped: 30 .webp, 7 .gif`, the most frequent first.
+fn passed_over(others: &BTreeMap<&'static str, usize>) -> Option<String> {
+    let mut counts: Vec<_> = others.iter().collect();
+    counts.sort_by_key(|(ending, count)| (std::cmp::Reverse(**count), **ending));
+    let total: usize = others.values().sum();
+    let counts: Vec<String> = counts.iter().map(|(e, n)| format!("{n} .{e}")).collect();
+    let files = if total == 1 { "file" } else { "files" };
+    (total > 0).then(|| format!("{total} {files} skipped: {}", counts.join(", ")))
 }
 
 /// The names of the subfolders that are not hidden, sorted.
@@ -121,7 +145,13 @@ fn subfolders(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Adds the images below `folder`, which is called `prefix` from the data set's own folder.
-fn collect(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -> Result<()> {
+fn collect(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    paths: &mut Vec<String>,
+    others: &mut BTreeMap<&'static str, usize>,
+) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(DataError::Folder {
             path: folder.to_owned(),
@@ -131,20 +161,23 @@ fn collect(folder: &Path, prefix: &str, depth: usize, paths: &mut Vec<String>) -
     for (name, path) in entries(folder)? {
         let relative = format!("{prefix}/{name}");
         if path.is_dir() {
-            collect(&path, &relative, depth + 1, paths)?;
-        } else if is_image(&path) {
+            collect(&path, &relative, depth + 1, paths, others)?;
+        } else if ending(&path, READ).is_some() {
             paths.push(relative);
+        } else if let Some(other) = ending(&path, NOT_READ) {
+            *others.entry(other).or_default() += 1;
         }
     }
     Ok(())
 }
 
-fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| {
-        ["jpg", "jpeg", "png"]
-            .iter()
-            .any(|known| ending.eq_ignore_ascii_case(known))
-    })
+/// Which of `known` a name ends in, in any case.
+fn ending(path: &Path, known: &[&'static str]) -> Option<&'static str> {
+    let ending = path.extension()?;
+    known
+        .iter()
+        .copied()
+        .find(|known| ending.eq_ignore_ascii_case(known))
 }
 
 /// Name and path of what `dir` holds, hidden entries left out.

@@ -1,27 +1,37 @@
-//! List files: one `path label` a line, as ImageNet-LT, Places-LT and iNaturalist are published.
+//! List files, as ImageNet-LT, Places-LT and iNaturalist are published: text, CSV or JSON.
 
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::rows::{Rows, Wrong};
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
 
-/// Reads a list file whose paths lie below `root`.
+/// Reads a list file whose paths lie below `root`: text, or by its ending `.csv` or `.json`.
 ///
-/// A line is split at its last space, so paths may hold spaces; Windows line ends, a byte order
-/// mark and blank lines at the end are accepted. Files are opened only when an image is asked for.
+/// - Text has one `path label` a line. A line is split at its last space, so paths may hold spaces;
+///   blank lines may stand at the end.
+/// - CSV (RFC 4180) has a header line with a column `path`, `image` or `file` and a column `label`
+///   or `class`; other columns do not count. Labels are numbers or names. Names are numbered in
+///   their order, as the folders of [`image_folder`](super::image_folder) are.
+/// - JSON is `{"annotations": [{"fpath": "a/b.jpg", "category_id": 0}], "num_classes": 1}`.
+///   `num_classes`, and `"categories": [{"id": 0, "name": "a"}]` for class names, may be left out.
+///
+/// Windows line ends and a byte order mark are accepted. Files are opened only when an image is
+/// asked for.
 ///
 /// `num_classes` is for lists that need not hold every class (test lists); without it the labels
 /// have to be 0, 1, … without a gap. `class_names` sets the names and, if `num_classes` is
-/// `None`, the number of classes too. Without names a class is called after the folder that all
-/// its images lie in; if two classes share that name, all are called after their path from where
-/// the paths first differ (`a/apartment_building/outdoor`); a class spread over several folders
-/// is called by its number.
+/// `None`, the number of classes too. Without names, here or in the file, a class is called after
+/// the folder that all its images lie in; if two classes share that name, all are called after
+/// their path from where the paths first differ (`a/apartment_building/outdoor`); a class spread
+/// over several folders is called by its number.
 ///
 /// # Errors
 /// [`DataError::ListLine`] with the line for a wrong number of fields, a label that is no number,
-/// negative or too large, an absolute path or one with `..`; [`DataError::List`] for an empty list
-/// or a label without an image; [`DataError::Dataset`] if the two optional arguments disagree.
+/// negative or too large, a path that is absolute or has `..`, an image that is listed twice, or
+/// a gap in the labels; [`DataError::List`] for an empty list, or another number or other names of
+/// classes than asked for; [`DataError::Dataset`] if the two optional arguments disagree.
 pub fn list_file(
     root: impl AsRef<Path>,
     list_path: impl AsRef<Path>,
@@ -37,20 +47,47 @@ pub fn list_file(
         });
     }
     let list_path = list_path.as_ref();
-    let num_classes = num_classes.or(class_names.as_ref().map(Vec::len));
-    let (paths, labels) = parse(list_path, num_classes)?;
-    let num_classes = match num_classes {
-        Some(n) => n,
-        None => count_classes(list_path, &labels)?,
+    let bytes = std::fs::read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let named = |wrong: Wrong| {
+        let (path, problem) = (list_path.to_owned(), wrong.problem);
+        match wrong.line {
+            Some(line) => DataError::ListLine {
+                path,
+                line,
+                problem,
+            },
+            None => DataError::List { path, problem },
+        }
     };
-    let names = class_names.unwrap_or_else(|| folder_names(&paths, &labels, num_classes));
-    Dataset::from_files(root.as_ref().to_owned(), paths, labels, names)
+    let rows = parse(list_path, &bytes, class_names.as_deref()).map_err(named)?;
+    let wanted = num_classes.or(class_names.as_ref().map(Vec::len));
+    let (labels, num_classes) = rows.check(wanted).map_err(|wrong| {
+        named(match (wrong.row, wrong.line) {
+            (Some(row), None) => super::json::locate(strip_bom(&bytes), row, wrong.problem),
+            _ => wrong,
+        })
+    })?;
+    let names = match (class_names, rows.names) {
+        (Some(names), Some(own)) => match names.iter().zip(&own).position(|(a, b)| a != b) {
+            Some(label) => {
+                return Err(named(Wrong::file(format!(
+                    "class {label} is {:?} here, but {:?} in the training set",
+                    own[label], names[label]
+                ))));
+            }
+            None => names,
+        },
+        (Some(names), None) | (None, Some(names)) => names,
+        (None, None) => folder_names(&rows.paths, &labels, num_classes),
+    };
+    Dataset::from_files(root.as_ref().to_owned(), rows.paths, labels, names)
 }
 
 /// Reads a list file in the label space of another data set: a test list beside its training set.
+/// The two may be of different kinds.
 ///
 /// # Errors
-/// As [`list_file`]; a label that the other data set does not have is an error.
+/// As [`list_file`]; a label or a class that the other data set does not have is an error.
 pub fn list_file_like(
     root: impl AsRef<Path>,
     list_path: impl AsRef<Path>,
@@ -59,18 +96,28 @@ pub fn list_file_like(
     list_file(root, list_path, None, Some(train.class_names().to_vec()))
 }
 
-fn parse(list_path: &Path, num_classes: Option<usize>) -> Result<(Vec<String>, Vec<u32>)> {
-    let bytes = std::fs::read(list_path).map_err(|e| DataError::io(list_path, e))?;
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-    let (mut paths, mut labels) = (Vec::new(), Vec::new());
+fn parse(path: &Path, bytes: &[u8], known: Option<&[String]>) -> std::result::Result<Rows, Wrong> {
+    let bytes = strip_bom(bytes);
+    let ending = path.extension().unwrap_or_default();
+    if ending.eq_ignore_ascii_case("csv") {
+        super::csv::parse(bytes, known)
+    } else if ending.eq_ignore_ascii_case("json") {
+        super::json::parse(bytes)
+    } else {
+        text(bytes)
+    }
+}
+
+fn strip_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
+fn text(bytes: &[u8]) -> std::result::Result<Rows, Wrong> {
+    let mut rows = Rows::default();
     let mut blank = None;
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
         let number = number + 1;
-        let wrong = |problem: String| DataError::ListLine {
-            path: list_path.to_owned(),
-            line: number,
-            problem,
-        };
+        let wrong = |problem: String| Wrong::line(number, problem);
         let line = std::str::from_utf8(line)
             .map_err(|_| wrong("is not UTF-8 text; save the list as UTF-8".into()))?
             .trim();
@@ -79,81 +126,45 @@ fn parse(list_path: &Path, num_classes: Option<usize>) -> Result<(Vec<String>, V
             continue;
         }
         if let Some(first) = blank {
-            return Err(DataError::ListLine {
-                path: list_path.to_owned(),
-                line: first,
-                problem: "is blank, but more lines follow; blank lines may stand at the end only"
-                    .into(),
-            });
+            return Err(Wrong::line(
+                first,
+                "is blank, but more lines follow; blank lines may stand at the end only".into(),
+            ));
         }
-        let (path, label) = entry(line, num_classes).map_err(wrong)?;
-        paths.push(path.to_owned());
-        labels.push(label);
+        let (path, label) = entry(line).map_err(wrong)?;
+        rows.push(number, path.to_owned(), label);
     }
-    if labels.is_empty() {
-        return Err(DataError::List {
-            path: list_path.to_owned(),
-            problem: "holds no image; a line is `path label`".into(),
-        });
-    }
-    Ok((paths, labels))
+    Ok(rows)
 }
 
 /// Path and label of one line that is not blank.
-fn entry(line: &str, num_classes: Option<usize>) -> std::result::Result<(&str, u32), String> {
+fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
+    let hint = if line.starts_with(['{', '[']) {
+        "; is it JSON? Then its name has to end in .json"
+    } else if line.contains(',') {
+        "; is it CSV? Then its name has to end in .csv, and its first line name the columns \
+         (`path,label`)"
+    } else {
+        ""
+    };
     let (path, label) = line
         .rsplit_once([' ', '\t'])
-        .ok_or_else(|| format!("one field ({line:?}), wanted `path label`"))?;
+        .ok_or_else(|| format!("one field ({line:?}), wanted `path label`{hint}"))?;
     let path = path.trim_end();
-    let label: i64 = label
+    let label = label
         .parse()
-        .map_err(|_| format!("the label {label:?} is not a whole number"))?;
-    let label = u32::try_from(label).map_err(|_| match label {
-        ..0 => format!("the label {label} is negative; labels start at 0"),
-        _ => format!("the label {label} is too large"),
-    })?;
-    if let Some(n) = num_classes
-        && label as usize >= n
-    {
+        .map_err(|_| match label.trim_start_matches(['-', '+']) {
+            digits if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                format!("the label {label} is too large")
+            }
+            _ => format!("the label {label:?} is not a whole number, wanted `path label`{hint}"),
+        })?;
+    if path.ends_with([',', ';']) {
         return Err(format!(
-            "the label {label} is too large for {n} classes (0 to {})",
-            n.saturating_sub(1)
+            "the path {path:?} ends in a separator, wanted `path label`{hint}"
         ));
-    }
-    let drive = path.as_bytes().get(1) == Some(&b':');
-    if path.starts_with(['/', '\\']) || drive {
-        return Err(format!(
-            "the path {path:?} is absolute; paths start at the image folder"
-        ));
-    }
-    if path.split(['/', '\\']).any(|part| part == "..") {
-        return Err(format!("the path {path:?} leaves the image folder by `..`"));
     }
     Ok((path, label))
-}
-
-/// One more than the largest label; every smaller one has to have an image.
-fn count_classes(list_path: &Path, labels: &[u32]) -> Result<usize> {
-    // No larger than the list: a label of four billion must not become four billion counters.
-    let mut seen = vec![false; labels.len()];
-    let mut largest = 0;
-    for &label in labels {
-        if let Some(slot) = seen.get_mut(label as usize) {
-            *slot = true;
-        }
-        largest = largest.max(label as usize);
-    }
-    // With fewer images than labels one of the first `labels.len()` labels is missing anyway.
-    match seen.iter().take(largest + 1).position(|&s| !s) {
-        Some(gap) => Err(DataError::List {
-            path: list_path.to_owned(),
-            problem: format!(
-                "no image has label {gap}, though {largest} is used; labels run from 0 without \
-                 gaps, unless the number of classes is given (test lists)"
-            ),
-        }),
-        None => Ok(largest + 1),
-    }
 }
 
 fn folder_names(paths: &[String], labels: &[u32], num_classes: usize) -> Vec<String> {

@@ -1,15 +1,20 @@
 //! Data sets: which images there are, their labels, and how to get the pixels of one.
 
 mod access;
+mod check;
 mod cifar;
+mod csv;
 mod folder;
+mod json;
 mod list;
+mod rows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::RgbImage;
 
+pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, Split, cifar};
 pub use self::folder::{image_folder, image_folder_as_found, image_folder_with_classes};
 pub use self::list::{list_file, list_file_like};
@@ -28,6 +33,7 @@ pub struct Dataset {
     entries: Arc<[u32]>,
     labels: Arc<[u32]>,
     class_names: Arc<[String]>,
+    notes: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -138,6 +144,7 @@ impl Dataset {
             entries: (0..n).collect(),
             labels: labels.into(),
             class_names: class_names.into(),
+            notes: Arc::default(),
         })
     }
 
@@ -159,6 +166,11 @@ impl Dataset {
     /// A name for each class, `[classes]`; its number where the data set has none.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    /// What a person should know of how it was read: the files that were passed over.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The label of each image, `[n]`.
@@ -287,6 +299,7 @@ impl Dataset {
             entries: indices.iter().map(|&i| self.entries[i]).collect(),
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             class_names: Arc::clone(&self.class_names),
+            notes: Arc::clone(&self.notes),
         }
     }
 

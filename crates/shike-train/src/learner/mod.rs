@@ -1,5 +1,6 @@
 //! The training loop: two stages, checkpoints, scoring.
 
+mod check;
 mod dry_run;
 mod loss;
 mod state;
@@ -12,7 +13,7 @@ use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
-use shike_data::{Batch, Dataset, Loader, Sampler};
+use shike_data::{BadImageLog, Batch, Dataset, FileCheck, Loader, Sampler};
 use shike_model::network::ModelSummary;
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
@@ -66,6 +67,10 @@ pub struct Learner {
     device: Device,
     train_counts: Vec<usize>,
     eval_loaders: Vec<(Split, Loader)>,
+    /// Training images that could not be read.
+    bad_images: BadImageLog,
+    /// What a person should know about the images.
+    notes: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +96,12 @@ struct State {
 }
 
 impl Learner {
-    /// Checks configuration and data against one another.
+    /// Checks configuration and data against one another, and that the files of the images are
+    /// there; validation and test images are read, too, as far as ten seconds allow.
     ///
     /// # Errors
-    /// If a field is out of range, or the data has other classes than the network.
+    /// If a field is out of range, the data has other classes than the network, or images cannot be
+    /// used ([`DataError::BadImages`](shike_data::DataError::BadImages)).
     pub fn new(config: TrainConfig, data: TrainData, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
         if config.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
@@ -149,17 +156,37 @@ impl Learner {
             )));
         }
         Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
+        config.bad_images.validate()?;
+        let notes = check::at_start(&data, config.bad_images)?;
         let learner = Self {
             train_counts,
             config,
             data,
             device: device.autodiff(),
             eval_loaders,
+            bad_images: BadImageLog::default(),
+            notes,
         };
         for stage in 1..=2 {
             learner.stage_loss(stage, 0)?;
         }
         Ok(learner)
+    }
+
+    /// Decodes every image of every set.
+    ///
+    /// # Errors
+    /// [`DataError::BadImages`](shike_data::DataError::BadImages) names those that cannot be used;
+    /// under [`BadImages::Skip`](shike_data::BadImages::Skip), training images may be among them.
+    /// Returns a line on each set.
+    pub fn check_images(&self) -> Result<Vec<String>, TrainError> {
+        let check = FileCheck::Decode;
+        Ok(check::all(
+            &self.data,
+            self.config.bad_images,
+            [check; 2],
+            None,
+        )?)
     }
 
     /// The resolved configuration.
@@ -423,8 +450,14 @@ impl Learner {
                 "no validation set: the model of the last epoch is kept, and no best one is chosen",
             );
         }
+        for note in &self.notes {
+            progress.message(note);
+        }
         run.truncate_rows_from(state.position.stage, state.position.epoch)?;
         self.write_receipt(run, None)?;
+        for image in run.paths().read_bad_images()? {
+            self.bad_images.add(image);
+        }
         let mut scores = None;
         while state.position.stage <= 2 {
             let stage = state.position.stage;
@@ -527,6 +560,8 @@ impl Learner {
             self.config.loader,
             seed,
         )?;
+        let log = self.bad_images.clone();
+        let loader = loader.with_bad_images(self.config.bad_images, seed, log)?;
         Ok((sampler, loader))
     }
 
@@ -677,13 +712,28 @@ impl Learner {
         let mut started = Instant::now();
         let mut saved = Instant::now();
         let mut losses = Losses::new(lr);
+        let mut listed = self.bad_images.len();
         while state.position.batch < total {
             let group =
                 state.position.batch..(state.position.batch + self.config.accumulation).min(total);
             let group_images = (images - group.start * batch_size).min(group.len() * batch_size);
             let mut accumulator = GradientsAccumulator::new();
             for batch in group.clone() {
-                let Some(next) = batches.next() else {
+                let next = batches.next();
+                if self.bad_images.len() > listed {
+                    let images = self.bad_images.entries();
+                    run.write_bad_images(&images)?;
+                    if listed == 0 {
+                        let list = run.paths().bad_images();
+                        let path = &images[0].path;
+                        let list = list.display();
+                        progress.message(&format!(
+                            "{path} cannot be read and is replaced; {list} has all of them"
+                        ));
+                    }
+                    listed = images.len();
+                }
+                let Some(next) = next else {
                     return Err(TrainError::ShortEpoch {
                         found: batch,
                         expected: total,

@@ -9,6 +9,7 @@
 //!   predictions.csv      the last evaluation by image
 //!   report.html          curves, classes, calibration, confusions, for a browser
 //!   receipt.json         hashes of the lists and the class order, seed, versions
+//!   bad_images.csv       training images that were replaced, with --bad-images skip
 //!   checkpoints/         step-00001234.safetensors (the newest few), stage1.safetensors
 //!   model.safetensors    the final model
 //!   best.safetensors     the model of the best epoch
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use shike_data::BadImage;
 use thiserror::Error;
 
 pub use self::paths::{Latest, RunPaths};
@@ -260,6 +262,21 @@ impl RunDir {
         let path = self.paths.metrics_csv();
         Ok(atomic_write(&path, |writer| {
             rows::write_csv(writer, &self.rows)
+        })?)
+    }
+
+    /// Writes `bad_images.csv`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub fn write_bad_images(&self, images: &[BadImage]) -> Result<(), RunDirError> {
+        Ok(atomic_write(&self.paths.bad_images(), |writer| {
+            let mut writer = csv::Writer::from_writer(writer);
+            for image in images {
+                writer.serialize(image)?;
+            }
+            writer.flush()
         })?)
     }
 

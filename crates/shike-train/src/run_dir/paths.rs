@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use shike_data::BadImage;
 
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
@@ -44,6 +45,11 @@ impl RunPaths {
     /// `metrics.jsonl`.
     pub fn metrics_jsonl(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
+    }
+
+    /// `bad_images.csv`: the training images that could not be read and were replaced.
+    pub fn bad_images(&self) -> PathBuf {
+        self.0.join("bad_images.csv")
     }
 
     /// `per_class.csv`.
@@ -183,6 +189,23 @@ impl RunPaths {
                 .map_err(|error| format_error(&path, format!("line {}: {error}", number + 1)))
         };
         text.lines().enumerate().map(row).collect()
+    }
+
+    /// The images of `bad_images.csv`; none if there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
+    pub fn read_bad_images(&self) -> Result<Vec<BadImage>, RunDirError> {
+        let path = self.bad_images();
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        let rows = csv::Reader::from_reader(file).into_deserialize();
+        rows.collect::<Result<_, _>>()
+            .map_err(|error| format_error(&path, error.to_string()))
     }
 
     /// The step checkpoints, oldest first, with their steps.

@@ -22,7 +22,8 @@ pub use inspect::{InspectArgs, Shares, inspect};
 pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
 pub use train::{
-    Arch, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, TrainArgs, train, train_with,
+    Arch, BadImagesKind, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, TrainArgs, train,
+    train_with,
 };
 
 /// Why a command failed.
@@ -101,7 +102,7 @@ pub struct DataArgs {
 /// What lies in the folder with the images, beyond what it shows itself.
 #[derive(Args, Clone, Debug)]
 pub struct LayoutArgs {
-    /// List of training images, `path label` a line.
+    /// List of training images: `path label` a line, or a `.csv` or `.json` file.
     #[arg(long, value_name = "FILE", requires = "data")]
     pub train_list: Option<PathBuf>,
     /// List of validation images, on which the best epoch is chosen.

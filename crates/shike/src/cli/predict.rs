@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
-use shike_data::decode_file;
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
@@ -113,13 +112,7 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     let mut sink = Sink::new(args, names)?;
     let mut bad = 0;
     for paths in paths.chunks(args.batch_size as usize) {
-        let decoded: Vec<_> = paths
-            .par_iter()
-            .map(|path| {
-                let image = decode_file(path, &predictor.limits())?;
-                predictor.prepare(image)
-            })
-            .collect();
+        let decoded: Vec<_> = paths.par_iter().map(|path| predictor.read(path)).collect();
         let (mut good, mut images) = (Vec::new(), Vec::new());
         for (path, image) in paths.iter().zip(decoded) {
             match image {

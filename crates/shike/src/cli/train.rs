@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
-use shike_data::{Normalization, Pipeline, Sampling, Transform};
+use shike_data::{BadImages, Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{
     ClassWeights, CrossEntropyLossConfig, FocalLossConfig, KlReduction, LdamLossConfig,
 };
@@ -139,6 +139,20 @@ pub struct TrainArgs {
     /// Smallest share of a picture's area that a random crop keeps.
     #[arg(long, value_name = "X")]
     pub crop_scale: Option<f64>,
+    /// Turn pictures as their EXIF data say; they are taken as they are stored otherwise.
+    #[arg(long)]
+    pub exif: bool,
+    /// What to do about a training image that cannot be read. A validation or test image that cannot
+    /// be read is an error in any case.
+    #[arg(long, value_enum)]
+    pub bad_images: Option<BadImagesKind>,
+    /// With `--bad-images skip`: the largest share of the training images that may be bad [default:
+    /// 0.01].
+    #[arg(long, value_name = "X")]
+    pub max_bad_share: Option<f64>,
+    /// Decode every image of every set before training starts.
+    #[arg(long)]
+    pub check_images: bool,
     /// Seed of weights, order and augmentation.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -302,6 +316,15 @@ pub enum Stage2Kind {
     Lws,
     /// Divides weights by a power of their length, without training; for linear classifiers.
     TauNorm,
+}
+
+/// What is done about training images that cannot be read.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadImagesKind {
+    /// Stop, with the path and what is wrong.
+    Fail,
+    /// Take another image of the same class, and list the bad ones in `bad_images.csv`.
+    Skip,
 }
 
 /// Types of float.
@@ -510,6 +533,16 @@ impl TrainArgs {
         config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
         config.accumulation = self.accumulate.unwrap_or(config.accumulation);
         config.clip_norm = self.clip_norm;
+        config.bad_images = match (self.bad_images, self.max_bad_share) {
+            (Some(BadImagesKind::Skip), share) => BadImages::Skip {
+                max_share: share.unwrap_or(0.01),
+            },
+            (_, None) => BadImages::Fail,
+            (_, Some(_)) => {
+                let message = "--max-bad-share is for --bad-images skip";
+                return Err(CliError::Usage(message.into()));
+            }
+        };
         config.freeze_batch_norm = self.freeze_bn;
         config.seed = self.seed.unwrap_or(config.seed);
         config.loader.workers = self.workers.unwrap_or(config.loader.workers);
@@ -707,6 +740,11 @@ impl TrainArgs {
                 };
             }
         }
+        if self.exif {
+            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+                pipeline.transforms.insert(0, Transform::ExifOrientation);
+            }
+        }
         Ok(())
     }
 
@@ -792,6 +830,7 @@ pub fn train_with(
         })?;
         let mut run = run.keep_last(recorded.train.keep_checkpoints);
         let learner = Learner::new(recorded.train, source.open()?, device)?;
+        check_images(&learner, args, &mut progress)?;
         let from = recorded.stage2_from;
         let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
         report(&outcome, folder, &mut progress);
@@ -815,6 +854,7 @@ pub fn train_with(
             .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
     }
     let learner = Learner::new(config, data, device)?;
+    check_images(&learner, args, &mut progress)?;
     if args.dry_run {
         println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
         return Ok(Outcome::Finished(None));
@@ -824,6 +864,20 @@ pub fn train_with(
     let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
     report(&outcome, &folder, &mut progress);
     Ok(outcome)
+}
+
+fn check_images(
+    learner: &Learner,
+    args: &TrainArgs,
+    progress: &mut Progress,
+) -> Result<(), TrainError> {
+    if args.check_images {
+        progress.message("decoding every image");
+        for line in learner.check_images()? {
+            progress.message(&line);
+        }
+    }
+    Ok(())
 }
 
 /// Starts a run, or goes on with it where it has a checkpoint.
