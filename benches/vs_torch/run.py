@@ -186,12 +186,11 @@ def report(results, machine, ladder, loading):
         "`epoch/from-loader` stands beside our own steps on a batch in memory: what loading and augmentation",
         "cost a run.",
         "",
-        f"Machine: {machine['cpu']}, {machine['threads']} threads; PyTorch {machine['torch']}; "
-        f"commit {machine['commit']}; {machine['rounds']} rounds.",
+        f"Machine: {machine['cpu']}, {machine['threads']} threads; PyTorch {machine['torch']}.",
         "",
-        "| case | batch | ours, ms | PyTorch NCHW | channels_last | ratio | quartiles | goal, floor "
+        "| case | commit, rounds | batch | ours, ms | PyTorch NCHW | channels_last | ratio | quartiles | goal, floor "
         "| memory, MiB | PyTorch | ratio | goal, floor |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     pair = lambda goal: "" if goal is None else f"{goal[0]:g}, {goal[1]:g}"
     for r in results:
@@ -202,7 +201,7 @@ def report(results, machine, ladder, loading):
         low, high = r["ratio_quartiles"]
         mib = lambda bytes: "" if bytes is None else f"{bytes / 2**20:.0f}"
         lines.append(
-            f"| {r['case']} | {r['batch']} | {1e3 * r['ours']:.1f} | {ms('contiguous')} "
+            f"| {r['case']} | {r['commit']}, {r['rounds']} | {r['batch']} | {1e3 * r['ours']:.1f} | {ms('contiguous')} "
             f"| {ms('channels_last')} | **{r['ratio']:.2f}** | {low:.2f}–{high:.2f} | {pair(time)} "
             f"| {mib(r['peak_ours'])} | {mib(r['peak_torch'])} "
             f"| {'' if r['memory_ratio'] is None else format(r['memory_ratio'], '.2f')} "
@@ -252,23 +251,24 @@ def main():
               f"ratio {result['ratio']:.2f} ({low:.2f}–{high:.2f}), "
               f"memory {result['memory_ratio']:.2f}", flush=True)
     steps = ladder(args) if args.case is None or "ladder" in args.case else None
-    if args.no_report or not (results or loading):
+    if args.no_report or not (results or steps or loading):
         return
-    loading = loading or known.get("loading")
-    if not results:
-        results, machine = known.get("results", []), known.get("machine")
-        if machine is None:
-            sys.exit("results.json has no machine yet: run another case first")
-        return write(file, results, machine, known.get("ladder"), loading)
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
         cpu = names[0] if names else cpu
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True,
                             capture_output=True).stdout.strip()
-    machine = {"cpu": cpu, "threads": args.threads, "torch": next((r["torch_version"] for r in results if r["torch_version"]), None),
-               "commit": commit, "rounds": args.rounds}
-    write(file, results, machine, steps, loading)
+    # What was measured before on this machine stays where only some cases are run.
+    before = known.get("machine") or {}
+    if (before.get("cpu"), before.get("threads")) != (cpu, args.threads):
+        known = {}
+    old = {r["case"]: {"commit": before.get("commit"), **r} for r in known.get("results", [])}
+    old.update({r["case"]: {**r, "commit": commit} for r in results})
+    results = [old[name] for name, *_ in CASES if name in old]
+    torch = [r["torch_version"] for r in results if r["torch_version"]]
+    machine = {"cpu": cpu, "threads": args.threads, "torch": torch[-1] if torch else None}
+    write(file, results, machine, steps or known.get("ladder"), loading or known.get("loading"))
 
 
 def write(file, results, machine, steps, loading):

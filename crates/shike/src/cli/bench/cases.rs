@@ -297,7 +297,7 @@ fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
 }
 
 /// Steps of an epoch case.
-const EPOCH_STEPS: usize = 20;
+const EPOCH_STEPS: usize = 10;
 
 /// Steps of SHIKE-ResNet-32: on batches that the loader makes meanwhile of images in memory, with the
 /// reference's augmentation; or on one batch that is there.
