@@ -72,6 +72,17 @@ class Side:
         self.process.wait()
 
 
+def take_turns(sides, rounds):
+    """One run each to warm up, then the timed ones."""
+    for side in sides:
+        side.run()
+    for _ in range(rounds):
+        for side in sides:
+            side.seconds.append(side.run())
+    for side in sides:
+        side.close()
+
+
 def case(name, batch, args):
     env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), OMP_NUM_THREADS=str(args.threads),
                MKL_NUM_THREADS=str(args.threads))
@@ -96,13 +107,7 @@ def case(name, batch, args):
         worst = max(abs(v - values[1]) / max(abs(values[1]), 1e-9) for v in values)
         if not worst < (1e-3 if args.precision == "f32" else 5e-2):
             sys.exit(f"{name}: the values differ, {values}")
-        for side in sides:
-            side.run()
-        for _ in range(args.rounds):
-            for side in sides:
-                side.seconds.append(side.run())
-        for side in sides:
-            side.close()
+        take_turns(sides, args.rounds)
     best = min(theirs, key=lambda layout: statistics.median(theirs[layout].seconds))
     turns = sorted(a / b for a, b in zip(ours.seconds, theirs[best].seconds))
     return {
@@ -126,13 +131,7 @@ def against_own(name, command, env, args):
     """An epoch fed by the loader beside the same steps on a batch in memory: both are ours."""
     sides = [Side(command, env),
              Side(["epoch/from-memory" if part == name else part for part in command], env)]
-    for side in sides:
-        side.run()
-    for _ in range(max(10, args.rounds)):
-        for side in sides:
-            side.seconds.append(side.run())
-    for side in sides:
-        side.close()
+    take_turns(sides, max(10, args.rounds))
     fed, pure = sides
     turns = sorted(a / b for a, b in zip(fed.seconds, pure.seconds))
     return {
@@ -160,13 +159,7 @@ def ladder(args):
     env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads))
     command = [args.shike, "bench", "--serve", "step/shike-resnet32", "--device", args.device]
     sides = [Side(command, dict(env, SHIKE_KERNELS=kernels)) for kernels, _ in LADDER]
-    for side in sides:
-        side.run()
-    for _ in range(args.rounds):
-        for side in sides:
-            side.seconds.append(side.run())
-    for side in sides:
-        side.close()
+    take_turns(sides, args.rounds)
     rows = []
     for (kernels, what), side in zip(LADDER, sides):
         seconds = statistics.median(side.seconds)

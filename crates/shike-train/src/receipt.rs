@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use shike_data::Dataset;
 
 use crate::metrics::ShotThresholds;
+use crate::run_dir::RunDir;
 
 /// `receipt.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,15 @@ pub enum ScoredSplit {
     Val,
     /// The test images.
     Test,
+}
+
+impl Receipt {
+    /// Takes over how far the run has come.
+    pub(crate) fn set_progress(&mut self, run: &RunDir) {
+        let best = run.paths().best().exists();
+        self.best_chosen_on = best.then_some(ChosenOn::Validation);
+        self.training_seconds = run.rows().iter().map(|row| row.seconds).sum();
+    }
 }
 
 impl SplitReceipt {

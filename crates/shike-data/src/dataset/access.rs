@@ -1,8 +1,8 @@
 //! What lies behind an image, for code that looks at files instead of pixels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Dataset, Source};
+use super::{Dataset, Source, record};
 
 impl Dataset {
     /// The folder that the paths of the images start at; `None` for images in memory.
@@ -22,6 +22,11 @@ impl Dataset {
         }
     }
 
+    /// The file of image `i`, where it is one.
+    pub(crate) fn file(&self, i: usize) -> Option<PathBuf> {
+        Some(self.root()?.join(self.relative_path(i)?))
+    }
+
     /// The bytes of image `i`, `[height, width, 3]`, if it lies in memory; `None` for files, and if
     /// there is no image `i`.
     pub fn pixels(&self, i: usize) -> Option<&[u8]> {
@@ -31,11 +36,7 @@ impl Dataset {
                 height,
                 width,
                 ..
-            } => {
-                let size = *height as usize * *width as usize * 3;
-                let start = *self.entries.get(i)? as usize * size;
-                Some(&pixels[start..start + size])
-            }
+            } => Some(record(pixels, [*height, *width], *self.entries.get(i)?)),
             Source::Files { .. } => None,
         }
     }

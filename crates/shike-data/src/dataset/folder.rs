@@ -162,13 +162,18 @@ fn collect(
         let relative = format!("{prefix}/{name}");
         if path.is_dir() {
             collect(&path, &relative, depth + 1, paths, others)?;
-        } else if ending(&path, READ).is_some() {
+        } else if is_image_name(&path) {
             paths.push(relative);
         } else if let Some(other) = ending(&path, NOT_READ) {
             *others.entry(other).or_default() += 1;
         }
     }
     Ok(())
+}
+
+/// Whether a file is taken for an image in a folder: by what its name ends in, in any case.
+pub fn is_image_name(path: &Path) -> bool {
+    ending(path, READ).is_some()
 }
 
 /// Which of `known` a name ends in, in any case.

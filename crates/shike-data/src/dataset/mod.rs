@@ -16,7 +16,9 @@ use image::RgbImage;
 
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, Split, cifar};
-pub use self::folder::{image_folder, image_folder_as_found, image_folder_with_classes};
+pub use self::folder::{
+    image_folder, image_folder_as_found, image_folder_with_classes, is_image_name,
+};
 pub use self::list::{list_file, list_file_like};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
@@ -51,6 +53,12 @@ enum Source {
         /// Below `root`, with `/` between the parts.
         paths: Vec<String>,
     },
+}
+
+/// The bytes of one image among those in memory, which all have this height and width.
+fn record(pixels: &[u8], [height, width]: [u32; 2], entry: u32) -> &[u8] {
+    let size = height as usize * width as usize * 3;
+    &pixels[entry as usize * size..][..size]
 }
 
 impl Dataset {
@@ -213,26 +221,13 @@ impl Dataset {
                 width,
                 ..
             } => {
-                let size = *height as usize * *width as usize * 3;
-                let start = entry as usize * size;
-                let record = scratch::copy(&pixels[start..start + size]);
+                let record = scratch::copy(record(pixels, [*height, *width], entry));
                 Ok(RgbImage::from_raw(*width, *height, record)
                     .expect("the constructor checked the number of bytes"))
             }
             Source::Files { root, paths } => {
                 decode_file(&root.join(&paths[entry as usize]), limits)
             }
-        }
-    }
-
-    /// The file of image `i`, where it is one.
-    pub(crate) fn file(&self, i: usize) -> Option<PathBuf> {
-        match &*self.source {
-            Source::Files { root, paths } => {
-                let entry = *self.entries.get(i)?;
-                Some(root.join(&paths[entry as usize]))
-            }
-            Source::Pixels { .. } => None,
         }
     }
 
@@ -268,22 +263,13 @@ impl Dataset {
     /// `path label`, as the field publishes lists (so that their SHA-256 is that of such a file); for
     /// images in memory label and pixels of each.
     pub fn identity(&self, mut take: impl FnMut(&[u8])) {
-        for (&entry, label) in self.entries.iter().zip(self.labels.iter()) {
-            match &*self.source {
-                Source::Pixels {
-                    pixels,
-                    height,
-                    width,
-                    ..
-                } => {
-                    let size = *height as usize * *width as usize * 3;
-                    take(&label.to_le_bytes());
-                    take(&pixels[entry as usize * size..][..size]);
-                }
-                Source::Files { paths, .. } => {
-                    take(paths[entry as usize].as_bytes());
-                    take(format!(" {label}\n").as_bytes());
-                }
+        for (i, label) in self.labels.iter().enumerate() {
+            if let Some(pixels) = self.pixels(i) {
+                take(&label.to_le_bytes());
+                take(pixels);
+            } else if let Some(path) = self.relative_path(i) {
+                take(path.as_bytes());
+                take(format!(" {label}\n").as_bytes());
             }
         }
     }

@@ -454,7 +454,8 @@ impl Learner {
             progress.message(note);
         }
         run.truncate_rows_from(state.position.stage, state.position.epoch)?;
-        self.write_receipt(run, None)?;
+        let mut receipt = self.receipt(run);
+        run.write_receipt(&receipt)?;
         for image in run.paths().read_bad_images()? {
             self.bad_images.add(image);
         }
@@ -503,7 +504,9 @@ impl Learner {
             (None, None) => None,
         };
         let last = scores.test.or(scores.val);
-        self.write_receipt(run, scored.map(|(split, _)| split))?;
+        receipt.scored = scored.map(|(split, _)| split);
+        receipt.set_progress(run);
+        run.write_receipt(&receipt)?;
         if let (Some(evaluation), Some((_, Some(images)))) = (&last, scored) {
             run.write_per_class(evaluation)?;
             run.write_predictions(evaluation, |i| images.origin(i))?;
@@ -512,11 +515,9 @@ impl Learner {
         Ok(Outcome::Finished(last.map(Box::new)))
     }
 
-    /// Writes what the run is obtained with.
-    fn write_receipt(&self, run: &RunDir, scored: Option<ScoredSplit>) -> Result<(), TrainError> {
-        let best = run.paths().best().exists();
-        let seconds = run.rows().iter().map(|row| row.seconds).sum();
-        Ok(run.write_receipt(&Receipt {
+    /// What the run is obtained with. All images in memory are hashed, and so this is done once.
+    fn receipt(&self, run: &RunDir) -> Receipt {
+        let mut receipt = Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
             device: device::name(&self.device),
             seed: self.config.seed,
@@ -526,10 +527,12 @@ impl Learner {
             val: self.data.val.as_ref().map(SplitReceipt::new),
             test: self.data.test.as_ref().map(SplitReceipt::new),
             model_chosen_on: ChosenOn::LastEpoch,
-            best_chosen_on: best.then_some(ChosenOn::Validation),
-            scored,
-            training_seconds: seconds,
-        })?)
+            best_chosen_on: None,
+            scored: None,
+            training_seconds: 0.0,
+        };
+        receipt.set_progress(run);
+        receipt
     }
 
     fn last_stage(&self) -> usize {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
+use shike_data::dataset::is_image_name;
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
@@ -49,9 +50,6 @@ pub struct PredictArgs {
     batch_size: u32,
 }
 
-/// Files that the program takes for images in a folder.
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
-
 impl PredictArgs {
     fn paths(&self) -> Result<Vec<PathBuf>, CliError> {
         let mut all = Vec::new();
@@ -90,10 +88,9 @@ fn walk(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
     let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
     entries.sort();
     for path in entries {
-        let extension = path.extension().and_then(|e| e.to_str());
         if path.is_dir() {
             walk(&path, into)?;
-        } else if extension.is_some_and(|e| EXTENSIONS.contains(&e.to_lowercase().as_str())) {
+        } else if is_image_name(&path) {
             into.push(path);
         }
     }
