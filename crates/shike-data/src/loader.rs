@@ -1,10 +1,12 @@
 //! Batches, made ahead of time by a pool of threads, the same whatever the number of threads.
 //!
-//! One coordinator thread per epoch lets a rayon pool fill disjoint slots of a batch's buffer and
-//! hands finished batches over through a bounded channel. So memory is bounded (`prefetch`
-//! batches wait, one more is being made), pixels are written once, and nothing but the position
-//! in the epoch decides about an image's random numbers.
+//! Two coordinator threads per epoch take turns: each lets a rayon pool fill disjoint slots of a
+//! batch's buffer and hands finished batches over through a bounded channel. With one of them, the pool
+//! would wait at the end of each batch for its slowest image. So memory is bounded (`prefetch` batches
+//! wait, two more are being made), pixels are written once, and nothing but the position in the
+//! epoch decides about an image's random numbers.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -241,35 +243,64 @@ impl Loader {
     /// image that comes twice is augmented in two ways, and neither the number of workers nor the
     /// start changes anything.
     pub fn epoch(&self, epoch: u64, order: Vec<u32>, start_batch: usize) -> Epoch {
-        let total = self.batches_per_epoch(order.len());
-        let (sender, receiver) = sync_channel(self.config.prefetch);
+        let positions = 0..order.len();
+        self.start(epoch, order, positions, start_batch)
+    }
+
+    /// As [`Loader::epoch`], with the images at these `positions` of the order alone, for one of several
+    /// devices that share an epoch. Each image is augmented as it is in the whole epoch.
+    pub fn epoch_part(&self, epoch: u64, order: Vec<u32>, positions: Range<usize>) -> Epoch {
+        let end = positions.end.min(order.len());
+        let positions = positions.start.min(end)..end;
+        self.start(epoch, order, positions, 0)
+    }
+
+    fn start(
+        &self,
+        epoch: u64,
+        order: Vec<u32>,
+        positions: Range<usize>,
+        start_batch: usize,
+    ) -> Epoch {
+        let total = self.batches_per_epoch(positions.len());
+        let start = start_batch.min(total);
         let stop = Arc::new(AtomicBool::new(false));
-        let job = Job {
+        let job = Arc::new(Job {
             loader: self.clone(),
             epoch,
             order,
+            positions,
             stop: Arc::clone(&stop),
-        };
-        let thread = std::thread::Builder::new()
-            .name("shike-data".into())
-            .spawn(move || job.run(start_batch..total, &sender));
-        let (thread, failed) = match thread {
-            Ok(thread) => (Some(thread), None),
-            Err(e) => {
-                let problem = format!("the loader's thread could not be started: {e}");
-                let field = "workers".into();
-                (None, Some(DataError::Config { field, problem }))
-            }
-        };
-        Epoch {
-            receiver: Some(receiver),
-            thread,
+        });
+        // A single worker never waits for another.
+        let lanes = self.pool.current_num_threads().min(LANES);
+        let mut epoch = Epoch {
+            lanes: Vec::with_capacity(lanes),
             stop,
-            failed,
+            failed: None,
             total,
-            start: start_batch.min(total),
-            next: start_batch.min(total),
+            start,
+            next: start,
+        };
+        for lane in 0..lanes {
+            // Together the lanes hold `prefetch` batches.
+            let waiting = (self.config.prefetch + lanes - 1 - lane) / lanes;
+            let (sender, receiver) = sync_channel(waiting);
+            let job = Arc::clone(&job);
+            let thread = std::thread::Builder::new()
+                .name("shike-data".into())
+                .spawn(move || job.run((start + lane..total).step_by(lanes), &sender));
+            match thread {
+                Ok(thread) => epoch.lanes.push(Lane { receiver, thread }),
+                Err(e) => {
+                    let problem = format!("the loader's thread could not be started: {e}");
+                    let field = "workers".into();
+                    epoch.failed = Some(DataError::Config { field, problem });
+                    break;
+                }
+            }
         }
+        epoch
     }
 
     /// Starts a pass over all images in order, for evaluation (epoch number 0). The last batch is
@@ -281,16 +312,20 @@ impl Loader {
     }
 }
 
-/// What the coordinator thread of one epoch knows.
+/// Batches that are made at a time.
+const LANES: usize = 2;
+
+/// What the coordinator threads of one epoch know.
 struct Job {
     loader: Loader,
     epoch: u64,
     order: Vec<u32>,
+    positions: Range<usize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Job {
-    fn run(&self, batches: std::ops::Range<usize>, sender: &SyncSender<Result<Batch>>) {
+    fn run(&self, batches: impl Iterator<Item = usize>, sender: &SyncSender<Result<Batch>>) {
         for number in batches {
             let batch = self.batch(number);
             let failed = batch.is_err();
@@ -303,10 +338,10 @@ impl Job {
 
     fn batch(&self, number: usize) -> Result<Batch> {
         let loader = &self.loader;
-        let first = number * loader.config.batch_size;
+        let first = self.positions.start + number * loader.config.batch_size;
         let end = first
             .saturating_add(loader.config.batch_size)
-            .min(self.order.len());
+            .min(self.positions.end);
         let indices = &self.order[first..end];
         let (height, width) = loader.size;
         let slot = height * width * 3;
@@ -396,13 +431,19 @@ impl Job {
 /// Dropping it stops the work in the background.
 #[derive(Debug)]
 pub struct Epoch {
-    receiver: Option<Receiver<Result<Batch>>>,
-    thread: Option<JoinHandle<()>>,
+    /// Batches come from each in turn; empty once the epoch has ended.
+    lanes: Vec<Lane>,
     stop: Arc<AtomicBool>,
     failed: Option<DataError>,
     total: usize,
     start: usize,
     next: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    receiver: Receiver<Result<Batch>>,
+    thread: JoinHandle<()>,
 }
 
 impl Epoch {
@@ -424,9 +465,9 @@ impl Epoch {
     fn shut_down(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Without a receiver a thread that waits to send wakes up.
-        self.receiver = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the coordinator was reported as `Stopped`.
+        let threads: Vec<_> = self.lanes.drain(..).map(|lane| lane.thread).collect();
+        for thread in threads {
+            // A panic of a coordinator was reported as `Stopped`.
             let _ = thread.join();
         }
     }
@@ -436,15 +477,20 @@ impl Iterator for Epoch {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let receiver = self.receiver.as_ref()?;
-        let item = match (self.failed.take(), self.next == self.total) {
-            (Some(error), _) => Some(Err(error)),
-            (None, true) => None,
-            // The thread is gone though batches are missing: never let that pass as the end.
-            (None, false) => Some(receiver.recv().unwrap_or(Err(DataError::Stopped {
-                delivered: self.next - self.start,
-                expected: self.total - self.start,
-            }))),
+        let delivered = self.next - self.start;
+        let item = match self.failed.take() {
+            Some(error) => Some(Err(error)),
+            None if self.lanes.is_empty() || self.next == self.total => None,
+            // A thread is gone though batches are missing: never let that pass as the end.
+            None => Some(
+                self.lanes[delivered % self.lanes.len()]
+                    .receiver
+                    .recv()
+                    .unwrap_or(Err(DataError::Stopped {
+                        delivered,
+                        expected: self.total - self.start,
+                    })),
+            ),
         };
         match &item {
             Some(Ok(_)) => self.next += 1,
@@ -456,12 +502,10 @@ impl Iterator for Epoch {
     fn size_hint(&self) -> (usize, Option<usize>) {
         // An error may come instead of all that remains.
         let left = self.total - self.next;
-        match self.receiver {
-            Some(_) => (
-                left.min(1),
-                Some(left.max(usize::from(self.failed.is_some()))),
-            ),
-            None => (0, Some(0)),
+        match (&self.failed, self.lanes.is_empty()) {
+            (Some(_), _) => (1, Some(1)),
+            (None, true) => (0, Some(0)),
+            (None, false) => (left.min(1), Some(left)),
         }
     }
 }

@@ -6,6 +6,7 @@ mod common;
 use std::path::Path;
 
 use shike_data::imbalance::{LongTail, class_counts, first_n_per_class};
+use shike_data::inspect::Tail;
 use shike_data::{
     Cifar, DecodeLimits, Loader, LoaderConfig, Pipeline, Split, cifar, image_folder, list_file,
     list_file_like,
@@ -139,7 +140,22 @@ fn published_lists() {
     let path = folder.join("ImageNet_100_LT_train.txt");
     let train = list_file("/p", path, None, None).unwrap();
     assert_eq!((train.len(), train.num_classes()), (12_205, 100));
-    println!("GOLDEN lists: 6 cases ran");
+
+    // A list with ImageNet-LT's class counts: the groups that its papers report.
+    let counts = common::json(&folder.join("imagenet_lt_train_class_counts.json"));
+    let counts: Vec<usize> = serde_json::from_value(counts).unwrap();
+    let lines: String = (counts.iter().enumerate())
+        .flat_map(|(class, &n)| (0..n).map(move |i| format!("train/{class}/{i}.JPEG {class}\n")))
+        .collect();
+    let path = dir.path().join("ImageNet_LT_train.txt");
+    std::fs::write(&path, lines).unwrap();
+    let train = list_file("/p", path, None, None).unwrap();
+    assert_eq!(train.len(), 115_846);
+    assert_eq!(train.class_counts(), counts);
+    let tail = Tail::new(&train.class_counts(), 100, 20);
+    let classes = [&tail.many, &tail.medium, &tail.few].map(|group| group.classes);
+    assert_eq!(classes, [385, 479, 136]);
+    println!("GOLDEN lists: 7 cases ran");
 }
 
 #[test]

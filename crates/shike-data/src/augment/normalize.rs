@@ -45,19 +45,22 @@ impl Normalization {
     }
 
     /// [`normalize`](Self::normalize) of a batch: `[n, 3, height, width]` of bytes,
-    /// `[n, height, width, 3]`, with `plane` = height x width.
-    pub fn normalize_batch(&self, bytes: &[u8], plane: usize) -> Vec<f32> {
-        let tables = self.tables();
-        let mut values = vec![0.0; bytes.len()];
+    /// `[n, height, width, 3]`, with `plane` = height x width. `values` is overwritten; its memory is
+    /// used again.
+    pub fn normalize_batch(&self, bytes: &[u8], plane: usize, values: &mut Vec<f32>) {
+        let [red, green, blue] = self.tables();
+        values.resize(bytes.len(), 0.0);
         let images = bytes.chunks_exact(3 * plane);
         for (image, out) in images.zip(values.chunks_exact_mut(3 * plane)) {
-            for (c, out) in out.chunks_exact_mut(plane).enumerate() {
-                for (out, pixel) in out.iter_mut().zip(image.chunks_exact(3)) {
-                    *out = tables[c][usize::from(pixel[c])];
-                }
+            let (out_red, rest) = out.split_at_mut(plane);
+            let (out_green, out_blue) = rest.split_at_mut(plane);
+            let planes = out_red.iter_mut().zip(out_green).zip(out_blue);
+            for (pixel, ((r, g), b)) in image.chunks_exact(3).zip(planes) {
+                *r = red[usize::from(pixel[0])];
+                *g = green[usize::from(pixel[1])];
+                *b = blue[usize::from(pixel[2])];
             }
         }
-        values
     }
 
     /// `(value / 255 - mean) / std` as `[3, height, width]`, in f32 like torchvision's `ToTensor`
