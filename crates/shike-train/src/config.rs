@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shike_data::{BadImages, LoaderConfig, Normalization, Pipeline, Sampling};
+use shike_data::mix::Mixing;
+use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
+use crate::batch::Upload;
 use crate::method::{Loss, Stage2};
 use crate::metrics::ShotThresholds;
 use crate::prior::LogitPrior;
@@ -38,6 +40,11 @@ pub struct StageConfig {
     pub sampling: Sampling,
     /// What is minimised.
     pub loss: Loss,
+    /// How batches are mixed. The loss of a mixed batch is that of its labels and that of its
+    /// partners' labels, in the proportion of the mix, as BalPoE has it (arXiv 2306.04934); for
+    /// cross-entropy this is the loss of the soft labels.
+    #[serde(default)]
+    pub mixing: Mixing,
 }
 
 /// A training run, resolved: everything that its result depends on but the images.
@@ -89,6 +96,9 @@ pub struct TrainConfig {
     pub eval_pipeline: Pipeline,
     /// From 0–255 to the network's input.
     pub normalization: Normalization,
+    /// In what form images go to the device.
+    #[serde(default)]
+    pub upload: Upload,
     /// Bounds of many-, medium- and few-shot classes.
     pub thresholds: ShotThresholds,
     /// Seed of weights, order and augmentation.
@@ -125,6 +135,14 @@ pub enum TrainConfigError {
         stage: &'static str,
         /// What is wrong.
         source: LossError,
+    },
+    /// Mixing out of range.
+    #[error("{stage}.mixing: {source}")]
+    Mixing {
+        /// `stage1` or `stage2`.
+        stage: &'static str,
+        /// What is wrong.
+        source: DataError,
     },
     /// Any other field.
     #[error("{field} = {found}: it must be {expected}")]
@@ -167,6 +185,7 @@ impl TrainConfig {
             },
             sampling: Sampling::Instance,
             loss,
+            mixing: Mixing::default(),
         };
         let loss = match model.is_plain() {
             true => Loss::cross_entropy(),
@@ -193,6 +212,7 @@ impl TrainConfig {
             train_pipeline: Pipeline::cifar_train(),
             eval_pipeline: Pipeline::cifar_eval(),
             normalization: Normalization::CIFAR10,
+            upload: Upload::U8,
             thresholds: ShotThresholds::default(),
             seed: 0,
             evaluate_every: 1,
@@ -271,6 +291,8 @@ impl TrainConfig {
                 let epochs = config.epochs.max(1);
                 let loss = config.loss.validate(epochs, classifier);
                 loss.map_err(|source| TrainConfigError::Loss { stage, source })?;
+                let mixing = config.mixing.validate();
+                mixing.map_err(|source| TrainConfigError::Mixing { stage, source })?;
             }
         }
         let check = |field, ok: bool, found: &dyn std::fmt::Display, expected| match ok {

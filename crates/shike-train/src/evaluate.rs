@@ -4,7 +4,7 @@ use burn::tensor::{Device, Transaction};
 use shike_data::{Loader, Normalization};
 use shike_model::{Head, Shike};
 
-use crate::batch::to_tensors;
+use crate::batch::{Upload, to_tensors};
 use crate::error::TrainError;
 use crate::metrics::{Evaluation, Evaluator};
 
@@ -18,6 +18,7 @@ pub fn evaluate(
     head: Head,
     loader: &Loader,
     normalization: &Normalization,
+    upload: Upload,
     mut evaluator: Evaluator,
     device: &Device,
 ) -> Result<Evaluation, TrainError> {
@@ -25,7 +26,7 @@ pub fn evaluate(
     let mut batches = loader.sequential();
     for batch in batches.by_ref() {
         let batch = batch?;
-        let (images, _) = to_tensors(&batch, normalization, &device);
+        let (images, _) = to_tensors(&batch, normalization, upload, &device);
         let logits = model.forward(images, head).experts;
         // One transfer for all experts.
         let read = logits

@@ -6,10 +6,10 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, Transaction};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DecodeLimits, Loader, decode_file, decode_file_upright};
+use shike_data::{DataError, DecodeLimits, Loader, prepare_file};
 use shike_model::{ExpertLogits, Shike};
 
-use crate::batch::normalized;
+use crate::batch::{Upload, normalized};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
 use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
@@ -127,16 +127,24 @@ impl Predictor {
     }
 
     /// Reads an image file and brings it to what the network takes, turned as its EXIF data say if
-    /// the model was trained on such images.
+    /// the model was trained on such images. This is [`prepare_file`], as images are scored in
+    /// training; the values of a JPEG may differ by 1 of 255 from those that
+    /// [`prepare`](Self::prepare) makes of its pixels.
     ///
     /// # Errors
     /// If the file is no whole image, or the model's preparation cannot take an image of its size.
     pub fn read(&self, path: &Path) -> Result<RgbImage, TrainError> {
-        let image = match self.info.pipeline.is_upright() {
-            true => decode_file_upright(path, &self.limits())?,
-            false => decode_file(path, &self.limits())?,
-        };
-        self.prepare(image)
+        // Preparation for scoring draws nothing, but shares its type with augmentation.
+        let mut unused = rng(0, 0, 0, Purpose::Augment);
+        let image = prepare_file(path, &self.info.pipeline, &self.limits(), &mut unused);
+        image.map_err(|error| match error {
+            // This one does not know which image it is about.
+            error @ DataError::Transform { .. } => TrainError::from(DataError::Sample {
+                origin: path.display().to_string(),
+                source: Box::new(error),
+            }),
+            other => other.into(),
+        })
     }
 
     /// Class probabilities of an RGB image of any size.
@@ -166,7 +174,8 @@ impl Predictor {
         for images in images.chunk_by(|a, b| a.dimensions() == b.dimensions()) {
             let size = [images[0].height() as usize, images[0].width() as usize];
             let bytes: Vec<u8> = images.iter().flat_map(|i| i.as_raw()).copied().collect();
-            let input = normalized(&bytes, size, &self.info.normalization, &self.device);
+            let (normalization, upload) = (&self.info.normalization, Upload::default());
+            let input = normalized(&bytes, size, normalization, upload, &self.device);
             let classes = self.info.class_names.len();
             let shift = Tensor::<1>::from_floats(self.shift.as_slice(), &self.device);
             let shift = shift.reshape([1, classes]);
@@ -218,6 +227,7 @@ impl Predictor {
             info.head,
             loader,
             &info.normalization,
+            Upload::default(),
             evaluator,
             &self.device,
         )

@@ -12,6 +12,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod compare;
 pub mod config;
+pub mod data_loader;
 pub mod data_source;
 pub mod device;
 pub mod ema;
@@ -31,7 +32,9 @@ pub mod report;
 pub mod run_dir;
 pub mod schedule;
 
+pub use batch::Upload;
 pub use config::{Precision, StageConfig, TrainConfig, TrainConfigError};
+pub use data_loader::{BurnLoader, ImageBatch};
 pub use data_source::{DataSource, RunConfig};
 pub use ema::Ema;
 pub use error::TrainError;

@@ -17,7 +17,7 @@ const FLOAT: u64 = 4;
 /// normalisation needs again, and the activation behind; where the two are separate operations, also
 /// what lies between them.
 pub(crate) fn kept_per_value(device: &Device, precision: Precision) -> u64 {
-    let fused = precision == Precision::F32 && in_host_memory(device) && kernels::enabled();
+    let fused = precision == Precision::F32 && is_host(device) && kernels::enabled();
     let bytes = match precision {
         Precision::F32 => FLOAT,
         Precision::Bf16 => FLOAT / 2,
@@ -102,14 +102,14 @@ pub fn gib(bytes: u64) -> String {
 
 /// Whether a device computes in the machine's own memory: a backend with memory of its own reports
 /// its pools.
-fn in_host_memory(device: &Device) -> bool {
+pub(crate) fn is_host(device: &Device) -> bool {
     device.memory_pool_usage().is_none()
 }
 
 /// Bytes that a device could still take, where that can be known: what the machine and the control
 /// group of this process have left, for a device in the machine's own memory.
 pub fn available(device: &Device) -> Option<u64> {
-    if !in_host_memory(device) {
+    if !is_host(device) {
         return None;
     }
     let memory = MemoryRefreshKind::nothing().with_ram();

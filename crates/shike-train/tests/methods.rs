@@ -126,15 +126,19 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
     let (cosine, linear) = (ClassifierConfig::cosine, || ClassifierConfig::Linear);
     let weights = json!({ "kind": "effective_number", "beta": 0.99 });
     let ce = || json!({ "kind": "cross_entropy" });
-    let cases: [(&str, TrainConfig); 11] = [
-        (
-            "shike",
-            config(
-                experts(cosine()),
-                json!({ "kind": "dkt" }),
-                Some(json!({ "method": "retrain", "loss": { "kind": "balanced_softmax" } })),
-            ),
-        ),
+    let shike = || {
+        config(
+            experts(cosine()),
+            json!({ "kind": "dkt" }),
+            Some(json!({ "method": "retrain", "loss": { "kind": "balanced_softmax" } })),
+        )
+    };
+    let mut mixed = shike();
+    mixed.stage1.mixing.mixup_alpha = 0.3;
+    mixed.stage1.mixing.cutmix_alpha = 1.0;
+    let cases: [(&str, TrainConfig); 12] = [
+        ("shike", shike()),
+        ("shike-mixed", mixed),
         (
             "smoothed-weighted",
             config(
@@ -244,6 +248,8 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
             _ => assert_eq!(info.tau, None),
         }
     }
+    let weights = |name| std::fs::read(RunPaths::new(folder.path().join(name)).model()).unwrap();
+    assert_ne!(weights("shike"), weights("shike-mixed"));
 }
 
 /// Columns of a linear head and their lengths.

@@ -82,6 +82,20 @@ impl StageLoss {
 }
 
 impl Terms {
+    /// Each term `share` times, and `1 - share` times that of `other`.
+    pub fn mixed(self, other: Self, share: f64) -> Self {
+        let mix = |own: Tensor<1>, other: Tensor<1>| {
+            own.mul_scalar(share) + other.mul_scalar(1.0 - share)
+        };
+        let pairs = self.terms.into_iter().zip(other.terms);
+        Self {
+            total: mix(self.total, other.total),
+            terms: pairs
+                .map(|((name, own), (_, other))| (name, mix(own, other)))
+                .collect(),
+        }
+    }
+
     /// The total, then each term, to be read later; keeps nothing that is there for gradients.
     pub fn unread(&self) -> Unread {
         let terms = self.terms.iter().map(|(name, term)| (*name, term));
@@ -200,5 +214,44 @@ pub(super) fn check_finite(
             epoch: position.epoch,
             lr,
         }),
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use shike_data::{Mix, soft_labels};
+    use shike_model::loss::CrossEntropyLossConfig;
+
+    #[test]
+    fn a_mixed_cross_entropy_is_that_of_soft_labels() {
+        let device = Device::flex();
+        let values = |seed: f32| {
+            let values = [0.3, -1.0, 2.0, 0.7, 0.1, -0.4, 1.5, 0.2, 0.9].map(|x: f32| x * seed);
+            Tensor::<1>::from_floats(values, &device).reshape([3, 3])
+        };
+        let logits = ExpertLogits {
+            experts: vec![values(1.0), values(-0.5)],
+        };
+        let mix = Mix {
+            share: 0.7,
+            cut: None,
+        };
+        let config = CrossEntropyLossConfig::new().with_label_smoothing(0.1);
+        let loss = config.init(&[5, 5, 5], 0).unwrap();
+        // The loss smooths them itself.
+        let soft = soft_labels(&[2, 0, 1], Some(&mix), 3, 0.0);
+        let soft = Tensor::<1>::from_floats(soft.as_slice(), &device).reshape([3, 3]);
+        let expected = loss.forward_soft(&logits, soft).sum();
+
+        let stage = StageLoss::CrossEntropy(loss);
+        let labels = Tensor::<1, Int>::from_ints([2, 0, 1], &device);
+        let partners = stage.forward(&logits, labels.clone().flip([0]));
+        let mixed = stage.forward(&logits, labels).mixed(partners, mix.share);
+        let read = |loss: Tensor<1>| loss.into_scalar::<f32>();
+        let (found, expected) = (read(mixed.total), read(expected));
+        assert!((found - expected).abs() < 1e-5, "{found} and {expected}");
     }
 }

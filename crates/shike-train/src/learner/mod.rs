@@ -13,6 +13,7 @@ use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use shike_data::mix::Mix;
 use shike_data::{BadImageLog, Batch, Dataset, FileCheck, Loader, Sampler};
 use shike_model::network::ModelSummary;
 use shike_model::weights;
@@ -742,10 +743,19 @@ impl Learner {
                         expected: total,
                     });
                 };
-                let next = next?;
+                let mut next = next?;
+                let mix = self.mix(&mut next, &state.position, batch);
                 let (inputs, labels) = self.inputs(&next);
                 let logits = state.model.forward(inputs, head(state.position.stage));
-                let terms = loss.forward(&logits, labels);
+                let terms = loss.forward(&logits, labels.clone());
+                let terms = match mix {
+                    // Images are mixed with those of the batch in reverse.
+                    Some(mix) => {
+                        let partners = loss.forward(&logits, labels.flip([0]));
+                        terms.mixed(partners, mix.share)
+                    }
+                    None => terms,
+                };
                 let unread = terms.unread();
                 // Each batch's loss is a mean; the step's is the mean over all their images.
                 let total = match group.len() {
@@ -788,10 +798,23 @@ impl Learner {
         Ok((state, true))
     }
 
+    /// Mixes the images of a batch, if this stage does so and this batch is drawn for it.
+    fn mix(&self, batch: &mut Batch, position: &Position, number: usize) -> Option<Mix> {
+        let mixing = self.config.stage(position.stage)?.mixing;
+        let (height, width) = (batch.height as u32, batch.width as u32);
+        let seed = stage_seed(self.config.seed, position.stage);
+        let mix = mixing.draw(height, width, seed, position.epoch as u64, number as u64)?;
+        let n = batch.len();
+        mix.apply(&mut batch.images, n, width as usize);
+        Some(mix)
+    }
+
     /// Images in the type that the network computes in, and labels.
     fn inputs(&self, batch: &Batch) -> (Tensor<4>, Tensor<1, Int>) {
-        let (images, labels) = to_tensors(batch, &self.config.normalization, &self.device);
-        let images = match self.config.precision {
+        let config = &self.config;
+        let (images, labels) =
+            to_tensors(batch, &config.normalization, config.upload, &self.device);
+        let images = match config.precision {
             Precision::F32 => images,
             Precision::Bf16 => images.cast(FloatDType::BF16),
         };
@@ -831,6 +854,7 @@ impl Learner {
             head(stage),
             loader,
             &self.config.normalization,
+            self.config.upload,
             self.evaluator()?,
             &self.device,
         )

@@ -14,7 +14,7 @@ use shike_model::{
     BackboneConfig, BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, ExpertLogits,
     Head, Shike, ShikeConfig, weights,
 };
-use shike_train::batch::to_tensors;
+use shike_train::batch::{Upload, to_tensors};
 use shike_train::optim::Sgd;
 
 use super::BenchError;
@@ -329,7 +329,9 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
                 for batch in loader.epoch(0, (0..count as u32).collect(), 0) {
                     let batch = batch.map_err(failed)?;
                     let autodiff = device.clone().autodiff();
-                    let (images, labels) = to_tensors(&batch, &Normalization::CIFAR10, &autodiff);
+                    let normalization = Normalization::CIFAR10;
+                    let (images, labels) =
+                        to_tensors(&batch, &normalization, Upload::default(), &autodiff);
                     last = value(trained.step(images, labels)?)?;
                 }
             }
