@@ -8,7 +8,9 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use shike::data::Normalization;
 use shike::model::{DktLossConfig, Head, Shike, ShikeConfig, weights};
+use shike::train::batch::{Upload, normalized};
 use shike::train::device;
 use shike::train::optim::Sgd;
 
@@ -115,6 +117,17 @@ fn other_devices_agree_with_the_cpu() {
         let gradients = pairs.map(|(found, expected)| relative(found, expected));
         let gradients = gradients.fold(0.0, f64::max);
         let losses = relative(&found.losses, &expected.losses);
+        let bytes: Vec<u8> = (0..2 * 5 * 7 * 3).map(|i| (i * 41 % 256) as u8).collect();
+        let images = |upload, device: &Device| -> Vec<f32> {
+            let images = normalized(&bytes, [5, 7], &Normalization::IMAGENET, upload, device);
+            images.into_data().iter().collect()
+        };
+        let uploaded = images(Upload::U8, &device);
+        let difference = relative(&uploaded, &images(Upload::F32, &flex));
+        assert!(
+            difference < 1e-6,
+            "{name}: images of bytes differ by {difference:.1e}"
+        );
         println!(
             "{name}: relative difference of logits {logits:.1e}, of the worst gradient \
              {gradients:.1e}, of the losses of 5 steps {losses:.1e}"
