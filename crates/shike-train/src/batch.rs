@@ -71,7 +71,7 @@ fn on_device(
         shifted.bitwise_and_scalar(0xFF).float()
     };
     let values: Tensor<2> = Tensor::stack((0..4).map(byte).collect(), 1);
-    let values = values.reshape([4 * count]).slice([0..bytes.len()]);
+    let values = values.reshape([4 * count]).narrow(0, 0, bytes.len());
     let images = values
         .reshape([batch, height, width, 3])
         .permute([0, 3, 1, 2]);
