@@ -1,24 +1,21 @@
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+//! Options of a training run, and the configuration that they make.
 
-use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+use clap::Args;
 use shike_data::{BadImages, Normalization, Pipeline, Sampling, Transform};
-use shike_model::loss::{
-    ClassWeights, CrossEntropyLossConfig, FocalLossConfig, KlReduction, LdamLossConfig,
-};
-use shike_model::{
-    BackboneConfig, ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig,
-};
+use shike_model::loss::{ClassWeights, KlReduction};
+use shike_model::{ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::metrics::ShotThresholds;
-use shike_train::run_dir::{RunDir, RunPaths};
-use shike_train::{
-    DataSource, Learner, Loss, Outcome, Precision, Progress, RunConfig, Schedule, Stage2,
-    StageConfig, TrainConfig, TrainError, device,
-};
+use shike_train::{Loss, Precision, Schedule, Stage2, StageConfig, TrainConfig, TrainError};
 
-use super::{CliError, ResumeArgs};
+use super::kinds::{
+    Arch, BadImagesKind, Baseline, ClassifierKind, LossKind, PrecisionKind, SamplingKind,
+    Stage2Kind, WeightsKind, name,
+};
+use super::preset::{ImagePreset, Preset};
+use crate::cli::CliError;
 
 /// Settings of a training run. What is not given comes from the preset for the kind of data.
 #[derive(Args, Clone, Debug)]
@@ -174,268 +171,6 @@ pub struct TrainArgs {
     /// Classes with fewer training images than this are few-shot.
     #[arg(long, value_name = "N")]
     pub few_below: Option<usize>,
-}
-
-/// Networks: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) and for large ones
-/// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Arch {
-    Resnet8,
-    Resnet10,
-    Resnet14,
-    Resnet18,
-    Resnet20,
-    Resnet32,
-    Resnet34,
-    Resnet44,
-    Resnet50,
-    Resnet56,
-    Resnet101,
-    Resnet110,
-    Resnet152,
-    /// ResNeXt-50 (32×4d).
-    Resnext50,
-}
-
-impl Arch {
-    /// Whether it takes images of about 224 pixels; the others take 32 or a little more.
-    pub fn is_for_large_images(self) -> bool {
-        self.cifar_depth().is_none()
-    }
-
-    fn cifar_depth(self) -> Option<usize> {
-        match self {
-            Self::Resnet8 => Some(8),
-            Self::Resnet14 => Some(14),
-            Self::Resnet20 => Some(20),
-            Self::Resnet32 => Some(32),
-            Self::Resnet44 => Some(44),
-            Self::Resnet56 => Some(56),
-            Self::Resnet110 => Some(110),
-            _ => None,
-        }
-    }
-
-    /// The backbone.
-    ///
-    /// # Errors
-    /// None: every network here is one that can be built.
-    pub fn backbone(self) -> Result<BackboneConfig, ConfigError> {
-        match (self, self.cifar_depth()) {
-            (_, Some(depth)) => BackboneConfig::cifar(depth),
-            (Self::Resnet10, _) => BackboneConfig::resnet(10),
-            (Self::Resnet18, _) => BackboneConfig::resnet(18),
-            (Self::Resnet34, _) => BackboneConfig::resnet(34),
-            (Self::Resnet101, _) => BackboneConfig::resnet(101),
-            (Self::Resnet152, _) => BackboneConfig::resnet(152),
-            (Self::Resnext50, _) => Ok(BackboneConfig::resnext50()),
-            _ => BackboneConfig::resnet(50),
-        }
-    }
-}
-
-/// What SHIKE is compared with.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Baseline {
-    /// A plain network with a linear classifier, cross-entropy, for the epochs of both stages.
-    Ce,
-    /// One expert, with fusion and both stages.
-    Single,
-}
-
-/// Losses.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossKind {
-    /// Dynamic knowledge transfer as in the authors' code.
-    Dkt,
-    /// Dynamic knowledge transfer as the paper reads.
-    DktPaper,
-    /// Cross-entropy of each expert.
-    CrossEntropy,
-    /// Cross-entropy weighted by the effective number of images.
-    ClassBalanced,
-    /// Focal loss.
-    Focal,
-    /// Label-distribution-aware margins, on a cosine classifier.
-    Ldam,
-    /// LDAM with deferred re-weighting.
-    LdamDrw,
-    /// Balanced softmax.
-    BalancedSoftmax,
-    /// Logit adjustment.
-    LogitAdjustment,
-}
-
-impl LossKind {
-    /// The loss with its defaults.
-    fn loss(self) -> Loss {
-        let weights = || Some(ClassWeights::effective_number());
-        match self {
-            Self::Dkt => Loss::Dkt(DktLossConfig::new()),
-            Self::DktPaper => Loss::Dkt(DktLossConfig::paper()),
-            Self::CrossEntropy => Loss::cross_entropy(),
-            Self::ClassBalanced => {
-                Loss::CrossEntropy(CrossEntropyLossConfig::new().with_weights(weights()))
-            }
-            Self::Focal => Loss::Focal(FocalLossConfig::new()),
-            Self::Ldam => Loss::Ldam(LdamLossConfig::new()),
-            Self::LdamDrw => Loss::Ldam(LdamLossConfig::new().with_weights(weights())),
-            Self::BalancedSoftmax => Loss::BalancedSoftmax {},
-            Self::LogitAdjustment => Loss::LogitAdjustment { tau: 1.0 },
-        }
-    }
-}
-
-/// Classifiers.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClassifierKind {
-    /// Cosine with scale 30.
-    Cosine,
-    /// Linear with a bias.
-    Linear,
-}
-
-/// Class weights.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightsKind {
-    /// One over the number of images.
-    Inverse,
-    /// One over the effective number of images.
-    EffectiveNumber,
-}
-
-/// What stage 2 does to the classifiers.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage2Kind {
-    /// Trains new ones with the balanced softmax, as SHIKE does.
-    Retrain,
-    /// Trains new ones with cross-entropy and class-balanced sampling.
-    Crt,
-    /// Trains a factor on the logit of each class, otherwise as crt; for linear classifiers.
-    Lws,
-    /// Divides weights by a power of their length, without training; for linear classifiers.
-    TauNorm,
-}
-
-/// What is done about training images that cannot be read.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadImagesKind {
-    /// Stop, with the path and what is wrong.
-    Fail,
-    /// Take another image of the same class, and list the bad ones in `bad_images.csv`.
-    Skip,
-}
-
-/// Types of float.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrecisionKind {
-    /// 32 bits.
-    F32,
-    /// bfloat16, 16 bits.
-    Bf16,
-}
-
-impl From<PrecisionKind> for Precision {
-    fn from(kind: PrecisionKind) -> Self {
-        match kind {
-            PrecisionKind::F32 => Self::F32,
-            PrecisionKind::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// How images are drawn.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SamplingKind {
-    /// Each image once an epoch.
-    Instance,
-    /// Each class equally often.
-    ClassBalanced,
-    /// Classes by the square root of their size.
-    SquareRoot,
-    /// From instance to class-balanced over the epochs.
-    ProgressivelyBalanced,
-}
-
-impl From<SamplingKind> for Sampling {
-    fn from(kind: SamplingKind) -> Self {
-        match kind {
-            SamplingKind::Instance => Self::Instance,
-            SamplingKind::ClassBalanced => Self::ClassBalanced,
-            SamplingKind::SquareRoot => Self::SquareRoot,
-            SamplingKind::ProgressivelyBalanced => Self::ProgressivelyBalanced,
-        }
-    }
-}
-
-/// What a run does where nothing else is asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Preset {
-    /// Network.
-    pub arch: Arch,
-    /// Epochs of both stages.
-    pub epochs: [usize; 2],
-    /// Batch size.
-    pub batch_size: usize,
-    /// Peak learning rate of both stages, where it is not the reference's.
-    pub lr: Option<f64>,
-    /// What is done with images.
-    pub images: ImagePreset,
-}
-
-/// Augmentation where `--image-size` and `--crop-scale` do not ask for another.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ImagePreset {
-    /// The reference's, for images of 32×32.
-    Cifar,
-    /// Random resized crops that keep at least this share of a picture's area.
-    ResizedCrop {
-        /// Side of the crop in pixels.
-        size: u32,
-        /// The smallest share.
-        scale: f64,
-    },
-    /// Crops without resizing, for pictures that are all a little larger than the crop.
-    Crop {
-        /// Side of the crop in pixels.
-        size: u32,
-    },
-}
-
-impl Preset {
-    /// SHIKE on ResNet-50 at 224 pixels, as ImageNet-LT is measured: 180 + 20 epochs.
-    pub fn imagenet() -> Self {
-        Self {
-            arch: Arch::Resnet50,
-            epochs: [180, 20],
-            batch_size: 64,
-            lr: None,
-            images: ImagePreset::ResizedCrop {
-                size: 224,
-                scale: 0.08,
-            },
-        }
-    }
-
-    /// The published experiment for CIFAR; for pictures, the same network and schedule at 64
-    /// pixels.
-    pub fn for_source(source: &DataSource) -> Self {
-        let cifar = matches!(source, DataSource::Cifar { .. });
-        Self {
-            arch: Arch::Resnet32,
-            epochs: [180, 20],
-            batch_size: 128,
-            lr: None,
-            images: match cifar {
-                true => ImagePreset::Cifar,
-                false => ImagePreset::ResizedCrop {
-                    size: 64,
-                    scale: 0.25,
-                },
-            },
-        }
-    }
 }
 
 impl TrainArgs {
@@ -749,7 +484,7 @@ impl TrainArgs {
     }
 
     /// A name for the run's folder.
-    fn run_name(&self, preset: &Preset, config: &TrainConfig) -> String {
+    pub(super) fn run_name(&self, preset: &Preset, config: &TrainConfig) -> String {
         let kind = match self.baseline {
             Some(Baseline::Ce) if self.loss.is_some() => "plain",
             Some(Baseline::Ce) => "ce",
@@ -765,15 +500,6 @@ impl TrainArgs {
     }
 }
 
-/// A value as the command line has it.
-fn name(value: &impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// Timed steps of a stage in a dry run.
-const DRY_RUN_STEPS: usize = 3;
-
 /// Reads `stage4=0.1`.
 fn part_lr(text: &str) -> Result<(Part, f64), String> {
     let (part, factor) = text
@@ -786,165 +512,13 @@ fn part_lr(text: &str) -> Result<(Part, f64), String> {
     Ok((part, factor))
 }
 
-/// Trains with the preset for the kind of data.
-///
-/// # Errors
-/// If arguments, data or device are wrong, or training fails.
-pub fn train(
-    source: Option<DataSource>,
-    resume: &ResumeArgs,
-    args: &TrainArgs,
-) -> Result<Outcome, CliError> {
-    let preset = source.as_ref().map(Preset::for_source);
-    train_with(source, preset, resume, args)
-}
-
-/// Trains with a preset of one's own.
-///
-/// # Errors
-/// As [`train`].
-pub fn train_with(
-    source: Option<DataSource>,
-    preset: Option<Preset>,
-    resume: &ResumeArgs,
-    args: &TrainArgs,
-) -> Result<Outcome, CliError> {
-    let device = device::parse(&args.device)?;
-    let mut progress = Progress::auto();
-    let stop = stop_on_ctrl_c();
-
-    if let Some(folder) = &resume.resume {
-        if args.dry_run {
-            let message = "--dry-run is for a run that has not begun; leave --resume out";
-            return Err(CliError::Usage(message.into()));
-        }
-        progress.message(&format!(
-            "settings are those of {}/config.json; others on the command line have no effect",
-            folder.display()
-        ));
-        let run = RunDir::open(folder)?;
-        let recorded: RunConfig = run.paths().read_config()?;
-        let source = source.or(recorded.data).ok_or_else(|| {
-            let message = "this run's images were made by a program: resume it there";
-            CliError::Usage(message.into())
-        })?;
-        let mut run = run.keep_last(recorded.train.keep_checkpoints);
-        let learner = Learner::new(recorded.train, source.open()?, device)?;
-        check_images(&learner, args, &mut progress)?;
-        let from = recorded.stage2_from;
-        let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
-        report(&outcome, folder, &mut progress);
-        return Ok(outcome);
-    }
-
-    let (Some(source), Some(preset)) = (source, preset) else {
-        return Err(CliError::Usage(
-            "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
-        ));
-    };
-    let data = source.open()?;
-    let config = args.config(&preset, data.train.num_classes())?;
-    let folder = match &resume.run {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&preset, &config)),
-    };
-    progress.message(&describe(&data.train.class_counts(), &config));
-    if config.precision == Precision::Bf16 && device.memory_pool_usage().is_none() {
-        progress
-            .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
-    }
-    let learner = Learner::new(config, data, device)?;
-    check_images(&learner, args, &mut progress)?;
-    if args.dry_run {
-        println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
-        return Ok(Outcome::Finished(None));
-    }
-    let from = resume.stage2_from.clone();
-    let mut run = learner.create_run(&folder, Some(source), from.clone())?;
-    let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
-    report(&outcome, &folder, &mut progress);
-    Ok(outcome)
-}
-
-fn check_images(
-    learner: &Learner,
-    args: &TrainArgs,
-    progress: &mut Progress,
-) -> Result<(), TrainError> {
-    if args.check_images {
-        progress.message("decoding every image");
-        for line in learner.check_images()? {
-            progress.message(&line);
-        }
-    }
-    Ok(())
-}
-
-/// Starts a run, or goes on with it where it has a checkpoint.
-fn start(
-    learner: &Learner,
-    stage2_from: Option<PathBuf>,
-    run: &mut RunDir,
-    progress: &mut Progress,
-    stop: &AtomicBool,
-) -> Result<Outcome, TrainError> {
-    match stage2_from {
-        Some(other) => learner.run_stage2_from(&RunPaths::new(other), run, progress, stop),
-        None => learner.run(run, progress, stop),
-    }
-}
-
-fn describe(counts: &[usize], config: &TrainConfig) -> String {
-    let (largest, smallest) = (counts.iter().max(), counts.iter().min());
-    let experts = config.model.experts;
-    format!(
-        "{} training images, {} classes of {} to {}; {} with {experts} expert{}",
-        counts.iter().sum::<usize>(),
-        counts.len(),
-        largest.unwrap_or(&0),
-        smallest.unwrap_or(&0),
-        match config.model.is_plain() {
-            true => "plain network",
-            false => "SHIKE",
-        },
-        if experts == 1 { "" } else { "s" },
-    )
-}
-
-fn report(outcome: &Outcome, folder: &std::path::Path, progress: &mut Progress) {
-    let folder = folder.display();
-    progress.message(&match outcome {
-        Outcome::Finished(_) => {
-            format!("finished: {folder}/model.safetensors, {folder}/metrics.csv")
-        }
-        Outcome::Interrupted => {
-            format!("stopped with a checkpoint; go on with --resume {folder}")
-        }
-    });
-}
-
-/// A flag that the first Ctrl-C sets; the second ends the program at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let handler = move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
-    };
-    // Without a handler Ctrl-C kills the run, which a resume survives as well.
-    if let Err(error) = ctrlc::set_handler(handler) {
-        eprintln!("Ctrl-C will end the run at once ({error})");
-    }
-    stop
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{Parser, ValueEnum};
+    use shike_model::DktLossConfig;
+    use shike_model::loss::LdamLossConfig;
 
     #[derive(Parser)]
     struct Cli {

@@ -1,0 +1,206 @@
+//! Values that options take by name.
+
+use clap::ValueEnum;
+use shike_data::Sampling;
+use shike_model::loss::{ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig};
+use shike_model::{BackboneConfig, ConfigError, DktLossConfig};
+use shike_train::{Loss, Precision};
+
+/// Networks: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) and for large ones
+/// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Arch {
+    Resnet8,
+    Resnet10,
+    Resnet14,
+    Resnet18,
+    Resnet20,
+    Resnet32,
+    Resnet34,
+    Resnet44,
+    Resnet50,
+    Resnet56,
+    Resnet101,
+    Resnet110,
+    Resnet152,
+    /// ResNeXt-50 (32×4d).
+    Resnext50,
+}
+
+impl Arch {
+    /// Whether it takes images of about 224 pixels; the others take 32 or a little more.
+    pub fn is_for_large_images(self) -> bool {
+        self.cifar_depth().is_none()
+    }
+
+    fn cifar_depth(self) -> Option<usize> {
+        match self {
+            Self::Resnet8 => Some(8),
+            Self::Resnet14 => Some(14),
+            Self::Resnet20 => Some(20),
+            Self::Resnet32 => Some(32),
+            Self::Resnet44 => Some(44),
+            Self::Resnet56 => Some(56),
+            Self::Resnet110 => Some(110),
+            _ => None,
+        }
+    }
+
+    /// The backbone.
+    ///
+    /// # Errors
+    /// None: every network here is one that can be built.
+    pub fn backbone(self) -> Result<BackboneConfig, ConfigError> {
+        match (self, self.cifar_depth()) {
+            (_, Some(depth)) => BackboneConfig::cifar(depth),
+            (Self::Resnet10, _) => BackboneConfig::resnet(10),
+            (Self::Resnet18, _) => BackboneConfig::resnet(18),
+            (Self::Resnet34, _) => BackboneConfig::resnet(34),
+            (Self::Resnet101, _) => BackboneConfig::resnet(101),
+            (Self::Resnet152, _) => BackboneConfig::resnet(152),
+            (Self::Resnext50, _) => Ok(BackboneConfig::resnext50()),
+            _ => BackboneConfig::resnet(50),
+        }
+    }
+}
+
+/// What SHIKE is compared with.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// A plain network with a linear classifier, cross-entropy, for the epochs of both stages.
+    Ce,
+    /// One expert, with fusion and both stages.
+    Single,
+}
+
+/// Losses.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossKind {
+    /// Dynamic knowledge transfer as in the authors' code.
+    Dkt,
+    /// Dynamic knowledge transfer as the paper reads.
+    DktPaper,
+    /// Cross-entropy of each expert.
+    CrossEntropy,
+    /// Cross-entropy weighted by the effective number of images.
+    ClassBalanced,
+    /// Focal loss.
+    Focal,
+    /// Label-distribution-aware margins, on a cosine classifier.
+    Ldam,
+    /// LDAM with deferred re-weighting.
+    LdamDrw,
+    /// Balanced softmax.
+    BalancedSoftmax,
+    /// Logit adjustment.
+    LogitAdjustment,
+}
+
+impl LossKind {
+    /// The loss with its defaults.
+    pub(super) fn loss(self) -> Loss {
+        let weights = || Some(ClassWeights::effective_number());
+        match self {
+            Self::Dkt => Loss::Dkt(DktLossConfig::new()),
+            Self::DktPaper => Loss::Dkt(DktLossConfig::paper()),
+            Self::CrossEntropy => Loss::cross_entropy(),
+            Self::ClassBalanced => {
+                Loss::CrossEntropy(CrossEntropyLossConfig::new().with_weights(weights()))
+            }
+            Self::Focal => Loss::Focal(FocalLossConfig::new()),
+            Self::Ldam => Loss::Ldam(LdamLossConfig::new()),
+            Self::LdamDrw => Loss::Ldam(LdamLossConfig::new().with_weights(weights())),
+            Self::BalancedSoftmax => Loss::BalancedSoftmax {},
+            Self::LogitAdjustment => Loss::LogitAdjustment { tau: 1.0 },
+        }
+    }
+}
+
+/// Classifiers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierKind {
+    /// Cosine with scale 30.
+    Cosine,
+    /// Linear with a bias.
+    Linear,
+}
+
+/// Class weights.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsKind {
+    /// One over the number of images.
+    Inverse,
+    /// One over the effective number of images.
+    EffectiveNumber,
+}
+
+/// What stage 2 does to the classifiers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage2Kind {
+    /// Trains new ones with the balanced softmax, as SHIKE does.
+    Retrain,
+    /// Trains new ones with cross-entropy and class-balanced sampling.
+    Crt,
+    /// Trains a factor on the logit of each class, otherwise as crt; for linear classifiers.
+    Lws,
+    /// Divides weights by a power of their length, without training; for linear classifiers.
+    TauNorm,
+}
+
+/// What is done about training images that cannot be read.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadImagesKind {
+    /// Stop, with the path and what is wrong.
+    Fail,
+    /// Take another image of the same class, and list the bad ones in `bad_images.csv`.
+    Skip,
+}
+
+/// Types of float.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrecisionKind {
+    /// 32 bits.
+    F32,
+    /// bfloat16, 16 bits.
+    Bf16,
+}
+
+impl From<PrecisionKind> for Precision {
+    fn from(kind: PrecisionKind) -> Self {
+        match kind {
+            PrecisionKind::F32 => Self::F32,
+            PrecisionKind::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// How images are drawn.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingKind {
+    /// Each image once an epoch.
+    Instance,
+    /// Each class equally often.
+    ClassBalanced,
+    /// Classes by the square root of their size.
+    SquareRoot,
+    /// From instance to class-balanced over the epochs.
+    ProgressivelyBalanced,
+}
+
+impl From<SamplingKind> for Sampling {
+    fn from(kind: SamplingKind) -> Self {
+        match kind {
+            SamplingKind::Instance => Self::Instance,
+            SamplingKind::ClassBalanced => Self::ClassBalanced,
+            SamplingKind::SquareRoot => Self::SquareRoot,
+            SamplingKind::ProgressivelyBalanced => Self::ProgressivelyBalanced,
+        }
+    }
+}
+
+/// A value as the command line has it.
+pub(super) fn name(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}

@@ -1,0 +1,11 @@
+//! `shike train`.
+
+mod args;
+mod kinds;
+mod preset;
+mod run;
+
+pub use args::TrainArgs;
+pub use kinds::{Arch, BadImagesKind, Baseline, LossKind, PrecisionKind};
+pub use preset::{ImagePreset, Preset};
+pub use run::{train, train_with};
