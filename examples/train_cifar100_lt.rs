@@ -20,12 +20,12 @@ struct Cli {
     /// Folder with CIFAR-100's (or CIFAR-10's) binary files; not needed with --resume.
     #[arg(long, value_name = "DIR", required_unless_present = "resume")]
     data: Option<PathBuf>,
-    /// Images of the largest class over those of the smallest.
-    #[arg(long, value_name = "X", default_value_t = 100.0)]
-    imbalance_factor: f64,
-    /// Shape of the tail.
-    #[arg(long, value_enum, default_value_t = Profile::Exp)]
-    profile: Profile,
+    /// Images of the largest class over those of the smallest [default: 100].
+    #[arg(long, value_name = "X")]
+    imbalance_factor: Option<f64>,
+    /// Shape of the tail [default: exp].
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]

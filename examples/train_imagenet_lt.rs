@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shike::cli::{
-    Arch, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, TrainArgs, exit, train_with,
+    Arch, Base, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, TrainArgs, exit, train_with,
 };
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::train::{DataSource, Outcome};
@@ -74,5 +74,10 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
             (source, preset)
         }
     };
-    train_with(Some(source), Some(preset), &cli.resume, &cli.train)
+    train_with(
+        Some(source),
+        Some(Base::Preset(preset)),
+        &cli.resume,
+        &cli.train,
+    )
 }

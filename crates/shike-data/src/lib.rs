@@ -18,6 +18,7 @@
 //! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
 //! - [`split`]: training, validation and test lists from one folder
 //! - [`policy`]: what is done about images that cannot be read
+//! - [`tiny_imagenet`]: lists of Tiny-ImageNet-LT from the official archive
 //! - [`synthetic`]: made-up data sets for examples and tests
 //! - [`rng`]: the random numbers of all of these
 //! - [`write`](mod@write): files that are written whole or not at all
@@ -64,6 +65,7 @@ pub mod sampler;
 mod scratch;
 pub mod split;
 pub mod synthetic;
+pub mod tiny_imagenet;
 mod verify;
 pub mod write;
 

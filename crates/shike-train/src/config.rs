@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use shike_data::mix::Mixing;
 use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
+use shike_model::network::StemKind;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
 use crate::batch::Upload;
 use crate::method::{Loss, Stage2};
-use crate::metrics::ShotThresholds;
+use crate::metrics::{MetricsError, ShotThresholds};
 use crate::prior::LogitPrior;
 use crate::schedule::{Schedule, ScheduleError};
 
@@ -45,6 +46,51 @@ pub struct StageConfig {
     /// cross-entropy this is the loss of the soft labels.
     #[serde(default)]
     pub mixing: Mixing,
+}
+
+impl StageConfig {
+    /// Makes the stage last `epochs`, and its schedule with it: milestones move in proportion, a warm-up
+    /// takes at most half of the stage.
+    pub fn set_epochs(&mut self, epochs: usize) {
+        let before = self.epochs;
+        if epochs == before {
+            return;
+        }
+        self.epochs = epochs;
+        let moved = |epoch: usize| {
+            let share = epoch as f64 / before.max(1) as f64;
+            (share * epochs as f64).round() as usize
+        };
+        match &mut self.schedule {
+            Schedule::Constant { .. } => {}
+            Schedule::WarmupCosine {
+                base_lr,
+                warmup_lr,
+                warmup_epochs: warmup,
+                total_epochs,
+                ..
+            } => {
+                *total_epochs = moved(*total_epochs).max(epochs.min(1));
+                *warmup = warmup_epochs(epochs, *base_lr, *warmup_lr).min(*warmup);
+            }
+            Schedule::Step {
+                base_lr,
+                warmup_lr,
+                warmup_epochs: warmup,
+                milestones,
+                ..
+            } => {
+                milestones
+                    .iter_mut()
+                    .for_each(|epoch| *epoch = moved(*epoch));
+                // What happens in one epoch happens once.
+                milestones.dedup();
+                let room = milestones.first().copied().unwrap_or(epochs);
+                let most = warmup_epochs(epochs, *base_lr, *warmup_lr).min(room);
+                *warmup = most.min(*warmup);
+            }
+        }
+    }
 }
 
 /// A training run, resolved: everything that its result depends on but the images.
@@ -144,6 +190,17 @@ pub enum TrainConfigError {
         /// What is wrong.
         source: DataError,
     },
+    /// Something about images that no loader can do.
+    #[error("{field}: {source}")]
+    Images {
+        /// `train_pipeline`, `eval_pipeline` or `bad_images`.
+        field: &'static str,
+        /// What is wrong.
+        source: DataError,
+    },
+    /// Bounds of shot groups that overlap.
+    #[error("thresholds: {0}")]
+    Thresholds(#[from] MetricsError),
     /// Any other field.
     #[error("{field} = {found}: it must be {expected}")]
     Field {
@@ -156,9 +213,40 @@ pub enum TrainConfigError {
     },
 }
 
+impl TrainConfigError {
+    /// The field, as `stage1.loss.gamma`.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Model(ConfigError::Field { field, .. }) => format!("model.{field}"),
+            Self::Model(_) => "model".into(),
+            Self::Schedule { stage, source } => format!("{stage}.schedule.{}", source.field),
+            Self::Loss { stage, source } => match source {
+                LossError::Field { field, .. } => format!("{stage}.loss.{field}"),
+                _ => format!("{stage}.loss"),
+            },
+            Self::Images { field, source } => match source {
+                // `transforms[1] (cutout).size`
+                DataError::Config { field: inner, .. } => {
+                    let inner = inner.replace(['[', ']'], ".").replace("..", ".");
+                    let parts = inner.split('.').filter(|part| !part.starts_with(" ("));
+                    let parts: Vec<&str> = parts.collect();
+                    format!("{field}.{}", parts.join("."))
+                }
+                _ => (*field).into(),
+            },
+            Self::Mixing { stage, source } => match source {
+                DataError::Config { field, .. } => format!("{stage}.mixing.{field}"),
+                _ => format!("{stage}.mixing"),
+            },
+            Self::Thresholds(_) => "thresholds".into(),
+            Self::Field { field, .. } => (*field).into(),
+        }
+    }
+}
+
 /// The reference's 5 epochs of warm-up, or as many as half of a short run; 1 where the reference's
 /// line, which begins below the base rate, would begin at or below 0.
-fn warmup_epochs(epochs: usize, base_lr: f64, peak_lr: f64) -> usize {
+pub(crate) fn warmup_epochs(epochs: usize, base_lr: f64, peak_lr: f64) -> usize {
     let warmup = 5.min(epochs / 2);
     let slope = (peak_lr - base_lr) / (warmup.max(2) - 1) as f64;
     match warmup > 1 && base_lr - slope < 1e-3 * peak_lr {
@@ -248,6 +336,15 @@ impl TrainConfig {
         config.eval_pipeline = Pipeline::photo_eval(224);
         config.normalization = Normalization::IMAGENET;
         config
+    }
+
+    /// [`imagenet`](Self::imagenet) for a network whose stem shrinks pictures to a quarter, otherwise
+    /// [`cifar`](Self::cifar).
+    pub fn for_model(model: ShikeConfig, epochs: [usize; 2]) -> Self {
+        match model.backbone.stem.kind {
+            StemKind::ImageNet => Self::imagenet(model, epochs),
+            StemKind::Cifar => Self::cifar(model, epochs),
+        }
     }
 
     /// The epochs of a stage, from 1, if it trains.
@@ -363,6 +460,23 @@ impl TrainConfig {
             "at least 1",
         )?;
         check("checkpoint_seconds", seconds >= 0.0, &seconds, "0 or more")?;
+        check(
+            "loader.batch_size",
+            self.loader.batch_size > 0,
+            &self.loader.batch_size,
+            "at least 1",
+        )?;
+        let images = |field, result: Result<(), DataError>| {
+            result.map_err(|source| TrainConfigError::Images { field, source })
+        };
+        images("train_pipeline", self.train_pipeline.validate())?;
+        images("eval_pipeline", self.eval_pipeline.validate())?;
+        images("bad_images", self.bad_images.validate())?;
+        for std in self.normalization.std {
+            let valid = std.is_finite() && std > 0.0;
+            check("normalization.std", valid, &std, "three numbers above 0")?;
+        }
+        self.thresholds.validate()?;
         check(
             "stage1.epochs",
             self.stage1.epochs > 0,

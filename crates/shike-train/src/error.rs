@@ -12,6 +12,7 @@ use crate::checkpoint::{CheckpointError, WriteError};
 use crate::config::TrainConfigError;
 use crate::memory::gib;
 use crate::metrics::MetricsError;
+use crate::recipe::RecipeError;
 use crate::run_dir::RunDirError;
 
 /// A run that cannot start or go on.
@@ -21,6 +22,9 @@ pub enum TrainError {
     /// A field of the configuration is out of range.
     #[error("configuration: {0}")]
     Config(#[from] TrainConfigError),
+    /// A recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// The images cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

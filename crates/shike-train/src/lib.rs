@@ -28,9 +28,11 @@ pub mod optim;
 pub mod prior;
 pub mod progress;
 pub mod receipt;
+pub mod recipe;
 pub mod report;
 pub mod run_dir;
 pub mod schedule;
+mod strict;
 
 pub use batch::Upload;
 pub use config::{Precision, StageConfig, TrainConfig, TrainConfigError};
@@ -46,5 +48,6 @@ pub use model_file::{ModelInfo, load_model, save_model};
 pub use prior::{LogitPrior, Prior};
 pub use progress::Progress;
 pub use receipt::Receipt;
+pub use recipe::{Recipe, RecipeError};
 pub use run_dir::RunDir;
 pub use schedule::Schedule;

@@ -1,14 +1,14 @@
 //! What the stages train with: losses, and what stage 2 does to the classifiers. docs/METHODS.md lists
 //! them with their equations.
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use shike_model::loss::{
     ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig, LossError,
 };
 use shike_model::{BalancedSoftmaxLoss, ClassifierConfig, DktLossConfig};
 
 use crate::config::StageConfig;
+use crate::strict::complete;
 
 /// The loss of a stage, summed over experts. In text a table whose `kind` is the name; fields that are
 /// left out have their defaults. Class counts come from the training set.
@@ -37,33 +37,6 @@ pub enum Loss {
 
 fn one() -> f64 {
     1.0
-}
-
-/// Reads a configuration that may leave fields out and has no others; Burn's own reader wants all of
-/// them, and passes over what it does not know.
-fn complete<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Serialize + DeserializeOwned,
-{
-    let given = serde_json::Map::deserialize(deserializer)?;
-    let mut all = serde_json::to_value(T::default()).map_err(Error::custom)?;
-    let mut config = T::default();
-    for (field, value) in given {
-        let Some(slot) = all.get_mut(&field) else {
-            let fields = all.as_object().into_iter().flat_map(serde_json::Map::keys);
-            let fields: Vec<&str> = fields.map(String::as_str).collect();
-            let fields = fields.join(", ");
-            let message = format!("unknown field `{field}`, expected one of {fields}");
-            return Err(Error::custom(message));
-        };
-        *slot = value;
-        config = T::deserialize(&all).map_err(|error| {
-            let message = format!("{field}: {error}");
-            Error::custom(message)
-        })?;
-    }
-    Ok(config)
 }
 
 impl Loss {

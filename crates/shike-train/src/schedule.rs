@@ -137,6 +137,30 @@ impl Schedule {
         }
     }
 
+    /// The highest rate.
+    pub fn peak(&self) -> f64 {
+        match self {
+            Self::Constant { lr } => *lr,
+            Self::WarmupCosine { warmup_lr, .. } | Self::Step { warmup_lr, .. } => *warmup_lr,
+        }
+    }
+
+    /// Sets the highest rate; the first one of a warm-up keeps its ratio to it.
+    pub fn set_peak(&mut self, peak: f64) {
+        match self {
+            Self::Constant { lr } => *lr = peak,
+            Self::WarmupCosine {
+                base_lr, warmup_lr, ..
+            }
+            | Self::Step {
+                base_lr, warmup_lr, ..
+            } => {
+                *base_lr *= peak / *warmup_lr;
+                *warmup_lr = peak;
+            }
+        }
+    }
+
     /// Checks that every epoch gets a finite rate that is not negative.
     ///
     /// # Errors

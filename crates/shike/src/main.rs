@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shike::cli::{
     BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, InspectArgs,
-    PredictArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export, inspect,
-    predict, train,
+    PredictArgs, RecipeArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export,
+    inspect, predict, train_recipe,
 };
 
 /// Long-tailed image recognition with SHIKE.
@@ -28,8 +28,11 @@ Examples:
   shike train --data pictures --run runs/first         pictures/train/<class>/*.jpg, pictures/test/<class>/*.jpg
   shike train --data images --train-list train.txt --test-list test.txt --run runs/lists
   shike train --data cifar-100-binary --imbalance-factor 100 --run runs/cifar
+  shike train datasets/imagenet_lt.toml --data imagenet --batch-size 32 --set stage1.loss.kind=focal
   shike train --resume runs/first")]
     Train {
+        #[command(flatten)]
+        recipe: RecipeArgs,
         #[command(flatten)]
         data: DataArgs,
         #[command(flatten)]
@@ -133,10 +136,11 @@ Examples:
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Train {
+            recipe,
             data,
             resume,
             train: args,
-        } => exit(train(data.source(), &resume, &args)),
+        } => exit(train_recipe(&data, &recipe, &resume, &args)),
         Command::Predict { args } => match predict(&args) {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::from(3),

@@ -332,6 +332,72 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Every name that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 7] = [
+        "cifar_train",
+        "cifar_eval",
+        "photo_train",
+        "photo_eval",
+        "basic",
+        "randcls",
+        "sim",
+    ];
+
+    /// The pipeline of a name in [`NAMES`](Self::NAMES), for square images of `size` pixels; those of
+    /// CIFAR are for 32 pixels, whatever the size. `None` if there is none of this name.
+    pub fn named(name: &str, size: u32) -> Option<Self> {
+        Some(match name {
+            "cifar_train" => Self::cifar_train(),
+            "cifar_eval" => Self::cifar_eval(),
+            "photo_train" => Self::photo_train(size),
+            "photo_eval" => Self::photo_eval(size),
+            "basic" => Self::basic(size),
+            "randcls" => Self::randcls(size),
+            "sim" => Self::sim(size),
+            _ => return None,
+        })
+    }
+
+    /// The same pipeline for another size: crops, their borders, resizes and cut-outs in proportion. One
+    /// that takes images as large as they are resizes them first. Unchanged if its size depends on the
+    /// input.
+    pub fn resized(&self, size: u32) -> Self {
+        let old = match self.output_size() {
+            Some(old) if old != size as usize => old,
+            _ => return self.clone(),
+        };
+        let scaled = |n: &mut u32| {
+            *n = (f64::from(*n) * f64::from(size) / old as f64).round() as u32;
+        };
+        let mut pipeline = self.clone();
+        for transform in &mut pipeline.transforms {
+            match transform {
+                Transform::RandomCrop { size, padding } => {
+                    scaled(size);
+                    scaled(padding);
+                }
+                Transform::Cutout { size }
+                | Transform::RandomResizedCrop { size, .. }
+                | Transform::Resize { short_side: size }
+                | Transform::CenterCrop { size } => scaled(size),
+                _ => {}
+            }
+        }
+        let resizes = |transform: &Transform| {
+            matches!(
+                transform,
+                Transform::Resize { .. } | Transform::RandomResizedCrop { .. }
+            )
+        };
+        if !pipeline.transforms.iter().any(resizes) {
+            let resize = Transform::Resize { short_side: size };
+            pipeline
+                .transforms
+                .insert(usize::from(self.is_upright()), resize);
+        }
+        pipeline
+    }
+
     /// The reference's training transforms on CIFAR: RandomCrop(32, 4), flip, AutoAugment,
     /// Cutout(16), in that order.
     pub fn cifar_train() -> Self {
@@ -369,26 +435,31 @@ impl Pipeline {
         }
     }
 
+    /// `basic` of the published recipes (RIDE, SADE): RandomResizedCrop(size), flip, jitter by 0.4 of
+    /// brightness, contrast and saturation.
+    pub fn basic(size: u32) -> Self {
+        let mut pipeline = Self::photo_train(size);
+        pipeline.transforms.push(Transform::ColorJitter {
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.4,
+            hue: 0.0,
+            p: 1.0,
+        });
+        pipeline
+    }
+
     /// `randcls` of the published recipes (PaCo, NCL): RandomResizedCrop(size), flip, jitter by 0.4
     /// of brightness, contrast and saturation, timm's `rand-m10-n2-mstd0.5` with ImageNet's mean
     /// colour behind its moves.
     pub fn randcls(size: u32) -> Self {
-        let mut pipeline = Self::photo_train(size);
-        pipeline.transforms.extend([
-            Transform::ColorJitter {
-                brightness: 0.4,
-                contrast: 0.4,
-                saturation: 0.4,
-                hue: 0.0,
-                p: 1.0,
-            },
-            Transform::RandAugmentTimm {
-                num_ops: 2,
-                magnitude: 10.0,
-                magnitude_std: 0.5,
-                fill: [124, 116, 104],
-            },
-        ]);
+        let mut pipeline = Self::basic(size);
+        pipeline.transforms.push(Transform::RandAugmentTimm {
+            num_ops: 2,
+            magnitude: 10.0,
+            magnitude_std: 0.5,
+            fill: [124, 116, 104],
+        });
         pipeline
     }
 
@@ -538,6 +609,31 @@ mod tests {
             Pipeline::photo_eval(112).transforms[0],
             Transform::Resize { short_side: 128 }
         );
+    }
+
+    #[test]
+    fn names_and_sizes() {
+        for name in Pipeline::NAMES {
+            let pipeline = Pipeline::named(name, 96).unwrap();
+            let small = pipeline.resized(48);
+            assert_eq!(small.output_size(), Some(48), "{name}");
+            if !name.starts_with("cifar") {
+                assert_eq!(Some(small), Pipeline::named(name, 48));
+            }
+        }
+        assert_eq!(Pipeline::named("simm", 96), None);
+        assert_eq!(Pipeline::cifar_train().resized(32), Pipeline::cifar_train());
+        let larger = Pipeline::cifar_train().resized(64);
+        assert_eq!(larger.transforms[0], Transform::Resize { short_side: 64 });
+        let crop = &larger.transforms[1];
+        assert_eq!(
+            *crop,
+            Transform::RandomCrop {
+                size: 64,
+                padding: 8
+            }
+        );
+        assert_eq!(Pipeline::default().resized(64), Pipeline::default());
     }
 
     #[test]

@@ -36,6 +36,19 @@ impl Normalization {
         std: [0.195, 0.194, 0.192],
     };
 
+    /// Every name that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 3] = ["cifar10", "imagenet", "inaturalist"];
+
+    /// The constants of a name in [`NAMES`](Self::NAMES).
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "cifar10" => Some(Self::CIFAR10),
+            "imagenet" => Some(Self::IMAGENET),
+            "inaturalist" => Some(Self::INATURALIST),
+            _ => None,
+        }
+    }
+
     /// What [`normalize`](Self::normalize) makes of each value of each channel.
     fn tables(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| {

@@ -100,6 +100,42 @@ pub struct BackboneConfig {
 }
 
 impl BackboneConfig {
+    /// Every name that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 14] = [
+        "resnet8",
+        "resnet10",
+        "resnet14",
+        "resnet18",
+        "resnet20",
+        "resnet32",
+        "resnet34",
+        "resnet44",
+        "resnet50",
+        "resnet56",
+        "resnet101",
+        "resnet110",
+        "resnet152",
+        "resnext50",
+    ];
+
+    /// The network of a name in [`NAMES`](Self::NAMES): an ImageNet [ResNet](Self::resnet) of 10, 18,
+    /// 34, 50, 101 or 152 layers, [`resnext50`](Self::resnext50), or else a [CIFAR ResNet](Self::cifar).
+    ///
+    /// # Errors
+    /// If there is no network of this name.
+    pub fn named(name: &str) -> Result<Self, ConfigError> {
+        let depth = name.strip_prefix("resnet").and_then(|d| d.parse().ok());
+        match (Self::NAMES.contains(&name), depth) {
+            (true, Some(depth)) => Self::resnet(depth).or_else(|_| Self::cifar(depth)),
+            (true, None) => Ok(Self::resnext50()),
+            (false, _) => Err(ConfigError::Field {
+                field: "arch",
+                found: name.to_owned(),
+                expected: Self::NAMES.join(", "),
+            }),
+        }
+    }
+
     /// The CIFAR ResNet of depth `6n + 2` (20, 32, 44, 56, …): a 3×3 stem of 16 channels and three
     /// stages of `n` basic blocks with 16, 32 and 64 channels.
     ///

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use shike_data::LongTail;
-use shike_train::{DataSource, Outcome, TrainError};
+use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
 
 pub use bench::{BenchArgs, BenchError, bench};
@@ -22,8 +22,8 @@ pub use inspect::{InspectArgs, Shares, inspect};
 pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
 pub use train::{
-    Arch, BadImagesKind, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, TrainArgs, train,
-    train_with,
+    Arch, BadImagesKind, Base, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, RecipeArgs,
+    TrainArgs, train, train_recipe, train_with,
 };
 
 /// Why a command failed.
@@ -111,12 +111,12 @@ pub struct LayoutArgs {
     /// List of test images. Nothing is chosen on them.
     #[arg(long, value_name = "FILE", requires = "train_list")]
     pub test_list: Option<PathBuf>,
-    /// For CIFAR: images of the largest class over those of the smallest.
-    #[arg(long, value_name = "X", default_value_t = 100.0)]
-    pub imbalance_factor: f64,
-    /// For CIFAR: shape of the tail.
-    #[arg(long, value_enum, default_value_t = Profile::Exp)]
-    pub profile: Profile,
+    /// For CIFAR: images of the largest class over those of the smallest [default: 100].
+    #[arg(long, value_name = "X")]
+    pub imbalance_factor: Option<f64>,
+    /// For CIFAR: shape of the tail [default: exp].
+    #[arg(long, value_enum)]
+    pub profile: Option<Profile>,
 }
 
 /// Shape of the tail that CIFAR is cut to.
@@ -130,17 +130,45 @@ pub enum Profile {
     Balanced,
 }
 
+impl From<Profile> for LongTail {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Exp => Self::Exponential,
+            Profile::Step => Self::Step,
+            Profile::Balanced => Self::Balanced,
+        }
+    }
+}
+
 impl DataArgs {
     /// The data source that these arguments name; `None` without `--data`.
     pub fn source(&self) -> Option<DataSource> {
         let dir = self.data.as_deref()?;
         Some(self.layout.source(dir))
     }
+
+    /// As [`source`](Self::source), where a recipe says what lies in the folder.
+    pub fn source_for(&self, recipe: &Recipe) -> Result<Option<DataSource>, CliError> {
+        let Some(dir) = self.data.as_deref() else {
+            return Ok(None);
+        };
+        let layout = recipe.layout().map_err(TrainError::from)?;
+        let source = match layout {
+            Some(layout) => layout.source(dir),
+            None => DataSource::detect(dir),
+        };
+        Ok(Some(self.layout.change(source, dir)))
+    }
 }
 
 impl LayoutArgs {
     /// The data source in `dir`.
     pub fn source(&self, dir: &Path) -> DataSource {
+        self.change(DataSource::detect(dir), dir)
+    }
+
+    /// `source` as far as these arguments do not say something else.
+    fn change(&self, mut source: DataSource, dir: &Path) -> DataSource {
         if let Some(train) = self.train_list.clone() {
             return DataSource::Lists {
                 root: dir.to_owned(),
@@ -149,19 +177,16 @@ impl LayoutArgs {
                 test: self.test_list.clone(),
             };
         }
-        match DataSource::detect(dir) {
-            DataSource::Cifar { dir, set, .. } => DataSource::Cifar {
-                dir,
-                set,
-                profile: match self.profile {
-                    Profile::Exp => LongTail::Exponential,
-                    Profile::Step => LongTail::Step,
-                    Profile::Balanced => LongTail::Balanced,
-                },
-                imbalance_factor: self.imbalance_factor,
-            },
-            other => other,
+        if let DataSource::Cifar {
+            profile,
+            imbalance_factor,
+            ..
+        } = &mut source
+        {
+            *profile = self.profile.map_or(*profile, LongTail::from);
+            *imbalance_factor = self.imbalance_factor.unwrap_or(*imbalance_factor);
         }
+        source
     }
 }
 

@@ -3,21 +3,22 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use shike_data::{BadImages, Normalization, Pipeline, Sampling, Transform};
+use shike_data::{BadImages, Sampling, Transform};
 use shike_model::loss::{ClassWeights, KlReduction};
 use shike_model::{ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
-use shike_train::metrics::ShotThresholds;
+use shike_train::recipe::{Scaling, scale_rates};
 use shike_train::{Loss, Precision, Schedule, Stage2, StageConfig, TrainConfig, TrainError};
 
 use super::kinds::{
     Arch, BadImagesKind, Baseline, ClassifierKind, LossKind, PrecisionKind, SamplingKind,
     Stage2Kind, WeightsKind, name,
 };
-use super::preset::{ImagePreset, Preset};
+use super::preset::{Base, set_crop_scale};
 use crate::cli::CliError;
 
-/// Settings of a training run. What is not given comes from the preset for the kind of data.
+/// Settings of a training run. What is not given comes from the recipe, or from the preset for
+/// the kind of data.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
     /// Network.
@@ -106,6 +107,10 @@ pub struct TrainArgs {
     /// Images of a batch.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
+    /// Keep a recipe's learning rates at another batch size; they are multiplied by the ratio of the
+    /// images of a step otherwise. Rates that are given are never changed.
+    #[arg(long)]
+    pub no_lr_scaling: bool,
     /// Batches averaged for one step.
     #[arg(long, value_name = "N")]
     pub accumulate: Option<usize>,
@@ -174,82 +179,45 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The configuration of a run with these settings.
+    /// The configuration of a run with these settings, and what became of a recipe's learning rates at
+    /// another batch size.
     ///
     /// # Errors
     /// If two settings exclude one another or one is out of range.
-    pub fn config(&self, preset: &Preset, num_classes: usize) -> Result<TrainConfig, CliError> {
-        let arch = self.arch.unwrap_or(preset.arch);
-        let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
-        let plain = self.baseline == Some(Baseline::Ce);
-        let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
-        let backbone = arch.backbone().map_err(invalid)?;
-        let mut model = match plain {
-            true => ShikeConfig::plain(backbone, num_classes),
-            false => ShikeConfig::on(backbone, num_classes),
-        };
-        match (self.baseline, self.experts) {
-            (Some(_), Some(experts)) if experts != 1 => {
-                let message = "--baseline has one network: leave --experts out";
-                return Err(CliError::Usage(message.into()));
+    pub fn config(
+        &self,
+        base: &Base,
+        num_classes: usize,
+    ) -> Result<(TrainConfig, Option<Scaling>), CliError> {
+        let mut config = match base {
+            Base::Preset(preset) => {
+                let images = preset.images.changed(self.image_size, self.crop_scale)?;
+                let mut config = preset.config(self.arch.unwrap_or(preset.arch), num_classes)?;
+                images.apply(&mut config);
+                config
             }
-            (Some(Baseline::Single), _) => model = model.with_experts(1),
-            (None, Some(experts)) => model = model.with_experts(experts),
-            _ => {}
-        }
-        let [first, second] = preset.epochs;
-        let mut epochs = [
-            self.epochs.unwrap_or(first),
-            self.stage2_epochs.unwrap_or(second),
-        ];
-        let margins = matches!(self.loss, Some(LossKind::Ldam | LossKind::LdamDrw));
-        model.classifier = match (self.classifier, plain && margins) {
-            (Some(ClassifierKind::Linear), _) => ClassifierConfig::Linear,
-            (Some(ClassifierKind::Cosine), _) | (None, true) => ClassifierConfig::cosine(),
-            (None, false) => model.classifier,
-        };
-        if plain {
-            model.stage2_heads = self.stage2_method.is_some();
-            if !model.stage2_heads || tau_norm {
-                // The same budget of epochs as the two stages of the others.
-                epochs = [epochs[0] + epochs[1], 0];
+            Base::Recipe(recipe) => {
+                let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
+                self.resize(&mut config)?;
+                config
             }
-        }
-        let mut config = match arch.is_for_large_images() {
-            true => TrainConfig::imagenet(model, epochs),
-            false => TrainConfig::cifar(model, epochs),
         };
-        let overrides = [
-            (
-                Some(&mut config.stage1),
-                self.lr.or(preset.lr),
-                self.warmup_epochs,
-            ),
-            (
-                config.stage2.as_mut().and_then(Stage2::training_mut),
-                self.stage2_lr.or(preset.lr),
-                self.stage2_warmup_epochs,
-            ),
-        ];
-        for (stage, lr, warmup) in overrides {
-            let Some(stage) = stage else { continue };
-            if let Schedule::WarmupCosine {
-                base_lr,
-                warmup_lr,
-                warmup_epochs,
-                ..
-            } = &mut stage.schedule
-            {
-                if let Some(lr) = lr {
-                    // The reference's ratio of the first to the peak rate.
-                    *base_lr *= lr / *warmup_lr;
-                    *warmup_lr = lr;
-                }
-                if let Some(epochs) = warmup {
-                    *warmup_epochs = epochs;
-                }
+        self.set_network(&mut config)?;
+        self.set_epochs(&mut config);
+        self.set_rates(&mut config);
+        config.loader.batch_size = self.batch_size.unwrap_or(config.loader.batch_size);
+        config.accumulation = self.accumulate.unwrap_or(config.accumulation);
+        let scaling = match base {
+            Base::Recipe(recipe) if !self.no_lr_scaling => {
+                let [first, second] = recipe.sets_rates();
+                let keep = [
+                    self.lr.is_some() || first,
+                    self.stage2_lr.is_some() || second,
+                ];
+                scale_rates(&mut config, recipe.batch(), keep)
             }
-        }
+            _ => None,
+        };
         if let Some(sampling) = self.sampling {
             config.stage1.sampling = sampling.into();
         }
@@ -264,32 +232,149 @@ impl TrainArgs {
         }
         self.set_stage2(&mut config)?;
         self.set_fine_tuning(&mut config)?;
-        self.set_images(preset, &mut config)?;
-        config.loader.batch_size = self.batch_size.unwrap_or(preset.batch_size);
-        config.accumulation = self.accumulate.unwrap_or(config.accumulation);
-        config.clip_norm = self.clip_norm;
+        if self.exif {
+            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+                if !pipeline.is_upright() {
+                    pipeline.transforms.insert(0, Transform::ExifOrientation);
+                }
+            }
+        }
+        config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.bad_images = match (self.bad_images, self.max_bad_share) {
             (Some(BadImagesKind::Skip), share) => BadImages::Skip {
                 max_share: share.unwrap_or(0.01),
             },
-            (_, None) => BadImages::Fail,
+            (Some(BadImagesKind::Fail), None) => BadImages::Fail,
+            (None, None) => config.bad_images,
             (_, Some(_)) => {
                 let message = "--max-bad-share is for --bad-images skip";
                 return Err(CliError::Usage(message.into()));
             }
         };
-        config.freeze_batch_norm = self.freeze_bn;
+        config.freeze_batch_norm |= self.freeze_bn;
         config.seed = self.seed.unwrap_or(config.seed);
         config.loader.workers = self.workers.unwrap_or(config.loader.workers);
         config.evaluate_every = self.evaluate_every.unwrap_or(config.evaluate_every);
         config.checkpoint_seconds = self.checkpoint_seconds.unwrap_or(config.checkpoint_seconds);
-        let default = ShotThresholds::default();
-        config.thresholds = ShotThresholds {
-            many_above: self.many_above.unwrap_or(default.many_above),
-            few_below: self.few_below.unwrap_or(default.few_below),
-        };
+        let thresholds = &mut config.thresholds;
+        thresholds.many_above = self.many_above.unwrap_or(thresholds.many_above);
+        thresholds.few_below = self.few_below.unwrap_or(thresholds.few_below);
         config.validate().map_err(TrainError::from)?;
-        Ok(config)
+        Ok((config, scaling))
+    }
+
+    /// The size of images, and their crops, in the pipelines of a recipe.
+    fn resize(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        if let Some(size) = self.image_size {
+            config.train_pipeline = config.train_pipeline.resized(size);
+            config.eval_pipeline = config.eval_pipeline.resized(size);
+        }
+        match self.crop_scale {
+            Some(scale) if !set_crop_scale(&mut config.train_pipeline, scale) => {
+                let message = "--crop-scale is for random_resized_crop, which this recipe's \
+                               train_pipeline does not have";
+                Err(CliError::Usage(message.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Backbone, experts and classifiers.
+    fn set_network(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
+        let plain = self.baseline == Some(Baseline::Ce);
+        let old = &config.model;
+        let backbone = match self.arch {
+            Some(arch) => arch.backbone().map_err(invalid)?,
+            None => old.backbone.clone(),
+        };
+        let usual = match plain {
+            true => ShikeConfig::plain(backbone.clone(), old.num_classes),
+            false => ShikeConfig::on(backbone.clone(), old.num_classes),
+        };
+        let mut model = match (self.baseline, self.arch) {
+            (Some(Baseline::Ce), _) => usual,
+            (Some(Baseline::Single), _) if old.is_plain() => usual,
+            (_, None) => old.clone(),
+            // The rule of the usual network at another depth; the rest stays.
+            (_, Some(_)) => ShikeConfig {
+                backbone,
+                shared_stages: usual.shared_stages,
+                fused_stages: match old.fused_stages.is_empty() {
+                    true => vec![],
+                    false => usual.fused_stages,
+                },
+                ..old.clone()
+            },
+        };
+        match (self.baseline, self.experts) {
+            (Some(_), Some(experts)) if experts != 1 => {
+                let message = "--baseline has one network: leave --experts out";
+                return Err(CliError::Usage(message.into()));
+            }
+            (Some(Baseline::Single), _) => model.experts = 1,
+            (None, Some(experts)) => model.experts = experts,
+            _ => {}
+        }
+        let margins = matches!(self.loss, Some(LossKind::Ldam | LossKind::LdamDrw));
+        model.classifier = match (self.classifier, plain && margins) {
+            (Some(ClassifierKind::Linear), _) => ClassifierConfig::Linear,
+            (Some(ClassifierKind::Cosine), _) | (None, true) => ClassifierConfig::cosine(),
+            (None, false) => model.classifier,
+        };
+        if plain {
+            model.stage2_heads = self.stage2_method.is_some();
+            config.stage1.loss = Loss::cross_entropy();
+        }
+        config.model = model;
+        Ok(())
+    }
+
+    /// How long both stages last.
+    fn set_epochs(&self, config: &mut TrainConfig) {
+        let second = config.stage(2).map(|stage| stage.epochs);
+        let mut epochs = [
+            self.epochs.unwrap_or(config.stage1.epochs),
+            self.stage2_epochs.or(second).unwrap_or(0),
+        ];
+        let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
+        if self.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm) {
+            // The same budget of epochs as the two stages of the others.
+            epochs = [epochs[0] + epochs[1], 0];
+        }
+        config.stage1.set_epochs(epochs[0]);
+        let none = config.stage2.is_none();
+        match config.stage2.as_mut().and_then(Stage2::training_mut) {
+            Some(_) if epochs[1] == 0 => config.stage2 = None,
+            Some(stage2) => stage2.set_epochs(epochs[1]),
+            // A recipe without stage 2.
+            None if none => {
+                config.stage2 = TrainConfig::for_model(config.model.clone(), epochs).stage2;
+            }
+            None => {}
+        }
+    }
+
+    /// Learning rates, and how they are reached.
+    fn set_rates(&self, config: &mut TrainConfig) {
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        let stages = [
+            (Some(&mut config.stage1), self.lr, self.warmup_epochs),
+            (stage2, self.stage2_lr, self.stage2_warmup_epochs),
+        ];
+        for (stage, lr, warmup) in stages {
+            let Some(stage) = stage else { continue };
+            if let Some(lr) = lr {
+                stage.schedule.set_peak(lr);
+            }
+            if let (
+                Some(epochs),
+                Schedule::WarmupCosine { warmup_epochs, .. } | Schedule::Step { warmup_epochs, .. },
+            ) = (warmup, &mut stage.schedule)
+            {
+                *warmup_epochs = epochs;
+            }
+        }
     }
 
     /// Parameters of the loss of stage 1.
@@ -401,17 +486,16 @@ impl TrainArgs {
 
     /// Initial weights, and how far parts follow them.
     fn set_fine_tuning(&self, config: &mut TrainConfig) -> Result<(), CliError> {
-        config.weights = self.weights.clone();
-        config.freeze = self.freeze.clone();
-        config.ema_decay = self.ema;
+        config.weights = self.weights.clone().or(config.weights.take());
+        if !self.freeze.is_empty() {
+            config.freeze = self.freeze.clone();
+        }
+        config.ema_decay = self.ema.or(config.ema_decay);
         config.precision = self.precision.map_or(config.precision, Precision::from);
         if let Some(backbone) = self.lr_backbone {
-            let Schedule::WarmupCosine { warmup_lr, .. } = config.stage1.schedule else {
-                let message = "--lr-backbone needs a schedule with a peak";
-                return Err(CliError::Usage(message.into()));
-            };
+            let peak = config.stage1.schedule.peak();
             for part in config.model.shared_parts() {
-                config.lr_factors.insert(part, backbone / warmup_lr);
+                config.lr_factors.insert(part, backbone / peak);
             }
         }
         config.lr_factors.extend(self.part_lr.iter().copied());
@@ -429,72 +513,25 @@ impl TrainArgs {
         Ok(())
     }
 
-    fn set_images(&self, preset: &Preset, config: &mut TrainConfig) -> Result<(), CliError> {
-        let images = match (&preset.images, self.image_size, self.crop_scale) {
-            (images, None, None) => images.clone(),
-            (ImagePreset::Cifar, ..) => {
-                let message = "--image-size and --crop-scale are for pictures; CIFAR has its own \
-                               augmentation";
-                return Err(CliError::Usage(message.into()));
-            }
-            (ImagePreset::ResizedCrop { size, scale }, new_size, new_scale) => {
-                ImagePreset::ResizedCrop {
-                    size: new_size.unwrap_or(*size),
-                    scale: new_scale.unwrap_or(*scale),
-                }
-            }
-            (ImagePreset::Crop { size }, new_size, new_scale) => ImagePreset::ResizedCrop {
-                size: new_size.unwrap_or(*size),
-                scale: new_scale.unwrap_or(0.25),
-            },
-        };
-        if images != ImagePreset::Cifar {
-            config.normalization = Normalization::IMAGENET;
-        }
-        match images {
-            ImagePreset::Cifar => {}
-            ImagePreset::ResizedCrop { size, scale } => {
-                let mut pipeline = Pipeline::photo_train(size);
-                for transform in &mut pipeline.transforms {
-                    if let Transform::RandomResizedCrop { scale: range, .. } = transform {
-                        range[0] = scale;
-                    }
-                }
-                config.train_pipeline = pipeline;
-                config.eval_pipeline = Pipeline::photo_eval(size);
-            }
-            ImagePreset::Crop { size } => {
-                config.train_pipeline = Pipeline {
-                    transforms: vec![
-                        Transform::RandomCrop { size, padding: 0 },
-                        Transform::HorizontalFlip { p: 0.5 },
-                    ],
-                };
-                config.eval_pipeline = Pipeline {
-                    transforms: vec![Transform::CenterCrop { size }],
-                };
-            }
-        }
-        if self.exif {
-            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
-                pipeline.transforms.insert(0, Transform::ExifOrientation);
-            }
-        }
-        Ok(())
-    }
-
     /// A name for the run's folder.
-    pub(super) fn run_name(&self, preset: &Preset, config: &TrainConfig) -> String {
+    pub(super) fn run_name(&self, base: &Base, config: &TrainConfig) -> String {
         let kind = match self.baseline {
             Some(Baseline::Ce) if self.loss.is_some() => "plain",
             Some(Baseline::Ce) => "ce",
             Some(Baseline::Single) => "single",
             None => "shike",
         };
-        let arch = name(&self.arch.unwrap_or(preset.arch));
+        let (recipe, preset_arch) = match base {
+            Base::Preset(preset) => (None, Some(preset.arch)),
+            Base::Recipe(recipe) => (recipe.file().file_stem(), None),
+        };
+        let recipe = recipe.map(|stem| stem.to_string_lossy().into_owned());
+        // A recipe's name stands for its network and method.
+        let kind = (recipe.is_none() || self.baseline.is_some()).then(|| kind.to_owned());
         let loss = self.loss.as_ref().map(name);
         let stage2 = self.stage2_method.as_ref().map(name);
-        let parts = [Some(kind.to_owned()), loss, stage2, Some(arch)];
+        let arch = self.arch.or(preset_arch).as_ref().map(name);
+        let parts = [recipe, kind, loss, stage2, arch];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         format!("{}-seed{}", parts.join("-"), config.seed)
     }
@@ -515,6 +552,7 @@ fn part_lr(text: &str) -> Result<(Part, f64), String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::{ImagePreset, Preset};
     use super::*;
     use clap::{Parser, ValueEnum};
     use shike_model::DktLossConfig;
@@ -529,7 +567,7 @@ mod tests {
     fn config(preset: &Preset, arguments: &str) -> TrainConfig {
         let words = ["train"].into_iter().chain(arguments.split_whitespace());
         let args = Cli::parse_from(words).args;
-        args.config(preset, 10).unwrap()
+        args.config(&Base::Preset(preset.clone()), 10).unwrap().0
     }
 
     fn peaks(config: &TrainConfig) -> Vec<f64> {
@@ -637,7 +675,7 @@ mod tests {
             let words = ["train"].into_iter().chain(arguments.split_whitespace());
             let args = Cli::parse_from(words).args;
             let error = args
-                .config(&Preset::imagenet(), 10)
+                .config(&Base::Preset(Preset::imagenet()), 10)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected), "{arguments}: {error}");

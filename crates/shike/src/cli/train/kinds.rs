@@ -29,39 +29,12 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// Whether it takes images of about 224 pixels; the others take 32 or a little more.
-    pub fn is_for_large_images(self) -> bool {
-        self.cifar_depth().is_none()
-    }
-
-    fn cifar_depth(self) -> Option<usize> {
-        match self {
-            Self::Resnet8 => Some(8),
-            Self::Resnet14 => Some(14),
-            Self::Resnet20 => Some(20),
-            Self::Resnet32 => Some(32),
-            Self::Resnet44 => Some(44),
-            Self::Resnet56 => Some(56),
-            Self::Resnet110 => Some(110),
-            _ => None,
-        }
-    }
-
     /// The backbone.
     ///
     /// # Errors
     /// None: every network here is one that can be built.
     pub fn backbone(self) -> Result<BackboneConfig, ConfigError> {
-        match (self, self.cifar_depth()) {
-            (_, Some(depth)) => BackboneConfig::cifar(depth),
-            (Self::Resnet10, _) => BackboneConfig::resnet(10),
-            (Self::Resnet18, _) => BackboneConfig::resnet(18),
-            (Self::Resnet34, _) => BackboneConfig::resnet(34),
-            (Self::Resnet101, _) => BackboneConfig::resnet(101),
-            (Self::Resnet152, _) => BackboneConfig::resnet(152),
-            (Self::Resnext50, _) => Ok(BackboneConfig::resnext50()),
-            _ => BackboneConfig::resnet(50),
-        }
+        BackboneConfig::named(&name(&self))
     }
 }
 

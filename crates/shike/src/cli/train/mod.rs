@@ -7,5 +7,5 @@ mod run;
 
 pub use args::TrainArgs;
 pub use kinds::{Arch, BadImagesKind, Baseline, LossKind, PrecisionKind};
-pub use preset::{ImagePreset, Preset};
-pub use run::{train, train_with};
+pub use preset::{Base, ImagePreset, Preset};
+pub use run::{RecipeArgs, train, train_recipe, train_with};

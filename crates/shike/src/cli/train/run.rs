@@ -4,16 +4,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::Args;
 use shike_train::run_dir::{RunDir, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Precision, Progress, RunConfig, TrainConfig, TrainError, device,
+    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, TrainConfig, TrainError,
+    device,
 };
 
-use super::{Preset, TrainArgs};
-use crate::cli::{CliError, ResumeArgs};
+use super::{Base, Preset, TrainArgs};
+use crate::cli::{CliError, DataArgs, ResumeArgs};
 
 /// Timed steps of a stage in a dry run.
 const DRY_RUN_STEPS: usize = 3;
+
+/// A recipe, and changes to it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RecipeArgs {
+    /// Recipe: settings in TOML, such as those in `datasets/` (docs/RECIPES.md). Options change it.
+    #[arg(value_name = "RECIPE.toml")]
+    pub recipe: Option<PathBuf>,
+    /// Change any field of the recipe, as `stage1.loss.gamma=1`.
+    #[arg(long, value_name = "PATH=VALUE", requires = "recipe")]
+    pub set: Vec<String>,
+}
 
 /// Trains with the preset for the kind of data.
 ///
@@ -25,16 +38,35 @@ pub fn train(
     args: &TrainArgs,
 ) -> Result<Outcome, CliError> {
     let preset = source.as_ref().map(Preset::for_source);
-    train_with(source, preset, resume, args)
+    train_with(source, preset.map(Base::Preset), resume, args)
 }
 
-/// Trains with a preset of one's own.
+/// Trains as a recipe says; without one as [`train`].
+///
+/// # Errors
+/// As [`train`], and for a recipe that is wrong.
+pub fn train_recipe(
+    data: &DataArgs,
+    recipe: &RecipeArgs,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+) -> Result<Outcome, CliError> {
+    let Some(path) = recipe.recipe.as_ref().filter(|_| resume.resume.is_none()) else {
+        return train(data.source(), resume, args);
+    };
+    let mut read = Recipe::read(path).map_err(TrainError::from)?;
+    read.set(&recipe.set).map_err(TrainError::from)?;
+    let source = data.source_for(&read)?;
+    train_with(source, Some(Base::Recipe(Box::new(read))), resume, args)
+}
+
+/// Trains with a preset or a recipe of one's own.
 ///
 /// # Errors
 /// As [`train`].
 pub fn train_with(
     source: Option<DataSource>,
-    preset: Option<Preset>,
+    base: Option<Base>,
     resume: &ResumeArgs,
     args: &TrainArgs,
 ) -> Result<Outcome, CliError> {
@@ -66,16 +98,26 @@ pub fn train_with(
         return Ok(outcome);
     }
 
-    let (Some(source), Some(preset)) = (source, preset) else {
+    let (Some(source), Some(base)) = (source, base) else {
         return Err(CliError::Usage(
             "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
         ));
     };
     let data = source.open()?;
-    let config = args.config(&preset, data.train.num_classes())?;
+    if let Base::Recipe(recipe) = &base
+        && let Some(card) = recipe.card().map_err(TrainError::from)?
+    {
+        for line in card.compare(&data) {
+            progress.message(&line);
+        }
+    }
+    let (config, scaling) = args.config(&base, data.train.num_classes())?;
+    if let Some(scaling) = scaling {
+        progress.message(&scaling.to_string());
+    }
     let folder = match &resume.run {
         Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&preset, &config)),
+        None => PathBuf::from("runs").join(args.run_name(&base, &config)),
     };
     progress.message(&describe(&data.train.class_counts(), &config));
     if config.precision == Precision::Bf16 && device.memory_pool_usage().is_none() {

@@ -1,0 +1,251 @@
+//! What is known about a benchmark, and whether the data on disk are it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shike_data::{Cifar, Dataset, LongTail};
+
+use crate::data_source::DataSource;
+use crate::learner::TrainData;
+use crate::receipt::SplitReceipt;
+
+/// `[dataset]` of a recipe: the benchmark that it is for. Nothing in it changes a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Its name.
+    pub name: String,
+    /// What to download.
+    #[serde(default)]
+    pub images: String,
+    /// From where.
+    #[serde(default)]
+    pub url: String,
+    /// Under which terms.
+    #[serde(default)]
+    pub terms: String,
+    /// Where the lists come from.
+    #[serde(default)]
+    pub lists_url: String,
+    /// The files below `--data`.
+    #[serde(default)]
+    pub layout: String,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// The published sets of images.
+    #[serde(default)]
+    pub splits: Vec<KnownSplit>,
+    /// Published accuracies.
+    #[serde(default)]
+    pub published: Vec<Published>,
+}
+
+/// A published set of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownSplit {
+    /// What it is for.
+    pub part: SplitPart,
+    /// Name of its list, where it has one.
+    pub list: Option<String>,
+    /// How many images.
+    pub images: usize,
+    /// Images of the largest class.
+    pub largest: Option<usize>,
+    /// Images of the smallest class.
+    pub smallest: Option<usize>,
+    /// Largest class over smallest, where a data set is cut in several ways.
+    pub imbalance_factor: Option<f64>,
+    /// SHA-256 as a run's receipt has it: of the list's lines, or of labels and pixels.
+    pub sha256: Option<String>,
+    /// Git's name of the list, for a list that was only seen in a repository.
+    pub git_blob: Option<String>,
+    /// Where these numbers come from.
+    pub source: Option<String>,
+}
+
+/// What a set of images is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum SplitPart {
+    Train,
+    Val,
+    Test,
+}
+
+/// A published accuracy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// Whose.
+    pub method: String,
+    /// On which network.
+    pub network: Option<String>,
+    /// Largest class over smallest, where a data set is cut in several ways.
+    pub imbalance_factor: Option<f64>,
+    /// Top-1 accuracy in percent.
+    pub top1: f64,
+    /// Where the number was read.
+    pub source: String,
+}
+
+/// `[data]` of a recipe: the files below `--data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DataLayout {
+    /// CIFAR in its binary version.
+    Cifar {
+        /// 10 or 100 classes.
+        set: Cifar,
+        /// Shape of the tail.
+        #[serde(default = "exponential")]
+        profile: LongTail,
+        /// Largest class over smallest.
+        #[serde(default = "hundred")]
+        imbalance_factor: f64,
+    },
+    /// List files.
+    Lists {
+        /// The folder that paths are relative to, below `--data`.
+        #[serde(default)]
+        root: PathBuf,
+        /// Training images; lists are looked for below `--data`.
+        train: PathBuf,
+        /// Validation images.
+        val: Option<PathBuf>,
+        /// Test images.
+        test: Option<PathBuf>,
+    },
+    /// Class folders.
+    Folder {},
+}
+
+fn exponential() -> LongTail {
+    LongTail::Exponential
+}
+
+fn hundred() -> f64 {
+    100.0
+}
+
+impl DataLayout {
+    /// The data set in the folder `dir`.
+    pub fn source(&self, dir: &Path) -> DataSource {
+        match self {
+            Self::Cifar {
+                set,
+                profile,
+                imbalance_factor,
+            } => DataSource::Cifar {
+                dir: dir.to_owned(),
+                set: *set,
+                profile: *profile,
+                imbalance_factor: *imbalance_factor,
+            },
+            Self::Lists {
+                root,
+                train,
+                val,
+                test,
+            } => {
+                let list = |list: &PathBuf| dir.join(list);
+                DataSource::Lists {
+                    // `dir.join("")` would end in a slash.
+                    root: match root.as_os_str().is_empty() {
+                        true => dir.to_owned(),
+                        false => dir.join(root),
+                    },
+                    train: list(train),
+                    val: val.as_ref().map(list),
+                    test: test.as_ref().map(list),
+                }
+            }
+            Self::Folder {} => DataSource::Folder {
+                dir: dir.to_owned(),
+            },
+        }
+    }
+}
+
+impl Card {
+    /// Compares data with the published sets: a line for each set, and one more where something
+    /// differs. Files are not read, but the pixels of CIFAR are hashed.
+    pub fn compare(&self, data: &TrainData) -> Vec<String> {
+        let parts = [
+            (SplitPart::Train, "training", Some(&data.train)),
+            (SplitPart::Val, "validation", data.val.as_ref()),
+            (SplitPart::Test, "test", data.test.as_ref()),
+        ];
+        let mut lines = vec![];
+        let mut other = false;
+        for (part, name, set) in parts {
+            let known: Vec<_> = self.splits.iter().filter(|s| s.part == part).collect();
+            let Some(set) = set.filter(|_| !known.is_empty()) else {
+                continue;
+            };
+            let (line, published) = self.compare_split(&known, set);
+            other |= !published;
+            lines.push(format!("{name} set: {line}"));
+        }
+        if other {
+            lines.push(format!(
+                "accuracies on other images than those of {} cannot be compared with published ones",
+                self.name
+            ));
+        }
+        lines
+    }
+
+    fn compare_split(&self, known: &[&KnownSplit], set: &Dataset) -> (String, bool) {
+        let counts = set.class_counts();
+        let (largest, smallest) = (counts.iter().max(), counts.iter().min());
+        let classes = self.classes.unwrap_or(counts.len());
+        let alike = |split: &&&KnownSplit| {
+            let same = |known: Option<usize>, found: Option<&usize>| {
+                known.is_none() || known.as_ref() == found
+            };
+            split.images == set.len()
+                && classes == counts.len()
+                && same(split.largest, largest)
+                && same(split.smallest, smallest)
+        };
+        let name = &self.name;
+        let found = known.iter().find(alike);
+        match found.map(|split| &split.sha256) {
+            None => {
+                let sizes: Vec<String> = known.iter().map(|s| s.images.to_string()).collect();
+                let line = format!(
+                    "NOT the published split of {name}: {} images of {} classes, published {} of \
+                     {classes}",
+                    set.len(),
+                    counts.len(),
+                    sizes.join(" or "),
+                );
+                (line, false)
+            }
+            Some(None) => {
+                let line = format!(
+                    "as many images as the published split of {name} has, whose hash is not known"
+                );
+                (line, true)
+            }
+            Some(Some(_)) => {
+                let hash = SplitReceipt::new(set).sha256;
+                match known
+                    .iter()
+                    .any(|split| split.sha256.as_ref() == Some(&hash))
+                {
+                    true => (format!("the published split of {name}"), true),
+                    false => {
+                        let line = format!(
+                            "NOT the published split of {name}: as many images, but others or in \
+                             another order (sha256 {hash})"
+                        );
+                        (line, false)
+                    }
+                }
+            }
+        }
+    }
+}

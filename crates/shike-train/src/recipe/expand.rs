@@ -1,0 +1,319 @@
+//! From a recipe's fields, of which most may be left out, to a complete configuration.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use shike_data::{Normalization, Pipeline};
+use shike_model::network::StemKind;
+use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
+
+use super::card::{Card, DataLayout};
+use crate::config::{TrainConfig, warmup_epochs};
+use crate::schedule::Schedule;
+use crate::strict::{strict, strict_value};
+
+/// What a recipe comes to.
+pub(super) struct Expanded {
+    pub card: Option<Card>,
+    pub layout: Option<DataLayout>,
+    pub config: TrainConfig,
+}
+
+/// `[model]`: a network by name, or stage by stage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ModelTable {
+    /// One of [`BackboneConfig::NAMES`]; resnet32 where there is no `backbone` either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    #[serde(deserialize_with = "backbone", skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<BackboneConfig>,
+    /// One path without fusion, linear classifiers, cross-entropy.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
+    /// That of the data unless it is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_stages: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fused_stages: Option<Vec<usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Classifier>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage2_heads: Option<bool>,
+}
+
+/// `classifier = "linear"`, or `{ kind = "cosine", scale = 16 }`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Classifier(pub ClassifierConfig);
+
+/// The classifier as a table.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum ClassifierTable {
+    Cosine {
+        #[serde(default = "scale")]
+        scale: f64,
+    },
+    Linear {},
+}
+
+fn scale() -> f64 {
+    30.0
+}
+
+impl TryFrom<Value> for Classifier {
+    type Error = serde_json::Error;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let table = match value {
+            // As a configuration has it.
+            Value::String(kind) if kind == "Linear" => return Ok(Self(ClassifierConfig::Linear)),
+            Value::String(kind) => json!({ "kind": kind }),
+            Value::Object(map) if map.contains_key("Cosine") => {
+                return strict_value(Value::Object(map)).map(Self);
+            }
+            other => other,
+        };
+        Ok(Self(match ClassifierTable::deserialize(table)? {
+            ClassifierTable::Cosine { scale } => ClassifierConfig::Cosine { scale },
+            ClassifierTable::Linear {} => ClassifierConfig::Linear,
+        }))
+    }
+}
+
+fn backbone<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BackboneConfig>, D::Error> {
+    strict(deserializer).map(Some)
+}
+
+impl ModelTable {
+    fn network(self, num_classes: usize, has_stage2: bool) -> Result<ShikeConfig, String> {
+        let backbone = match (self.arch, self.backbone) {
+            (Some(_), Some(_)) => {
+                return Err("`arch` and `backbone` are both given: one is enough".into());
+            }
+            (None, Some(backbone)) => backbone,
+            (arch, None) => named(
+                arch.as_deref().unwrap_or("resnet32"),
+                &BackboneConfig::NAMES,
+            )
+            .and_then(|name| BackboneConfig::named(name).map_err(|e| e.to_string()))?,
+        };
+        let num_classes = self.num_classes.unwrap_or(num_classes);
+        let mut model = match self.plain {
+            true => ShikeConfig::plain(backbone, num_classes).with_stage2_heads(has_stage2),
+            false => ShikeConfig::on(backbone, num_classes),
+        };
+        if let Some(shared) = self.shared_stages {
+            model.shared_stages = shared;
+            if !model.fused_stages.is_empty() {
+                model.fused_stages = (1..=shared).collect();
+            }
+        }
+        model.fused_stages = self.fused_stages.unwrap_or(model.fused_stages);
+        model.experts = self.experts.unwrap_or(model.experts);
+        model.classifier = self.classifier.map_or(model.classifier, |c| c.0);
+        model.stage2_heads = self.stage2_heads.unwrap_or(model.stage2_heads);
+        Ok(model)
+    }
+}
+
+/// `name`, if it is one of `names`; otherwise what serde says of a variant.
+fn named<'a>(name: &'a str, names: &[&str]) -> Result<&'a str, String> {
+    match names.contains(&name) {
+        true => Ok(name),
+        false => Err(format!(
+            "unknown variant `{name}`, expected one of `{}`",
+            names.join("`, `")
+        )),
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| error.to_string())
+}
+
+fn is_empty_stage(stage2: Option<&Value>) -> bool {
+    stage2.and_then(|stage| stage.get("epochs")) == Some(&json!(0))
+}
+
+/// Completes a recipe for so many classes.
+pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Expanded, String> {
+    let card = tree.remove("dataset").map(read).transpose()?;
+    let layout = tree.remove("data").map(read).transpose()?;
+    let model: ModelTable = read(tree.remove("model").unwrap_or_else(|| json!({})))?;
+    let size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
+
+    if is_empty_stage(tree.get("stage2")) {
+        tree.insert("stage2".into(), Value::Null);
+    }
+    let wants_stage2 = tree.get("stage2").is_some_and(|stage| !stage.is_null());
+    let model = model.network(classes, wants_stage2)?;
+    let epochs = ["stage1", "stage2"].map(|stage| {
+        let epochs = tree.get(stage).and_then(|stage| stage.get("epochs"));
+        epochs.and_then(Value::as_u64).map(|n| n as usize)
+    });
+    let [first, second] = epochs;
+    let small = model.backbone.stem.kind == StemKind::Cifar;
+    let mut base = TrainConfig::for_model(model, [first.unwrap_or(180), second.unwrap_or(20)]);
+    if let Some(size) = size
+        && !(small && size == 32)
+    {
+        base.train_pipeline = Pipeline::photo_train(size);
+        base.eval_pipeline = Pipeline::photo_eval(size);
+        base.normalization = Normalization::IMAGENET;
+    }
+    let size = base.eval_pipeline.output_size().unwrap_or(224) as u32;
+    for key in ["train_pipeline", "eval_pipeline"] {
+        let pipeline = match tree.get(key) {
+            Some(Value::String(name)) => {
+                let name = named(name, &Pipeline::NAMES)?;
+                json!(Pipeline::named(name, size))
+            }
+            Some(Value::Array(transforms)) => json!({ "transforms": transforms }),
+            _ => continue,
+        };
+        tree.insert(key.into(), pipeline);
+    }
+    if let Some(Value::String(name)) = tree.get("normalization") {
+        let name = named(name, &Normalization::NAMES)?;
+        let values = json!(Normalization::named(name));
+        tree.insert("normalization".into(), values);
+    }
+    let stages = [
+        Some(&base.stage1.schedule),
+        base.stage(2).map(|s| &s.schedule),
+    ];
+    let schedules = stages.map(|schedule| schedule.cloned());
+    let mut base = serde_json::to_value(base).map_err(|error| error.to_string())?;
+    for ((key, schedule), epochs) in ["stage1", "stage2"].into_iter().zip(schedules).zip(epochs) {
+        let (Some(Value::Object(stage)), Some(schedule)) = (tree.get_mut(key), schedule) else {
+            continue;
+        };
+        if stage.get("method") == Some(&json!("tau_norm")) {
+            continue;
+        }
+        let default = [180, 20][usize::from(key == "stage2")];
+        complete_schedule(stage, &schedule, epochs.unwrap_or(default))?;
+    }
+    method_defaults(&tree, &mut base);
+    merge(&mut base, Value::Object(tree));
+    Ok(Expanded {
+        card,
+        layout,
+        config: read(base)?,
+    })
+}
+
+/// Defaults of the stage 2 that a recipe names: those of the usual re-training of classifiers.
+fn method_defaults(tree: &Map<String, Value>, base: &mut Value) {
+    let method = tree.get("stage2").and_then(|stage| stage.get("method"));
+    let stage2 = &mut base["stage2"];
+    match (method.and_then(Value::as_str), stage2.is_object()) {
+        (Some("lws"), true) => {
+            stage2["method"] = json!("lws");
+            stage2["loss"] = json!({ "kind": "cross_entropy" });
+            stage2["sampling"] = json!("class_balanced");
+        }
+        (Some("tau_norm"), true) => *stage2 = json!({ "method": "tau_norm", "taus": [1.0] }),
+        _ => {}
+    }
+}
+
+/// Fills in what a stage's schedule leaves out: `lr` of the stage is its peak, the first rate is a
+/// third of it, and it lasts as long as the stage.
+fn complete_schedule(
+    stage: &mut Map<String, Value>,
+    base: &Schedule,
+    epochs: usize,
+) -> Result<(), String> {
+    let lr = stage.remove("lr");
+    let given = stage.get("schedule");
+    if !given.is_none_or(Value::is_object) {
+        // serde says what is wrong.
+        return Ok(());
+    }
+    let mut schedule = given.cloned().unwrap_or_else(|| json!({}));
+    let Some(fields) = schedule.as_object_mut() else {
+        return Ok(());
+    };
+    let kind = fields
+        .entry("kind")
+        .or_insert_with(|| json!("warmup_cosine"));
+    let kind = kind.as_str().unwrap_or_default().to_owned();
+    let peak = if kind == "constant" {
+        "lr"
+    } else {
+        "warmup_lr"
+    };
+    if let Some(lr) = lr {
+        // Before it is taken for something that it is not.
+        read::<f64>(lr.clone())?;
+        if fields.insert(peak.into(), lr).is_some() {
+            return Err(format!(
+                "`lr` and `schedule.{peak}` are the same rate: one is enough"
+            ));
+        }
+    }
+    let Schedule::WarmupCosine {
+        base_lr: first,
+        warmup_lr: highest,
+        ..
+    } = base
+    else {
+        return Ok(());
+    };
+    let mut default = |key: &str, value: Value| {
+        fields
+            .entry(key)
+            .or_insert(value)
+            .as_f64()
+            .unwrap_or(f64::NAN)
+    };
+    match kind.as_str() {
+        "warmup_cosine" => {
+            let peak = default("warmup_lr", json!(highest));
+            let start = default("base_lr", json!(first * (peak / highest)));
+            default("warmup_epochs", json!(warmup_epochs(epochs, start, peak)));
+            default("total_epochs", json!(epochs));
+        }
+        "step" => {
+            let peak = default("warmup_lr", json!(highest));
+            default("base_lr", json!(peak / 3.0));
+            default("warmup_epochs", json!(0));
+            default("gamma", json!(0.1));
+        }
+        _ => {}
+    }
+    stage.insert("schedule".into(), schedule);
+    Ok(())
+}
+
+/// Lays `over` on `base`. A table of another kind replaces that below it as a whole.
+fn merge(base: &mut Value, over: Value) {
+    let (fields, over) = match (base, over) {
+        (Value::Object(fields), Value::Object(over)) => (fields, over),
+        (base, over) => {
+            *base = over;
+            return;
+        }
+    };
+    let kind = ["kind", "method"].iter().any(|tag| {
+        let new = over.get(*tag);
+        new.is_some() && new != fields.get(*tag)
+    });
+    if kind {
+        fields.clear();
+    }
+    for (key, value) in over {
+        match fields.get_mut(&key) {
+            Some(below) => merge(below, value),
+            None => drop(fields.insert(key, value)),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A recipe as it was written: values with the place of each.
+
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Place, RecipeError, Slip};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub place: Place,
+    pub content: Content,
+}
+
+/// What a value is.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// In the order of the file, but the key that chooses a kind first.
+    Table(Vec<(String, Node)>),
+    Array(Vec<Node>),
+    Scalar(Value),
+}
+
+/// Keys whose value says which other keys a table has.
+pub(super) fn is_tag(key: &str) -> bool {
+    matches!(key, "kind" | "method" | "arch")
+}
+
+/// A name without quotes on the command line; what begins otherwise is TOML.
+fn is_bare(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_alphabetic() || "_./~".contains(c))
+        && !text.contains(['"', '\'', '\n'])
+}
+
+impl Node {
+    /// Reads a document; `file` is for errors.
+    pub fn parse(file: &std::path::Path, text: &str) -> Result<Self, RecipeError> {
+        let line = |at: usize| 1 + text[..at].matches('\n').count();
+        let place = |at: usize| Place::line(file, line(at));
+        let table = DeTable::parse(text).map_err(|error| RecipeError::Syntax {
+            place: place(error.span().map_or(0, |span| span.start.min(text.len()))),
+            problem: error.message().to_owned(),
+        })?;
+        let start = place(table.span().start);
+        let read = Read { place: &place };
+        read.table(table.get_ref(), start)
+    }
+
+    /// Reads the value of an assignment on the command line.
+    fn value(place: &Place, text: &str) -> Result<Self, RecipeError> {
+        let here = |_| place.clone();
+        match DeValue::parse(text) {
+            Ok(value) => Read { place: &here }.value(value.get_ref(), place.clone()),
+            Err(_) if is_bare(text) => Ok(Self {
+                place: place.clone(),
+                content: Content::Scalar(text.into()),
+            }),
+            Err(error) => Err(RecipeError::Syntax {
+                place: place.clone(),
+                problem: format!("the value {text:?} is no TOML: {}", error.message()),
+            }),
+        }
+    }
+
+    /// Makes `PATH=VALUE` true. A value that chooses another kind empties its table first: the
+    /// parameters of one loss are not those of another.
+    pub fn assign(&mut self, assignment: &str) -> Result<(), RecipeError> {
+        let place = Place::Option(format!("--set {assignment}"));
+        let wrong = |problem: String| RecipeError::Syntax {
+            place: place.clone(),
+            problem,
+        };
+        let (path, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| wrong("it must be PATH=VALUE, such as stage1.epochs=90".into()))?;
+        let path = path.trim().replace('[', ".").replace(']', "");
+        let keys: Vec<&str> = path.split('.').collect();
+        if keys.iter().any(|key| key.is_empty()) {
+            return Err(wrong(format!("`{path}` is no path such as stage1.epochs")));
+        }
+        let value = Self::value(&place, value.trim())?;
+        let mut node = self;
+        for (depth, key) in keys.iter().enumerate() {
+            if !matches!(node.content, Content::Array(_)) {
+                node = node.child(key, &value, &place);
+                continue;
+            }
+            let Content::Array(items) = &mut node.content else {
+                unreachable!("that was just asked")
+            };
+            let count = items.len();
+            let item = key.parse().ok().and_then(|i: usize| items.get_mut(i));
+            node = item.ok_or_else(|| {
+                let list = keys[..depth].join(".");
+                wrong(format!(
+                    "`{list}` is a list of {count}: its entries are 0, 1, …"
+                ))
+            })?;
+        }
+        *node = value;
+        Ok(())
+    }
+
+    /// The entry `key`, which is made if need be; what is no table becomes one.
+    fn child(&mut self, key: &str, value: &Self, place: &Place) -> &mut Self {
+        if !matches!(self.content, Content::Table(_)) {
+            self.content = Content::Table(vec![]);
+        }
+        let Content::Table(entries) = &mut self.content else {
+            unreachable!("it was just made a table")
+        };
+        let found = entries.iter().position(|(name, _)| name == key);
+        if is_tag(key) {
+            let same = found.is_some_and(|at| match (&entries[at].1.content, &value.content) {
+                (Content::Scalar(old), Content::Scalar(new)) => old == new,
+                _ => false,
+            });
+            if !same {
+                let kept = |name: &String| match key {
+                    // Another network is as deep as it is; how many experts there are stays.
+                    "arch" => !["backbone", "shared_stages", "fused_stages"].contains(&&**name),
+                    "method" => ["epochs", "lr", "schedule"].contains(&&**name),
+                    _ => false,
+                };
+                entries.retain(|(name, _)| kept(name) || name == key);
+            }
+        }
+        let found = entries.iter().position(|(name, _)| name == key);
+        let at = found.unwrap_or_else(|| {
+            let empty = Self {
+                place: place.clone(),
+                content: Content::Table(vec![]),
+            };
+            let at = if is_tag(key) { 0 } else { entries.len() };
+            entries.insert(at, (key.to_owned(), empty));
+            at
+        });
+        &mut entries[at].1
+    }
+
+    /// As JSON, of which serde reads.
+    pub fn json(&self) -> Map<String, Value> {
+        self.prefix(usize::MAX)
+    }
+
+    /// The first `leaves` values in the order of the file, in their tables and lists.
+    fn prefix(&self, mut leaves: usize) -> Map<String, Value> {
+        match self.first(&mut leaves) {
+            Some(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
+    }
+
+    fn first(&self, left: &mut usize) -> Option<Value> {
+        if *left == 0 {
+            return None;
+        }
+        Some(match &self.content {
+            Content::Scalar(value) => {
+                *left -= 1;
+                value.clone()
+            }
+            Content::Table(entries) => {
+                *left -= usize::from(entries.is_empty());
+                let entry = |(key, node): &(String, Self)| Some((key.clone(), node.first(left)?));
+                Value::Object(entries.iter().map_while(entry).collect())
+            }
+            Content::Array(items) => {
+                *left -= usize::from(items.is_empty());
+                Value::Array(items.iter().map_while(|item| item.first(left)).collect())
+            }
+        })
+    }
+
+    /// Paths of the values that [`prefix`](Self::prefix) counts, in its order.
+    fn leaves(&self) -> Vec<Vec<String>> {
+        let mut leaves = vec![];
+        self.visit(&mut vec![], &mut |path, node| {
+            let leaf = match &node.content {
+                Content::Scalar(_) => true,
+                Content::Table(entries) => entries.is_empty(),
+                Content::Array(items) => items.is_empty(),
+            };
+            if leaf {
+                leaves.push(path.to_vec());
+            }
+        });
+        leaves
+    }
+
+    /// Calls `see` with every path and node, parents first.
+    pub fn visit(&self, path: &mut Vec<String>, see: &mut impl FnMut(&[String], &Self)) {
+        see(path, self);
+        let children: Vec<(String, &Self)> = match &self.content {
+            Content::Table(entries) => entries.iter().map(|(k, n)| (k.clone(), n)).collect(),
+            Content::Array(items) => {
+                let items = items.iter().enumerate();
+                items.map(|(i, n)| (i.to_string(), n)).collect()
+            }
+            Content::Scalar(_) => vec![],
+        };
+        for (key, node) in children {
+            path.push(key);
+            node.visit(path, see);
+            path.pop();
+        }
+    }
+
+    /// The node at `path`, or the nearest one above that is there.
+    pub fn nearest(&self, path: &[String]) -> &Self {
+        let mut node = self;
+        for key in path {
+            let child = match &node.content {
+                Content::Table(entries) => {
+                    entries.iter().find(|(k, _)| k == key).map(|(_, node)| node)
+                }
+                Content::Array(items) => key.parse().ok().and_then(|i: usize| items.get(i)),
+                Content::Scalar(_) => None,
+            };
+            match child {
+                Some(child) => node = child,
+                None => break,
+            }
+        }
+        node
+    }
+
+    /// Finds the value that `read` fails on. serde forgets where it was inside tables that have a
+    /// `kind`; but it reads in order, so that the same failure appears with the first values that
+    /// hold the culprit.
+    pub fn locate<T>(
+        &self,
+        slip: &Slip,
+        read: impl Fn(Map<String, Value>) -> Result<T, String>,
+    ) -> Option<Vec<String>> {
+        let failure = |tree| read(tree).err();
+        let whole = failure(self.json());
+        if let Slip::Missing { field } = slip {
+            // The table that fails in another way once it has the field.
+            let mut tables = vec![];
+            self.visit(&mut vec![], &mut |path, node| {
+                if let Content::Table(_) = node.content {
+                    tables.push(path.to_vec());
+                }
+            });
+            let unknown = format!("unknown field `{field}`");
+            return tables.into_iter().find(|path| {
+                let mut tree = Value::Object(self.json());
+                let pointer: String = path.iter().map(|key| format!("/{key}")).collect();
+                let Some(Value::Object(table)) = tree.pointer_mut(&pointer) else {
+                    return false;
+                };
+                if table.contains_key(field) {
+                    return false;
+                }
+                table.insert(field.clone(), Value::Object(Map::new()));
+                let Value::Object(tree) = tree else {
+                    return false;
+                };
+                let now = failure(tree);
+                now != whole && !now.is_some_and(|text| text.contains(&unknown))
+            });
+        }
+        let leaves = self.leaves();
+        let found = (1..=leaves.len()).find(|n| failure(self.prefix(*n)) == whole)?;
+        // A table of Burn's is read when all of it is there, and so fails with its last value. What the
+        // failure names is then before that.
+        let named = |path: &&Vec<String>| match slip {
+            Slip::Field { field, .. } => path.contains(field),
+            _ => match &self.nearest(path).content {
+                Content::Scalar(Value::String(text)) => {
+                    let text = [format!("`{text}`"), format!("{text:?}")];
+                    whole
+                        .as_ref()
+                        .is_some_and(|w| text.iter().any(|t| w.contains(t)))
+                }
+                Content::Scalar(value) => {
+                    let text = format!("`{value}`");
+                    whole.as_ref().is_some_and(|whole| whole.contains(&text))
+                }
+                _ => false,
+            },
+        };
+        let last = &leaves[found - 1];
+        let mut path = match named(&last) {
+            true => last.clone(),
+            false => leaves[..found].iter().rfind(named).unwrap_or(last).clone(),
+        };
+        if let Slip::Field { field, .. } = slip {
+            // A table that nobody knows fails with its first value.
+            let at = path.iter().rposition(|key| key == field)?;
+            path.truncate(at + 1);
+        }
+        Some(path)
+    }
+}
+
+/// Reads TOML; `place` gives the place of a byte.
+struct Read<'a> {
+    place: &'a dyn Fn(usize) -> Place,
+}
+
+impl Read<'_> {
+    fn table(&self, table: &DeTable<'_>, place: Place) -> Result<Node, RecipeError> {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| (!is_tag(key.get_ref()), key.span().start));
+        let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
+            let name: &std::borrow::Cow<'_, str> = key.get_ref();
+            let node = self.value(value.get_ref(), (self.place)(key.span().start))?;
+            Ok((name.to_string(), node))
+        };
+        let entries: Result<_, _> = entries.into_iter().map(entry).collect();
+        Ok(Node {
+            place,
+            content: Content::Table(entries?),
+        })
+    }
+
+    fn value(&self, value: &DeValue<'_>, place: Place) -> Result<Node, RecipeError> {
+        let number = |found: &str, number: Option<serde_json::Number>| {
+            let number = number.ok_or_else(|| RecipeError::Syntax {
+                place: place.clone(),
+                problem: format!("{found} is no number that a setting can have"),
+            });
+            Ok(Content::Scalar(Value::Number(number?)))
+        };
+        let content = match value {
+            DeValue::String(text) => Content::Scalar(Value::String(text.to_string())),
+            DeValue::Integer(digits) => {
+                let parsed = i64::from_str_radix(digits.as_str(), digits.radix()).ok();
+                let large = || u64::from_str_radix(digits.as_str(), digits.radix()).ok();
+                let value = parsed.map(Into::into).or_else(|| large().map(Into::into));
+                number(digits.as_str(), value)?
+            }
+            DeValue::Float(digits) => {
+                let value = digits.as_str().parse().ok();
+                number(
+                    digits.as_str(),
+                    value.and_then(serde_json::Number::from_f64),
+                )?
+            }
+            DeValue::Boolean(value) => Content::Scalar(Value::Bool(*value)),
+            DeValue::Datetime(value) => Content::Scalar(Value::String(value.to_string())),
+            DeValue::Table(table) => return self.table(table, place),
+            DeValue::Array(items) => {
+                let item = |item: &toml::Spanned<DeValue<'_>>| {
+                    self.value(item.get_ref(), (self.place)(item.span().start))
+                };
+                Content::Array(items.iter().map(item).collect::<Result<_, _>>()?)
+            }
+        };
+        Ok(Node { place, content })
+    }
+}
