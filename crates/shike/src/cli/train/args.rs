@@ -555,8 +555,9 @@ mod tests {
     use super::super::{ImagePreset, Preset};
     use super::*;
     use clap::{Parser, ValueEnum};
-    use shike_model::DktLossConfig;
     use shike_model::loss::LdamLossConfig;
+    use shike_model::{BackboneConfig, DktLossConfig};
+    use shike_train::Recipe;
 
     #[derive(Parser)]
     struct Cli {
@@ -680,6 +681,100 @@ mod tests {
                 .to_string();
             assert!(error.contains(expected), "{arguments}: {error}");
         }
+    }
+
+    fn from_recipe(text: &str, arguments: &str) -> (TrainConfig, Option<Scaling>) {
+        let recipe = Recipe::parse("card.toml", text).unwrap();
+        let words = ["train"].into_iter().chain(arguments.split_whitespace());
+        let args = Cli::parse_from(words).args;
+        args.config(&Base::Recipe(Box::new(recipe)), 10).unwrap()
+    }
+
+    const CARD: &str = r#"
+        clip_norm = 2.0
+        accumulation = 2
+        loader.batch_size = 64
+        image_size = 96
+        train_pipeline = "randcls"
+        thresholds = { many_above = 50, few_below = 5 }
+        model = { arch = "resnet18", experts = 2 }
+        stage1 = { epochs = 30, lr = 0.1, schedule = { kind = "step", milestones = [10, 20] } }
+        stage2 = { method = "retrain", epochs = 10, lr = 0.2 }
+    "#;
+
+    #[test]
+    fn without_options_a_recipe_stays_as_it_is() {
+        let recipe = Recipe::parse("card.toml", CARD).unwrap();
+        let (config, scaling) = from_recipe(CARD, "");
+        assert_eq!(config, recipe.config(10).unwrap());
+        assert_eq!(scaling, None);
+    }
+
+    #[test]
+    fn options_change_a_recipe() {
+        let change = |arguments: &str| from_recipe(CARD, arguments).0;
+        let arch = change("--arch resnet50").model;
+        assert_eq!((arch.experts, arch.fused_stages.len()), (2, 3));
+        assert_eq!(arch.backbone, BackboneConfig::resnet(50).unwrap());
+        assert_eq!(change("--arch resnet20").model.fused_stages, [1, 2]);
+        let plain = change("--baseline ce");
+        assert!(plain.model.is_plain() && plain.stage2.is_none());
+        assert_eq!(plain.stage1.loss, Loss::cross_entropy());
+        // The same budget; the milestones lie where they lay.
+        let Schedule::Step { milestones, .. } = &plain.stage1.schedule else {
+            panic!("{:?}", plain.stage1.schedule);
+        };
+        assert_eq!(
+            (plain.stage1.epochs, milestones.as_slice()),
+            (40, &[13, 27][..])
+        );
+        let single = change("--baseline single").model;
+        assert_eq!((single.experts, single.stage2_heads), (1, true));
+        assert_eq!(change("--stage2-epochs 0").stage2, None);
+
+        let images = change("--image-size 48 --crop-scale 0.3 --exif");
+        let [first, second, ..] = images.train_pipeline.transforms.as_slice() else {
+            panic!("{:?}", images.train_pipeline);
+        };
+        assert_eq!(*first, Transform::ExifOrientation);
+        assert!(matches!(
+            second,
+            Transform::RandomResizedCrop {
+                size: 48,
+                scale: [0.3, 1.0],
+                ..
+            }
+        ));
+        assert_eq!(images.eval_pipeline.output_size(), Some(48));
+        assert_eq!(images.thresholds.many_above, 50);
+        assert_eq!(change("--few-below 6").thresholds.few_below, 6);
+        assert_eq!(images.clip_norm, Some(2.0));
+        let weights = change("--weights a.pth --freeze stem --ema 0.9");
+        assert_eq!(weights.freeze, [Part::Stem]);
+
+        let none = "[stage2]\nepochs = 0";
+        assert_eq!(from_recipe(none, "").0.stage2, None);
+        let added = from_recipe(none, "--stage2-epochs 4").0;
+        assert_eq!(added.stage(2).map(|stage| stage.epochs), Some(4));
+    }
+
+    #[test]
+    fn another_batch_size_scales_the_rates_that_are_not_given() {
+        let peaks = |arguments: &str| {
+            let (config, scaling) = from_recipe(CARD, arguments);
+            let stages = [1, 2].map(|stage| config.stage(stage).unwrap().schedule.peak());
+            (stages, scaling.map(|scaling| scaling.stages.len()))
+        };
+        assert_eq!(peaks("--batch-size 128 --accumulate 1"), ([0.1, 0.2], None));
+        assert_eq!(peaks("--batch-size 32"), ([0.05, 0.1], Some(2)));
+        assert_eq!(peaks("--batch-size 32 --lr 0.3"), ([0.3, 0.1], Some(1)));
+        let given = "--batch-size 32 --lr 0.3 --stage2-lr 0.7";
+        assert_eq!(peaks(given), ([0.3, 0.7], Some(0)));
+        assert_eq!(peaks("--batch-size 32 --no-lr-scaling"), ([0.1, 0.2], None));
+        // The rate of the backbone is given, too: it does not follow.
+        let (config, _) = from_recipe(CARD, "--batch-size 32 --lr-backbone 0.01");
+        let rate = config.lr_factors[&Part::Stem] * config.stage1.schedule.peak();
+        assert!((rate - 0.01).abs() < 1e-12, "{rate}");
     }
 
     #[test]
