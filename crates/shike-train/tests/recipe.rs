@@ -6,7 +6,7 @@ use std::path::Path;
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{FocalLossConfig, LdamLossConfig};
 use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, ShikeConfig};
-use shike_train::recipe::{DataLayout, Recipe, RecipeError, scale_rates};
+use shike_train::recipe::{DataLayout, Recipe, RecipeError, scale_rates, to_toml};
 use shike_train::{DataSource, Loss, Schedule, Stage2, TrainConfig};
 
 fn parse(text: &str) -> Recipe {
@@ -111,10 +111,50 @@ fn the_configuration_of_a_run_is_a_recipe() {
     let model = ShikeConfig::on(BackboneConfig::resnet(10).unwrap(), 7).with_experts(2);
     let mut expected = TrainConfig::imagenet(model, [4, 3]);
     expected.train_pipeline = Pipeline::randcls(64);
+    expected.eval_pipeline = Pipeline::photo_eval(64);
     expected.model.classifier = ClassifierConfig::Linear;
     expected.stage1.loss = Loss::Focal(FocalLossConfig::new());
     let text = toml::to_string(&expected).unwrap();
     assert_eq!(parse(&text).config(99).unwrap(), expected);
+
+    let short = to_toml(&expected, None).unwrap();
+    assert!(
+        short.contains("arch = \"resnet10\"") && short.contains("\"randcls\""),
+        "{short}"
+    );
+    assert!(short.lines().count() < text.lines().count());
+    assert_eq!(parse(&short).config(7).unwrap(), expected);
+}
+
+#[test]
+fn what_is_written_is_read_as_it_was() {
+    let layout = DataLayout::Lists {
+        root: "images".into(),
+        train: "train.txt".into(),
+        val: None,
+        test: Some("test.txt".into()),
+    };
+    let texts = [
+        "",
+        "[model]\narch = \"resnet18\"\nplain = true",
+        "[model]\nplain = true\n[stage2]\nmethod = \"tau_norm\"\ntaus = [0.5, 1]",
+        "[model]\nexperts = 1\nfused_stages = [2]\nclassifier = \"linear\"\n[stage2]\nmethod = \"lws\"",
+        "[stage2]\nepochs = 0",
+        "bad_images = { skip = { max_share = 0.1 } }\nclip_norm = 1\nfreeze = [\"stem\"]\nimage_size = 64",
+        "[model.backbone]\nconv_init = \"FanIn\"\nstem = { channels = 8, kind = \"Cifar\" }\nstages = [{ \
+         channels = 8, blocks = 1, stride = 1, block = \"Basic\" }]",
+    ];
+    for text in texts {
+        let expected = config(text);
+        let written = to_toml(&expected, Some(&layout)).unwrap();
+        let read = parse(&written);
+        assert_eq!(read.config(10).unwrap(), expected, "{written}");
+        assert_eq!(read.layout().unwrap().as_ref(), Some(&layout));
+    }
+    let mut infinite = config("");
+    infinite.checkpoint_seconds = f64::INFINITY;
+    let error = to_toml(&infinite, None).unwrap_err().to_string();
+    assert!(error.contains("not finite"), "{error}");
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct KnownSplit {
     pub imbalance_factor: Option<f64>,
     /// SHA-256 as a run's receipt has it: of the list's lines, or of labels and pixels.
     pub sha256: Option<String>,
+    /// Whether others measure on it, too; otherwise it is a selection of this project.
+    #[serde(default = "yes")]
+    pub published: bool,
     /// Git's name of the list, for a list that was only seen in a repository.
     pub git_blob: Option<String>,
     /// Where these numbers come from.
@@ -121,6 +124,10 @@ pub enum DataLayout {
     Folder {},
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn exponential() -> LongTail {
     LongTail::Exponential
 }
@@ -169,8 +176,25 @@ impl DataLayout {
 }
 
 impl Card {
-    /// Compares data with the published sets: a line for each set, and one more where something
-    /// differs. Files are not read, but the pixels of CIFAR are hashed.
+    /// What to download, and where to put it.
+    pub fn instructions(&self) -> String {
+        let lists = match self.lists_url.as_str() {
+            "" => String::new(),
+            url => format!("\n  lists:  {url}"),
+        };
+        let layout: Vec<String> = self.layout.lines().map(|l| format!("    {l}")).collect();
+        format!(
+            "{} needs\n  images: {}\n          {}{lists}\n  terms:  {}\n  laid out as\n{}",
+            self.name,
+            self.images,
+            self.url,
+            self.terms,
+            layout.join("\n"),
+        )
+    }
+
+    /// Compares data with the known sets: a line for each set, and one more where something differs.
+    /// Files are not read, but the pixels of CIFAR are hashed.
     pub fn compare(&self, data: &TrainData) -> Vec<String> {
         let parts = [
             (SplitPart::Train, "training", Some(&data.train)),
@@ -184,19 +208,17 @@ impl Card {
             let Some(set) = set.filter(|_| !known.is_empty()) else {
                 continue;
             };
-            let (line, published) = self.compare_split(&known, set);
-            other |= !published;
+            let (line, same) = self.compare_split(&known, set);
+            other |= !same;
             lines.push(format!("{name} set: {line}"));
         }
         if other {
-            lines.push(format!(
-                "accuracies on other images than those of {} cannot be compared with published ones",
-                self.name
-            ));
+            lines.push("accuracies can be compared only with those on the same images".into());
         }
         lines
     }
 
+    /// What a set of images is, and whether it is a known one.
     fn compare_split(&self, known: &[&KnownSplit], set: &Dataset) -> (String, bool) {
         let counts = set.class_counts();
         let (largest, smallest) = (counts.iter().max(), counts.iter().min());
@@ -210,41 +232,34 @@ impl Card {
                 && same(split.largest, largest)
                 && same(split.smallest, smallest)
         };
-        let name = &self.name;
-        let found = known.iter().find(alike);
-        match found.map(|split| &split.sha256) {
-            None => {
-                let sizes: Vec<String> = known.iter().map(|s| s.images.to_string()).collect();
+        let that = match known.iter().any(|split| split.published) {
+            true => format!("the published split of {}", self.name),
+            false => format!("this project's own split of {}", self.name),
+        };
+        let alike: Vec<_> = known.iter().filter(alike).collect();
+        let hashes: Vec<_> = alike.iter().filter_map(|s| s.sha256.as_deref()).collect();
+        if alike.is_empty() {
+            let sizes: Vec<String> = known.iter().map(|s| s.images.to_string()).collect();
+            let line = format!(
+                "NOT {that}: {} images of {} classes, there {} of {classes}",
+                set.len(),
+                counts.len(),
+                sizes.join(" or "),
+            );
+            return (line, false);
+        }
+        if hashes.is_empty() {
+            let line = format!("as many images as {that}, whose hash is not known");
+            return (line, true);
+        }
+        let hash = SplitReceipt::new(set).sha256;
+        match hashes.contains(&hash.as_str()) {
+            true => (that, true),
+            false => {
                 let line = format!(
-                    "NOT the published split of {name}: {} images of {} classes, published {} of \
-                     {classes}",
-                    set.len(),
-                    counts.len(),
-                    sizes.join(" or "),
+                    "NOT {that}: as many images, but others or in another order (sha256 {hash})"
                 );
                 (line, false)
-            }
-            Some(None) => {
-                let line = format!(
-                    "as many images as the published split of {name} has, whose hash is not known"
-                );
-                (line, true)
-            }
-            Some(Some(_)) => {
-                let hash = SplitReceipt::new(set).sha256;
-                match known
-                    .iter()
-                    .any(|split| split.sha256.as_ref() == Some(&hash))
-                {
-                    true => (format!("the published split of {name}"), true),
-                    false => {
-                        let line = format!(
-                            "NOT the published split of {name}: as many images, but others or in \
-                             another order (sha256 {hash})"
-                        );
-                        (line, false)
-                    }
-                }
             }
         }
     }

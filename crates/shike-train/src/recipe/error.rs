@@ -51,6 +51,12 @@ pub enum RecipeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A configuration cannot be written as a recipe.
+    #[error("no recipe can be written: {problem}")]
+    Write {
+        /// What is in the way.
+        problem: String,
+    },
     /// It is no TOML.
     #[error("{place}: {problem}")]
     Syntax {

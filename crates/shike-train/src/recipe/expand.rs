@@ -47,7 +47,7 @@ pub(super) struct ModelTable {
 
 /// `classifier = "linear"`, or `{ kind = "cosine", scale = 16 }`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Value")]
+#[serde(try_from = "Value", into = "ClassifierTable")]
 pub(super) struct Classifier(pub ClassifierConfig);
 
 /// The classifier as a table.
@@ -63,6 +63,15 @@ enum ClassifierTable {
 
 fn scale() -> f64 {
     30.0
+}
+
+impl From<Classifier> for ClassifierTable {
+    fn from(Classifier(config): Classifier) -> Self {
+        match config {
+            ClassifierConfig::Cosine { scale } => Self::Cosine { scale },
+            ClassifierConfig::Linear => Self::Linear {},
+        }
+    }
 }
 
 impl TryFrom<Value> for Classifier {

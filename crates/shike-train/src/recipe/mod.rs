@@ -33,6 +33,7 @@ mod error;
 mod expand;
 mod scale;
 mod tree;
+mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,7 @@ use self::error::{Slip, nearest};
 use self::expand::{Expanded, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
+pub use self::write::to_toml;
 use crate::config::{TrainConfig, TrainConfigError};
 
 /// Classes where nobody has said how many there are.

@@ -25,21 +25,24 @@ impl fmt::Display for Scaling {
             f,
             "a step sees {now} images instead of the recipe's {recipe}: "
         )?;
-        for (i, (stage, before, after)) in self.stages.iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            write!(
-                f,
-                "{comma}learning rate of stage {stage} {before} → {after:.6}"
-            )?;
-        }
         if self.stages.is_empty() {
             return f.write_str("learning rates are as they were given");
         }
-        f.write_str(match now > recipe {
-            true => ", reached from the recipe's own rate by a warm-up",
+        // Six digits; a ratio such as 7 / 64 has no short one.
+        let short = |rate: f64| format!("{rate:.5e}").parse::<f64>().unwrap_or(rate);
+        let rate = |(stage, before, after): &(usize, f64, f64)| {
+            format!("stage {stage} {} → {}", short(*before), short(*after))
+        };
+        let stages: Vec<String> = self.stages.iter().map(rate).collect();
+        let warmup = match now > recipe {
+            true => ", after a warm-up from the recipe's first rate",
             false => "",
-        })?;
-        f.write_str(" (linear rule; --no-lr-scaling keeps the recipe's)")
+        };
+        write!(
+            f,
+            "learning rate of {}{warmup} (linear rule; --no-lr-scaling keeps the recipe's)",
+            stages.join(", of ")
+        )
     }
 }
 

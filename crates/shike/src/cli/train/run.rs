@@ -103,13 +103,17 @@ pub fn train_with(
             "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
         ));
     };
-    let data = source.open()?;
-    if let Base::Recipe(recipe) = &base
-        && let Some(card) = recipe.card().map_err(TrainError::from)?
-    {
-        for line in card.compare(&data) {
-            progress.message(&line);
+    let card = match &base {
+        Base::Recipe(recipe) => recipe.card().map_err(TrainError::from)?,
+        Base::Preset(_) => None,
+    };
+    let data = source.open().inspect_err(|_| {
+        if let Some(card) = &card {
+            progress.message(&card.instructions());
         }
+    })?;
+    for line in card.iter().flat_map(|card| card.compare(&data)) {
+        progress.message(&line);
     }
     let (config, scaling) = args.config(&base, data.train.num_classes())?;
     if let Some(scaling) = scaling {

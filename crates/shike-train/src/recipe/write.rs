@@ -1,0 +1,93 @@
+//! Recipes from configurations.
+
+use serde_json::{Map, Value};
+use shike_data::{Normalization, Pipeline};
+use shike_model::{BackboneConfig, ShikeConfig};
+
+use super::expand::{Classifier, ModelTable};
+use super::{DataLayout, Recipe, RecipeError};
+use crate::config::TrainConfig;
+
+/// Writes a configuration as a recipe, with names where it is made of what has one; the number of classes
+/// is left to the data. Reading it gives the same configuration.
+///
+/// # Errors
+/// [`RecipeError::Write`] for numbers that are not finite; as [`Recipe::read`] for a configuration that no
+/// run can have.
+pub fn to_toml(config: &TrainConfig, layout: Option<&DataLayout>) -> Result<String, RecipeError> {
+    let write = |problem: &dyn std::fmt::Display| RecipeError::Write {
+        problem: problem.to_string(),
+    };
+    let json = |value: Result<Value, serde_json::Error>| value.map_err(|error| write(&error));
+    let mut tree = json(serde_json::to_value(config))?;
+    tree["model"] = json(serde_json::to_value(model_table(&config.model)))?;
+    let size = config.eval_pipeline.output_size();
+    if let Some(size) = size {
+        tree["image_size"] = size.into();
+    }
+    let size = size.unwrap_or(224) as u32;
+    let pipelines = [
+        ("train_pipeline", &config.train_pipeline),
+        ("eval_pipeline", &config.eval_pipeline),
+    ];
+    for (key, pipeline) in pipelines {
+        let named = |name: &&str| Pipeline::named(name, size).as_ref() == Some(pipeline);
+        if let Some(name) = Pipeline::NAMES.into_iter().find(named) {
+            tree[key] = name.into();
+        }
+    }
+    let named = |name: &str| Normalization::named(name) == Some(config.normalization);
+    if let Some(name) = Normalization::NAMES.into_iter().find(|name| named(name)) {
+        tree["normalization"] = name.into();
+    }
+    if config.stage2.is_none() {
+        tree["stage2"] = serde_json::json!({ "epochs": 0 });
+    }
+    if let Some(layout) = layout {
+        tree["data"] = json(serde_json::to_value(layout))?;
+    }
+    prune(&mut tree);
+    let text = toml::to_string(&tree).map_err(|error| write(&error))?;
+    let read = Recipe::parse("recipe.toml", &text)?;
+    match read.config(config.model.num_classes)? == *config {
+        true => Ok(text),
+        false => Err(write(&"it has a number that is not finite")),
+    }
+}
+
+/// The network by its name, and what differs from the usual SHIKE, or plain network, on it.
+fn model_table(model: &ShikeConfig) -> ModelTable {
+    let backbone = &model.backbone;
+    let names = BackboneConfig::NAMES.into_iter();
+    let arch = names
+        .filter(|name| BackboneConfig::named(name).as_ref() == Ok(backbone))
+        .map(str::to_owned)
+        .next();
+    let plain = model.is_plain();
+    let usual = match plain {
+        true => ShikeConfig::plain(backbone.clone(), model.num_classes),
+        false => ShikeConfig::on(backbone.clone(), model.num_classes),
+    };
+    ModelTable {
+        backbone: arch.is_none().then(|| backbone.clone()),
+        arch,
+        plain,
+        num_classes: None,
+        experts: (!plain).then_some(model.experts),
+        shared_stages: (model.shared_stages != usual.shared_stages).then_some(model.shared_stages),
+        fused_stages: (model.fused_stages != usual.fused_stages)
+            .then(|| model.fused_stages.clone()),
+        classifier: (model.classifier != usual.classifier)
+            .then(|| Classifier(model.classifier.clone())),
+        stage2_heads: (plain || !model.stage2_heads).then_some(model.stage2_heads),
+    }
+}
+
+/// Takes away what is not there: TOML has no null; and tables that hold nothing.
+fn prune(value: &mut Value) {
+    let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+    if let Value::Object(map) = value {
+        map.values_mut().for_each(prune);
+        map.retain(|_, value| !empty(value));
+    }
+}
