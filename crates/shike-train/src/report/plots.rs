@@ -40,6 +40,71 @@ fn draw(
     Ok(svg)
 }
 
+const TITLE: (&str, i32) = ("sans-serif", 15);
+const MARGIN: i32 = 8;
+/// Height of the title, and of each row of a legend.
+const ROW: i32 = 20;
+/// Width of the sign of a legend's entry, with the space behind it.
+const SIGN: i32 = 20;
+
+/// How an entry of a legend is drawn.
+#[derive(Clone, Copy)]
+enum Sign {
+    Line,
+    Dot,
+    Bar,
+}
+
+/// Draws the title and below it the legend, in as many rows as it needs, and gives the rest: so a
+/// legend covers no data.
+fn head<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    title: &str,
+    sign: Sign,
+    entries: &[(&str, RGBColor)],
+) -> Result<DrawingArea<SVGBackend<'a>, Shift>, Failed> {
+    let width = area.dim_in_pixel().0 as i32;
+    let font = FONT.into_text_style(area);
+    let mut places = Vec::new();
+    let (mut x, mut y) = (MARGIN, MARGIN + ROW);
+    for (name, colour) in entries {
+        let wide = SIGN + area.estimate_text_size(name, &font)?.0 as i32 + 14;
+        if x > MARGIN && x + wide > width {
+            (x, y) = (MARGIN, y + ROW);
+        }
+        places.push((x, y, *name, *colour));
+        x += wide;
+    }
+    let rows = if entries.is_empty() { 0 } else { ROW };
+    let (top, rest) = area.split_vertically(y + rows);
+    top.draw(&Text::new(
+        title,
+        (MARGIN, MARGIN),
+        TITLE.into_text_style(area),
+    ))?;
+    for (x, y, name, colour) in places {
+        let middle = y + ROW / 2;
+        match sign {
+            Sign::Line => top.draw(&PathElement::new(
+                [(x, middle), (x + 15, middle)],
+                colour.stroke_width(2),
+            ))?,
+            Sign::Dot => top.draw(&Circle::new((x + 8, middle), 4, colour.filled()))?,
+            Sign::Bar => top.draw(&Rectangle::new(
+                [(x, middle - 5), (x + 14, middle + 5)],
+                colour.filled(),
+            ))?,
+        }
+        top.draw(&Text::new(name, (x + SIGN, y + 4), font.clone()))?;
+    }
+    Ok(rest)
+}
+
+/// Shot groups, for a legend.
+fn shots() -> [(&'static str, RGBColor); 3] {
+    [Shot::Many, Shot::Medium, Shot::Few].map(|shot| (shot.name(), colour(shot)))
+}
+
 /// The range of numbers, widened a little; something to draw in where there are none.
 fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let (low, high) = values
@@ -65,10 +130,18 @@ pub(super) fn lines(
     let values = all.iter().flat_map(|line| line.points.iter());
     let last = values.clone().map(|(x, _)| *x).fold(1.0, f64::max);
     let heights = range(values.filter_map(|(_, value)| *value));
+    let colours = || COLOURS.iter().copied().cycle();
+    let names = all.iter().map(|line| line.name.as_str());
+    let mut legend: Vec<_> = names.zip(colours()).collect();
+    if legend.len() == 1 {
+        // The title says it.
+        legend.clear();
+    }
     draw(size, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 15))
-            .margin(8)
+        let area = head(area, title, Sign::Line, &legend)?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(MARGIN)
+            .margin_right(2 * MARGIN)
             .x_label_area_size(32)
             .y_label_area_size(48)
             .build_cartesian_2d(0.5..last + 0.5, heights.clone())?;
@@ -87,15 +160,13 @@ pub(super) fn lines(
             let ends = [(x, heights.start), (x, heights.end)];
             chart.draw_series([PathElement::new(ends, GREY)])?;
         }
-        for (line, colour) in all.iter().zip(COLOURS.iter().cycle()) {
-            let colour = *colour;
+        for (line, colour) in all.iter().zip(colours()) {
             let style = colour.stroke_width(2);
             // A stage has a loss of its own: its line does not join the one before.
             let joined = |a: &(f64, Option<f64>), b: &(f64, Option<f64>)| {
                 let parted = stages.iter().any(|stage| a.0 <= *stage && b.0 > *stage);
                 a.1.is_some() && b.1.is_some() && !parted
             };
-            let mut legend = true;
             for part in line.points.chunk_by(joined) {
                 let part: Vec<(f64, f64)> = part
                     .iter()
@@ -105,22 +176,8 @@ pub(super) fn lines(
                 if part.len() == 1 {
                     chart.draw_series([Circle::new(part[0], 2, colour.filled())])?;
                 }
-                let series = chart.draw_series(LineSeries::new(part, style))?;
-                if legend {
-                    series
-                        .label(&line.name)
-                        .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
-                    legend = false;
-                }
+                chart.draw_series(LineSeries::new(part, style))?;
             }
-        }
-        if all.len() > 1 {
-            chart
-                .configure_series_labels()
-                .label_font(FONT)
-                .background_style(WHITE.mix(0.8))
-                .position(SeriesLabelPosition::UpperLeft)
-                .draw()?;
         }
         Ok(())
     })
@@ -134,9 +191,10 @@ fn colour(shot: Shot) -> RGBColor {
 pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
     let most = rows.iter().map(|row| row.train_count).max().unwrap_or(1);
     draw((560, 320), |area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption("accuracy of each class", ("sans-serif", 15))
-            .margin(8)
+        let area = head(area, "accuracy of each class", Sign::Dot, &shots())?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(MARGIN)
+            .margin_right(2 * MARGIN)
             .x_label_area_size(32)
             .y_label_area_size(48)
             .build_cartesian_2d((0.8..most as f64 * 1.25).log_scale(), -3.0..103.0)?;
@@ -158,17 +216,8 @@ pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
                         .map(|accuracy| (row.train_count.max(1) as f64, accuracy))
                 });
             let style = colour(shot).mix(0.6).filled();
-            chart
-                .draw_series(points.map(|point| Circle::new(point, 3, style)))?
-                .label(shot.name())
-                .legend(move |(x, y)| Circle::new((x + 8, y), 4, style));
+            chart.draw_series(points.map(|point| Circle::new(point, 3, style)))?;
         }
-        chart
-            .configure_series_labels()
-            .label_font(FONT)
-            .background_style(WHITE.mix(0.8))
-            .position(SeriesLabelPosition::LowerRight)
-            .draw()?;
         Ok(())
     })
 }
@@ -177,9 +226,10 @@ pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
 pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
     draw((400, 320), |area| {
         let title = format!("reliability (error {:.1} points)", calibration.error);
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 15))
-            .margin(8)
+        let area = head(area, &title, Sign::Bar, &[])?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(MARGIN)
+            .margin_right(2 * MARGIN)
             .x_label_area_size(32)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..100.0, 0.0..100.0)?;
@@ -208,9 +258,10 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
 /// Bars of many-, medium- and few-shot accuracy; a group of bars for each scorer.
 pub(super) fn groups(scorers: &[(String, [Option<f64>; 3])]) -> Result<String, Failed> {
     draw((560, 320), |area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption("accuracy by group", ("sans-serif", 15))
-            .margin(8)
+        let area = head(area, "accuracy by group", Sign::Bar, &shots())?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(MARGIN)
+            .margin_right(2 * MARGIN)
             .x_label_area_size(32)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..scorers.len() as f64, 0.0..100.0)?;
@@ -236,17 +287,58 @@ pub(super) fn groups(scorers: &[(String, [Option<f64>; 3])]) -> Result<String, F
                 values[shot as usize]
                     .map(|value| Rectangle::new([(left, 0.0), (left + 0.22, value)], style))
             });
-            chart
-                .draw_series(bars)?
-                .label(shot.name())
-                .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 14, y + 4)], style));
+            chart.draw_series(bars)?;
         }
-        chart
-            .configure_series_labels()
-            .label_font(FONT)
-            .background_style(WHITE.mix(0.8))
-            .position(SeriesLabelPosition::UpperRight)
-            .draw()?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The heights of all points of the thick lines, and of the texts with this content.
+    fn heights(svg: &str, name: &str) -> (Vec<f64>, Vec<f64>) {
+        let after = |text: &str, key: &str| {
+            let (_, rest) = text.split_once(key)?;
+            Some(rest.split('"').next()?.to_owned())
+        };
+        let lines = svg
+            .split("<polyline")
+            .filter(|e| e.contains("stroke-width=\"2\""));
+        let points = lines.filter_map(|e| after(e, "points=\""));
+        let ys = |points: String| -> Vec<f64> {
+            let points = points.split_whitespace().map(|p| p.rsplit(',').next());
+            points.map(|y| y.unwrap().parse().unwrap()).collect()
+        };
+        let texts = svg
+            .split("<text")
+            .filter(|e| e.split('\n').any(|line| line == name));
+        let texts = texts.filter_map(|e| after(e, " y=\"")?.parse().ok());
+        (points.flat_map(ys).collect(), texts.collect())
+    }
+
+    #[test]
+    fn a_legend_lies_above_all_data() {
+        // Twelve names need several rows; values touch all corners.
+        let line = |i: usize| Line {
+            name: format!("expert number {i}"),
+            points: vec![(1.0, Some(i as f64)), (2.0, Some(11.0 - i as f64))],
+        };
+        let all: Vec<Line> = (0..12).map(line).collect();
+        let svg = lines("accuracy", "%", &all, &[], (560, 320)).unwrap();
+        let (_, last) = heights(&svg, "expert number 11");
+        assert_eq!(last.len(), 1, "{svg}");
+        let (points, first) = heights(&svg, "expert number 0");
+        assert!(last[0] > first[0] + f64::from(ROW));
+        // Twelve signs of two points, then the data.
+        assert_eq!(points.len(), 48);
+        let (signs, data) = points.split_at(24);
+        let lowest = |ys: &[f64]| ys.iter().copied().fold(f64::NAN, f64::max);
+        let highest = |ys: &[f64]| ys.iter().copied().fold(f64::NAN, f64::min);
+        assert!(lowest(signs) < highest(data), "{svg}");
+        assert!(last[0] < highest(data));
+        assert!(lowest(data) < 320.0);
+    }
 }
