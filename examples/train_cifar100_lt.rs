@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             train_list: None,
             val_list: None,
             test_list: None,
+            class_names: None,
             imbalance_factor: cli.imbalance_factor,
             profile: cli.profile,
         },

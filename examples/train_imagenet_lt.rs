@@ -63,6 +63,7 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
                 train: set.train_list,
                 val: None,
                 test: Some(set.test_list),
+                class_names: None,
             };
             let preset = Preset {
                 arch: Arch::Resnet8,

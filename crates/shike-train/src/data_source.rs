@@ -6,8 +6,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use shike_data::{
-    Cifar, DataError, Dataset, LongTail, Split, cifar, image_folder, image_folder_with_classes,
-    list_file, list_file_like,
+    Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, image_folder,
+    image_folder_with_classes, list_file, list_file_like, list_file_named,
 };
 
 use crate::config::TrainConfig;
@@ -38,6 +38,9 @@ pub enum DataSource {
         val: Option<PathBuf>,
         /// Test images.
         test: Option<PathBuf>,
+        /// Class names, one a line, by label; without it those that the lists give.
+        #[serde(default)]
+        class_names: Option<PathBuf>,
     },
     /// `train/<class>/<image>`, and `val/…` (or `valid`, `validation`) and `test/…` where they are
     /// there; or, without a `train` folder, `<class>/<image>` for training alone.
@@ -70,8 +73,12 @@ impl DataSource {
                 train,
                 val,
                 test,
+                class_names,
             } => {
-                let train = list_file(root, train, None, None)?;
+                let train = match class_names {
+                    Some(names) => list_file_named(root, train, names)?,
+                    None => list_file(root, train, None, None)?,
+                };
                 let like = |list: &Option<PathBuf>| {
                     let list = list.as_ref();
                     list.map(|list| list_file_like(root, list, &train))
@@ -99,6 +106,34 @@ impl DataSource {
                 Ok(TrainData { train, val, test })
             }
         }
+    }
+
+    /// The same lists with the class names of a `classes.txt` beside the training list, where it has as
+    /// many lines as there are classes. A CSV list names its own.
+    ///
+    /// To be asked once, when a run begins: what it finds becomes a part of the configuration.
+    #[must_use]
+    pub fn with_names_beside(mut self) -> Self {
+        if let Self::Lists {
+            root,
+            train,
+            class_names: names @ None,
+            ..
+        } = &mut self
+        {
+            let beside = train.with_file_name("classes.txt");
+            let is_csv = train
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+            // What is wrong with the list, opening it will tell.
+            let classes = || list_file(&*root, &*train, None, None).map(|data| data.num_classes());
+            let fits = |found: Vec<String>| classes().is_ok_and(|n| n == found.len());
+            let named = |beside: &PathBuf| list_file_named(&*root, &*train, beside).is_ok();
+            if !is_csv && class_names_file(&beside).is_ok_and(fits) && named(&beside) {
+                *names = Some(beside);
+            }
+        }
+        self
     }
 
     /// What lies in a folder: CIFAR's binary files, or pictures in class folders.
@@ -197,6 +232,38 @@ mod tests {
                 stage2.remove("loss").unwrap();
             }
             assert_eq!(RunConfig::deserialize(&before).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn class_names_lie_beside_the_list_if_they_are_as_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+        // As older configurations have it.
+        let lists = |train: &str| {
+            let value = json!({
+                "kind": "lists", "root": dir.path(), "train": at(train), "val": null, "test": null,
+            });
+            DataSource::deserialize(value).unwrap()
+        };
+        let names = |source: DataSource| {
+            let data = source.with_names_beside().open().unwrap();
+            data.train.class_names().to_vec()
+        };
+        write("train.txt", "1.jpg 0\n2.jpg 1\n");
+        assert_eq!(names(lists("train.txt")), ["0", "1"]);
+        write("classes.txt", "cat\ndog\n");
+        assert_eq!(names(lists("train.txt")), ["cat", "dog"]);
+        assert_eq!(
+            lists("train.txt").open().unwrap().train.class_names(),
+            ["0", "1"]
+        );
+        write("train.csv", "path,class\n1.jpg,owl\n2.jpg,bat\n");
+        assert_eq!(names(lists("train.csv")), ["bat", "owl"]);
+        for other in ["cat\n", "cat\ndog\nowl\n", "cat\ncat\n"] {
+            write("classes.txt", other);
+            assert_eq!(names(lists("train.txt")), ["0", "1"], "{other}");
         }
     }
 

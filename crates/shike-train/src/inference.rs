@@ -101,6 +101,21 @@ impl Predictor {
         Ok(self)
     }
 
+    /// The same model with other names for its classes, by label.
+    ///
+    /// # Errors
+    /// If there is not one name a class.
+    pub fn with_class_names(mut self, names: Vec<String>) -> Result<Self, TrainError> {
+        let (given, classes) = (names.len(), self.info.class_names.len());
+        if given != classes {
+            return Err(TrainError::Mismatch(format!(
+                "{given} class names for a model of {classes} classes"
+            )));
+        }
+        self.info.class_names = names;
+        Ok(self)
+    }
+
     /// The network.
     pub fn model(&self) -> &Shike {
         &self.model

@@ -42,7 +42,7 @@ pub use ema::Ema;
 pub use error::TrainError;
 pub use evaluate::evaluate;
 pub use inference::{Prediction, Predictor};
-pub use learner::{DryRun, Learner, Outcome, TrainData};
+pub use learner::{DryRun, FinalScores, Learner, Outcome, TrainData};
 pub use method::{Loss, Stage2};
 pub use model_file::{ModelInfo, load_model, save_model};
 pub use prior::{LogitPrior, Prior};

@@ -133,6 +133,7 @@ fn what_is_written_is_read_as_it_was() {
         train: "train.txt".into(),
         val: None,
         test: Some("test.txt".into()),
+        class_names: None,
     };
     let texts = [
         "",
@@ -424,6 +425,7 @@ fn any_field_can_be_changed() {
         train: "d/train.txt".into(),
         val: None,
         test: Some("d/other.txt".into()),
+        class_names: None,
     };
     assert_eq!(layout.source(Path::new("d")), expected);
     let cifar = changed(&[

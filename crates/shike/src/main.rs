@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shike::cli::{
     BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, InspectArgs,
-    PredictArgs, RecipeArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval, exit, export,
-    inspect, predict, train_recipe,
+    PredictArgs, RecipeArgs, ReportArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval,
+    exit, export, failed, inspect, predict, report, train_recipe,
 };
 
 /// Long-tailed image recognition with SHIKE.
@@ -64,6 +64,20 @@ Examples:
     Eval {
         #[command(flatten)]
         args: EvalArgs,
+    },
+    /// Write report.html anew: curves, classes, calibration and confusions of a finished run.
+    ///
+    /// The run's model is scored on the run's own test images (or validation images), so that runs of
+    /// before there were reports get one, too. Nothing else in the run is changed.
+    ///
+    /// Exit status: 0 written, 1 error, 2 wrong arguments.
+    #[command(after_help = "\
+Examples:
+  shike report runs/first
+  shike report runs/first --data /new/place/of/pictures --out first.html")]
+    Report {
+        #[command(flatten)]
+        args: ReportArgs,
     },
     /// Write a model's weights for PyTorch.
     ///
@@ -147,6 +161,7 @@ fn main() -> ExitCode {
             Err(error) => failed(&error),
         },
         Command::Eval { args } => done(eval(&args)),
+        Command::Report { args } => done(report(&args)),
         Command::Export { args } => done(export(&args)),
         Command::Compare { args } => done(compare(&args)),
         Command::Backends { args } => match backends(&args) {
@@ -161,9 +176,4 @@ fn main() -> ExitCode {
 
 fn done(result: Result<(), CliError>) -> ExitCode {
     result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
-}
-
-fn failed(error: &CliError) -> ExitCode {
-    eprintln!("error: {error}");
-    ExitCode::FAILURE
 }

@@ -104,6 +104,11 @@ fn the_printed_command_takes_the_lists() {
         .replace("--run runs/first", "");
     let output = shike(dir.path(), &format!("inspect {lists} --strict --json"));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let text = said(&shike(dir.path(), &format!("inspect {lists}")));
+    assert!(
+        text.contains("train: class names are those of lists/classes.txt"),
+        "{text}"
+    );
     let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for (part, list) in read["subsets"]
         .as_array()
@@ -121,12 +126,20 @@ fn the_printed_command_takes_the_lists() {
         + " --arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
     let output = shike(dir.path(), &dry_run);
     assert!(output.status.success(), "{}", said(&output));
+    fs::write(dir.path().join("names.txt"), "one\ntwo\ntwo\n").unwrap();
+    let output = shike(dir.path(), &(dry_run + " --class-names names.txt"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("names.txt:3: the class \"two\""),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn every_subcommand_shows_an_example() {
     for command in [
-        "train", "inspect", "predict", "eval", "export", "compare", "backends", "bench",
+        "train", "inspect", "predict", "eval", "report", "export", "compare", "backends", "bench",
     ] {
         let output = shike(Path::new("."), &format!("{command} --help"));
         assert_eq!(output.status.code(), Some(0));

@@ -142,6 +142,21 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     fs::copy(&set.test_list, data.join("test.txt")).ok();
     let run = |name: &str| dir.path().join(name);
     let path = |name: &str| run(name).to_str().unwrap().to_owned();
+    // What does not go together is a usage error, and the option of a wrong field is named.
+    for (options, status, says) in [
+        ("--focal-gamma 1", 2, "--focal-gamma is for the focal loss"),
+        (
+            "--loss class-balanced --drw-epoch 9",
+            1,
+            "below the epochs of the stage, 1 (--drw-epoch)",
+        ),
+        ("--lr=-1", 1, "(--lr)"),
+    ] {
+        let output = shike_train(&data, &run("none"), options);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
     train(&data, &run("a0"), "--seed 0");
     train(&data, &run("a1"), "--seed 1");
     train(&data, &run("ce"), "--seed 0 --baseline ce");
@@ -195,6 +210,24 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert_eq!(file.tensor("logits").unwrap().shape(), [6, 3, 4]);
     assert_eq!(file.tensor("probabilities").unwrap().shape(), [6, 4]);
 
+    // Other names for the classes.
+    let names = dir.path().join("names.txt");
+    fs::write(&names, "a\nb\nc\nd\n").unwrap();
+    let names = names.to_str().unwrap();
+    let renamed = works(&["predict", &a0, folder, "--class-names", names, "--top", "1"]);
+    assert!(
+        renamed
+            .lines()
+            .all(|line| "abcd".contains(line.chars().last().unwrap())),
+        "{renamed}"
+    );
+    fs::write(names, "a\nb\nc\n").unwrap();
+    let error = fails(2, &["predict", &a0, folder, "--class-names", names]);
+    assert!(
+        error.contains("3 class names for a model of 4 classes"),
+        "{error}"
+    );
+
     // Bad images are named; the others are predicted.
     let bad = dir.path().join("bad.jpg");
     fs::write(&bad, "no picture").unwrap();
@@ -202,8 +235,8 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("bad.jpg"));
     assert_eq!(text(&output.stdout).lines().count(), 6);
-    assert!(fails(1, &["predict", &a0]).contains("no image"));
-    assert!(fails(1, &["predict", &a0, folder, "--out", "x.txt"]).contains(".csv or .safetensors"));
+    assert!(fails(2, &["predict", &a0]).contains("no image"));
+    assert!(fails(2, &["predict", &a0, folder, "--out", "x.txt"]).contains(".csv or .safetensors"));
     assert!(fails(1, &["predict", &path("data"), folder]).contains("not the folder of a run"));
     assert!(fails(1, &["predict", &a0, folder, "--model", "best"]).contains("validation images"));
 
@@ -214,6 +247,27 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         assert!(!report.contains(absent), "{absent}");
     }
     assert!(report.contains("From the tail to the head"));
+
+    // Written anew, it is the same; also for a run of before there were reports and receipts.
+    let other = path("report.html");
+    let said = works(&["report", &a0, "--out", &other]);
+    assert_eq!(said.trim(), other);
+    assert_eq!(fs::read_to_string(&other).unwrap(), report);
+    fs::create_dir(run("old")).unwrap();
+    for file in [
+        "config.json",
+        "classes.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    ] {
+        fs::copy(run("a0").join(file), run("old").join(file)).unwrap();
+    }
+    works(&["report", &path("old")]);
+    let old = fs::read_to_string(run("old").join("report.html")).unwrap();
+    assert!(old.contains("This run has none.") && old.contains("From the tail to the head"));
+    fs::remove_file(run("old").join("model.safetensors")).unwrap();
+    assert!(fails(1, &["report", &path("old")]).contains("has not ended"));
+    assert!(fails(1, &["report", &path("data")]).contains("not the folder of a run"));
 
     // Scores: those of the run itself.
     let table = works(&["eval", &a0]);

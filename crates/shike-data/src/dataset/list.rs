@@ -108,7 +108,7 @@ fn parse(path: &Path, bytes: &[u8], known: Option<&[String]>) -> std::result::Re
     }
 }
 
-fn strip_bom(bytes: &[u8]) -> &[u8] {
+pub(super) fn strip_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }
 

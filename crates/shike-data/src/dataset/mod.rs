@@ -7,6 +7,7 @@ mod csv;
 mod folder;
 mod json;
 mod list;
+mod names;
 mod rows;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use self::folder::{
     image_folder, image_folder_as_found, image_folder_with_classes, is_image_name,
 };
 pub use self::list::{list_file, list_file_like};
+pub use self::names::{class_names_file, list_file_named};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts, first_n_per_class};

@@ -5,6 +5,7 @@ mod dry_run;
 mod loss;
 mod state;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use serde::Serialize;
 use shike_data::mix::Mix;
 use shike_data::{BadImageLog, Batch, Dataset, FileCheck, Loader, Sampler};
 use shike_model::network::ModelSummary;
@@ -38,7 +40,8 @@ use crate::run_dir::{Classes, EpochRow, RunDir, RunPaths};
 
 pub use dry_run::{DryRun, StageTime};
 use loss::{Losses, StageLoss};
-use state::{Best, EpochSums, Position};
+pub use state::BestEpoch;
+use state::{EpochSums, Position};
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -51,13 +54,69 @@ pub struct TrainData {
     pub test: Option<Dataset>,
 }
 
+impl TrainData {
+    /// The images of a split that is scored.
+    pub fn scored(&self, split: ScoredSplit) -> Option<&Dataset> {
+        match split {
+            ScoredSplit::Val => self.val.as_ref(),
+            ScoredSplit::Test => self.test.as_ref(),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All epochs are done; the scores of the last one on the test set, or else the validation set.
-    Finished(Option<Box<Evaluation>>),
+    /// All epochs are done; none where nothing was scored.
+    Finished(Option<Box<FinalScores>>),
     /// It was asked to stop, and can be resumed.
     Interrupted,
+}
+
+/// Scores of the last epoch. [`Display`](std::fmt::Display) prints a table for each set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FinalScores {
+    /// On the validation set.
+    pub val: Option<Evaluation>,
+    /// On the test set.
+    pub test: Option<Evaluation>,
+    /// The epoch that `best.safetensors` is of; none without a validation set.
+    pub best: Option<BestEpoch>,
+}
+
+impl FinalScores {
+    /// The scores that a result is reported by, and the split that they are of: the test set's, or
+    /// else the validation set's.
+    pub fn reported(&self) -> Option<(ScoredSplit, &Evaluation)> {
+        let val = || self.val.as_ref().map(|val| (ScoredSplit::Val, val));
+        let test = self.test.as_ref().map(|test| (ScoredSplit::Test, test));
+        test.or_else(val)
+    }
+}
+
+impl fmt::Display for FinalScores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(val) = &self.val {
+            write!(f, "validation set")?;
+            if let Some(best) = &self.best {
+                let BestEpoch { stage, epoch, .. } = best;
+                write!(
+                    f,
+                    ", last epoch (the best was epoch {} of stage {stage}, with a class average of {:.2} %)",
+                    epoch + 1,
+                    best.accuracy
+                )?;
+            }
+            write!(f, "\n{val}")?;
+        }
+        if self.val.is_some() && self.test.is_some() {
+            write!(f, "\n\n")?;
+        }
+        match &self.test {
+            Some(test) => write!(f, "test set, last epoch\n{test}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Trains a network as a [`TrainConfig`] says and writes a [`RunDir`].
@@ -499,21 +558,25 @@ impl Learner {
             Some(scores) => scores,
             None => self.score(&state, self.last_stage())?,
         };
-        let scored = match (&scores.test, &scores.val) {
-            (Some(_), _) => Some((ScoredSplit::Test, &self.data.test)),
-            (None, Some(_)) => Some((ScoredSplit::Val, &self.data.val)),
-            (None, None) => None,
+        let scores = FinalScores {
+            val: scores.val,
+            test: scores.test,
+            best: state.position.best,
         };
-        let last = scores.test.or(scores.val);
-        receipt.scored = scored.map(|(split, _)| split);
+        let reported = scores.reported();
+        receipt.scored = reported.map(|(split, _)| split);
         receipt.set_progress(run);
         run.write_receipt(&receipt)?;
-        if let (Some(evaluation), Some((_, Some(images)))) = (&last, scored) {
+        let Some((split, evaluation)) = reported else {
+            return Ok(Outcome::Finished(None));
+        };
+        if let Some(images) = self.data.scored(split) {
             run.write_per_class(evaluation)?;
             run.write_predictions(evaluation, |i| images.origin(i))?;
-            write_report(run.paths(), evaluation, images)?;
+            let report = run.paths().report();
+            write_report(run.paths(), evaluation, images, &report)?;
         }
-        Ok(Outcome::Finished(last.map(Box::new)))
+        Ok(Outcome::Finished(Some(Box::new(scores))))
     }
 
     /// What the run is obtained with. All images in memory are hashed, and so this is done once.
@@ -887,7 +950,7 @@ impl Learner {
             .as_ref()
             .is_none_or(|best| best.stage < stage || best.accuracy < accuracy);
         if better {
-            state.position.best = Some(Best {
+            state.position.best = Some(BestEpoch {
                 stage,
                 epoch: state.position.epoch,
                 accuracy,

@@ -31,7 +31,7 @@ pub(super) struct Position {
     /// Optimizer steps over both stages.
     pub step: u64,
     pub sums: EpochSums,
-    pub best: Option<Best>,
+    pub best: Option<BestEpoch>,
     /// Steps that the averaged weights have taken in.
     #[serde(default)]
     pub ema_updates: u64,
@@ -52,12 +52,15 @@ pub(super) struct EpochSums {
     pub seconds: f64,
 }
 
-/// The best epoch so far, judged on the validation set.
+/// The best epoch, judged on the validation set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Best {
+pub struct BestEpoch {
+    /// Stage, from 1.
     pub stage: usize,
+    /// Epoch within the stage, from 0.
     pub epoch: usize,
+    /// Class-averaged accuracy on the validation set, in percent.
     pub accuracy: f64,
 }
 

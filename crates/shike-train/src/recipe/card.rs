@@ -119,6 +119,8 @@ pub enum DataLayout {
         val: Option<PathBuf>,
         /// Test images.
         test: Option<PathBuf>,
+        /// Class names, one a line.
+        class_names: Option<PathBuf>,
     },
     /// Class folders.
     Folder {},
@@ -155,6 +157,7 @@ impl DataLayout {
                 train,
                 val,
                 test,
+                class_names,
             } => {
                 let list = |list: &PathBuf| dir.join(list);
                 DataSource::Lists {
@@ -166,6 +169,7 @@ impl DataLayout {
                     train: list(train),
                     val: val.as_ref().map(list),
                     test: test.as_ref().map(list),
+                    class_names: class_names.as_ref().map(list),
                 }
             }
             Self::Folder {} => DataSource::Folder {

@@ -4,6 +4,7 @@ mod plots;
 
 use std::fmt::Write;
 use std::io::Cursor;
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -72,17 +73,20 @@ fn range(interval: Option<Interval>) -> String {
     interval.map_or_else(|| "–".into(), |interval| interval.to_string())
 }
 
-/// Writes the report of a run whose last scoring is `evaluation`, on the images `scored`.
+/// Writes the report of a run whose last scoring is `evaluation`, on the images `scored`, to `out`
+/// ([`RunPaths::report`], or elsewhere).
 ///
 /// # Errors
-/// If a file of the run cannot be read, or the report cannot be written.
+/// If a file of the run cannot be read, or the report cannot be written. A run of before there were
+/// receipts has none, which the report says.
 pub fn write_report(
     paths: &RunPaths,
     evaluation: &Evaluation,
     scored: &Dataset,
+    out: &Path,
 ) -> Result<(), ReportError> {
     let html = html(paths, evaluation, scored)?;
-    Ok(atomic_write(&paths.report(), |writer| {
+    Ok(atomic_write(out, |writer| {
         writer.write_all(html.as_bytes())
     })?)
 }
@@ -95,7 +99,10 @@ fn html(
     let classes = paths.read_classes()?;
     let rows = paths.read_rows()?;
     let config: serde_json::Value = paths.read_config()?;
-    let receipt = paths.read_receipt()?;
+    let receipt = match paths.receipt().exists() {
+        true => format!("<pre>{}</pre>", json(&paths.read_receipt()?)),
+        false => "<p>This run has none.</p>".to_owned(),
+    };
     let name = paths.root().file_name().unwrap_or_default();
     let name = escape(&name.to_string_lossy());
     let mut page = format!(
@@ -124,9 +131,8 @@ fn html(
     let _ = write!(
         page,
         "<h2>Receipt</h2><p class=\"note\">Results can be compared where class order, thresholds and \
-         scored lists agree.</p><pre>{}</pre>\n<h2>Configuration</h2><details><summary>every \
+         scored lists agree.</p>{receipt}\n<h2>Configuration</h2><details><summary>every \
          setting</summary><pre>{}</pre></details></body></html>\n",
-        json(&receipt),
         json(&config),
     );
     Ok(page)

@@ -46,12 +46,38 @@ pub struct EvalArgs {
     /// JSON, for machines.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    scoring: ScoringArgs,
+}
+
+/// How images are put through a network.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ScoringArgs {
     /// Images of a batch.
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch_size: usize,
     /// Threads that decode; 0 takes one for each core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
+}
+
+impl ScoringArgs {
+    /// Scores a model on these images.
+    pub(super) fn score(
+        self,
+        predictor: &Predictor,
+        images: &Dataset,
+        thresholds: ShotThresholds,
+    ) -> Result<Evaluation, CliError> {
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..LoaderConfig::default()
+        };
+        let pipeline = predictor.info().pipeline.clone();
+        let loader = Loader::new(images.clone(), pipeline, config, 0)?;
+        Ok(predictor.evaluate(&loader, thresholds)?)
+    }
 }
 
 /// The images of a run.
@@ -96,7 +122,7 @@ impl EvalArgs {
             return Err(CliError::Usage(message.into()));
         };
         let data = source.open()?;
-        let none = |split: &str| CliError::Usage(format!("the run has no {split} images"));
+        let none = |split: &str| CliError::Absent(format!("the run has no {split} images"));
         match self.split {
             Some(Split::Train) => Ok(data.train),
             Some(Split::Val) => data.val.ok_or_else(|| none("validation")),
@@ -122,17 +148,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
         many_above: args.many_above.unwrap_or(recorded.many_above),
         few_below: args.few_below.unwrap_or(recorded.few_below),
     };
-    let loader = Loader::new(
-        images.clone(),
-        predictor.info().pipeline.clone(),
-        LoaderConfig {
-            batch_size: args.batch_size,
-            workers: args.workers,
-            ..LoaderConfig::default()
-        },
-        0,
-    )?;
-    let evaluation = predictor.evaluate(&loader, thresholds)?;
+    let evaluation = args.scoring.score(&predictor, &images, thresholds)?;
     let create = |path: &Path| File::create(path).map_err(CliError::file(path));
     if let Some(path) = &args.per_class {
         let names = &predictor.info().class_names;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Problem, Subset};
-use shike_data::split::{self, SplitConfig, SplitError, SplitRecord};
+use shike_data::split::{self, SplitConfig, SplitRecord};
 use shike_data::{Dataset, image_folder_as_found};
 use shike_train::DataSource;
 
 use super::plot::{self, Bar};
-use super::{CliError, LayoutArgs};
+use super::{CliError, LayoutArgs, failed};
 
 /// What is looked at, and what is written.
 #[derive(Args, Clone, Debug)]
@@ -137,15 +137,7 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            match error {
-                CliError::Usage(_) | CliError::Split(SplitError::Config { .. }) => {
-                    ExitCode::from(2)
-                }
-                _ => ExitCode::FAILURE,
-            }
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -209,7 +201,11 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         };
         serde_json::to_string_pretty(&report).map_err(io::Error::from)? + "\n"
     } else {
-        let mut text = describe(&found, args);
+        let notes = subsets.iter().flat_map(|(part, data)| {
+            let notes = data.notes().iter();
+            notes.map(move |note| format!("{part}: {note}"))
+        });
+        let mut text = describe(&found, &notes.collect::<Vec<_>>(), args);
         if let Some(written) = written {
             text += &describe_split(&written);
         }
@@ -317,11 +313,14 @@ fn classes(n: usize) -> String {
 }
 
 /// The report for a person.
-fn describe(found: &Inspection, args: &InspectArgs) -> String {
+fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String {
     let mut text = format!("{}\n", args.data.display());
     for part in &found.subsets {
         let (images, classes) = (images(part.images), classes(part.classes));
         let _ = writeln!(text, "  {:5}  {images} in {classes}", part.subset);
+    }
+    for note in notes {
+        let _ = writeln!(text, "  {}", plot::clean(note));
     }
     text.push('\n');
     let tail = &found.tail;

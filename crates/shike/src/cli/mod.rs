@@ -4,8 +4,10 @@ mod bench;
 mod eval;
 mod inspect;
 mod model;
+mod options;
 mod plot;
 mod predict;
+mod report;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use shike_data::LongTail;
+use shike_data::split::SplitError;
 use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
 
@@ -21,6 +24,7 @@ pub use eval::{BackendsArgs, CompareArgs, EvalArgs, ExportArgs, backends, compar
 pub use inspect::{InspectArgs, Shares, inspect};
 pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
+pub use report::{ReportArgs, report};
 pub use train::{
     Arch, BadImagesKind, Base, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, RecipeArgs,
     TrainArgs, train, train_recipe, train_with,
@@ -33,6 +37,9 @@ pub enum CliError {
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
+    /// Something that a run does not have, or not yet.
+    #[error("{0}")]
+    Absent(String),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -58,7 +65,7 @@ pub enum CliError {
     Synthetic(#[from] shike_data::synthetic::SyntheticError),
     /// A data set could not be split.
     #[error(transparent)]
-    Split(#[from] shike_data::split::SplitError),
+    Split(#[from] SplitError),
     /// The result could not be printed.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -71,6 +78,25 @@ impl CliError {
         move |source| Self::File {
             path: path.clone(),
             source,
+        }
+    }
+
+    /// What a person reads: where a field of the configuration is wrong, with the option that sets it.
+    pub fn explain(&self) -> String {
+        match self {
+            Self::Train(TrainError::Config(error)) => match options::of(error) {
+                Some(option) => format!("{self} ({option})"),
+                None => self.to_string(),
+            },
+            _ => self.to_string(),
+        }
+    }
+
+    /// The exit status: 2 for arguments that are wrong or do not go together, 1 for anything else.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Split(SplitError::Config { .. }) => 2,
+            _ => 1,
         }
     }
 }
@@ -111,6 +137,10 @@ pub struct LayoutArgs {
     /// List of test images. Nothing is chosen on them.
     #[arg(long, value_name = "FILE", requires = "train_list")]
     pub test_list: Option<PathBuf>,
+    /// Class names of the lists, one a line, by label. Default: `classes.txt` beside the training list,
+    /// if it has as many lines as there are classes; else the folders of the images.
+    #[arg(long, value_name = "FILE", requires = "train_list")]
+    pub class_names: Option<PathBuf>,
     /// For CIFAR: images of the largest class over those of the smallest [default: 100].
     #[arg(long, value_name = "X")]
     pub imbalance_factor: Option<f64>,
@@ -154,7 +184,7 @@ impl DataArgs {
         };
         let layout = recipe.layout().map_err(TrainError::from)?;
         let source = match layout {
-            Some(layout) => layout.source(dir),
+            Some(layout) => layout.source(dir).with_names_beside(),
             None => DataSource::detect(dir),
         };
         Ok(Some(self.layout.change(source, dir)))
@@ -170,12 +200,14 @@ impl LayoutArgs {
     /// `source` as far as these arguments do not say something else.
     fn change(&self, mut source: DataSource, dir: &Path) -> DataSource {
         if let Some(train) = self.train_list.clone() {
-            return DataSource::Lists {
+            let lists = DataSource::Lists {
                 root: dir.to_owned(),
                 train,
                 val: self.val_list.clone(),
                 test: self.test_list.clone(),
+                class_names: self.class_names.clone(),
             };
+            return lists.with_names_beside();
         }
         if let DataSource::Cifar {
             profile,
@@ -204,19 +236,23 @@ pub struct ResumeArgs {
     pub stage2_from: Option<PathBuf>,
 }
 
-/// Prints what a run came to, and gives the exit status: 0 finished, 1 error, 130 interrupted.
+/// Prints what a run came to, and gives the exit status: 0 finished, 1 error, 2 wrong arguments,
+/// 130 interrupted.
 pub fn exit(result: Result<Outcome, CliError>) -> ExitCode {
     match result {
-        Ok(Outcome::Finished(evaluation)) => {
-            if let Some(evaluation) = evaluation {
-                println!("{evaluation}");
+        Ok(Outcome::Finished(scores)) => {
+            if let Some(scores) = scores {
+                println!("{scores}");
             }
             ExitCode::SUCCESS
         }
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Prints why a command failed, and gives its exit status.
+pub fn failed(error: &CliError) -> ExitCode {
+    eprintln!("error: {}", error.explain());
+    ExitCode::from(error.status())
 }

@@ -60,7 +60,7 @@ impl ModelArgs {
         if file.is_file() {
             return Ok(file);
         }
-        Err(CliError::Usage(format!(
+        Err(CliError::Absent(format!(
             "{} is not there: {}",
             file.display(),
             match self.model {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
+use shike_data::class_names_file;
 use shike_data::dataset::is_image_name;
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
@@ -33,6 +34,9 @@ pub struct PredictArgs {
     /// screen.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Class names, one a line, by label, in place of the model's own.
+    #[arg(long, value_name = "FILE")]
+    class_names: Option<PathBuf>,
     /// Number of classes, most probable first.
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
@@ -104,7 +108,14 @@ fn walk(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
 /// If the model cannot be loaded, or a file cannot be written.
 pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     let paths = args.paths()?;
-    let (predictor, _) = args.model.load()?;
+    let (mut predictor, _) = args.model.load()?;
+    if let Some(file) = &args.class_names {
+        let names = class_names_file(file)?;
+        let named = predictor.with_class_names(names);
+        predictor = named.map_err(|error| {
+            CliError::Usage(format!("--class-names {}: {error}", file.display()))
+        })?;
+    }
     let names = &predictor.info().class_names;
     let mut sink = Sink::new(args, names)?;
     let mut bad = 0;
