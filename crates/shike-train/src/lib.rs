@@ -8,6 +8,7 @@
 //! Data flows one way: data set → sampler → loader → [`batch`] → model → loss → [`learner`] →
 //! [`metrics`] → [`run_dir`].
 
+pub mod auto;
 pub mod batch;
 pub mod checkpoint;
 pub mod compare;

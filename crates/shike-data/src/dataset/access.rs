@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use image::ImageReader;
+
 use super::{Dataset, Source, record};
+use crate::error::{DataError, Result};
 
 impl Dataset {
     /// The folder that the paths of the images start at; `None` for images in memory.
@@ -25,6 +28,30 @@ impl Dataset {
     /// The file of image `i`, where it is one.
     pub(crate) fn file(&self, i: usize) -> Option<PathBuf> {
         Some(self.root()?.join(self.relative_path(i)?))
+    }
+
+    /// Width and height of image `i`, from the header where it is a file.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and
+    /// [`DataError::Decode`] for a header that cannot be read.
+    pub fn header_size(&self, i: usize) -> Result<[u32; 2]> {
+        if let Some((height, width)) = self.image_size() {
+            return Ok([width as u32, height as u32]);
+        }
+        let path = self.file(i).ok_or_else(|| DataError::Dataset {
+            field: "index",
+            problem: format!("is {i}, but there are {} images", self.len()),
+        })?;
+        let failed = |source| DataError::Decode {
+            origin: path.display().to_string(),
+            source,
+        };
+        let reader = ImageReader::open(&path).map_err(|e| DataError::io(&path, e))?;
+        let reader = reader.with_guessed_format();
+        let reader = reader.map_err(|e| DataError::io(&path, e))?;
+        let (width, height) = reader.into_dimensions().map_err(failed)?;
+        Ok([width, height])
     }
 
     /// The bytes of image `i`, `[height, width, 3]`, if it lies in memory; `None` for files, and if

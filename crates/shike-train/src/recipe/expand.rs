@@ -1,5 +1,7 @@
 //! From a recipe's fields, of which most may be left out, to a complete configuration.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shike_data::{Normalization, Pipeline};
@@ -15,6 +17,7 @@ use crate::strict::{strict, strict_value};
 pub(super) struct Expanded {
     pub card: Option<Card>,
     pub layout: Option<DataLayout>,
+    pub data_dir: Option<PathBuf>,
     pub config: TrainConfig,
 }
 
@@ -155,6 +158,7 @@ fn is_empty_stage(stage2: Option<&Value>) -> bool {
 pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Expanded, String> {
     let card = tree.remove("dataset").map(read).transpose()?;
     let layout = tree.remove("data").map(read).transpose()?;
+    let data_dir = tree.remove("data_dir").map(read).transpose()?;
     let model: ModelTable = read(tree.remove("model").unwrap_or_else(|| json!({})))?;
     let size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
 
@@ -215,6 +219,7 @@ pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Exp
     Ok(Expanded {
         card,
         layout,
+        data_dir,
         config: read(base)?,
     })
 }

@@ -136,6 +136,14 @@ impl Recipe {
         Ok(self.expand(self.classes)?.layout)
     }
 
+    /// `data_dir`: the folder with the images, where none is given beside the recipe.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn data_dir(&self) -> Result<Option<PathBuf>, RecipeError> {
+        Ok(self.expand(self.classes)?.data_dir)
+    }
+
     /// The complete configuration, for data of so many classes.
     ///
     /// # Errors
@@ -181,7 +189,7 @@ impl Recipe {
             Slip::Field { field, mut known } => {
                 let table = shown(&path[..path.len().saturating_sub(1)]);
                 if table.is_empty() {
-                    known.extend(["dataset", "data", "image_size"].map(str::to_owned));
+                    known.extend(["dataset", "data", "data_dir", "image_size"].map(str::to_owned));
                 }
                 let near = nearest(&field, known.iter().map(String::as_str));
                 let nearest = near.or_else(|| self.elsewhere(&field));

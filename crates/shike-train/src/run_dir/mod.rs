@@ -3,6 +3,7 @@
 //! ```text
 //! run/
 //!   config.json          the resolved configuration
+//!   recipe.toml, lists/  settings and split that were chosen for the data, where nobody gave them
 //!   classes.json         class names and training images per class, in label order
 //!   metrics.csv, .jsonl  one row an epoch
 //!   per_class.csv        the last evaluation by class
@@ -139,11 +140,14 @@ impl RunDir {
         if paths.is_run() {
             return Err(RunDirError::AlreadyARun(root));
         }
-        // What a start that failed may have left is no obstacle: the lock comes first, then
-        // classes.json, and config.json makes it a run.
+        // What a start that failed may have left is no obstacle: a split may lie there before; the
+        // lock comes first, then classes.json, and config.json makes it a run.
         let started = paths.lock().is_file();
         let leftover = |path: &PathBuf| {
-            *path == paths.lock() || is_temporary(path) || (started && *path == paths.classes())
+            *path == paths.lock()
+                || is_temporary(path)
+                || (started && *path == paths.classes())
+                || (*path == paths.lists() && path.join("split.json").is_file())
         };
         if !list(&root)?.iter().all(leftover) {
             return Err(RunDirError::NotEmpty(root));

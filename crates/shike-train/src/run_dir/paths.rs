@@ -72,6 +72,16 @@ impl RunPaths {
         self.0.join("receipt.json")
     }
 
+    /// `recipe.toml`: the settings that were chosen for the data, to be edited.
+    pub fn recipe(&self) -> PathBuf {
+        self.0.join("recipe.toml")
+    }
+
+    /// `lists/`: the split that was made for the run.
+    pub fn lists(&self) -> PathBuf {
+        self.0.join("lists")
+    }
+
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")

@@ -1,0 +1,472 @@
+//! Settings for pictures that nobody has tried before: what a run does where only `--data` is given.
+//!
+//! [`plan`] is a function of [`Facts`] alone and reads no file. Each [`Choice`] is a field of a
+//! [recipe](crate::recipe), with the reason for its value; the rest are the recipe's defaults, which are
+//! the authors'.
+
+mod text;
+
+use serde_json::{Map, Value, json};
+use shike_model::BackboneConfig;
+use thiserror::Error;
+
+pub use self::text::{GIVEN, differing, given, recipe_text, shown};
+use crate::metrics::{Shot, ShotThresholds};
+
+/// Where a run is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// On the processor's cores.
+    Cpu,
+    /// On a graphics card.
+    Gpu,
+}
+
+/// What is known before a run is planned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Training images of each class.
+    pub class_counts: Vec<usize>,
+    /// Width and height of a sample of the training images; none where no header could be read.
+    pub sizes: Vec<[u32; 2]>,
+    /// Whether there are validation images, and test images.
+    pub scored: [bool; 2],
+    /// What it runs on.
+    pub device: DeviceKind,
+    /// Cores of the processor.
+    pub cores: usize,
+    /// The network, by [name](BackboneConfig::NAMES), where it is given.
+    pub arch: Option<String>,
+    /// The file name of initial weights, where they are given.
+    pub weights: Option<String>,
+    /// Bounds of the shot groups.
+    pub thresholds: ShotThresholds,
+}
+
+/// Data that nothing can be learnt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AutoError {
+    /// There is nothing to tell apart.
+    #[error(
+        "there is 1 class, and at least 2 are needed: give the folder that holds a folder for each \
+         class"
+    )]
+    OneClass,
+    /// There is no training image.
+    #[error("there is no training image")]
+    NoImages,
+}
+
+/// A setting, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The field of the recipe, as `stage1.epochs`.
+    pub field: String,
+    /// Its value, as JSON.
+    pub value: Value,
+    /// Why it has this value.
+    pub reason: String,
+}
+
+/// A run that was planned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What was chosen.
+    pub choices: Vec<Choice>,
+    /// What else a person should know before it begins.
+    pub notes: Vec<String>,
+}
+
+/// Images that a run on a CPU, one on a GPU, and one from trained weights put through the network in
+/// stage 1, if that makes a sensible number of epochs.
+const CPU_IMAGES: usize = 400_000;
+const GPU_IMAGES: usize = 4_000_000;
+const TUNING_IMAGES: usize = 400_000;
+
+/// Work on a CPU in units of one image through ResNet-32 at 32 pixels: about four hours on a core of
+/// which 70 are done a second.
+const WORK_PER_CORE: f64 = 1e6;
+
+/// Networks for a CPU and sizes of images, from the most work to the least.
+const LADDER: [(usize, u32); 10] = [
+    (32, 96),
+    (32, 80),
+    (32, 64),
+    (20, 64),
+    (32, 48),
+    (20, 48),
+    (8, 48),
+    (32, 32),
+    (20, 32),
+    (8, 32),
+];
+
+/// The largest class over the smallest below which classes count as balanced.
+const BALANCED: f64 = 2.0;
+
+/// The largest share of the training images that may be damaged.
+pub const MAX_BAD_SHARE: f64 = 0.05;
+
+/// What is known of the data in numbers.
+struct Numbers {
+    images: usize,
+    largest: usize,
+    smallest: usize,
+    /// Median of the shorter sides of the pictures.
+    short: Option<u32>,
+}
+
+impl Numbers {
+    fn of(facts: &Facts) -> Result<Self, AutoError> {
+        let counts = &facts.class_counts;
+        let images = counts.iter().sum();
+        if images == 0 {
+            return Err(AutoError::NoImages);
+        }
+        if counts.len() < 2 {
+            return Err(AutoError::OneClass);
+        }
+        let mut short: Vec<u32> = facts.sizes.iter().map(|[w, h]| *w.min(h)).collect();
+        short.sort_unstable();
+        Ok(Self {
+            images,
+            largest: counts.iter().copied().max().unwrap_or_default(),
+            smallest: counts.iter().copied().min().unwrap_or_default().max(1),
+            short: short.get(short.len().saturating_sub(1) / 2).copied(),
+        })
+    }
+
+    fn imbalance(&self) -> f64 {
+        self.largest as f64 / self.smallest as f64
+    }
+}
+
+/// The network in the name of a file of weights, such as `resnet18-f37072fd.pth`: the longest that it
+/// holds.
+fn named_in(file: &str) -> Option<&'static str> {
+    let file = file.to_lowercase();
+    let names = BackboneConfig::NAMES.into_iter();
+    names
+        .filter(|name| file.contains(name))
+        .max_by_key(|name| name.len())
+}
+
+/// The largest multiple of `step` that is at most `value`, and at least `step`.
+fn down(value: u32, step: u32) -> u32 {
+    (value / step * step).max(step)
+}
+
+/// `epochs` in steps that people write: of 10, of 5 below 40.
+fn rounded(epochs: usize) -> usize {
+    let step = if epochs < 40 { 5 } else { 10 };
+    (epochs + step / 2) / step * step
+}
+
+/// Whether a network is one for photographs, whose stem shrinks them.
+fn is_large(arch: &str) -> bool {
+    BackboneConfig::named(arch).is_ok_and(|backbone| backbone.stages.len() > 3)
+}
+
+/// Network and size of the images, with the reasons of both.
+fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, u32, String) {
+    let short = numbers.short.unwrap_or(224);
+    let median = match numbers.short {
+        Some(short) => format!("the median of the shorter sides is {short} pixels"),
+        None => "no header of a picture could be read".to_owned(),
+    };
+    let small_sizes = |depth: Option<usize>| {
+        let budget = match facts.device {
+            DeviceKind::Gpu => f64::INFINITY,
+            DeviceKind::Cpu => WORK_PER_CORE * facts.cores.max(1) as f64,
+        };
+        let fits = move |&&(layers, size): &&(usize, u32)| {
+            let work = passes as f64 * layers as f64 / 32.0 * (f64::from(size) / 32.0).powi(2);
+            let wanted = depth.is_none_or(|depth| depth == layers);
+            wanted && size <= down(short, 16) && work <= budget
+        };
+        // What fits no budget is trained in the smallest way there is.
+        let smallest = (depth.unwrap_or(8), if short < 32 { 16 } else { 32 });
+        LADDER.iter().find(fits).copied().unwrap_or(smallest)
+    };
+    if let Some(arch) = &facts.arch {
+        let size = match is_large(arch) {
+            true => down(short.min(224), 32),
+            false => {
+                let depth = arch.strip_prefix("resnet").and_then(|d| d.parse().ok());
+                small_sizes(depth).1
+            }
+        };
+        let why = format!("{median}; what this network takes, never larger than the pictures");
+        return (arch.clone(), GIVEN.to_owned(), size, why);
+    }
+    if let Some(file) = &facts.weights {
+        let named = named_in(file);
+        let (arch, why) = match named {
+            Some(arch) => (arch, format!("the network that {file} is named after")),
+            None => (
+                "resnet50",
+                format!("what weights such as {file} usually are for"),
+            ),
+        };
+        let small = !is_large(arch);
+        let size = if small { 32 } else { down(short.min(224), 32) };
+        return (
+            arch.to_owned(),
+            why,
+            size,
+            format!("{median}; weights are for {}", if small { 32 } else { 224 }),
+        );
+    }
+    if facts.device == DeviceKind::Gpu && short >= 128 {
+        let arch = if numbers.images < 20_000 {
+            "resnet18"
+        } else {
+            "resnet50"
+        };
+        let why = match arch {
+            "resnet18" => {
+                "a GPU, but fewer than 20000 images, which would not fill a ResNet-50 from \
+                           random weights (--weights FILE starts from trained ones)"
+            }
+            _ => "a GPU, and enough images for a network of this size",
+        };
+        let size = down(short.min(224), 32);
+        let size_why =
+            format!("{median}; a multiple of 32, at most 224 and never larger than the pictures");
+        return (arch.to_owned(), why.to_owned(), size, size_why);
+    }
+    let (depth, size) = small_sizes(None);
+    let arch = match depth {
+        8 => "resnet8",
+        20 => "resnet20",
+        _ => "resnet32",
+    };
+    let (why, size_why) = match facts.device {
+        DeviceKind::Gpu => (
+            "pictures this small want a network without a stem that shrinks them".to_owned(),
+            format!("{median}; a multiple of 16, never larger than the pictures"),
+        ),
+        DeviceKind::Cpu => (
+            format!(
+                "no GPU: the largest of the networks for small images that {} core{} can train on \
+                 {passes} images in hours, not days",
+                facts.cores.max(1),
+                if facts.cores > 1 { "s" } else { "" },
+            ),
+            format!(
+                "{median}; a multiple of 16, never larger than the pictures{}",
+                match size < down(short, 16).min(LADDER[0].1) {
+                    true => ", and as much as this CPU can do",
+                    false => "",
+                },
+            ),
+        ),
+    };
+    (arch.to_owned(), why, size, size_why)
+}
+
+/// Plans a run.
+///
+/// # Errors
+/// If there is nothing to learn.
+pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
+    let numbers = Numbers::of(facts)?;
+    let Numbers { images, .. } = numbers;
+    let classes = facts.class_counts.len();
+    let tuned = facts.weights.is_some();
+    let mut choices = Vec::new();
+    let mut choose = |field: &str, value: Value, reason: String| {
+        choices.push(Choice {
+            field: String::from(field),
+            value,
+            reason,
+        });
+    };
+
+    let (budget, range) = match (tuned, facts.device) {
+        (true, _) => (TUNING_IMAGES, [10, 60]),
+        (false, DeviceKind::Cpu) => (CPU_IMAGES, [30, 200]),
+        (false, DeviceKind::Gpu) => (GPU_IMAGES, [60, 200]),
+    };
+    let epochs = rounded((budget / images).clamp(range[0], range[1]));
+    let (arch, arch_why, size, size_why) = network(facts, &numbers, epochs * images);
+    choose("model.arch", json!(arch), arch_why);
+    choose("model.experts", json!(3), "as in the paper".into());
+    choose("image_size", json!(size), size_why);
+
+    // A network for small images has a reference of its own.
+    let large = is_large(&arch);
+    let (reference, peaks, most) = match large {
+        true => (64, [0.025, 0.025], 64),
+        false => (128, [0.15, 0.1], 128),
+    };
+    let batch = match images {
+        0..600 => 16,
+        600..3_000 => 32,
+        3_000..20_000 => 64,
+        _ => most,
+    };
+    choose(
+        "loader.batch_size",
+        json!(batch),
+        format!(
+            "{images} training images make {} steps of an epoch: small sets want small batches",
+            images.div_ceil(batch)
+        ),
+    );
+    let epochs_why = match epochs {
+        n if n == range[1] => format!("the most that helps; {images} images are few"),
+        n if n == range[0] => format!("the fewest that do; {images} images are many"),
+        _ => format!("{} images in all", epochs * images),
+    };
+    choose("stage1.epochs", json!(epochs), epochs_why);
+    let scaled = |peak: f64| peak * batch as f64 / reference as f64;
+    let rate_why = |peak: f64| {
+        format!("{peak} for a batch of {reference}, in proportion to the batch (linear rule)")
+    };
+    let lr = match tuned {
+        true => {
+            let lr = 0.01 * batch as f64 / 32.0;
+            let why = "0.01 for a batch of 32: trained weights want small steps";
+            choose("stage1.lr", json!(lr), why.into());
+            lr
+        }
+        false => {
+            choose("stage1.lr", json!(scaled(peaks[0])), rate_why(peaks[0]));
+            scaled(peaks[0])
+        }
+    };
+    if tuned && large {
+        let parts = ["stem", "stage1", "stage2", "stage3"];
+        let factors: Map<_, _> = parts
+            .iter()
+            .map(|p| ((*p).to_owned(), json!(0.1)))
+            .collect();
+        let why = format!(
+            "the stages that all experts share learn at {}: they know most",
+            0.1 * lr
+        );
+        choose("lr_factors", Value::Object(factors), why);
+    }
+    let imbalance = numbers.imbalance();
+    let tail = format!(
+        "classes of {} to {} images, imbalance factor {imbalance:.1}",
+        numbers.largest, numbers.smallest
+    );
+    choose(
+        "stage1.sampling",
+        json!("instance"),
+        "every image once an epoch: features are learnt best from the data as they are".into(),
+    );
+    choose(
+        "stage1.loss.kind",
+        json!("dkt"),
+        "SHIKE: experts that learn from one another".into(),
+    );
+    choose(
+        "stage2.epochs",
+        json!((epochs / 9).max(5)),
+        "classifiers alone, a ninth of stage 1, as in the paper".into(),
+    );
+    choose(
+        "stage2.lr",
+        json!(match tuned {
+            true => 0.01 * batch as f64 / 32.0,
+            false => scaled(peaks[1]),
+        }),
+        match tuned {
+            true => "as in stage 1".into(),
+            false => rate_why(peaks[1]),
+        },
+    );
+    choose(
+        "stage2.loss.kind",
+        json!("balanced_softmax"),
+        format!("makes up for the frequencies of the classes: {tail}"),
+    );
+
+    let per_class = images / classes;
+    let (pipeline, why) = match (images < 1_000 || per_class < 20, images) {
+        (true, _) => (
+            "randcls",
+            format!(
+                "strong (crops, flips, colours, RandAugment): {images} images, {per_class} a class, are soon learnt by heart"
+            ),
+        ),
+        (_, ..20_000) => (
+            "basic",
+            "crops, flips and colours: the usual for thousands of images".into(),
+        ),
+        _ => (
+            "photo_train",
+            format!("crops and flips: {images} images need no more"),
+        ),
+    };
+    choose("train_pipeline", json!(pipeline), why);
+    choose(
+        "bad_images.skip.max_share",
+        json!(MAX_BAD_SHARE),
+        "folders of one's own have damaged files: another image of the class stands in, and \
+         bad_images.csv lists them"
+            .into(),
+    );
+
+    let mut notes = vec![
+        "pictures are flipped left to right at random: where left and right matter (text, traffic \
+         signs), give --no-flip"
+            .to_owned(),
+    ];
+    if imbalance < BALANCED {
+        notes.push(format!(
+            "{tail}: nearly balanced. A method for long tails brings nothing here; it does no harm \
+             either, and --baseline ce is faster"
+        ));
+    }
+    notes.extend(groups(facts));
+    match facts.scored {
+        [_, true] => {}
+        [true, false] => notes.push(
+            "no test images: scores are those of the validation images, on which best.safetensors \
+             is chosen, too"
+                .into(),
+        ),
+        [false, false] => notes.push("no validation or test images: nothing will be scored".into()),
+    }
+    Ok(Plan { choices, notes })
+}
+
+/// What the shot groups of these classes will not tell.
+fn groups(facts: &Facts) -> Option<String> {
+    let ShotThresholds {
+        many_above,
+        few_below,
+    } = facts.thresholds;
+    let has = |shot| {
+        facts
+            .class_counts
+            .iter()
+            .any(|&n| facts.thresholds.group(n) == shot)
+    };
+    let missing = [
+        (Shot::Many, format!("more than {many_above}")),
+        (Shot::Few, format!("fewer than {few_below}")),
+    ];
+    let missing: Vec<String> = missing
+        .into_iter()
+        .filter(|(shot, _)| !has(*shot))
+        .map(|(shot, bound)| {
+            format!("no class has {bound} training images, so none is {shot}-shot")
+        })
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{}: --many-above and --few-below move the usual bounds",
+            missing.join(", and ")
+        )
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::float_cmp)]
+mod tests;

@@ -1,0 +1,321 @@
+use shike_data::{BadImages, Pipeline, Sampling, Transform};
+use shike_model::{ClassifierConfig, Part};
+
+use super::*;
+use crate::config::TrainConfig;
+use crate::method::{Loss, Stage2};
+use crate::recipe::Recipe;
+use crate::schedule::Schedule;
+
+fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
+    Facts {
+        class_counts: class_counts.to_vec(),
+        sizes: vec![size; 5],
+        scored: [true, true],
+        device: DeviceKind::Cpu,
+        cores: 2,
+        arch: None,
+        weights: None,
+        thresholds: ShotThresholds::default(),
+    }
+}
+
+fn value(plan: &Plan, field: &str) -> Value {
+    let choice = plan.choices.iter().find(|choice| choice.field == field);
+    choice.unwrap_or_else(|| panic!("{field}")).value.clone()
+}
+
+fn config(plan: &Plan, classes: usize) -> TrainConfig {
+    let text = recipe_text("made by a test", &plan.choices);
+    let recipe = Recipe::parse("recipe.toml", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    recipe
+        .config(classes)
+        .unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+fn peaks(config: &TrainConfig) -> [f64; 2] {
+    [1, 2].map(|stage| match config.stage(stage).map(|s| &s.schedule) {
+        Some(Schedule::WarmupCosine { warmup_lr, .. }) => *warmup_lr,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_few_hundred_photos_on_a_small_machine() {
+    let counts = [150, 70, 40, 20, 10, 5, 3, 2];
+    let plan = plan(&facts(&counts, [640, 480])).unwrap();
+    let config = config(&plan, 8);
+    // 300 images 200 times through ResNet-32 at 96 pixels: 60000 · 9 units of work of 2 million.
+    assert_eq!(value(&plan, "model.arch"), "resnet32");
+    assert_eq!(config.model.experts, 3);
+    assert_eq!(config.train_pipeline, Pipeline::randcls(96));
+    assert_eq!(config.eval_pipeline, Pipeline::photo_eval(96));
+    assert_eq!(
+        (config.stage1.epochs, config.stage(2).unwrap().epochs),
+        (200, 22)
+    );
+    assert_eq!(config.loader.batch_size, 16);
+    // 0.15 and 0.1 for a batch of 128.
+    assert_eq!(peaks(&config), [0.15 / 8.0, 0.1 / 8.0]);
+    assert_eq!(config.stage1.sampling, Sampling::Instance);
+    assert!(matches!(config.stage1.loss, Loss::Dkt(_)));
+    assert!(
+        matches!(&config.stage2, Some(Stage2::Retrain(s)) if s.loss == Loss::BalancedSoftmax {})
+    );
+    let max_share = MAX_BAD_SHARE;
+    assert_eq!(config.bad_images, BadImages::Skip { max_share });
+    let all = plan.choices.iter().all(|choice| choice.reason.len() > 8);
+    assert!(all, "{:?}", plan.choices);
+    assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
+    assert!(plan.notes[0].contains("--no-flip"));
+}
+
+#[test]
+fn a_larger_set_gets_fewer_epochs_and_on_a_cpu_a_smaller_network() {
+    let plans = [300, 3_000, 30_000, 300_000].map(|n| {
+        let counts = [n / 2, n / 4, n / 4];
+        plan(&facts(&counts, [500, 375])).unwrap()
+    });
+    let epochs = plans.each_ref().map(|p| value(p, "stage1.epochs"));
+    assert_eq!(epochs, [200, 130, 30, 30].map(Value::from));
+    let sizes = plans.each_ref().map(|p| value(p, "image_size"));
+    // 390000 images twice as much work a core at 64 pixels; 900000 at 32 pixels; then the least.
+    assert_eq!(sizes, [96, 64, 48, 32].map(Value::from));
+    assert_eq!(value(&plans[3], "model.arch"), "resnet8");
+    let batches = plans.each_ref().map(|p| value(p, "loader.batch_size"));
+    assert_eq!(batches, [16, 64, 128, 128].map(Value::from));
+    let pipelines = plans.each_ref().map(|p| value(p, "train_pipeline"));
+    assert_eq!(
+        pipelines,
+        ["randcls", "basic", "photo_train", "photo_train"].map(Value::from)
+    );
+    // More cores do more.
+    let mut many = facts(&[15_000, 7_500, 7_500], [500, 375]);
+    many.cores = 64;
+    assert_eq!(value(&plan(&many).unwrap(), "image_size"), 96);
+}
+
+#[test]
+fn a_gpu_takes_networks_for_photographs() {
+    let mut facts = facts(&[1_000, 300, 20], [800, 600]);
+    facts.device = DeviceKind::Gpu;
+    let small = plan(&facts).unwrap();
+    assert_eq!(value(&small, "model.arch"), "resnet18");
+    assert_eq!(value(&small, "image_size"), 224);
+    // 0.025 for a batch of 64.
+    assert_eq!(peaks(&config(&small, 3)), [0.0125, 0.0125]);
+    facts.class_counts = vec![90_000, 20_000, 10];
+    let large = plan(&facts).unwrap();
+    assert_eq!(value(&large, "model.arch"), "resnet50");
+    assert_eq!(value(&large, "loader.batch_size"), 64);
+    assert_eq!(peaks(&config(&large, 3)), [0.025, 0.025]);
+    // No picture is made larger, and small ones want a network for small ones.
+    facts.sizes = vec![[180, 200], [170, 500], [1_000, 1_000]];
+    assert_eq!(value(&plan(&facts).unwrap(), "image_size"), 160);
+    facts.sizes = vec![[100, 70]];
+    let tiny = plan(&facts).unwrap();
+    assert_eq!(value(&tiny, "model.arch"), "resnet32");
+    assert_eq!(value(&tiny, "image_size"), 64);
+}
+
+#[test]
+fn trained_weights_choose_the_network_and_small_steps() {
+    let mut facts = facts(&[400, 100, 20], [800, 600]);
+    facts.weights = Some("resnet18-f37072fd.pth".into());
+    let tuned = plan(&facts).unwrap();
+    assert_eq!(value(&tuned, "model.arch"), "resnet18");
+    assert_eq!(value(&tuned, "image_size"), 224);
+    let config = config(&tuned, 3);
+    assert_eq!(config.stage1.epochs, 60);
+    assert_eq!(peaks(&config), [0.005, 0.005]);
+    assert_eq!(config.lr_factors.get(&Part::Stem), Some(&0.1));
+    assert_eq!(config.lr_factors.get(&Part::Stage(4)), None);
+    facts.weights = Some("resnext50_32x4d-1a0047aa.pth".into());
+    assert_eq!(value(&plan(&facts).unwrap(), "model.arch"), "resnext50");
+    facts.weights = Some("pytorch_model.bin".into());
+    assert_eq!(value(&plan(&facts).unwrap(), "model.arch"), "resnet50");
+    facts.weights = Some("cifar-resnet32.safetensors".into());
+    let cifar = plan(&facts).unwrap();
+    assert_eq!(value(&cifar, "model.arch"), "resnet32");
+    assert_eq!(value(&cifar, "image_size"), 32);
+}
+
+#[test]
+fn what_a_person_should_know_is_said() {
+    let notes = |counts: &[usize], scored| {
+        let facts = Facts {
+            scored,
+            ..facts(counts, [64, 64])
+        };
+        plan(&facts).unwrap().notes.join("\n")
+    };
+    let balanced = notes(&[150, 140, 101], [true, true]);
+    assert!(
+        balanced.contains("imbalance factor 1.5: nearly balanced"),
+        "{balanced}"
+    );
+    assert!(
+        balanced.contains("fewer than 20 training images, so none is few-shot"),
+        "{balanced}"
+    );
+    let tail = notes(&[200, 10], [true, true]);
+    assert!(
+        !tail.contains("balanced") && !tail.contains("-shot"),
+        "{tail}"
+    );
+    let small = notes(&[90, 10], [true, false]);
+    assert!(
+        small.contains("more than 100 training images, so none is many-shot"),
+        "{small}"
+    );
+    assert!(small.contains("no test images"), "{small}");
+    assert!(notes(&[90, 10], [false, false]).contains("nothing will be scored"));
+    let error = |counts: &[usize]| plan(&facts(counts, [64, 64])).unwrap_err();
+    assert_eq!(error(&[90]), AutoError::OneClass);
+    assert_eq!(error(&[0, 0]), AutoError::NoImages);
+    assert_eq!(error(&[]), AutoError::NoImages);
+}
+
+#[test]
+fn every_plan_is_a_recipe_that_enlarges_no_picture() {
+    for n in [3, 40, 700, 5_000, 120_000, 2_000_000] {
+        for short in [8, 20, 33, 100, 127, 128, 3_000] {
+            for device in [DeviceKind::Cpu, DeviceKind::Gpu] {
+                for weights in [None, Some("resnet50.pth".to_owned())] {
+                    let tuned = weights.is_some();
+                    let facts = Facts {
+                        device,
+                        weights,
+                        ..facts(&[n, n / 2, 1], [short, short + 1])
+                    };
+                    let plan = plan(&facts).unwrap();
+                    let config = config(&plan, 3);
+                    let size = config.eval_pipeline.output_size().unwrap() as u32;
+                    let least = if tuned { 32 } else { 16 };
+                    assert!(size <= short.max(least), "{facts:?}: {size}");
+                    assert!(size >= least && size <= 224, "{facts:?}: {size}");
+                    let epochs = config.stage1.epochs;
+                    assert!((10..=200).contains(&epochs), "{facts:?}: {epochs}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_options_change_is_given_and_the_recipe_repeats_it() {
+    let plan = plan(&facts(&[150, 70, 40, 20], [640, 480])).unwrap();
+    let base = config(&plan, 4);
+    type Change = fn(&mut TrainConfig);
+    // What changes, and the fields that are given then.
+    let cases: [(&str, Change, &[&str]); 14] = [
+        ("nothing", |_| {}, &[]),
+        (
+            "epochs",
+            |c| {
+                c.stage1.set_epochs(3);
+                c.loader.batch_size = 8;
+            },
+            &["loader.batch_size", "stage1.epochs"],
+        ),
+        (
+            "rate",
+            |c| set_peak(&mut c.stage1.schedule, 0.07),
+            &["stage1.lr"],
+        ),
+        (
+            "schedule",
+            |c| c.stage1.schedule = Schedule::Constant { lr: 0.1 },
+            &["stage1.schedule"],
+        ),
+        (
+            "warm-up",
+            |c| {
+                if let Schedule::WarmupCosine { warmup_epochs, .. } = &mut c.stage1.schedule {
+                    *warmup_epochs = 10;
+                }
+            },
+            &["stage1.schedule"],
+        ),
+        ("seed", |c| c.seed = 7, &["seed"]),
+        (
+            "loss",
+            |c| c.stage1.loss = Loss::cross_entropy(),
+            &["stage1.loss"],
+        ),
+        ("no stage 2", |c| c.stage2 = None, &["stage2.epochs"]),
+        (
+            "network",
+            |c| {
+                let arch = BackboneConfig::named("resnet18").unwrap();
+                c.model = shike_model::ShikeConfig::on(arch, 4);
+            },
+            &["model.arch"],
+        ),
+        (
+            "size",
+            |c| {
+                c.train_pipeline = c.train_pipeline.resized(48);
+                c.eval_pipeline = c.eval_pipeline.resized(48);
+            },
+            &["image_size"],
+        ),
+        (
+            "pipeline",
+            |c| {
+                let flip = |t: &Transform| !matches!(t, Transform::HorizontalFlip { .. });
+                c.train_pipeline.transforms.retain(flip);
+            },
+            &["train_pipeline"],
+        ),
+        (
+            "bad images",
+            |c| c.bad_images = BadImages::Fail,
+            &["bad_images"],
+        ),
+        (
+            "plain network",
+            |c| {
+                let arch = c.model.backbone.clone();
+                c.model = shike_model::ShikeConfig::plain(arch, 4);
+                c.stage1.loss = Loss::cross_entropy();
+                c.stage2 = None;
+            },
+            &["stage1.loss", "stage2.epochs"],
+        ),
+        (
+            "classifier",
+            |c| {
+                c.model.classifier = ClassifierConfig::Linear;
+                c.ema_decay = Some(0.99);
+                c.lr_factors.insert(Part::Stem, 0.5);
+            },
+            &["ema_decay", "lr_factors.stem", "model.classifier"],
+        ),
+    ];
+    for (name, change, fields) in cases {
+        let mut wanted = base.clone();
+        change(&mut wanted);
+        let choices = given(plan.choices.clone(), &wanted);
+        let text = recipe_text("", &choices);
+        let again =
+            Recipe::parse("recipe.toml", &text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+        assert_eq!(again.config(4).unwrap(), wanted, "{name}:\n{text}");
+        let named = choices.iter().filter(|choice| choice.reason == GIVEN);
+        let named: Vec<&str> = named.map(|choice| &*choice.field).collect();
+        for field in fields {
+            assert!(named.contains(field), "{name}: {named:?}");
+        }
+        assert_eq!(named.is_empty(), fields.is_empty(), "{name}: {named:?}");
+    }
+}
+
+fn set_peak(schedule: &mut Schedule, lr: f64) {
+    if let Schedule::WarmupCosine {
+        base_lr, warmup_lr, ..
+    } = schedule
+    {
+        *base_lr *= lr / *warmup_lr;
+        *warmup_lr = lr;
+    }
+}

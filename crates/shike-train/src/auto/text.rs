@@ -1,0 +1,284 @@
+//! A plan as a recipe that people edit.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+use shike_model::BackboneConfig;
+
+use super::Choice;
+use crate::config::TrainConfig;
+use crate::recipe::Recipe;
+use crate::schedule::Schedule;
+
+/// The reason of what was asked for.
+pub const GIVEN: &str = "given";
+
+/// The lines of a recipe with these fields, each below its reason; `head` goes first, as a comment.
+pub fn recipe_text(head: &str, choices: &[Choice]) -> String {
+    let mut text = String::new();
+    for line in head.lines() {
+        let _ = writeln!(text, "# {line}");
+    }
+    let table = |choice: &Choice| match choice.field.split_once('.') {
+        Some((table, _)) => table.to_owned(),
+        None => String::new(),
+    };
+    let mut tables: Vec<String> = Vec::new();
+    for choice in choices {
+        let name = table(choice);
+        if !tables.contains(&name) {
+            tables.push(name);
+        }
+    }
+    // What belongs to no table goes before the first one.
+    tables.sort_by_key(|name| !name.is_empty());
+    for name in tables {
+        text.push('\n');
+        if !name.is_empty() {
+            let _ = writeln!(text, "[{name}]");
+        }
+        for choice in choices.iter().filter(|choice| table(choice) == name) {
+            let key = choice.field.split_once('.').map_or(&*choice.field, |f| f.1);
+            for line in choice.reason.lines().filter(|line| !line.is_empty()) {
+                let _ = writeln!(text, "# {line}");
+            }
+            let _ = writeln!(text, "{key} = {}", toml_value(&choice.value));
+        }
+    }
+    text
+}
+
+/// A value in TOML; nulls, which it does not have, are left out of tables.
+fn toml_value(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            let fields =
+                fields.map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
+            format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            let items = items
+                .iter()
+                .map(|item| format!("    {},\n", toml_value(item)));
+            format!("[\n{}]", items.collect::<String>())
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(toml_value).collect();
+            format!("[{}]", items.join(", "))
+        }
+        // Both write strings alike, but for one character that TOML escapes.
+        Value::String(text) => Value::from(text.as_str())
+            .to_string()
+            .replace('\u{7f}', "\\u007f"),
+        other => other.to_string(),
+    }
+}
+
+fn toml_key(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match !key.is_empty() && key.chars().all(bare) {
+        true => key.to_owned(),
+        false => Value::from(key).to_string(),
+    }
+}
+
+/// The value at a path such as `stage1.loss.kind`.
+fn at<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .try_fold(config, |value, key| value.get(key))
+}
+
+/// Paths at which `now` differs from `base`: the innermost ones, but for lists, and for tables of
+/// another kind, which differ as a whole.
+fn differences(base: &Value, now: &Value, path: &str, into: &mut Vec<String>) {
+    let tag = |value: &Value| {
+        let tags = ["kind", "method"].map(|tag| value.get(tag).cloned());
+        tags.into_iter().flatten().next()
+    };
+    match (base, now) {
+        (Value::Object(a), Value::Object(b)) if tag(base) == tag(now) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let inner = match path {
+                    "" => key.clone(),
+                    _ => format!("{path}.{key}"),
+                };
+                let side = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differences(&side(a), &side(b), &inner, into);
+            }
+        }
+        _ if base != now => into.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// The fields in which two runs differ, but for those that say how fast and not what.
+pub fn differing(one: &TrainConfig, other: &TrainConfig) -> Vec<String> {
+    let plain = |config: &TrainConfig| {
+        let mut config = config.clone();
+        config.loader.workers = 0;
+        config.loader.prefetch = 1;
+        config.checkpoint_seconds = 0.0;
+        config.keep_checkpoints = 1;
+        json!(config)
+    };
+    let mut paths = vec![];
+    differences(&plain(one), &plain(other), "", &mut paths);
+    paths
+}
+
+/// Puts a value into the choices, in place of what was chosen for it or for parts of it.
+fn put(choices: &mut Vec<Choice>, field: &str, value: Value) {
+    let below = format!("{field}.");
+    let replaced = |choice: &Choice| choice.field == field || choice.field.starts_with(&below);
+    let place = choices.iter().position(replaced).unwrap_or(choices.len());
+    choices.retain(|choice| !replaced(choice));
+    let choice = Choice {
+        field: field.to_owned(),
+        value,
+        reason: GIVEN.to_owned(),
+    };
+    choices.insert(place.min(choices.len()), choice);
+}
+
+/// The choices that come to `config`: those of a plan, and where options have changed something, what
+/// they ask for, with the reason [`GIVEN`].
+pub fn given(mut choices: Vec<Choice>, config: &TrainConfig) -> Vec<Choice> {
+    let wanted = json!(config);
+    let comes_to = |choices: &[Choice]| -> Option<Value> {
+        let recipe = Recipe::parse("recipe.toml", &recipe_text("", choices)).ok()?;
+        Some(json!(recipe.config(config.model.num_classes).ok()?))
+    };
+    // A choice has consequences (a network its own rates and pipelines), and so the finer ones are set
+    // after the coarse ones.
+    for finest in [Detail::Network, Detail::Stages, Detail::Fields, Detail::All] {
+        let Some(now) = comes_to(&choices) else { break };
+        let mut paths = vec![];
+        differences(&now, &wanted, "", &mut paths);
+        if paths.is_empty() {
+            return choices;
+        }
+        for path in paths {
+            set(&mut choices, &wanted, &path, config, finest);
+        }
+    }
+    if comes_to(&choices).as_ref() == Some(&wanted) {
+        return choices;
+    }
+    // Every field as it is: always right, if nothing to read with pleasure.
+    let mut all = Vec::new();
+    for (field, value) in wanted.as_object().into_iter().flatten() {
+        match (value.is_null(), field.as_str()) {
+            (true, "stage2") => put(&mut all, "stage2.epochs", json!(0)),
+            (true, _) => {}
+            (false, _) => put(&mut all, field, value.clone()),
+        }
+    }
+    all
+}
+
+/// How closely a difference is looked at.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Detail {
+    Network,
+    Stages,
+    Fields,
+    All,
+}
+
+fn set(
+    choices: &mut Vec<Choice>,
+    wanted: &Value,
+    path: &str,
+    config: &TrainConfig,
+    finest: Detail,
+) {
+    let value = || at(wanted, path).cloned().unwrap_or_default();
+    let keys: Vec<&str> = path.split('.').collect();
+    match keys.as_slice() {
+        ["model", "backbone", ..] => {
+            let is_it = |name: &&str| {
+                BackboneConfig::named(name).is_ok_and(|named| named == config.model.backbone)
+            };
+            match BackboneConfig::NAMES.iter().copied().find(is_it) {
+                Some(name) => put(choices, "model.arch", json!(name)),
+                None => {
+                    choices.retain(|choice| choice.field != "model.arch");
+                    put(
+                        choices,
+                        "model.backbone",
+                        wanted["model"]["backbone"].clone(),
+                    );
+                }
+            }
+        }
+        ["stage2"] if value().is_null() => {
+            choices.retain(|choice| !choice.field.starts_with("stage2."));
+            put(choices, "stage2.epochs", json!(0));
+        }
+        [pipeline @ ("train_pipeline" | "eval_pipeline"), ..] => {
+            let size = config.eval_pipeline.output_size();
+            let chosen = choices.iter().find(|choice| choice.field == "image_size");
+            let resized = size.is_some()
+                && chosen.is_none_or(|c| Some(&c.value) != size.map(|s| json!(s)).as_ref());
+            if resized && finest < Detail::All {
+                put(choices, "image_size", json!(size));
+            } else if finest >= Detail::Fields {
+                put(choices, pipeline, wanted[*pipeline]["transforms"].clone());
+            }
+        }
+        _ if finest == Detail::Network => {}
+        [stage, "epochs"] => put(choices, &format!("{stage}.epochs"), value()),
+        _ if finest == Detail::Stages => {}
+        [stage, "schedule", ..] => {
+            let schedule = wanted[*stage]["schedule"].clone();
+            let peak = match stage.strip_prefix("stage").and_then(|n| n.parse().ok()) {
+                Some(number) => config.stage(number).map(|stage| &stage.schedule),
+                None => None,
+            };
+            match peak {
+                Some(Schedule::WarmupCosine { warmup_lr, .. }) if finest < Detail::All => {
+                    put(choices, &format!("{stage}.lr"), json!(warmup_lr));
+                }
+                _ => {
+                    let lr = format!("{stage}.lr");
+                    choices.retain(|choice| choice.field != lr);
+                    put(choices, &format!("{stage}.schedule"), schedule);
+                }
+            }
+        }
+        _ => {
+            // A value for a part of what was chosen as a whole changes the whole.
+            let whole = choices
+                .iter()
+                .find(|c| path.starts_with(&format!("{}.", c.field)));
+            match whole.map(|choice| choice.field.clone()) {
+                Some(field) => {
+                    let value = at(wanted, &field).cloned().unwrap_or_default();
+                    put(choices, &field, value);
+                }
+                None => put(choices, path, value()),
+            }
+        }
+    }
+}
+
+/// A value of a choice on one line, for a table.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            let kinds = items.iter().filter_map(|item| item.get("kind")?.as_str());
+            kinds.collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) if number.is_f64() => {
+            let number = number.as_f64().unwrap_or_default();
+            // Rates of a linear rule have digits that nobody wants to read.
+            format!("{}", (number * 1e6).round() / 1e6)
+        }
+        other => toml_value(other),
+    }
+}
