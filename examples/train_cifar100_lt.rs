@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::cli::{DataArgs, LayoutArgs, Profile, ResumeArgs, TrainArgs, exit, train};
+use shike::cli::{
+    Base, DataArgs, LayoutArgs, Preset, Profile, ResumeArgs, TrainArgs, exit, train_with,
+};
 
 /// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
 ///
@@ -45,5 +47,11 @@ fn main() -> ExitCode {
             profile: cli.profile,
         },
     };
-    exit(train(data.source(), &cli.resume, &cli.train))
+    let preset = Base::Preset(Preset::cifar());
+    exit(train_with(
+        data.source(),
+        Some(preset),
+        &cli.resume,
+        &cli.train,
+    ))
 }

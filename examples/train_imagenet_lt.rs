@@ -51,7 +51,7 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
     let (source, preset) = match cli.data.source() {
         Some(source) => {
             let preset = match source {
-                DataSource::Cifar { .. } => Preset::for_source(&source),
+                DataSource::Cifar { .. } => Preset::cifar(),
                 _ => Preset::imagenet(),
             };
             (source, preset)

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shike::cli::{
     BackendsArgs, BenchArgs, CliError, CompareArgs, DataArgs, EvalArgs, ExportArgs, InspectArgs,
-    PredictArgs, RecipeArgs, ReportArgs, ResumeArgs, TrainArgs, backends, bench, compare, eval,
-    exit, export, failed, inspect, predict, report, train_recipe,
+    OutputArgs, PredictArgs, RecipeArgs, ReportArgs, ResumeArgs, TrainArgs, Trained, backends,
+    bench, compare, eval, export, failed, inspect, predict, report, train,
 };
 
 /// Long-tailed image recognition with SHIKE.
@@ -21,11 +21,17 @@ struct Cli {
 enum Command {
     /// Train a network on long-tailed images.
     ///
+    /// Pictures without a recipe get settings that are chosen for them and this machine; each is printed
+    /// with its reason, and all are written to recipe.toml in the run. Options go before them. A folder
+    /// without val and test is split first.
+    ///
     /// Exit status: 0 finished, 1 error, 2 wrong arguments, 130 stopped by Ctrl-C (resume with
     /// --resume).
     #[command(after_help = "\
 Examples:
-  shike train --data pictures --run runs/first         pictures/train/<class>/*.jpg, pictures/test/<class>/*.jpg
+  shike train --data pictures --run runs/first         pictures/<class>/*.jpg; says what it chooses, and why
+  shike train runs/first/recipe.toml --run runs/second
+  shike train --data pictures --run runs/all --seeds 3 --json
   shike train --data images --train-list train.txt --test-list test.txt --run runs/lists
   shike train --data cifar-100-binary --imbalance-factor 100 --run runs/cifar
   shike train datasets/imagenet_lt.toml --data imagenet --batch-size 32 --set stage1.loss.kind=focal
@@ -33,6 +39,8 @@ Examples:
     Train {
         #[command(flatten)]
         recipe: RecipeArgs,
+        #[command(flatten)]
+        output: OutputArgs,
         #[command(flatten)]
         data: DataArgs,
         #[command(flatten)]
@@ -151,10 +159,14 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Train {
             recipe,
+            output,
             data,
             resume,
             train: args,
-        } => exit(train_recipe(&data, &recipe, &resume, &args)),
+        } => {
+            let trained = train(&data, &recipe, &output, &resume, &args);
+            Trained::exit(trained, output.json)
+        }
         Command::Predict { args } => match predict(&args) {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::from(3),

@@ -87,7 +87,7 @@ fn a_bad_training_image_ends_a_run_or_is_replaced_and_listed() {
     let bad = bad.to_str().unwrap();
 
     let run = |policy: &str| dir.path().join(policy);
-    let output = shike_train(&data, &run("fail"), "");
+    let output = shike_train(&data, &run("fail"), "--bad-images fail");
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
@@ -96,7 +96,9 @@ fn a_bad_training_image_ends_a_run_or_is_replaced_and_listed() {
     );
     assert!(!run("fail").join("bad_images.csv").exists());
 
-    // One image in so few is more than the share that is allowed unless told.
+    // One image in so few is more than the share that is allowed unless told; by default, too.
+    let error = text(&shike_train(&data, &run("default"), "").stderr);
+    assert!(error.contains("1 of "), "{error}");
     let output = shike_train(&data, &run("strict"), "--bad-images skip");
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
@@ -117,7 +119,7 @@ fn a_bad_training_image_ends_a_run_or_is_replaced_and_listed() {
     assert!(rows[1].contains("the file is cut off"), "{listed}");
 
     // Looking at all images first finds it before the first step, and stops if nothing may be bad.
-    let output = shike_train(&data, &run("checked"), "--check-images");
+    let output = shike_train(&data, &run("checked"), "--check-images --bad-images fail");
     let error = text(&output.stderr);
     assert!(
         error.contains(&format!("1 of the {images} training images cannot be used")),

@@ -165,10 +165,27 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
     }
 }
 
-fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value {
-    let range = |interval: Option<Interval>| interval.map(|i| [i.low, i.high]);
+/// The scores of the ensemble with their 95 % intervals, for programs.
+pub(super) fn scores(evaluation: &Evaluation) -> serde_json::Value {
+    let ensemble = &evaluation.ensemble;
+    json!({
+        "images": evaluation.images,
+        "top1": ensemble.top1,
+        "top1_interval": range(evaluation.top1_interval()),
+        "class_averaged": ensemble.class_averaged,
+        "class_averaged_interval": range(evaluation.averaged_interval(None)),
+        "groups": groups(evaluation),
+    })
+}
+
+fn range(interval: Option<Interval>) -> Option<[f64; 2]> {
+    interval.map(|i| [i.low, i.high])
+}
+
+/// Many-, medium- and few-shot accuracy.
+fn groups(evaluation: &Evaluation) -> serde_json::Map<String, serde_json::Value> {
     let shots = [Shot::Many, Shot::Medium, Shot::Few];
-    let groups: serde_json::Map<_, _> = shots
+    shots
         .into_iter()
         .map(|shot| {
             let group = json!({
@@ -182,13 +199,16 @@ fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value 
             });
             (shot.name().to_owned(), group)
         })
-        .collect();
+        .collect()
+}
+
+fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value {
     json!({
         "class_names": predictor.info().class_names,
         "top1_interval": range(evaluation.top1_interval()),
         "class_averaged_interval": range(evaluation.averaged_interval(None)),
         "calibration": evaluation.calibration(None),
-        "groups": groups,
+        "groups": groups(evaluation),
         "tail_to_head": evaluation.tail_to_head().into_iter().take(20).collect::<Vec<_>>(),
         "evaluation": evaluation,
     })

@@ -255,14 +255,14 @@ fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
 }
 
 /// A line on standard error that tells how far it is.
-struct Counter {
+pub(super) struct Counter {
     total: usize,
     terminal: bool,
     next: Mutex<Instant>,
 }
 
 impl Counter {
-    fn new(total: usize) -> Self {
+    pub(super) fn new(total: usize) -> Self {
         let terminal = io::stderr().is_terminal();
         let counter = Self {
             total,
@@ -280,7 +280,7 @@ impl Counter {
         Duration::from_millis(if self.terminal { 100 } else { 10_000 })
     }
 
-    fn show(&self, done: usize) {
+    pub(super) fn show(&self, done: usize) {
         // Whoever holds the lock is writing a line already.
         let Ok(mut next) = self.next.try_lock() else {
             return;
@@ -297,7 +297,7 @@ impl Counter {
         eprint!("{start}{done} of {} images checked{end}", self.total);
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if self.terminal {
             eprint!("\r\x1b[K");
         }

@@ -26,8 +26,8 @@ pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
 pub use report::{ReportArgs, report};
 pub use train::{
-    Arch, BadImagesKind, Base, Baseline, ImagePreset, LossKind, PrecisionKind, Preset, RecipeArgs,
-    TrainArgs, train, train_recipe, train_with,
+    Arch, BadImagesKind, Base, Baseline, ImagePreset, LossKind, OutputArgs, PrecisionKind, Preset,
+    RecipeArgs, TrainArgs, Trained, train, train_with,
 };
 
 /// Why a command failed.
@@ -179,7 +179,8 @@ impl DataArgs {
 
     /// As [`source`](Self::source), where a recipe says what lies in the folder.
     pub fn source_for(&self, recipe: &Recipe) -> Result<Option<DataSource>, CliError> {
-        let Some(dir) = self.data.as_deref() else {
+        let own = recipe.data_dir().map_err(TrainError::from)?;
+        let Some(dir) = self.data.as_deref().or(own.as_deref()) else {
             return Ok(None);
         };
         let layout = recipe.layout().map_err(TrainError::from)?;

@@ -144,6 +144,9 @@ pub struct TrainArgs {
     /// Turn pictures as their EXIF data say; they are taken as they are stored otherwise.
     #[arg(long)]
     pub exif: bool,
+    /// Do not mirror training images: for text, signs, and whatever has a left and a right.
+    #[arg(long)]
+    pub no_flip: bool,
     /// What to do about a training image that cannot be read. A validation or test image that cannot
     /// be read is an error in any case.
     #[arg(long, value_enum)]
@@ -238,6 +241,10 @@ impl TrainArgs {
                     pipeline.transforms.insert(0, Transform::ExifOrientation);
                 }
             }
+        }
+        if self.no_flip {
+            let flip = |t: &Transform| matches!(t, Transform::HorizontalFlip { .. });
+            config.train_pipeline.transforms.retain(|t| !flip(t));
         }
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.bad_images = match (self.bad_images, self.max_bad_share) {

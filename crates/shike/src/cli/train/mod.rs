@@ -1,11 +1,14 @@
 //! `shike train`.
 
 mod args;
+mod auto;
 mod kinds;
 mod preset;
 mod run;
+mod trained;
 
 pub use args::TrainArgs;
 pub use kinds::{Arch, BadImagesKind, Baseline, LossKind, PrecisionKind};
 pub use preset::{Base, ImagePreset, Preset};
-pub use run::{RecipeArgs, train, train_recipe, train_with};
+pub use run::{OutputArgs, RecipeArgs, train, train_with};
+pub use trained::Trained;

@@ -3,7 +3,7 @@
 use shike_data::{Normalization, Pipeline, Transform};
 use shike_model::ShikeConfig;
 use shike_train::config::TrainConfigError;
-use shike_train::{DataSource, Recipe, Stage2, TrainConfig, TrainError};
+use shike_train::{Recipe, Stage2, TrainConfig, TrainError};
 
 use super::Arch;
 use crate::cli::CliError;
@@ -66,22 +66,14 @@ impl Preset {
         }
     }
 
-    /// The published experiment for CIFAR; for pictures, the same network and schedule at 64
-    /// pixels.
-    pub fn for_source(source: &DataSource) -> Self {
-        let cifar = matches!(source, DataSource::Cifar { .. });
+    /// The published experiment for CIFAR.
+    pub fn cifar() -> Self {
         Self {
             arch: Arch::Resnet32,
             epochs: [180, 20],
             batch_size: 128,
             lr: None,
-            images: match cifar {
-                true => ImagePreset::Cifar,
-                false => ImagePreset::ResizedCrop {
-                    size: 64,
-                    scale: 0.25,
-                },
-            },
+            images: ImagePreset::Cifar,
         }
     }
 

@@ -1,17 +1,23 @@
 //! Runs: new ones, and those that go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::tensor::Device;
 use clap::Args;
-use shike_train::run_dir::{RunDir, RunPaths};
+use shike_data::split::SplitRecord;
+use shike_train::auto::{self, Plan};
+use shike_train::checkpoint::atomic_write;
+use shike_train::compare::{ScoredRun, compare};
+use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, TrainConfig, TrainError,
-    device,
+    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, TrainConfig, TrainData,
+    TrainError, device,
 };
 
-use super::{Base, Preset, TrainArgs};
+use super::auto::{Images, describe as describe_plan, listed, planned, recipe as recipe_of};
+use super::{Base, Preset, TrainArgs, Trained};
 use crate::cli::{CliError, DataArgs, ResumeArgs};
 
 /// Timed steps of a stage in a dry run.
@@ -28,117 +34,389 @@ pub struct RecipeArgs {
     pub set: Vec<String>,
 }
 
-/// Trains with the preset for the kind of data.
-///
-/// # Errors
-/// If arguments, data or device are wrong, or training fails.
-pub fn train(
-    source: Option<DataSource>,
-    resume: &ResumeArgs,
-    args: &TrainArgs,
-) -> Result<Outcome, CliError> {
-    let preset = source.as_ref().map(Preset::for_source);
-    train_with(source, preset.map(Base::Preset), resume, args)
+/// What a run tells, and how often it is trained.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OutputArgs {
+    /// Train N times, with this seed and those that follow, into `RUN/seed0`, `RUN/seed1`, …, and print
+    /// mean and standard deviation. The same command goes on after an interruption.
+    #[arg(long, value_name = "N", requires = "run", value_parser = clap::value_parser!(u64).range(1..=1000),
+          conflicts_with_all = ["resume", "stage2_from", "dry_run"])]
+    pub seeds: Option<u64>,
+    /// Print one JSON object at the end, and no tables.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub json: bool,
+    /// Write the settings that are chosen for the pictures as a recipe, and stop.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json"])]
+    pub write_recipe: Option<PathBuf>,
 }
 
-/// Trains as a recipe says; without one as [`train`].
-///
-/// # Errors
-/// As [`train`], and for a recipe that is wrong.
-pub fn train_recipe(
-    data: &DataArgs,
-    recipe: &RecipeArgs,
-    resume: &ResumeArgs,
-    args: &TrainArgs,
-) -> Result<Outcome, CliError> {
-    let Some(path) = recipe.recipe.as_ref().filter(|_| resume.resume.is_none()) else {
-        return train(data.source(), resume, args);
-    };
-    let mut read = Recipe::read(path).map_err(TrainError::from)?;
-    read.set(&recipe.set).map_err(TrainError::from)?;
-    let source = data.source_for(&read)?;
-    train_with(source, Some(Base::Recipe(Box::new(read))), resume, args)
+/// Device, messages, and the wish to stop.
+struct Session {
+    device: Device,
+    progress: Progress,
+    stop: Arc<AtomicBool>,
+}
+
+impl Session {
+    fn new(args: &TrainArgs) -> Result<Self, CliError> {
+        Ok(Self {
+            device: device::parse(&args.device)?,
+            progress: Progress::auto(),
+            stop: stop_on_ctrl_c(),
+        })
+    }
+
+    fn has_gpu(&self) -> bool {
+        self.device.memory_pool_usage().is_some()
+    }
+}
+
+/// Images, and what is to be done with them.
+struct Job {
+    images: Images,
+    base: Base,
+    /// What was chosen for the images, where nobody said what is to be done.
+    plan: Option<Plan>,
 }
 
 /// Trains with a preset or a recipe of one's own.
 ///
 /// # Errors
-/// As [`train`].
+/// If arguments, data or device are wrong, or training fails.
 pub fn train_with(
     source: Option<DataSource>,
     base: Option<Base>,
     resume: &ResumeArgs,
     args: &TrainArgs,
 ) -> Result<Outcome, CliError> {
-    let device = device::parse(&args.device)?;
-    let mut progress = Progress::auto();
-    let stop = stop_on_ctrl_c();
-
+    let mut session = Session::new(args)?;
     if let Some(folder) = &resume.resume {
-        if args.dry_run {
-            let message = "--dry-run is for a run that has not begun; leave --resume out";
-            return Err(CliError::Usage(message.into()));
+        return resumed(folder, source, args, &mut session);
+    }
+    let job = Job::known(source.zip(base), &mut session.progress)?;
+    match begin(&job, &OutputArgs::default(), resume, args, &mut session)? {
+        Trained::Run { outcome, .. } => Ok(outcome),
+        _ => Ok(Outcome::Finished(None)),
+    }
+}
+
+/// Trains as a recipe says; without one, CIFAR as published, and other pictures with settings that are
+/// chosen for them.
+///
+/// # Errors
+/// As [`train_with`], and for a recipe that is wrong.
+pub fn train(
+    data: &DataArgs,
+    recipe: &RecipeArgs,
+    output: &OutputArgs,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+) -> Result<Trained, CliError> {
+    let mut session = Session::new(args)?;
+    if let Some(folder) = &resume.resume {
+        let outcome = resumed(folder, data.source(), args, &mut session)?;
+        return Ok(Trained::Run {
+            folder: folder.clone(),
+            outcome,
+        });
+    }
+    let job = match (&recipe.recipe, data.source()) {
+        (Some(path), _) => {
+            let mut read = Recipe::read(path).map_err(TrainError::from)?;
+            read.set(&recipe.set).map_err(TrainError::from)?;
+            let source = data.source_for(&read)?;
+            let base = Base::Recipe(Box::new(read));
+            Job::known(source.zip(Some(base)), &mut session.progress)?
         }
-        progress.message(&format!(
-            "settings are those of {}/config.json; others on the command line have no effect",
-            folder.display()
-        ));
-        let run = RunDir::open(folder)?;
-        let recorded: RunConfig = run.paths().read_config()?;
-        let source = source.or(recorded.data).ok_or_else(|| {
-            let message = "this run's images were made by a program: resume it there";
-            CliError::Usage(message.into())
+        (None, Some(source @ DataSource::Cifar { .. })) => {
+            let base = Base::Preset(Preset::cifar());
+            Job::known(Some((source, base)), &mut session.progress)?
+        }
+        (None, None) => Job::known(None, &mut session.progress)?,
+        (None, Some(source)) => {
+            let dir = data.data.as_deref().unwrap_or(Path::new(""));
+            let kept = match (&output.seeds, &resume.run) {
+                (Some(_), Some(run)) => split_before(&RunPaths::new(run))?,
+                _ => None,
+            };
+            let source = kept.unwrap_or(source);
+            let gpu = session.has_gpu();
+            let planned = planned(source, dir, gpu, args, &mut session.progress)?;
+            Job {
+                images: planned.images,
+                base: planned.base,
+                plan: Some(planned.plan),
+            }
+        }
+    };
+    begin(&job, output, resume, args, &mut session)
+}
+
+/// The split that an earlier call has written: other pictures may have come since, and all seeds
+/// train on the same.
+fn split_before(paths: &RunPaths) -> Result<Option<DataSource>, CliError> {
+    let record = paths.lists().join("split.json");
+    if !record.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&record).map_err(CliError::file(&record))?;
+    let record: SplitRecord = serde_json::from_str(&text)
+        .map_err(|error| CliError::Format(format!("{}: {error}", record.display())))?;
+    Ok(Some(listed(&record.data, &paths.lists())))
+}
+
+impl Job {
+    fn known(given: Option<(DataSource, Base)>, progress: &mut Progress) -> Result<Self, CliError> {
+        let Some((source, base)) = given else {
+            return Err(CliError::Usage(
+                "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
+            ));
+        };
+        let card = match &base {
+            Base::Recipe(recipe) => recipe.card().map_err(TrainError::from)?,
+            Base::Preset(_) => None,
+        };
+        let data = source.open().inspect_err(|_| {
+            if let Some(card) = &card {
+                progress.message(&card.instructions());
+            }
         })?;
-        let mut run = run.keep_last(recorded.train.keep_checkpoints);
-        let learner = Learner::new(recorded.train, source.open()?, device)?;
-        check_images(&learner, args, &mut progress)?;
-        let from = recorded.stage2_from;
-        let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
-        report(&outcome, folder, &mut progress);
-        return Ok(outcome);
+        for line in card.iter().flat_map(|card| card.compare(&data)) {
+            progress.message(&line);
+        }
+        Ok(Self {
+            images: Images::Source(source, Box::new(data)),
+            base,
+            plan: None,
+        })
     }
 
-    let (Some(source), Some(base)) = (source, base) else {
-        return Err(CliError::Usage(
-            "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
-        ));
-    };
-    let card = match &base {
-        Base::Recipe(recipe) => recipe.card().map_err(TrainError::from)?,
-        Base::Preset(_) => None,
-    };
-    let data = source.open().inspect_err(|_| {
-        if let Some(card) = &card {
-            progress.message(&card.instructions());
-        }
-    })?;
-    for line in card.iter().flat_map(|card| card.compare(&data)) {
-        progress.message(&line);
+    /// The text of the recipe, where the settings were chosen for the data.
+    fn recipe(
+        &self,
+        config: &TrainConfig,
+        source: &DataSource,
+    ) -> Result<Option<String>, CliError> {
+        let recipe = |plan: &Plan| recipe_of(&plan.choices, config, source);
+        self.plan.as_ref().map(recipe).transpose()
     }
-    let (config, scaling) = args.config(&base, data.train.num_classes())?;
+}
+
+/// Goes on with a run.
+fn resumed(
+    folder: &Path,
+    source: Option<DataSource>,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Outcome, CliError> {
+    if args.dry_run {
+        let message = "--dry-run is for a run that has not begun; leave --resume out";
+        return Err(CliError::Usage(message.into()));
+    }
+    let progress = &mut session.progress;
+    progress.message(&format!(
+        "settings are those of {}/config.json; others on the command line have no effect",
+        folder.display()
+    ));
+    let run = RunDir::open(folder)?;
+    let recorded: RunConfig = run.paths().read_config()?;
+    let source = source.or(recorded.data).ok_or_else(|| {
+        let message = "this run's images were made by a program: resume it there";
+        CliError::Usage(message.into())
+    })?;
+    let mut run = run.keep_last(recorded.train.keep_checkpoints);
+    let learner = Learner::new(recorded.train, source.open()?, session.device.clone())?;
+    check_images(&learner, args, progress)?;
+    let from = recorded.stage2_from;
+    let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
+    report(&outcome, folder, progress);
+    Ok(outcome)
+}
+
+/// Begins what was asked for.
+fn begin(
+    job: &Job,
+    output: &OutputArgs,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    let progress = &mut session.progress;
+    let counts = job.images.class_counts();
+    let (config, scaling) = args.config(&job.base, counts.len())?;
     if let Some(scaling) = scaling {
         progress.message(&scaling.to_string());
     }
-    let folder = match &resume.run {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&base, &config)),
-    };
-    progress.message(&describe(&data.train.class_counts(), &config));
-    if config.precision == Precision::Bf16 && device.memory_pool_usage().is_none() {
-        progress
+    if let Some(plan) = &job.plan {
+        let choices = auto::given(plan.choices.clone(), &config);
+        progress.message(&describe_plan(&choices, &plan.notes));
+    }
+    progress.message(&describe(&counts, &config));
+    if config.precision == Precision::Bf16 && !session.has_gpu() {
+        session
+            .progress
             .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
     }
-    let learner = Learner::new(config, data, device)?;
-    check_images(&learner, args, &mut progress)?;
-    if args.dry_run {
-        println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
-        return Ok(Outcome::Finished(None));
+    if let Some(file) = &output.write_recipe {
+        return write_recipe(job, &config, file);
     }
+    if args.dry_run {
+        return dry_run(job, config, args, session);
+    }
+    let folder = match &resume.run {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
+    };
+    if let Some(seeds) = output.seeds {
+        return train_seeds(job, &config, &folder, seeds, args, session);
+    }
+    if RunPaths::new(&folder).is_run() {
+        return Err(RunDirError::AlreadyARun(folder).into());
+    }
+    let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
+    let recipe = job.recipe(&config, &source)?;
+    let learner = Learner::new(config, data, session.device.clone())?;
+    check_images(&learner, args, &mut session.progress)?;
     let from = resume.stage2_from.clone();
     let mut run = learner.create_run(&folder, Some(source), from.clone())?;
-    let outcome = start(&learner, from, &mut run, &mut progress, &stop)?;
-    report(&outcome, &folder, &mut progress);
-    Ok(outcome)
+    if let Some(recipe) = recipe {
+        write_text(&run.paths().recipe(), &recipe)?;
+    }
+    let progress = &mut session.progress;
+    let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
+    report(&outcome, &folder, progress);
+    Ok(Trained::Run { folder, outcome })
+}
+
+/// Writes the recipe, with the lists of a split beside it.
+fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained, CliError> {
+    if file.exists() {
+        let message = format!("{} is there already: choose another name", file.display());
+        return Err(CliError::Usage(message));
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let (source, _) = job
+        .images
+        .settle(&file.with_file_name(format!("{stem}-lists")))?;
+    let Some(recipe) = job.recipe(config, &source)? else {
+        let message = "--write-recipe is for pictures; CIFAR's settings are in datasets/";
+        return Err(CliError::Usage(message.into()));
+    };
+    write_text(file, &recipe)?;
+    Ok(Trained::Recipe(file.to_owned()))
+}
+
+/// Times a few steps.
+fn dry_run(
+    job: &Job,
+    config: TrainConfig,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    // Lists that nobody asked for are not left behind.
+    let lists = std::env::temp_dir().join(format!("shike-dry-run-{}", std::process::id()));
+    let settled = job.images.settle(&lists);
+    if matches!(job.images, Images::Unwritten(_)) {
+        std::fs::remove_dir_all(&lists).ok();
+    }
+    let learner = Learner::new(config, settled?.1, session.device.clone())?;
+    check_images(&learner, args, &mut session.progress)?;
+    println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
+    Ok(Trained::Nothing)
+}
+
+/// Trains with several seeds; those that have ended before are passed over.
+fn train_seeds(
+    job: &Job,
+    config: &TrainConfig,
+    folder: &Path,
+    seeds: u64,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    let all = RunPaths::new(folder);
+    let (source, data) = job.images.settle(&all.lists())?;
+    let mut runs = Vec::new();
+    for seed in (0..seeds).map(|i| config.seed.wrapping_add(i)) {
+        let mut config = config.clone();
+        config.seed = seed;
+        let folder = folder.join(format!("seed{seed}"));
+        let paths = RunPaths::new(&folder);
+        runs.push(folder.clone());
+        if paths.is_run() {
+            same_run(&paths, &config, &source)?;
+        }
+        if has_ended(&paths, &data)? {
+            let message = format!("seed {seed}: {} has ended", folder.display());
+            session.progress.message(&message);
+            continue;
+        }
+        session.progress.message(&format!("seed {seed}"));
+        let learner = Learner::new(config.clone(), data.clone(), session.device.clone())?;
+        check_images(&learner, args, &mut session.progress)?;
+        let mut run = match paths.is_run() {
+            true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
+            false => learner.create_run(&folder, Some(source.clone()), None)?,
+        };
+        if let Some(recipe) = job.recipe(&config, &source)? {
+            write_text(&paths.recipe(), &recipe)?;
+        }
+        let progress = &mut session.progress;
+        if let Outcome::Interrupted = start(&learner, None, &mut run, progress, &session.stop)? {
+            progress.message("stopped with a checkpoint; the same command goes on");
+            return Ok(Trained::Seeds {
+                folder: folder.parent().unwrap_or(Path::new("")).to_owned(),
+                runs,
+                interrupted: true,
+                comparison: None,
+            });
+        }
+    }
+    let scored = data.val.is_some() || data.test.is_some();
+    let comparison = match scored {
+        true => {
+            let read = runs.iter().map(ScoredRun::read);
+            Some(Box::new(compare(&read.collect::<Result<Vec<_>, _>>()?)?))
+        }
+        false => None,
+    };
+    Ok(Trained::Seeds {
+        folder: folder.to_owned(),
+        runs,
+        interrupted: false,
+        comparison,
+    })
+}
+
+/// Whether a run has come to its end.
+fn has_ended(paths: &RunPaths, data: &TrainData) -> Result<bool, CliError> {
+    if !paths.is_run() || !paths.model().is_file() || !paths.receipt().is_file() {
+        return Ok(false);
+    }
+    let scored = data.val.is_some() || data.test.is_some();
+    Ok(!scored || (paths.read_receipt()?.scored.is_some() && paths.report().is_file()))
+}
+
+/// Refuses to go on with a run of other settings or images.
+fn same_run(paths: &RunPaths, config: &TrainConfig, source: &DataSource) -> Result<(), CliError> {
+    let recorded: RunConfig = paths.read_config()?;
+    let mut differ = auto::differing(&recorded.train, config);
+    if recorded.data.as_ref() != Some(source) {
+        differ.push("the images".into());
+    }
+    if differ.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "{} was begun with other settings ({} differ): give the same, or another --run",
+        paths.root().display(),
+        differ.join(", "),
+    )))
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
+    let written = atomic_write(path, |writer| writer.write_all(text.as_bytes()));
+    Ok(written.map_err(TrainError::from)?)
 }
 
 fn check_images(

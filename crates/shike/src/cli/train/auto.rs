@@ -1,0 +1,374 @@
+//! Pictures without a recipe: looks at them, plans the run, and says why.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
+use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
+use shike_data::{Dataset, image_folder_as_found};
+use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
+use shike_train::metrics::ShotThresholds;
+use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
+
+use super::kinds::name;
+use super::{Base, TrainArgs};
+use crate::cli::CliError;
+use crate::cli::inspect::Counter;
+
+/// Shares of the pictures that are kept back, and what is tried where every class is too small.
+const SHARES: [(f64, f64); 2] = [(0.1, 0.2), (0.0, 0.2)];
+
+/// Pictures whose headers are read for their size.
+const SAMPLE: usize = 200;
+
+/// Where the images of a run are.
+pub(super) enum Images {
+    /// On the disk, split already.
+    Source(DataSource, Box<TrainData>),
+    /// In one folder, with a split that is yet to be written.
+    Unwritten(Box<SplitPlan>),
+}
+
+impl Images {
+    /// Training images of each class.
+    pub fn class_counts(&self) -> Vec<usize> {
+        match self {
+            Self::Source(_, data) => data.train.class_counts(),
+            Self::Unwritten(plan) => {
+                let classes = plan.record().classes.iter();
+                classes
+                    .map(|class| class.images.get(&Subset::Train).copied().unwrap_or(0))
+                    .collect()
+            }
+        }
+    }
+
+    /// Writes the lists of a split into `lists`, if there is one, and reads them.
+    pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
+        let plan = match self {
+            Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
+            Self::Unwritten(plan) => plan,
+        };
+        plan.write(lists, true)?;
+        let source = listed(&plan.record().data, lists);
+        let data = source.open()?;
+        Ok((source, data))
+    }
+}
+
+/// The lists of a split that was written into `lists`.
+pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
+    let list = |name: &str| Some(lists.join(name)).filter(|path| path.exists());
+    DataSource::Lists {
+        root: root.to_owned(),
+        train: lists.join("train.txt"),
+        val: list("val.txt"),
+        test: list("test.txt"),
+        class_names: list("classes.txt"),
+    }
+}
+
+/// What was planned for pictures.
+pub(super) struct Planned {
+    pub images: Images,
+    pub plan: Plan,
+    pub base: Base,
+}
+
+/// Looks at pictures and plans a run; a folder without validation and test images is to be split.
+pub(super) fn planned(
+    source: DataSource,
+    data: &Path,
+    gpu: bool,
+    args: &TrainArgs,
+    progress: &mut Progress,
+) -> Result<Planned, CliError> {
+    let mut notes = Vec::new();
+    let unsplit = match &source {
+        DataSource::Folder { dir } => unsplit(dir)?,
+        _ => None,
+    };
+    let (images, pictures) = match unsplit {
+        Some(dir) => split_folder(&dir, source, &mut notes, progress)?,
+        None => {
+            let data = source.open()?;
+            let pictures = data.train.clone();
+            (Images::Source(source, Box::new(data)), pictures)
+        }
+    };
+    let default = ShotThresholds::default();
+    let facts = Facts {
+        class_counts: images.class_counts(),
+        sizes: sizes(&pictures),
+        scored: match &images {
+            Images::Source(_, data) => [data.val.is_some(), data.test.is_some()],
+            Images::Unwritten(plan) => {
+                [Subset::Val, Subset::Test].map(|part| plan.record().lists.contains_key(&part))
+            }
+        },
+        device: if gpu {
+            DeviceKind::Gpu
+        } else {
+            DeviceKind::Cpu
+        },
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        arch: args.arch.as_ref().map(name),
+        weights: args.weights.as_ref().map(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }),
+        thresholds: ShotThresholds {
+            many_above: args.many_above.unwrap_or(default.many_above),
+            few_below: args.few_below.unwrap_or(default.few_below),
+        },
+    };
+    let mut plan = auto::plan(&facts)
+        .map_err(|error| CliError::Absent(format!("{}: {error}", data.display())))?;
+    notes.append(&mut plan.notes);
+    plan.notes = notes;
+    let name = data.file_stem().unwrap_or("pictures".as_ref());
+    let file = Path::new(name).with_extension("toml");
+    let text = auto::recipe_text("", &plan.choices);
+    let recipe = Recipe::parse(file, &text).map_err(TrainError::from)?;
+    Ok(Planned {
+        images,
+        plan,
+        base: Base::Recipe(Box::new(recipe)),
+    })
+}
+
+/// The folder of classes in `dir`, if there are no validation and no test images beside it.
+fn unsplit(dir: &Path) -> Result<Option<PathBuf>, CliError> {
+    let train = dir.join("train");
+    if !train.is_dir() {
+        return Ok(Some(dir.to_owned()));
+    }
+    let there = |name: &&str| dir.join(name).is_dir();
+    let scored = ["val", "valid", "validation", "test"].iter().any(there);
+    Ok((!scored).then_some(train))
+}
+
+/// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
+fn split_folder(
+    dir: &Path,
+    source: DataSource,
+    notes: &mut Vec<String>,
+    progress: &mut Progress,
+) -> Result<(Images, Dataset), CliError> {
+    let pictures = image_folder_as_found(dir, &[])?;
+    let total = pictures.len();
+    progress.message(&format!(
+        "no validation or test images: looking at {total} pictures to split them"
+    ));
+    let counter = Counter::new(total);
+    let config = InspectConfig {
+        depth: Depth::Full,
+        ..InspectConfig::default()
+    };
+    let parts = [(Subset::Train, pictures.clone())];
+    let found = look::inspect(&parts, &config, &|done| counter.show(done));
+    counter.clear();
+    let found = found?;
+    let bad = found.unreadable.len();
+    if bad as f64 > MAX_BAD_SHARE * total as f64 && bad > 1 {
+        let first = &found.unreadable[0];
+        return Err(CliError::Absent(format!(
+            "{}: {bad} of {total} pictures cannot be read, more than {} %, such as {} ({}): `shike inspect` \
+             names them; remove them, or split with `shike inspect --split`, which leaves them out",
+            dir.display(),
+            100.0 * MAX_BAD_SHARE,
+            first.image.file,
+            first.reason,
+        )));
+    }
+    let mut planned = None;
+    for (val, test) in SHARES {
+        let config = SplitConfig {
+            val,
+            test,
+            ..SplitConfig::default()
+        };
+        match split::plan(&pictures, &found, &config) {
+            Ok(plan) => {
+                planned = Some(plan);
+                break;
+            }
+            Err(SplitError::Empty { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Some(plan) = planned else {
+        notes.push("every class is too small to keep pictures back for a test".into());
+        let data = source.open()?;
+        return Ok((Images::Source(source, Box::new(data)), pictures));
+    };
+    notes.extend(said_of(&plan, bad));
+    // As its list will have them.
+    let is_train = |i: &usize| plan.parts[*i] == Some(Subset::Train);
+    let train: Vec<usize> = (0..total).filter(is_train).collect();
+    let pictures = pictures.select(&train);
+    Ok((Images::Unwritten(Box::new(plan)), pictures))
+}
+
+/// What a person should know of a split.
+fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
+    let record = plan.record();
+    let size = |part| record.lists.get(&part).map_or(0, |list| list.images);
+    let mut notes = vec![format!(
+        "split: {} pictures for training, {} for validation, {} for test, each class by itself, drawn \
+         with seed {}",
+        size(Subset::Train),
+        size(Subset::Val),
+        size(Subset::Test),
+        record.config.seed,
+    )];
+    if bad > 0 {
+        notes.push(format!(
+            "split: {bad} picture{} cannot be read and {} in no list (split.json names {})",
+            if bad == 1 { "" } else { "s" },
+            if bad == 1 { "is" } else { "are" },
+            if bad == 1 { "it" } else { "them" },
+        ));
+    }
+    if record.duplicates.groups > 0 {
+        notes.push(format!(
+            "split: {} groups of equal pictures, none of them in two lists",
+            record.duplicates.groups
+        ));
+    }
+    let of = |class: &&split::SplitClass, part| class.images.get(&part).copied().unwrap_or(0);
+    let single = |class: &&split::SplitClass| class.images.values().sum::<usize>() == 1;
+    let named = |kind: &dyn Fn(&&split::SplitClass) -> bool| -> Vec<&str> {
+        let classes = record.classes.iter().filter(kind);
+        classes.map(|class| class.name.as_str()).collect()
+    };
+    let singles = named(&single);
+    if !singles.is_empty() {
+        notes.push(format!(
+            "split: with one picture, which is trained on, and so not to be measured: {}",
+            some(&singles)
+        ));
+    }
+    let small = named(&|class| !single(class) && of(class, Subset::Test) == 0);
+    if !small.is_empty() {
+        notes.push(format!(
+            "split: too small for a test picture, and so not to be measured: {}",
+            some(&small)
+        ));
+    }
+    if !record.left_out.classes.is_empty() {
+        let names: Vec<&str> = record.left_out.classes.iter().map(String::as_str).collect();
+        notes.push(format!(
+            "split: left out, without a picture that can be read: {}",
+            some(&names)
+        ));
+    }
+    notes
+}
+
+/// The first names, and how many more there are.
+fn some(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        let _ = write!(text, " and {} more classes", names.len() - SHOWN);
+    }
+    text
+}
+
+/// Sizes of pictures all over the data set, from their headers.
+fn sizes(data: &Dataset) -> Vec<[u32; 2]> {
+    let step = data.len().div_ceil(SAMPLE).max(1);
+    let sampled = (0..data.len()).step_by(step);
+    sampled.filter_map(|i| data.header_size(i).ok()).collect()
+}
+
+/// The table of what was chosen, and what else there is to say.
+pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
+    let rows: Vec<(&str, String, &str)> = choices
+        .iter()
+        .map(|choice| {
+            let value = auto::shown(&choice.value);
+            (choice.field.as_str(), value, choice.reason.as_str())
+        })
+        .collect();
+    let width = |of: &dyn Fn(&(&str, String, &str)) -> usize| rows.iter().map(of).max();
+    let setting = width(&|row| row.0.chars().count()).unwrap_or(0).max(7);
+    let value = width(&|row| row.1.chars().count())
+        .unwrap_or(0)
+        .clamp(5, 40);
+    let mut text = format!("{:setting$}  {:value$}  why", "setting", "value");
+    for (name, chosen, why) in rows {
+        let _ = write!(text, "\n{name:setting$}  {chosen:value$}  {why}");
+    }
+    for note in notes {
+        let _ = write!(text, "\n- {note}");
+    }
+    text
+}
+
+/// The recipe of a run that was planned: with it, `shike train` repeats the run.
+pub(super) fn recipe(
+    choices: &[Choice],
+    config: &TrainConfig,
+    source: &DataSource,
+) -> Result<String, CliError> {
+    let choices = auto::given(choices.to_vec(), config);
+    let mut all = data_fields(source)?;
+    all.extend(choices);
+    let head = format!(
+        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for.\n\
+         To train with it, changed or not: shike train THIS-FILE --run RUN"
+    );
+    Ok(auto::recipe_text(&head, &all))
+}
+
+/// Where the images are, as a recipe has it.
+fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
+    let path = |path: &Path| -> Result<serde_json::Value, CliError> {
+        let path = std::path::absolute(path).map_err(CliError::file(path))?;
+        match path.to_str() {
+            Some(path) => Ok(path.into()),
+            None => Err(CliError::Usage(format!(
+                "{}: this path is not UTF-8, and a recipe is",
+                path.display()
+            ))),
+        }
+    };
+    let field = |field: &str, value, reason: &str| Choice {
+        field: field.to_owned(),
+        value,
+        reason: reason.to_owned(),
+    };
+    let why = "where the pictures are; --data DIR goes before it";
+    let mut fields = Vec::new();
+    match source {
+        DataSource::Folder { dir } => {
+            fields.push(field("data_dir", path(dir)?, why));
+            fields.push(field("data.kind", "folder".into(), ""));
+        }
+        DataSource::Lists {
+            root,
+            train,
+            val,
+            test,
+            class_names,
+        } => {
+            fields.push(field("data_dir", path(root)?, why));
+            fields.push(field("data.kind", "lists".into(), ""));
+            let lists = [
+                ("data.train", Some(train)),
+                ("data.val", val.as_ref()),
+                ("data.test", test.as_ref()),
+                ("data.class_names", class_names.as_ref()),
+            ];
+            for (name, list) in lists {
+                if let Some(list) = list {
+                    fields.push(field(name, path(list)?, ""));
+                }
+            }
+        }
+        DataSource::Cifar { .. } => {}
+    }
+    Ok(fields)
+}

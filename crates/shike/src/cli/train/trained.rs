@@ -1,0 +1,130 @@
+//! What `shike train` came to, for people and for programs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use shike_train::compare::Comparison;
+use shike_train::receipt::ScoredSplit;
+use shike_train::{FinalScores, Outcome};
+
+use crate::cli::eval::scores;
+use crate::cli::{CliError, failed};
+
+/// What was trained.
+#[derive(Debug)]
+pub enum Trained {
+    /// Nothing: steps were timed.
+    Nothing,
+    /// Nothing yet: a recipe was written.
+    Recipe(PathBuf),
+    /// One run.
+    Run {
+        /// Its folder.
+        folder: PathBuf,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A run for each of several seeds.
+    Seeds {
+        /// The folder that they are in.
+        folder: PathBuf,
+        /// Their folders, as far as they have begun.
+        runs: Vec<PathBuf>,
+        /// Whether one was asked to stop, and the others have not begun.
+        interrupted: bool,
+        /// Mean and deviation; none where nothing is scored or not all have ended.
+        comparison: Option<Box<Comparison>>,
+    },
+}
+
+impl Trained {
+    fn interrupted(&self) -> bool {
+        match self {
+            Self::Run { outcome, .. } => matches!(outcome, Outcome::Interrupted),
+            Self::Seeds { interrupted, .. } => *interrupted,
+            _ => false,
+        }
+    }
+
+    /// For people; none where there is nothing to say.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Recipe(file) => Some(file.display().to_string()),
+            Self::Run { outcome, .. } => match outcome {
+                Outcome::Finished(scores) => scores.as_ref().map(ToString::to_string),
+                Outcome::Interrupted => None,
+            },
+            Self::Seeds { comparison, .. } => comparison.as_ref().map(ToString::to_string),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let outcome = match self.interrupted() {
+            true => "interrupted",
+            false => "finished",
+        };
+        let object =
+            |folder: &Path| json!({ "format_version": 1, "run": folder, "outcome": outcome });
+        match self {
+            Self::Nothing | Self::Recipe(_) => Value::Null,
+            Self::Run { folder, outcome } => {
+                let mut object = object(folder);
+                if let Outcome::Finished(Some(scores)) = outcome {
+                    add_scores(&mut object, scores);
+                }
+                object
+            }
+            Self::Seeds {
+                folder,
+                runs,
+                comparison,
+                ..
+            } => {
+                let mut object = object(folder);
+                object["runs"] = json!(runs);
+                if let Some(comparison) = comparison {
+                    object["images"] = json!(comparison.images);
+                    // All of them are one method.
+                    let method = &comparison.methods[0];
+                    object["seeds"] = json!(method.seeds);
+                    object["scores"] = json!(method.scores);
+                    object["mean"] = json!(method.mean);
+                    object["deviation"] = json!(method.deviation);
+                }
+                object
+            }
+        }
+    }
+
+    /// Prints it, and gives the exit status: 0 finished, 1 error, 2 wrong arguments, 130 interrupted.
+    pub fn exit(result: Result<Self, CliError>, as_json: bool) -> ExitCode {
+        let trained = match result {
+            Ok(trained) => trained,
+            Err(error) => return failed(&error),
+        };
+        let text = match as_json {
+            true => Some(trained.json().to_string()),
+            false => trained.text(),
+        };
+        if let Some(text) = text {
+            println!("{text}");
+        }
+        match trained.interrupted() {
+            true => ExitCode::from(130),
+            false => ExitCode::SUCCESS,
+        }
+    }
+}
+
+fn add_scores(object: &mut Value, finals: &FinalScores) {
+    object["scored"] = match finals.reported() {
+        Some((ScoredSplit::Test, _)) => "test".into(),
+        Some((ScoredSplit::Val, _)) => "val".into(),
+        None => Value::Null,
+    };
+    object["val"] = finals.val.as_ref().map_or(Value::Null, scores);
+    object["test"] = finals.test.as_ref().map_or(Value::Null, scores);
+    object["best"] = json!(finals.best);
+}
