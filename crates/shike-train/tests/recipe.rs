@@ -324,6 +324,14 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
             "r.toml:1: thresholds: ",
         ),
         (
+            "[stage1]\nepochs = 9\n[stage1.mixing]\nmixup_alpha = -1",
+            "r.toml:4: stage1.mixing: ",
+        ),
+        (
+            "[stage1.mixing]\nmixup = 0.2",
+            "r.toml:2: unknown field `mixup` in [stage1.mixing]: did you mean `mixup_alpha`?",
+        ),
+        (
             "[loader]\nbatch_size = 0",
             "r.toml:2: loader.batch_size = 0",
         ),
@@ -407,6 +415,15 @@ fn any_field_can_be_changed() {
         panic!("LWS was asked for");
     };
     assert_eq!((stage2.epochs, stage2.loss), (7, Loss::cross_entropy()));
+    let tau = [
+        "stage2.taus=[0.5]",
+        "stage2.method=tau_norm",
+        "model.classifier=linear",
+    ];
+    assert_eq!(
+        config(&tau).stage2,
+        Some(Stage2::TauNorm { taus: vec![0.5] })
+    );
     let list = [
         "train_pipeline=[{ kind = \"cutout\", size = 4 }]",
         "train_pipeline[0].size=6",

@@ -119,10 +119,11 @@ impl Node {
                 _ => false,
             });
             if !same {
+                let trains = !matches!(&value.content, Content::Scalar(new) if new == "tau_norm");
                 let kept = |name: &String| match key {
                     // Another network is as deep as it is; how many experts there are stays.
                     "arch" => !["backbone", "shared_stages", "fused_stages"].contains(&&**name),
-                    "method" => ["epochs", "lr", "schedule"].contains(&&**name),
+                    "method" => trains && ["epochs", "lr", "schedule"].contains(&&**name),
                     _ => false,
                 };
                 entries.retain(|(name, _)| kept(name) || name == key);
