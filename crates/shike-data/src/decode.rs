@@ -7,6 +7,8 @@
 //! A JPEG with one or three components goes to zune-jpeg in its strict mode; everything else to the
 //! `image` crate with limits on what it allocates.
 
+mod bytes;
+
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -14,10 +16,10 @@ use image::error::{DecodingError, LimitError, LimitErrorKind};
 use image::{ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Serialize};
 use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use self::bytes::Bytes;
 use crate::error::{DataError, Result};
 use crate::scratch;
 use crate::verify::sniff;
@@ -88,6 +90,7 @@ pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<R
     sniff(bytes, origin)?;
     if let Some(frame) = plain_jpeg(bytes, origin, limits)? {
         let mut pixels = scratch::buffer();
+        pixels.resize(frame.pixels() * 3, 0);
         decode_jpeg(bytes, &frame, ColorSpace::RGB, &mut pixels).map_err(|e| e.of(origin))?;
         return Ok(RgbImage::from_raw(frame.width, frame.height, pixels)
             .expect("the decoder filled the whole buffer"));
@@ -131,6 +134,12 @@ pub(crate) struct Frame {
     unit_rows: u32,
     /// Whether all rows of a picture follow each other in the file.
     rows_in_order: bool,
+}
+
+impl Frame {
+    fn pixels(&self) -> usize {
+        self.width as usize * self.height as usize
+    }
 }
 
 /// The header of a JPEG that [`decode_jpeg`] takes: 8 bits, one or three components, Huffman
@@ -231,12 +240,12 @@ impl Refused {
     }
 }
 
-/// Decodes a [`plain_jpeg`] into `out`, with 3 bytes a pixel (`RGB`) or 4 (`RGBA`, the last 255).
+/// Decodes a [`plain_jpeg`] into all of `out`, with 3 bytes a pixel (`RGB`) or 4 (`RGBA`, the last 255).
 fn decode_jpeg(
     bytes: &[u8],
     frame: &Frame,
     colours: ColorSpace,
-    out: &mut Vec<u8>,
+    out: &mut [u8],
 ) -> std::result::Result<(), Refused> {
     let refused = |e: zune_jpeg::errors::DecodeErrors| Refused(format!("{e:?}"));
     let side = usize::from(u16::MAX);
@@ -246,7 +255,7 @@ fn decode_jpeg(
         .set_max_height(side)
         .jpeg_set_out_colorspace(colours)
         .set_strict_mode(false);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(Bytes::new(bytes), options);
     // Cameras leave stray bytes between the headers; the picture itself has to be whole.
     decoder.decode_headers().map_err(refused)?;
     let stored_rgb = matches!(
@@ -260,7 +269,6 @@ fn decode_jpeg(
             .set_strict_mode(true)
             .jpeg_set_out_colorspace(wanted),
     );
-    let pixels = frame.width as usize * frame.height as usize;
     let found = decoder.dimensions();
     if found != Some((frame.width as usize, frame.height as usize)) {
         return Err(Refused(format!(
@@ -268,19 +276,19 @@ fn decode_jpeg(
         )));
     }
     if wanted == colours {
-        // What is there of older pixels is overwritten; only new memory has to be cleared.
-        out.resize(pixels * colours.num_components(), 0);
         return decoder.decode_into(out).map_err(refused);
     }
-    let mut rgb = vec![0; pixels * 3];
+    let mut rgb = vec![0; frame.pixels() * 3];
     decoder.decode_into(&mut rgb).map_err(refused)?;
-    out.clear();
-    out.extend(rgb.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]));
+    for (to, from) in out.chunks_exact_mut(4).zip(rgb.chunks_exact(3)) {
+        to.copy_from_slice(&[from[0], from[1], from[2], 255]);
+    }
     Ok(())
 }
 
 /// Decodes at least the first `rows` rows of a [`plain_jpeg`] into `out`, 4 bytes a pixel. Returns
-/// how many rows there are now.
+/// how many rows there are now; `out` may be longer, because what has once been cleared need not be
+/// cleared again.
 ///
 /// A crop rarely reaches the bottom, and rows below it need not be decoded. zune-jpeg has no call
 /// for that, so it is told that the picture ends there: the height in the header of `bytes`
@@ -299,7 +307,11 @@ pub(crate) fn decode_rows(
     // A JPEG's height has 16 bits, and `frame` read it from this place.
     let height = (part.height as u16).to_be_bytes();
     bytes[frame.height_at..frame.height_at + 2].copy_from_slice(&height);
-    decode_jpeg(bytes, &part, ColorSpace::RGBA, out)?;
+    let length = part.pixels() * 4;
+    if out.len() < length {
+        out.resize(length, 0);
+    }
+    decode_jpeg(bytes, &part, ColorSpace::RGBA, &mut out[..length])?;
     Ok(part.height)
 }
 

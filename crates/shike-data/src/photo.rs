@@ -152,8 +152,9 @@ impl Workspace {
             problem: e.to_string(),
         };
         // With the type of the pixels known, the resizer is compiled for that one alone.
-        let source = TypedImageRef::<U8x4>::from_buffer(from.0, from.1, &self.decoded)
-            .map_err(|e| problem(&e))?;
+        let decoded = &self.decoded[..from.0 as usize * from.1 as usize * 4];
+        let source =
+            TypedImageRef::<U8x4>::from_buffer(from.0, from.1, decoded).map_err(|e| problem(&e))?;
         // Not `ResizeOptions::crop`, whose filter would reach beyond the box.
         let source =
             TypedCroppedImage::from_ref(&source, area.left, area.top, area.width, area.height)
