@@ -20,7 +20,8 @@ const FONT: (&str, i32) = ("sans-serif", 13);
 
 type Failed = Box<dyn std::error::Error>;
 
-/// A line by its name; where a value is missing it has a gap.
+/// A line by its name. An epoch without a value was not scored, and the line goes on to the next that
+/// was; at a value that is not a number it has a gap.
 pub(super) struct Line {
     pub name: String,
     /// (epoch over both stages, value)
@@ -162,21 +163,27 @@ pub(super) fn lines(
         }
         for (line, colour) in all.iter().zip(colours()) {
             let style = colour.stroke_width(2);
+            let scored: Vec<(f64, f64)> = line
+                .points
+                .iter()
+                .filter_map(|(x, value)| value.map(|value| (*x, value)))
+                .collect();
+            // Between epochs that were not scored the line is only a guess: dots show what was.
+            let sparse = scored.windows(2).any(|pair| pair[1].0 - pair[0].0 > 1.0);
             // A stage has a loss of its own: its line does not join the one before.
-            let joined = |a: &(f64, Option<f64>), b: &(f64, Option<f64>)| {
+            let joined = |a: &(f64, f64), b: &(f64, f64)| {
                 let parted = stages.iter().any(|stage| a.0 <= *stage && b.0 > *stage);
-                a.1.is_some() && b.1.is_some() && !parted
+                a.1.is_finite() && b.1.is_finite() && !parted
             };
-            for part in line.points.chunk_by(joined) {
-                let part: Vec<(f64, f64)> = part
-                    .iter()
-                    .filter_map(|(x, value)| value.map(|value| (*x, value)))
-                    .filter(|(_, value)| value.is_finite())
-                    .collect();
-                if part.len() == 1 {
-                    chart.draw_series([Circle::new(part[0], 2, colour.filled())])?;
+            for part in scored.chunk_by(joined) {
+                if !part[0].1.is_finite() {
+                    continue;
                 }
-                chart.draw_series(LineSeries::new(part, style))?;
+                if sparse || part.len() == 1 {
+                    let dots = part.iter().map(|dot| Circle::new(*dot, 2, colour.filled()));
+                    chart.draw_series(dots)?;
+                }
+                chart.draw_series(LineSeries::new(part.iter().copied(), style))?;
             }
         }
         Ok(())
@@ -317,6 +324,31 @@ mod tests {
             .filter(|e| e.split('\n').any(|line| line == name));
         let texts = texts.filter_map(|e| after(e, " y=\"")?.parse().ok());
         (points.flat_map(ys).collect(), texts.collect())
+    }
+
+    #[test]
+    fn scores_of_every_fifth_epoch_are_joined_within_a_stage() {
+        let top1 = |x: u32| match x {
+            20 => Some(f64::NAN),
+            5 | 10 | 15 | 25 | 30 | 35 => Some(f64::from(x)),
+            _ => None,
+        };
+        let points = (1..=35).map(|x| (f64::from(x), top1(x))).collect();
+        let line = Line {
+            name: "top-1".into(),
+            points,
+        };
+        let svg = lines("accuracy", "%", &[line], &[25.0], (560, 320)).unwrap();
+        let thick = |e: &&str| e.contains("stroke-width=\"2\"");
+        let lengths: Vec<usize> = svg
+            .split("<polyline")
+            .filter(thick)
+            .map(|e| e.split("points=\"").nth(1).unwrap())
+            .map(|e| e.split('"').next().unwrap().split_whitespace().count())
+            .collect();
+        // Up to the gap at 20, alone behind it, and the second stage.
+        assert_eq!(lengths, [3, 1, 2], "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 6, "{svg}");
     }
 
     #[test]
