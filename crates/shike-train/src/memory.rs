@@ -102,7 +102,7 @@ pub fn gib(bytes: u64) -> String {
 
 /// Whether a device computes in the machine's own memory: a backend with memory of its own reports
 /// its pools.
-pub(crate) fn is_host(device: &Device) -> bool {
+pub fn is_host(device: &Device) -> bool {
     device.memory_pool_usage().is_none()
 }
 

@@ -7,7 +7,7 @@ use shike_model::BackboneConfig;
 
 use super::Choice;
 use crate::config::TrainConfig;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, inline};
 use crate::schedule::Schedule;
 
 /// The reason of what was asked for.
@@ -42,45 +42,10 @@ pub fn recipe_text(head: &str, choices: &[Choice]) -> String {
             for line in choice.reason.lines().filter(|line| !line.is_empty()) {
                 let _ = writeln!(text, "# {line}");
             }
-            let _ = writeln!(text, "{key} = {}", toml_value(&choice.value));
+            let _ = writeln!(text, "{key} = {}", inline(&choice.value));
         }
     }
     text
-}
-
-/// A value in TOML; nulls, which it does not have, are left out of tables.
-fn toml_value(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            let fields =
-                fields.map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
-            format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
-        }
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            let items = items
-                .iter()
-                .map(|item| format!("    {},\n", toml_value(item)));
-            format!("[\n{}]", items.collect::<String>())
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(toml_value).collect();
-            format!("[{}]", items.join(", "))
-        }
-        // Both write strings alike, but for one character that TOML escapes.
-        Value::String(text) => Value::from(text.as_str())
-            .to_string()
-            .replace('\u{7f}', "\\u007f"),
-        other => other.to_string(),
-    }
-}
-
-fn toml_key(key: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match !key.is_empty() && key.chars().all(bare) {
-        true => key.to_owned(),
-        false => Value::from(key).to_string(),
-    }
 }
 
 /// The value at a path such as `stage1.loss.kind`.
@@ -279,6 +244,6 @@ pub fn shown(value: &Value) -> String {
             // Rates of a linear rule have digits that nobody wants to read.
             format!("{}", (number * 1e6).round() / 1e6)
         }
-        other => toml_value(other),
+        other => inline(other),
     }
 }

@@ -7,7 +7,8 @@ use burn::optim::GradientsParams;
 use serde::Serialize;
 use shike_model::network::ModelSummary;
 
-use super::{Learner, State, head, loss, stage1_params};
+use super::memory::stage1_params;
+use super::{Learner, State, head, loss};
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use crate::memory::{self, StepMemory, gib};

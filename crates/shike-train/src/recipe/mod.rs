@@ -45,6 +45,7 @@ use self::error::{Slip, nearest};
 use self::expand::{Expanded, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
+pub(crate) use self::write::inline;
 pub use self::write::to_toml;
 use crate::config::{TrainConfig, TrainConfigError};
 

@@ -83,11 +83,33 @@ fn model_table(model: &ShikeConfig) -> ModelTable {
     }
 }
 
+/// A value on the right of a `key = `; each table of a list has a line of its own. What is null is left
+/// out.
+pub(crate) fn inline(value: &Value) -> String {
+    if let Value::Array(items) = value
+        && items.iter().any(Value::is_object)
+    {
+        let items = items.iter().map(|item| format!("    {},\n", inline(item)));
+        return format!("[\n{}]", items.collect::<String>());
+    }
+    let mut value = value.clone();
+    prune(&mut value);
+    match toml::Value::try_from(&value) {
+        Ok(value) => value.to_string(),
+        // Nothing but a null, which TOML does not have.
+        Err(_) => value.to_string(),
+    }
+}
+
 /// Takes away what is not there: TOML has no null; and tables that hold nothing.
 fn prune(value: &mut Value) {
     let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
-    if let Value::Object(map) = value {
-        map.values_mut().for_each(prune);
-        map.retain(|_, value| !empty(value));
+    match value {
+        Value::Object(map) => {
+            map.values_mut().for_each(prune);
+            map.retain(|_, value| !empty(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
     }
 }

@@ -13,7 +13,7 @@ use shike_train::compare::{ScoredRun, compare};
 use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
 use shike_train::{
     DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, TrainConfig, TrainData,
-    TrainError, device,
+    TrainError, device, memory,
 };
 
 use super::auto::{Images, describe as describe_plan, listed, planned, recipe as recipe_of};
@@ -67,7 +67,7 @@ impl Session {
     }
 
     fn has_gpu(&self) -> bool {
-        self.device.memory_pool_usage().is_some()
+        !memory::is_host(&self.device)
     }
 }
 

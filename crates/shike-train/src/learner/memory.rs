@@ -1,0 +1,80 @@
+//! Whether a run's steps fit into the memory that there is.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use shike_model::Shike;
+use shike_model::network::ModelSummary;
+
+use super::Learner;
+use crate::error::{TrainError, panic_message};
+use crate::memory::{self, StepMemory};
+
+impl Learner {
+    /// Parameters and multiply-adds at the size of the training images.
+    pub(super) fn summary(&self, model: &Shike) -> ModelSummary {
+        let size = self.config.train_pipeline.output_size();
+        let side = size.unwrap_or(224);
+        model.describe([side, side])
+    }
+
+    /// Memory of a step of stage 1, which is the larger one.
+    pub(super) fn step_memory(&self, model: &Shike) -> StepMemory {
+        let summary = self.summary(model);
+        let trained = stage1_params(model, &summary);
+        StepMemory::estimate(
+            &summary,
+            trained,
+            self.config.loader.batch_size,
+            self.config.ema_decay.is_some(),
+            memory::kept_per_value(&self.device, self.config.precision),
+        )
+    }
+
+    /// Refuses a batch that cannot fit, where the memory can be known: a process that the operating
+    /// system kills for its memory says nothing.
+    pub(super) fn check_memory(&self, model: &Shike) -> Result<(), TrainError> {
+        let needed = self.step_memory(model);
+        match memory::available(&self.device) {
+            Some(available) if needed.total() > available => {
+                Err(out_of_memory(&needed, available, None))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns a backend's panic over its memory into an error; any other panic goes on.
+    pub(super) fn catch_out_of_memory<T>(
+        &self,
+        needed: &StepMemory,
+        work: impl FnOnce() -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let panic = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => return result,
+            Err(panic) => panic,
+        };
+        let message = panic_message(panic.as_ref());
+        if !memory::tells_of_memory(message) {
+            resume_unwind(panic);
+        }
+        // What the backend's pools came to hold is about what the device has.
+        let available = memory::peak(&self.device).unwrap_or_default();
+        let cause = message.lines().next().map(str::to_owned);
+        Err(out_of_memory(needed, available, cause))
+    }
+}
+
+/// Parameters that get gradients in stage 1.
+pub(super) fn stage1_params(model: &Shike, summary: &ModelSummary) -> usize {
+    let trainable = model.trainable_params();
+    trainable.saturating_sub(summary.stage2_head_params())
+}
+
+fn out_of_memory(needed: &StepMemory, available: u64, cause: Option<String>) -> TrainError {
+    TrainError::OutOfMemory {
+        batch_size: needed.batch_size,
+        needed: needed.total(),
+        available,
+        fits: needed.batch_that_fits(available),
+        cause,
+    }
+}

@@ -1,0 +1,311 @@
+//! Both stages, from where a run stands to its end.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use burn::module::Module;
+use shike_data::{Loader, Sampler};
+
+use super::loss::StageLoss;
+use super::scores::{FinalScores, Scores, Split};
+use super::state::EpochSums;
+use super::{Learner, Outcome, State};
+use crate::config::{StageConfig, TrainConfigError};
+use crate::device;
+use crate::error::TrainError;
+use crate::method::Stage2;
+use crate::progress::Progress;
+use crate::receipt::{ChosenOn, Receipt, SplitReceipt, class_order};
+use crate::report::write_report;
+use crate::run_dir::{EpochRow, RunDir};
+
+impl Learner {
+    pub(super) fn train(
+        &self,
+        mut state: State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
+        if self.data.val.is_none() {
+            progress.message(
+                "no validation set: the model of the last epoch is kept, and no best one is chosen",
+            );
+        }
+        for note in &self.notes {
+            progress.message(note);
+        }
+        run.truncate_rows_from(state.position.stage, state.position.epoch)?;
+        let mut receipt = self.receipt(run);
+        run.write_receipt(&receipt)?;
+        for image in run.paths().read_bad_images()? {
+            self.bad_images.add(image);
+        }
+        let mut scores = None;
+        while state.position.stage <= 2 {
+            let stage = state.position.stage;
+            if let Some(config) = self.config.stage(stage) {
+                match self.run_stage(config, state, run, progress, stop)? {
+                    (after, Some(last)) => {
+                        state = after;
+                        scores = Some(last);
+                    }
+                    (_, None) => return Ok(Outcome::Interrupted),
+                }
+            } else if let (2, Some(Stage2::TauNorm { taus })) = (stage, &self.config.stage2) {
+                scores = Some(self.tau_normalize(taus, &mut state, run, progress)?);
+            }
+            if stage == 2 {
+                state.model = state.model.fold_head_scales();
+                let last = self.last_stage();
+                self.save_model(&run.paths().model(), &state.model, &state.position, last)?;
+                if let Some(ema) = &state.ema {
+                    self.save_model(&run.paths().ema(), ema.model(), &state.position, last)?;
+                }
+            }
+            state.position.next_stage();
+            state.optimizer = self.optimizer();
+            state.model = self.prepare(state.model, state.position.stage);
+            // Stage 2 trains its classifiers on the features as they are now.
+            state.ema = self.ema(&state.model);
+            // Before the step's own: a kill between the two must not leave a run that goes on with
+            // stage 2 and never gets this file.
+            if stage == 1 {
+                run.save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
+            }
+            self.save(run, &state)?;
+        }
+        // A run that was already finished is only scored again.
+        let scores = match scores {
+            Some(scores) => scores,
+            None => self.score(&state, self.last_stage())?,
+        };
+        let scores = FinalScores {
+            val: scores.val,
+            test: scores.test,
+            best: state.position.best,
+        };
+        let reported = scores.reported();
+        receipt.scored = reported.map(|(split, _)| split);
+        receipt.set_progress(run);
+        run.write_receipt(&receipt)?;
+        let Some((split, evaluation)) = reported else {
+            return Ok(Outcome::Finished(None));
+        };
+        if let Some(images) = self.data.scored(split) {
+            run.write_per_class(evaluation)?;
+            run.write_predictions(evaluation, |i| images.origin(i))?;
+            let report = run.paths().report();
+            write_report(run.paths(), evaluation, images, &report)?;
+        }
+        Ok(Outcome::Finished(Some(Box::new(scores))))
+    }
+
+    /// What the run is obtained with. All images in memory are hashed, and so this is done once.
+    fn receipt(&self, run: &RunDir) -> Receipt {
+        let mut receipt = Receipt {
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: device::name(&self.device),
+            seed: self.config.seed,
+            thresholds: self.config.thresholds,
+            class_order: class_order(self.data.train.class_names()),
+            train: SplitReceipt::new(&self.data.train),
+            val: self.data.val.as_ref().map(SplitReceipt::new),
+            test: self.data.test.as_ref().map(SplitReceipt::new),
+            model_chosen_on: ChosenOn::LastEpoch,
+            best_chosen_on: None,
+            scored: None,
+            training_seconds: 0.0,
+        };
+        receipt.set_progress(run);
+        receipt
+    }
+
+    fn last_stage(&self) -> usize {
+        1 + usize::from(self.config.stage2.is_some())
+    }
+
+    /// The loss of a stage in an epoch; of one that does not train, stage 1's.
+    pub(super) fn stage_loss(
+        &self,
+        stage: usize,
+        epoch: usize,
+    ) -> Result<StageLoss, TrainConfigError> {
+        let config = self.config.stage(stage).unwrap_or(&self.config.stage1);
+        let classifier = &self.config.model.classifier;
+        let loss = StageLoss::new(&config.loss, &self.train_counts, classifier, epoch);
+        let stage = if stage == 1 { "stage1" } else { "stage2" };
+        loss.map_err(|source| TrainConfigError::Loss { stage, source })
+    }
+
+    /// Order and batches of a stage.
+    pub(super) fn stage_parts(
+        &self,
+        stage: usize,
+        config: &StageConfig,
+    ) -> Result<(Sampler, Loader), TrainError> {
+        let seed = stage_seed(self.config.seed, stage);
+        let train = &self.data.train;
+        let sampler = Sampler::new(train.labels(), train.num_classes(), config.sampling, seed)?;
+        let loader = Loader::new(
+            train.clone(),
+            self.config.train_pipeline.clone(),
+            self.config.loader,
+            seed,
+        )?;
+        let log = self.bad_images.clone();
+        let loader = loader.with_bad_images(self.config.bad_images, seed, log)?;
+        Ok((sampler, loader))
+    }
+
+    /// Makes the stage-2 heads of those of stage 1, with the power that scores best on the validation
+    /// set where there is a choice, and scores them.
+    fn tau_normalize(
+        &self,
+        taus: &[f64],
+        state: &mut State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+    ) -> Result<Scores, TrainError> {
+        let started = Instant::now();
+        let normalized = |tau| {
+            let model = state.model.clone().tau_normalize(tau);
+            model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
+        };
+        let val = self.eval_loaders.iter().find(|(s, _)| *s == Split::Val);
+        let mut best: Option<(f64, f64)> = None;
+        for &tau in taus {
+            let accuracy = match val {
+                Some((_, loader)) if taus.len() > 1 => {
+                    let scored = self.evaluate(&normalized(tau)?.valid(), 2, loader)?;
+                    let accuracy = scored.ensemble.class_averaged;
+                    progress.message(&format!(
+                        "tau {tau}: class-averaged accuracy {accuracy:.2} % on the validation set"
+                    ));
+                    accuracy
+                }
+                _ => 0.0,
+            };
+            if best.is_none_or(|(_, before)| before < accuracy) {
+                best = Some((tau, accuracy));
+            }
+        }
+        // Refused by `TrainConfig::validate`.
+        let (tau, _) = best.unwrap_or_default();
+        progress.message(&format!("tau-normalisation with tau {tau}"));
+        state.model = self.prepare(normalized(tau)?, 2);
+        state.ema = self.ema(&state.model);
+        state.position.tau = Some(tau);
+        let scores = self.score(state, 2)?;
+        self.keep_best(state, &scores, run)?;
+        let mut row = EpochRow {
+            stage: 2,
+            // Nothing was trained.
+            train_loss: f64::NAN,
+            images_per_second: f64::NAN,
+            seconds: started.elapsed().as_secs_f64(),
+            ..EpochRow::default()
+        };
+        if let Some(evaluation) = scores.test.as_ref().or(scores.val.as_ref()) {
+            progress.message(&evaluation.summary());
+            row = row.with_evaluation(evaluation);
+        }
+        run.append_row(row)?;
+        Ok(scores)
+    }
+
+    /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores.
+    fn run_stage(
+        &self,
+        config: &StageConfig,
+        mut state: State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<(State, Option<Scores>), TrainError> {
+        let stage = state.position.stage;
+        let (sampler, loader) = self.stage_parts(stage, config)?;
+        if state.position.epoch == 0 && state.position.batch == 0 {
+            state.model = self.begin(state.model, stage)?;
+            state.ema = self.ema(&state.model);
+        }
+        let mut scores = None;
+        while state.position.epoch < config.epochs {
+            let epoch = state.position.epoch;
+            let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
+            let lr = config.schedule.lr(epoch);
+            let loss = self.stage_loss(stage, epoch)?;
+            let total = loader.batches_per_epoch(order.len());
+            progress.epoch_start(stage, epoch, config.epochs, total);
+            let finished;
+            (state, finished) =
+                self.run_epoch(state, &loader, order, lr, &loss, run, progress, stop)?;
+            if !finished {
+                return Ok((state, None));
+            }
+
+            let last = epoch + 1 == config.epochs;
+            let row = state.position.sums.row(stage, epoch, lr);
+            let row = if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
+                let new = self.score(&state, stage)?;
+                self.keep_best(&mut state, &new, run)?;
+                let shown = new.test.as_ref().or(new.val.as_ref());
+                let summary =
+                    shown.map_or_else(String::new, |shown| format!(", {}", shown.summary()));
+                progress.epoch_end(&format!("loss {:.4}{summary}", row.train_loss));
+                let row = match shown {
+                    Some(evaluation) => row.with_evaluation(evaluation),
+                    None => row,
+                };
+                let row = match &new.ema {
+                    Some(evaluation) => {
+                        let summary = evaluation.summary();
+                        progress.message(&format!("averaged weights: {summary}"));
+                        row.with_ema(evaluation)
+                    }
+                    None => row,
+                };
+                scores = Some(new);
+                row
+            } else {
+                progress.epoch_end(&format!("loss {:.4}", row.train_loss));
+                row
+            };
+            run.append_row(row)?;
+            state.position.next_epoch();
+            if !last {
+                self.save(run, &state)?;
+            }
+        }
+        let scores = match scores {
+            Some(scores) => scores,
+            None => self.score(&state, stage)?,
+        };
+        Ok((state, Some(scores)))
+    }
+}
+
+/// Stages draw orders and augmentations of their own.
+pub(super) fn stage_seed(seed: u64, stage: usize) -> u64 {
+    seed.wrapping_add((stage as u64 - 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+impl EpochSums {
+    fn row(&self, stage: usize, epoch: usize, lr: f64) -> EpochRow {
+        let images = self.images.max(1) as f64;
+        EpochRow {
+            stage,
+            epoch,
+            lr,
+            train_loss: self.total / images,
+            loss_terms: self
+                .terms
+                .iter()
+                .map(|(name, sum)| (name.clone(), sum / images))
+                .collect(),
+            seconds: self.seconds,
+            images_per_second: images / self.seconds.max(f64::MIN_POSITIVE),
+            ..EpochRow::default()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Parts of the learner that are private.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::module::ParamGroup;
+use burn::tensor::Device;
+use shike_data::Dataset;
+use shike_model::{Part, ShikeConfig};
+
+use super::{Learner, TrainData};
+use crate::config::TrainConfig;
+use crate::error::{TrainError, panic_message};
+
+fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
+    let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();
+    let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), [1, 1]);
+    change(&mut config);
+    let data = TrainData {
+        train,
+        val: None,
+        test: None,
+    };
+    Learner::new(config, data, Device::flex()).unwrap()
+}
+
+#[test]
+fn parts_have_rates_of_their_own() {
+    let learner = learner(|config| {
+        config.lr_factors.insert(Part::Stem, 0.1);
+        config.lr_factors.insert(Part::Stage(3), 2.0);
+    });
+    let (state, _) = learner.start().unwrap();
+    let model = &state.model;
+    let rates = learner.rates(model, 0.5);
+    let rate = |group: &ParamGroup, id| group.matches(&id, None);
+    let deep = &model.experts[1].stages[0].blocks[0];
+    let shike_model::network::Block::Basic(deep) = deep else {
+        panic!("a CIFAR network has basic blocks");
+    };
+    let cases = [
+        (model.stem.conv.weight.id, Part::Stem, 0.05),
+        (deep.conv1.weight.id, Part::Stage(3), 1.0),
+        (
+            model.experts[0].fusion.as_ref().unwrap().convs[0]
+                .conv
+                .weight
+                .id,
+            Part::Fusion,
+            0.5,
+        ),
+    ];
+    for (id, part, expected) in cases {
+        assert!(rate(&model.param_group(part), id));
+        assert!(
+            (rates.lr_from_param(id, None) - expected).abs() < 1e-12,
+            "{part}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
+    let learner = learner(|_| ());
+    let (state, _) = learner.start().unwrap();
+    let needed = learner.step_memory(&state.model);
+    let error = learner
+        .catch_out_of_memory::<()>(&needed, || {
+            panic!("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"\nbacktrace")
+        })
+        .unwrap_err();
+    let TrainError::OutOfMemory { fits, cause, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(*fits > 0);
+    assert_eq!(
+        cause.as_deref(),
+        Some("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"")
+    );
+    assert!(error.to_string().contains("try --batch-size"), "{error}");
+
+    let other = catch_unwind(AssertUnwindSafe(|| {
+        learner.catch_out_of_memory::<()>(&needed, || panic!("a bug"))
+    }));
+    assert_eq!(panic_message(other.unwrap_err().as_ref()), "a bug");
+}
