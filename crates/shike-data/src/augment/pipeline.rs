@@ -1,0 +1,409 @@
+//! Transforms one after the other, and the pipelines that have a name.
+
+use image::RgbImage;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::Transform;
+use crate::error::{DataError, Result};
+
+/// Transforms in the order in which they are applied.
+///
+/// ```
+/// use shike_data::augment::Pipeline;
+///
+/// let eval: Pipeline = serde_json::from_str(
+///     r#"{"transforms": [{"kind": "resize", "short_side": 256},
+///                        {"kind": "center_crop", "size": 224}]}"#,
+/// )?;
+/// assert_eq!(eval, Pipeline::photo_eval(224));
+/// assert_eq!(eval.output_size(), Some(224));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// First to last.
+    pub transforms: Vec<Transform>,
+}
+
+impl Pipeline {
+    /// Every name that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 7] = [
+        "cifar_train",
+        "cifar_eval",
+        "photo_train",
+        "photo_eval",
+        "basic",
+        "randcls",
+        "sim",
+    ];
+
+    /// The pipeline of a name in [`NAMES`](Self::NAMES), for square images of `size` pixels; those of
+    /// CIFAR are for 32 pixels, whatever the size. `None` if there is none of this name.
+    pub fn named(name: &str, size: u32) -> Option<Self> {
+        Some(match name {
+            "cifar_train" => Self::cifar_train(),
+            "cifar_eval" => Self::cifar_eval(),
+            "photo_train" => Self::photo_train(size),
+            "photo_eval" => Self::photo_eval(size),
+            "basic" => Self::basic(size),
+            "randcls" => Self::randcls(size),
+            "sim" => Self::sim(size),
+            _ => return None,
+        })
+    }
+
+    /// The same pipeline for another size: crops, their borders, resizes and cut-outs in proportion. One
+    /// that takes images as large as they are resizes them first. Unchanged if its size depends on the
+    /// input.
+    pub fn resized(&self, size: u32) -> Self {
+        let old = match self.output_size() {
+            Some(old) if old != size as usize => old,
+            _ => return self.clone(),
+        };
+        let scaled = |n: &mut u32| {
+            *n = (f64::from(*n) * f64::from(size) / old as f64).round() as u32;
+        };
+        let mut pipeline = self.clone();
+        for transform in &mut pipeline.transforms {
+            match transform {
+                Transform::RandomCrop { size, padding } => {
+                    scaled(size);
+                    scaled(padding);
+                }
+                Transform::Cutout { size }
+                | Transform::RandomResizedCrop { size, .. }
+                | Transform::Resize { short_side: size }
+                | Transform::CenterCrop { size } => scaled(size),
+                _ => {}
+            }
+        }
+        let resizes = |transform: &Transform| {
+            matches!(
+                transform,
+                Transform::Resize { .. } | Transform::RandomResizedCrop { .. }
+            )
+        };
+        if !pipeline.transforms.iter().any(resizes) {
+            let resize = Transform::Resize { short_side: size };
+            pipeline
+                .transforms
+                .insert(usize::from(self.is_upright()), resize);
+        }
+        pipeline
+    }
+
+    /// The reference's training transforms on CIFAR: RandomCrop(32, 4), flip, AutoAugment,
+    /// Cutout(16), in that order.
+    pub fn cifar_train() -> Self {
+        Self {
+            transforms: vec![
+                Transform::RandomCrop {
+                    size: 32,
+                    padding: 4,
+                },
+                Transform::HorizontalFlip { p: 0.5 },
+                Transform::AutoAugmentCifar10,
+                Transform::Cutout { size: 16 },
+            ],
+        }
+    }
+
+    /// Evaluation on CIFAR: nothing is done to a 32x32 image.
+    pub fn cifar_eval() -> Self {
+        Self {
+            transforms: vec![Transform::CenterCrop { size: 32 }],
+        }
+    }
+
+    /// Training on photographs: RandomResizedCrop(size) and flip, with torchvision's defaults.
+    pub fn photo_train(size: u32) -> Self {
+        Self {
+            transforms: vec![
+                Transform::RandomResizedCrop {
+                    size,
+                    scale: [0.08, 1.0],
+                    ratio: [3.0 / 4.0, 4.0 / 3.0],
+                },
+                Transform::HorizontalFlip { p: 0.5 },
+            ],
+        }
+    }
+
+    /// `basic` of the published recipes (RIDE, SADE): RandomResizedCrop(size), flip, jitter by 0.4 of
+    /// brightness, contrast and saturation.
+    pub fn basic(size: u32) -> Self {
+        let mut pipeline = Self::photo_train(size);
+        pipeline.transforms.push(Transform::ColorJitter {
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.4,
+            hue: 0.0,
+            p: 1.0,
+        });
+        pipeline
+    }
+
+    /// `randcls` of the published recipes (PaCo, NCL): RandomResizedCrop(size), flip, jitter by 0.4
+    /// of brightness, contrast and saturation, timm's `rand-m10-n2-mstd0.5` with ImageNet's mean
+    /// colour behind its moves.
+    pub fn randcls(size: u32) -> Self {
+        let mut pipeline = Self::basic(size);
+        pipeline.transforms.push(Transform::RandAugmentTimm {
+            num_ops: 2,
+            magnitude: 10.0,
+            magnitude_std: 0.5,
+            fill: [124, 116, 104],
+        });
+        pipeline
+    }
+
+    /// `sim` of the published recipes (PaCo, NCL), the augmentation of contrastive learning:
+    /// RandomResizedCrop(size), with probability 0.8 a jitter by 0.4 and of the hue by 0.1, grey
+    /// with probability 0.2, a blur of 0.1 to 2 pixels with probability 0.5, flip.
+    pub fn sim(size: u32) -> Self {
+        let mut pipeline = Self::photo_train(size);
+        // The flip comes last.
+        pipeline.transforms.splice(
+            1..1,
+            [
+                Transform::ColorJitter {
+                    brightness: 0.4,
+                    contrast: 0.4,
+                    saturation: 0.4,
+                    hue: 0.1,
+                    p: 0.8,
+                },
+                Transform::Grayscale { p: 0.2 },
+                Transform::GaussianBlur {
+                    p: 0.5,
+                    sigma: [0.1, 2.0],
+                },
+            ],
+        );
+        pipeline
+    }
+
+    /// Evaluation on photographs: short side to `round(size * 256 / 224)`, then the middle.
+    pub fn photo_eval(size: u32) -> Self {
+        let short_side = (f64::from(size) * 256.0 / 224.0).round() as u32;
+        Self {
+            transforms: vec![
+                Transform::Resize { short_side },
+                Transform::CenterCrop { size },
+            ],
+        }
+    }
+
+    /// Applies all transforms to one image.
+    ///
+    /// # Errors
+    /// [`DataError::Transform`] if the image is too small for a crop.
+    pub fn apply(&self, image: RgbImage, rng: &mut ChaCha8Rng) -> Result<RgbImage> {
+        Self::apply_all(&self.transforms, image, rng)
+    }
+
+    pub(crate) fn apply_all(
+        transforms: &[Transform],
+        image: RgbImage,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<RgbImage> {
+        transforms
+            .iter()
+            .try_fold(image, |image, transform| transform.apply(image, rng))
+    }
+
+    /// Side of the square images that come out, or `None` if their size depends on the input.
+    pub fn output_size(&self) -> Option<usize> {
+        self.transforms
+            .iter()
+            .fold(None, |known, transform| match *transform {
+                Transform::RandomCrop { size, .. }
+                | Transform::RandomResizedCrop { size, .. }
+                | Transform::CenterCrop { size } => Some(size as usize),
+                // A square stays one.
+                Transform::Resize { short_side } => known.map(|_: usize| short_side as usize),
+                _ => known,
+            })
+    }
+
+    /// Whether files are turned as their EXIF data say.
+    pub fn is_upright(&self) -> bool {
+        self.transforms.first() == Some(&Transform::ExifOrientation)
+    }
+
+    /// Checks the parameters of every transform.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] naming the transform and the parameter.
+    pub fn validate(&self) -> Result<()> {
+        for (i, transform) in self.transforms.iter().enumerate() {
+            if i > 0 && *transform == Transform::ExifOrientation {
+                return Err(DataError::Config {
+                    field: format!("transforms[{i}] (exif_orientation)"),
+                    problem: "must be the first transform".into(),
+                });
+            }
+            if let Some((parameter, problem)) = transform.problem() {
+                return Err(DataError::Config {
+                    field: format!("transforms[{i}] ({}).{parameter}", transform.name()),
+                    problem,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::rng::{Purpose, rng};
+    use image::Rgb;
+
+    fn random_source() -> ChaCha8Rng {
+        rng(0, 0, 0, Purpose::Augment)
+    }
+
+    #[test]
+    fn sizes_that_come_out() {
+        let cases = [
+            (Pipeline::cifar_train(), Some(32)),
+            (Pipeline::cifar_eval(), Some(32)),
+            (Pipeline::photo_train(224), Some(224)),
+            (Pipeline::photo_eval(224), Some(224)),
+            (Pipeline::randcls(96), Some(96)),
+            (Pipeline::sim(96), Some(96)),
+            (Pipeline::default(), None),
+        ];
+        for (pipeline, want) in cases {
+            pipeline.validate().unwrap();
+            assert_eq!(pipeline.output_size(), want);
+            if let Some(side) = want {
+                let side = side as u32;
+                for (w, h) in [(32, 32), (500, 333), (40, 90)] {
+                    let out = pipeline.apply(RgbImage::new(w, h), &mut random_source());
+                    assert_eq!(out.unwrap().dimensions(), (side, side));
+                }
+            }
+        }
+        assert_eq!(
+            Pipeline::photo_eval(112).transforms[0],
+            Transform::Resize { short_side: 128 }
+        );
+    }
+
+    #[test]
+    fn names_and_sizes() {
+        for name in Pipeline::NAMES {
+            let pipeline = Pipeline::named(name, 96).unwrap();
+            let small = pipeline.resized(48);
+            assert_eq!(small.output_size(), Some(48), "{name}");
+            if !name.starts_with("cifar") {
+                assert_eq!(Some(small), Pipeline::named(name, 48));
+            }
+        }
+        assert_eq!(Pipeline::named("simm", 96), None);
+        assert_eq!(Pipeline::cifar_train().resized(32), Pipeline::cifar_train());
+        let larger = Pipeline::cifar_train().resized(64);
+        assert_eq!(larger.transforms[0], Transform::Resize { short_side: 64 });
+        let crop = &larger.transforms[1];
+        assert_eq!(
+            *crop,
+            Transform::RandomCrop {
+                size: 64,
+                padding: 8
+            }
+        );
+        assert_eq!(Pipeline::default().resized(64), Pipeline::default());
+    }
+
+    #[test]
+    fn crop_and_flip_reach_every_place() {
+        let image = RgbImage::from_fn(4, 4, |x, y| Rgb([x as u8 + 1, y as u8 + 1, 0]));
+        let pipeline = Pipeline {
+            transforms: vec![
+                Transform::RandomCrop {
+                    size: 4,
+                    padding: 1,
+                },
+                Transform::HorizontalFlip { p: 0.5 },
+            ],
+        };
+        let mut seen = std::collections::HashSet::new();
+        let mut random = random_source();
+        for _ in 0..400 {
+            seen.insert(
+                pipeline
+                    .apply(image.clone(), &mut random)
+                    .unwrap()
+                    .into_raw(),
+            );
+        }
+        assert_eq!(seen.len(), 3 * 3 * 2);
+    }
+
+    #[test]
+    fn an_image_too_small_is_an_error() {
+        let error = Pipeline::cifar_train()
+            .apply(RgbImage::new(20, 32), &mut random_source())
+            .unwrap_err();
+        assert!(error.to_string().contains("32x32 out of 20x32"), "{error}");
+    }
+
+    #[test]
+    fn wrong_parameters_are_named() {
+        for (text, says) in [
+            (
+                r#"{"kind":"cutout","size":0}"#,
+                "transforms[0] (cutout).size",
+            ),
+            (r#"{"kind":"horizontal_flip","p":1.5}"#, ".p: is 1.5"),
+            (r#"{"kind":"center_crop","size":99999}"#, ".size"),
+            (
+                r#"{"kind":"random_resized_crop","size":8,"scale":[0.5,0.1],"ratio":[1,1]}"#,
+                ".scale",
+            ),
+            (
+                r#"{"kind":"rand_augment","num_ops":2,"magnitude":31}"#,
+                ".magnitude",
+            ),
+            (
+                r#"{"kind":"random_crop","size":8,"padding":4000000000}"#,
+                ".padding",
+            ),
+        ] {
+            let transform: Transform = serde_json::from_str(text).unwrap();
+            let pipeline = Pipeline {
+                transforms: vec![transform],
+            };
+            let error = pipeline.validate().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for text in [
+            r#"{"kind":"cutout"}"#,
+            r#"{"kind":"cutout","size":8,"sise":9}"#,
+            r#"{"kind":"cut_out","size":8}"#,
+        ] {
+            assert!(serde_json::from_str::<Transform>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn configurations_survive_writing_and_reading() {
+        for pipeline in [
+            Pipeline::cifar_train(),
+            Pipeline::photo_train(160),
+            Pipeline::randcls(160),
+            Pipeline::sim(160),
+        ] {
+            let text = serde_json::to_string(&pipeline).unwrap();
+            assert_eq!(serde_json::from_str::<Pipeline>(&text).unwrap(), pipeline);
+            for transform in &pipeline.transforms {
+                assert!(text.contains(transform.name()), "{text}");
+            }
+        }
+    }
+}
