@@ -1,8 +1,8 @@
 //! Lists as CSV (RFC 4180): a header line, a column of paths, and one of labels or class names.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use csv::{ByteRecord, Error, ErrorKind, Position, Reader, ReaderBuilder, Trim};
+use csv::{ByteRecord, Error, ErrorKind, Position, ReaderBuilder};
 
 use super::rows::{Rows, Wrong};
 
@@ -12,59 +12,15 @@ const LABEL: &[&str] = &["label", "class"];
 /// Reads the rows. Whether labels are numbers or names, the first row decides. Names are looked up
 /// in `known` (those of the training set) where that is given, and else numbered in their order.
 pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wrong> {
-    let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(bytes);
+    // Cells are trimmed below: the reader's own way would copy each record.
+    let mut reader = ReaderBuilder::new().from_reader(bytes);
     let header = reader.byte_headers().map_err(|e| wrong(bytes, &e))?.clone();
-    let path = column(&header, PATH)?;
-    let label = column(&header, LABEL)?;
-    let cells = cells(bytes, &mut reader, path, label)?;
-    let by_name = cells
-        .first()
-        .is_some_and(|(_, _, label)| label.parse::<i64>().is_err());
+    let path_at = column(&header, PATH)?;
+    let label_at = column(&header, LABEL)?;
     let mut rows = Rows::default();
-    if !by_name {
-        for (line, path, label) in cells {
-            let number = label.parse().map_err(|_| {
-                let problem =
-                    format!("the label {label:?} is not a whole number, as the labels before are");
-                Wrong::line(line, problem)
-            })?;
-            rows.push(line, path, number);
-        }
-        return Ok(rows);
-    }
-    let own: Vec<String>;
-    let names = match known {
-        Some(known) => known,
-        None => {
-            let unique: BTreeSet<&str> = cells.iter().map(|(_, _, name)| name.as_str()).collect();
-            own = unique.into_iter().map(str::to_owned).collect();
-            rows.names = Some(own.clone());
-            &own
-        }
-    };
-    let numbers: HashMap<&str, i64> = names.iter().map(String::as_str).zip(0..).collect();
-    for (line, path, name) in cells {
-        if name.is_empty() || name.parse::<i64>().is_ok() {
-            let problem = format!("the class {name:?} is no name, as the classes before are");
-            return Err(Wrong::line(line, problem));
-        }
-        let Some(&number) = numbers.get(name.as_str()) else {
-            let problem = format!("the class {name:?} is none of the training set's");
-            return Err(Wrong::line(line, problem));
-        };
-        rows.push(line, path, number);
-    }
-    Ok(rows)
-}
-
-/// Line, path and label of each row.
-fn cells(
-    bytes: &[u8],
-    reader: &mut Reader<&[u8]>,
-    path: usize,
-    label: usize,
-) -> Result<Vec<(usize, String, String)>, Wrong> {
-    let mut cells = Vec::new();
+    let mut by_name = false;
+    let known_names = known.unwrap_or_default().iter().cloned();
+    let mut numbers: HashMap<String, i64> = known_names.zip(0..).collect();
     let mut record = ByteRecord::new();
     let mut lines = Lines::new(bytes);
     while reader
@@ -72,17 +28,58 @@ fn cells(
         .map_err(|e| wrong(bytes, &e))?
     {
         let line = lines.of(record.position());
+        let wrong = |problem: String| Wrong::line(line, problem);
         let text = |column: usize| {
-            std::str::from_utf8(&record[column])
-                .map(str::to_owned)
-                .map_err(|_| {
-                    let problem = "is not UTF-8 text; save the list as UTF-8".into();
-                    Wrong::line(line, problem)
-                })
+            std::str::from_utf8(record[column].trim_ascii())
+                .map_err(|_| wrong("is not UTF-8 text; save the list as UTF-8".into()))
         };
-        cells.push((line, text(path)?, text(label)?));
+        let (path, label) = (text(path_at)?, text(label_at)?);
+        let number = label.parse::<i64>();
+        if rows.paths.is_empty() {
+            by_name = number.is_err();
+        }
+        let number = match (by_name, number) {
+            (false, Ok(number)) => number,
+            (false, Err(_)) => {
+                return Err(wrong(format!(
+                    "the label {label:?} is not a whole number, as the labels before are"
+                )));
+            }
+            (true, Err(_)) if !label.is_empty() => match (numbers.get(label), known) {
+                (Some(&number), _) => number,
+                (None, Some(_)) => {
+                    return Err(wrong(format!(
+                        "the class {label:?} is none of the training set's"
+                    )));
+                }
+                (None, None) => {
+                    let next = numbers.len() as i64;
+                    numbers.insert(label.to_owned(), next);
+                    next
+                }
+            },
+            (true, _) => {
+                return Err(wrong(format!(
+                    "the class {label:?} is no name, as the classes before are"
+                )));
+            }
+        };
+        rows.push(line, path.to_owned(), number);
     }
-    Ok(cells)
+    if by_name && known.is_none() {
+        // They were numbered as they came.
+        let mut names: Vec<(String, i64)> = numbers.into_iter().collect();
+        names.sort_unstable();
+        let mut places = vec![0; names.len()];
+        for (place, (_, number)) in (0..).zip(&names) {
+            places[*number as usize] = place;
+        }
+        for label in &mut rows.labels {
+            *label = places[*label as usize];
+        }
+        rows.names = Some(names.into_iter().map(|(name, _)| name).collect());
+    }
+    Ok(rows)
 }
 
 /// The one column with one of these names, in any case.
@@ -90,7 +87,7 @@ fn column(header: &ByteRecord, names: &[&str]) -> Result<usize, Wrong> {
     let is_named = |cell: &[u8]| {
         names
             .iter()
-            .any(|n| cell.eq_ignore_ascii_case(n.as_bytes()))
+            .any(|n| cell.trim_ascii().eq_ignore_ascii_case(n.as_bytes()))
     };
     let mut found = (0..header.len()).filter(|&i| is_named(&header[i]));
     let problem = match (found.next(), found.next()) {
