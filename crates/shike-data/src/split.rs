@@ -214,7 +214,8 @@ impl SplitConfig {
             if (0.0..1.0).contains(&value) {
                 Ok((value * WHOLE as f64).round() as u64)
             } else {
-                let problem = format!("is {value}, must be at least 0 and below 1 (10% is 0.1)");
+                let problem =
+                    format!("is {value}, must be at least 0 and below 1 (write 10% or 0.1)");
                 Err(wrong(field, problem))
             }
         };

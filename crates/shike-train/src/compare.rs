@@ -7,10 +7,18 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::auto::differing;
+use crate::config::TrainConfig;
 use crate::data_source::RunConfig;
 use crate::metrics::Shot;
 use crate::receipt::Receipt;
 use crate::run_dir::{Classes, RunDirError, RunPaths};
+
+/// Test images that a class needs for a bootstrap over them to tell anything: the images of a smaller one
+/// hardly vary, and an interval from them is too narrow.
+const ENOUGH: usize = 10;
+/// Settings that are named where methods differ.
+const NAMED: usize = 8;
 
 /// Draws of the bootstrap.
 const DRAWS: usize = 2000;
@@ -70,7 +78,7 @@ pub struct ScoredRun {
     /// What it was obtained with.
     pub receipt: Receipt,
     /// The configuration without the seed: runs that agree in it are of one method.
-    method: String,
+    config: TrainConfig,
     labels: Vec<u32>,
     correct: Vec<bool>,
     shots: Vec<Shot>,
@@ -105,6 +113,20 @@ pub struct Difference {
     pub low: Scores,
     /// The upper ends.
     pub high: Scores,
+    /// The settings in which the methods differ, by their paths in `config.json`.
+    pub settings: Vec<String>,
+}
+
+/// A group of classes of which most have so few test images that the interval of a difference is too
+/// narrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Narrow {
+    /// The group.
+    pub group: Shot,
+    /// Its classes with fewer than 10 test images.
+    pub small: usize,
+    /// Its classes that have test images.
+    pub classes: usize,
 }
 
 /// The outcome of a comparison.
@@ -114,6 +136,8 @@ pub struct Comparison {
     pub methods: Vec<Method>,
     /// Every later method less the first.
     pub differences: Vec<Difference>,
+    /// Groups whose intervals are too narrow.
+    pub narrow: Vec<Narrow>,
     /// Number of test images.
     pub images: usize,
 }
@@ -142,12 +166,6 @@ impl ScoredRun {
         } = paths.read_classes()?;
         let mut config: RunConfig = paths.read_config()?;
         config.train.seed = 0;
-        // The parts that say how fast, not what.
-        config.train.loader.workers = 0;
-        config.train.loader.prefetch = 1;
-        config.train.checkpoint_seconds = 0.0;
-        config.train.keep_checkpoints = 1;
-        let method = format!("{:?}", config.train);
         let scores = paths.read_predictions()?;
         let labels: Vec<u32> = scores.iter().map(|(_, score)| score.label).collect();
         let classes = names.len();
@@ -160,7 +178,7 @@ impl ScoredRun {
         }
         let group = |&count| receipt.thresholds.group(count);
         Ok(Self {
-            method,
+            config: config.train,
             labels,
             correct: scores.iter().map(|(_, score)| score.is_correct()).collect(),
             shots: train_counts.iter().map(group).collect(),
@@ -200,6 +218,23 @@ struct Test {
 }
 
 impl Test {
+    fn narrow(&self) -> Vec<Narrow> {
+        let groups = [Shot::Many, Shot::Medium, Shot::Few].into_iter();
+        let narrow = groups.map(|group| {
+            let classes = self.by_class.iter().zip(&self.shots);
+            let sizes: Vec<usize> = classes
+                .filter(|(images, shot)| **shot == group && !images.is_empty())
+                .map(|(images, _)| images.len())
+                .collect();
+            Narrow {
+                group,
+                small: sizes.iter().filter(|&&size| size < ENOUGH).count(),
+                classes: sizes.len(),
+            }
+        });
+        narrow.filter(|n| 2 * n.small > n.classes).collect()
+    }
+
     /// Scores of `right`, a number of 0 to 1 an image; `pick` gives the `n`-th image of a class's.
     fn scores(&self, right: &[f64], mut pick: impl FnMut(&[usize], usize) -> usize) -> Scores {
         let (mut sum, mut total) = (0.0, 0);
@@ -292,18 +327,20 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
         by_class,
         shots: first.shots.clone(),
     };
-    let mut groups: Vec<(&str, Vec<&ScoredRun>)> = Vec::new();
+    let mut groups: Vec<Vec<&ScoredRun>> = Vec::new();
     for run in runs {
-        match groups.iter_mut().find(|(method, _)| *method == run.method) {
-            Some((_, group)) => group.push(run),
-            None => groups.push((&run.method, vec![run])),
+        let same =
+            |group: &&mut Vec<&ScoredRun>| differing(&group[0].config, &run.config).is_empty();
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(run),
+            None => groups.push(vec![run]),
         }
     }
     let as_numbers = |run: &ScoredRun| -> Vec<f64> {
         let number = |&right| f64::from(u8::from(right));
         run.correct.iter().map(number).collect()
     };
-    let method = |(_, group): &(&str, Vec<&ScoredRun>)| {
+    let method = |group: &Vec<&ScoredRun>| {
         let scores: Vec<_> = group
             .iter()
             .map(|run| test.scores(&as_numbers(run), |images, n| images[n]))
@@ -321,7 +358,7 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     // The share of a method's runs that have an image right.
     let shares: Vec<Vec<f64>> = groups
         .iter()
-        .map(|(_, group)| {
+        .map(|group| {
             let mut share = vec![0.0; first.labels.len()];
             for run in group {
                 for (share, right) in share.iter_mut().zip(&run.correct) {
@@ -352,11 +389,13 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
             points: test.scores(&differences, |images, n| images[n]),
             low: Scores::over(&draws, |values| quantile(values, 0.025)),
             high: Scores::over(&draws, |values| quantile(values, 0.975)),
+            settings: differing(&groups[0][0].config, &groups[index][0].config),
         }
     };
     Ok(Comparison {
         methods,
         differences: (1..shares.len()).map(difference).collect(),
+        narrow: test.narrow(),
         images: first.labels.len(),
     })
 }
@@ -404,11 +443,56 @@ impl std::fmt::Display for Comparison {
                 write!(f, "{text:>15}")?;
             }
             writeln!(f)?;
+            let (named, more) = difference
+                .settings
+                .split_at(difference.settings.len().min(NAMED));
+            write!(f, "  other settings: {}", named.join(", "))?;
+            match more.len() {
+                0 => writeln!(f)?,
+                n => writeln!(f, " and {n} more")?,
+            }
         }
         write!(
             f,
             "{} test images; intervals by a paired bootstrap over images within classes",
             self.images
-        )
+        )?;
+        for narrow in &self.narrow {
+            write!(
+                f,
+                "\n{}: {} of {} classes have fewer than {ENOUGH} test images, too few to tell: these \
+                 intervals are too narrow",
+                narrow.group, narrow.small, narrow.classes
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_small_classes_has_intervals_that_are_too_narrow() {
+        let sizes = [(30, Shot::Many), (9, Shot::Many), (10, Shot::Medium)];
+        let few = [
+            (1, Shot::Few),
+            (2, Shot::Few),
+            (50, Shot::Few),
+            (0, Shot::Few),
+        ];
+        let all = || sizes.into_iter().chain(few);
+        let test = Test {
+            by_class: all().map(|(size, _)| vec![0; size]).collect(),
+            shots: all().map(|(_, shot)| shot).collect(),
+        };
+        let narrow = Narrow {
+            group: Shot::Few,
+            small: 2,
+            classes: 3,
+        };
+        // Half of the many-shot classes are small, which is not most of them.
+        assert_eq!(test.narrow(), [narrow]);
     }
 }

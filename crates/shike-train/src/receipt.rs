@@ -66,6 +66,15 @@ pub enum ScoredSplit {
     Test,
 }
 
+impl std::fmt::Display for ScoredSplit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Val => "validation",
+            Self::Test => "test",
+        })
+    }
+}
+
 impl Receipt {
     /// Takes over how far the run has come.
     pub(crate) fn set_progress(&mut self, run: &RunDir) {

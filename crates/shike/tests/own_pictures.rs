@@ -95,7 +95,7 @@ fn from_a_folder_to_predictions() {
         "--no-flip",
         "no class has more than 100 training images",
         "split: 1 picture cannot be read and is in no list",
-        "split: 1 groups of equal pictures",
+        "split: 1 group of equal pictures",
         "not to be measured: one only",
         "class names are those of run/lists/classes.txt",
     ] {
@@ -105,7 +105,7 @@ fn from_a_folder_to_predictions() {
         .lines()
         .find(|line| line.starts_with("stage1.epochs"))
         .unwrap();
-    assert!(given.ends_with("  given"), "{given}");
+    assert!(given.ends_with("  by an option"), "{given}");
 
     // One object on standard output.
     let result = json(&out);
@@ -169,7 +169,7 @@ fn from_a_folder_to_predictions() {
         &format!("train --data pictures --write-recipe mine.toml {TINY}"),
     );
     let mine = fs::read_to_string(dir.join("mine.toml")).unwrap();
-    assert!(mine.contains("\n# given\nepochs = 1\n"), "{mine}");
+    assert!(mine.contains("\n# by an option\nepochs = 1\n"), "{mine}");
     assert!(dir.join("mine-lists/split.json").is_file());
     assert_eq!(
         fs::read_to_string(dir.join("mine-lists/train.txt")).unwrap(),
@@ -181,6 +181,16 @@ fn from_a_folder_to_predictions() {
         &format!("train --data pictures --write-recipe mine.toml {TINY}"),
     );
     assert!(error.contains("mine.toml is there already"), "{error}");
+    // Any field of what is chosen, and what people try instead of --data.
+    let set = "--write-recipe set.toml --set stage1.loss.kind=balanced_softmax";
+    works(dir, &format!("train --data pictures {set} {TINY}"));
+    let chosen = fs::read_to_string(dir.join("set.toml")).unwrap();
+    assert!(chosen.contains("kind = \"balanced_softmax\""), "{chosen}");
+    let wrong = format!("train --data pictures --set stage1.epoch=3 {TINY}");
+    assert!(fails(dir, 1, &wrong).contains("did you mean `epochs`?"));
+    let error = fails(dir, 2, "train pictures");
+    assert!(error.contains("is it --data pictures?"), "{error}");
+
     works(dir, &format!("train --data pictures --dry-run {TINY}"));
     assert!(!dir.join("runs").exists());
 }

@@ -248,7 +248,14 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     for absent in ["<script", "href=", "src=\"http", "NaN", "url("] {
         assert!(!report.contains(absent), "{absent}");
     }
-    assert!(report.contains("From the tail to the head"));
+    for wanted in [
+        "SHIKE with 3 experts, resnet8 at 32 pixels",
+        "Largest confusions",
+        "Rare classes taken for more frequent ones",
+        "accuracy, test images",
+    ] {
+        assert!(report.contains(wanted), "{wanted}");
+    }
 
     // Written anew, it is the same; also for a run of before there were reports and receipts.
     let other = path("report.html");
@@ -266,7 +273,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     }
     works(&["report", &path("old")]);
     let old = fs::read_to_string(run("old").join("report.html")).unwrap();
-    assert!(old.contains("This run has none.") && old.contains("From the tail to the head"));
+    assert!(old.contains("This run has none.") && old.contains("Largest confusions"));
     fs::remove_file(run("old").join("model.safetensors")).unwrap();
     assert!(fails(1, &["report", &path("old")]).contains("has not ended"));
     assert!(fails(1, &["report", &path("data")]).contains("not the folder of a run"));
@@ -322,7 +329,9 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert!((points - (mean - top1("ce"))).abs() < 1e-9);
     let end = |which: &str| difference[which]["top1"].as_f64().unwrap();
     assert!(end("low") <= points && points <= end("high"));
-    assert!(works(&["compare", &ce, &a0, &a1]).contains("2 less 1"));
+    let compared = works(&["compare", &ce, &a0, &a1]);
+    assert!(compared.contains("2 less 1"), "{compared}");
+    assert!(compared.contains("other settings: "), "{compared}");
     // Not on other images, nor before the end.
     let scored = ScoredRun::read(&a0).unwrap();
     let mut other = scored.receipt.clone();

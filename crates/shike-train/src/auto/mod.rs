@@ -37,6 +37,10 @@ pub struct Facts {
     pub cores: usize,
     /// The network, by [name](BackboneConfig::NAMES), where it is given.
     pub arch: Option<String>,
+    /// The side of the images that the network sees, where it is given.
+    pub image_size: Option<u32>,
+    /// Epochs of stage 1, where they are given.
+    pub epochs: Option<usize>,
     /// The file name of initial weights, where they are given.
     pub weights: Option<String>,
     /// Bounds of the shot groups.
@@ -289,8 +293,13 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         (false, DeviceKind::Cpu) => (CPU_IMAGES, [30, 200]),
         (false, DeviceKind::Gpu) => (GPU_IMAGES, [60, 200]),
     };
-    let epochs = rounded((budget / images).clamp(range[0], range[1]));
-    let (arch, arch_why, size, size_why) = network(facts, &numbers, epochs * images);
+    let usual = rounded((budget / images).clamp(range[0], range[1]));
+    // Fewer epochs are to take less time, and not to make room for a larger network.
+    let (arch, arch_why, mut size, mut size_why) = network(facts, &numbers, usual * images);
+    if let Some(given) = facts.image_size {
+        (size, size_why) = (given, GIVEN.to_owned());
+    }
+    let epochs = facts.epochs.unwrap_or(usual);
     choose("model.arch", json!(arch), arch_why);
     choose("model.experts", json!(3), "as in the paper".into());
     choose("image_size", json!(size), size_why);
@@ -316,6 +325,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         ),
     );
     let epochs_why = match epochs {
+        _ if facts.epochs.is_some() => GIVEN.to_owned(),
         n if n == range[1] => format!("the most that helps; {images} images are few"),
         n if n == range[0] => format!("the fewest that do; {images} images are many"),
         _ => format!("{} images in all", epochs * images),
@@ -367,7 +377,10 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
     choose(
         "stage2.epochs",
         json!((epochs / 9).max(5)),
-        "classifiers alone, a ninth of stage 1, as in the paper".into(),
+        match epochs / 9 {
+            0..5 => "classifiers alone; they need a few epochs however short stage 1 is".into(),
+            _ => "classifiers alone, a ninth of stage 1, as in the paper".into(),
+        },
     );
     choose(
         "stage2.lr",
@@ -391,7 +404,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         (true, _) => (
             "randcls",
             format!(
-                "strong (crops, flips, colours, RandAugment): {images} images, {per_class} a class, are soon learnt by heart"
+                "strong (crops, flips, colours, RandAugment): {images} images, {per_class} a class on average, are soon learnt by heart"
             ),
         ),
         (_, ..20_000) => (

@@ -15,6 +15,8 @@ fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
         device: DeviceKind::Cpu,
         cores: 2,
         arch: None,
+        image_size: None,
+        epochs: None,
         weights: None,
         thresholds: ShotThresholds::default(),
     }
@@ -68,6 +70,27 @@ fn a_few_hundred_photos_on_a_small_machine() {
     assert!(all, "{:?}", plan.choices);
     assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
     assert!(plan.notes[0].contains("--no-flip"));
+}
+
+#[test]
+fn what_is_given_is_planned_with() {
+    let facts = Facts {
+        image_size: Some(48),
+        epochs: Some(90),
+        ..facts(&[150, 70, 40, 20, 10, 5, 3, 2], [640, 480])
+    };
+    let config = |facts: &Facts| config(&plan(facts).unwrap(), 8);
+    let ninety = config(&facts);
+    assert_eq!(ninety.eval_pipeline, Pipeline::photo_eval(48));
+    let epochs = |c: &TrainConfig| [c.stage1.epochs, c.stage(2).unwrap().epochs];
+    assert_eq!(epochs(&ninety), [90, 10]);
+    let four = config(&Facts {
+        epochs: Some(4),
+        ..facts
+    });
+    assert_eq!(epochs(&four), [4, 5]);
+    // It takes less time, and not a larger network for the same.
+    assert_eq!(four.model.backbone, ninety.model.backbone);
 }
 
 #[test]

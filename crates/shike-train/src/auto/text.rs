@@ -10,8 +10,8 @@ use crate::config::TrainConfig;
 use crate::recipe::{Recipe, inline};
 use crate::schedule::Schedule;
 
-/// The reason of what was asked for.
-pub const GIVEN: &str = "given";
+/// The reason of what options have asked for, and of what follows from them.
+pub const GIVEN: &str = "by an option";
 
 /// The lines of a recipe with these fields, each below its reason; `head` goes first, as a comment.
 pub fn recipe_text(head: &str, choices: &[Choice]) -> String {
@@ -238,6 +238,10 @@ pub fn shown(value: &Value) -> String {
         Value::Array(items) if items.iter().any(Value::is_object) => {
             let kinds = items.iter().filter_map(|item| item.get("kind")?.as_str());
             kinds.collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(shown).collect();
+            format!("[{}]", items.join(", "))
         }
         Value::Number(number) if number.is_f64() => {
             let number = number.as_f64().unwrap_or_default();

@@ -27,13 +27,20 @@ pub struct FinalScores {
     pub best: Option<BestEpoch>,
 }
 
+/// The scores of the test set, or else of the validation set.
+fn reported<'a>(
+    val: Option<&'a Evaluation>,
+    test: Option<&'a Evaluation>,
+) -> Option<(ScoredSplit, &'a Evaluation)> {
+    let val = val.map(|val| (ScoredSplit::Val, val));
+    test.map(|test| (ScoredSplit::Test, test)).or(val)
+}
+
 impl FinalScores {
     /// The scores that a result is reported by, and the split that they are of: the test set's, or
     /// else the validation set's.
     pub fn reported(&self) -> Option<(ScoredSplit, &Evaluation)> {
-        let val = || self.val.as_ref().map(|val| (ScoredSplit::Val, val));
-        let test = self.test.as_ref().map(|test| (ScoredSplit::Test, test));
-        test.or_else(val)
+        reported(self.val.as_ref(), self.test.as_ref())
     }
 }
 
@@ -74,6 +81,18 @@ pub(super) struct Scores {
     pub test: Option<Evaluation>,
     /// Of the averaged weights, on the test set or else the validation set.
     pub ema: Option<Evaluation>,
+}
+
+impl Scores {
+    /// What an epoch is reported by, and the set that it is of.
+    pub fn shown(&self) -> Option<(ScoredSplit, &Evaluation)> {
+        reported(self.val.as_ref(), self.test.as_ref())
+    }
+
+    pub fn class_averaged(&self) -> Option<f64> {
+        let (_, shown) = self.shown()?;
+        Some(shown.ensemble.class_averaged)
+    }
 }
 
 impl Learner {

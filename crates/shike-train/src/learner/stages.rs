@@ -47,6 +47,16 @@ impl Learner {
             if let Some(config) = self.config.stage(stage) {
                 match self.run_stage(config, state, run, progress, stop)? {
                     (after, Some(last)) => {
+                        let before = scores.as_ref().and_then(Scores::class_averaged);
+                        if let (2, Some(before), Some(now)) = (stage, before, last.class_averaged())
+                            && now < before
+                        {
+                            progress.message(&format!(
+                                "stage 2 ends below stage 1 (class average {now:.2} % after \
+                                 {before:.2} %): its new classifiers may want more epochs \
+                                 (--stage2-epochs; --stage2-from repeats stage 2 alone)"
+                            ));
+                        }
                         state = after;
                         scores = Some(last);
                     }
@@ -206,8 +216,8 @@ impl Learner {
             seconds: started.elapsed().as_secs_f64(),
             ..EpochRow::default()
         };
-        if let Some(evaluation) = scores.test.as_ref().or(scores.val.as_ref()) {
-            progress.message(&evaluation.summary());
+        if let Some((split, evaluation)) = scores.shown() {
+            progress.message(&format!("{split} set: {}", evaluation.summary()));
             row = row.with_evaluation(evaluation);
         }
         run.append_row(row)?;
@@ -249,11 +259,12 @@ impl Learner {
             let row = if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
                 let new = self.score(&state, stage)?;
                 self.keep_best(&mut state, &new, run)?;
-                let shown = new.test.as_ref().or(new.val.as_ref());
-                let summary =
-                    shown.map_or_else(String::new, |shown| format!(", {}", shown.summary()));
-                progress.epoch_end(&format!("loss {:.4}{summary}", row.train_loss));
-                let row = match shown {
+                let shown = new.shown();
+                let summary = shown.map_or_else(String::new, |(split, scores)| {
+                    format!("; {split} set: {}", scores.summary())
+                });
+                progress.epoch_end(&format!("training loss {:.4}{summary}", row.train_loss));
+                let row = match shown.map(|(_, evaluation)| evaluation) {
                     Some(evaluation) => row.with_evaluation(evaluation),
                     None => row,
                 };
@@ -268,7 +279,7 @@ impl Learner {
                 scores = Some(new);
                 row
             } else {
-                progress.epoch_end(&format!("loss {:.4}", row.train_loss));
+                progress.epoch_end(&format!("training loss {:.4}", row.train_loss));
                 row
             };
             run.append_row(row)?;

@@ -51,6 +51,14 @@ impl Evaluation {
         all
     }
 
+    /// All confusions, those of the most images first.
+    pub fn largest_confusions(&self) -> Vec<Confusion> {
+        let mut all = self.confusions();
+        // A stable sort: the larger share goes before among equals.
+        all.sort_by_key(|c| Reverse(c.images));
+        all
+    }
+
     /// Those from a class to one of a group with more training images: what a long tail does.
     pub fn tail_to_head(&self) -> Vec<Confusion> {
         let rank = |class: u32| self.per_class[class as usize].shot as u8;

@@ -11,9 +11,12 @@ use base64::engine::general_purpose::STANDARD;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 use shike_data::{Dataset, DecodeLimits};
+use shike_model::BackboneConfig;
 use thiserror::Error;
 
 use crate::checkpoint::{WriteError, atomic_write};
+use crate::config::TrainConfig;
+use crate::data_source::RunConfig;
 use crate::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
 use crate::run_dir::{Classes, EpochRow, RunDirError, RunPaths};
 
@@ -46,7 +49,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:2em au
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.2em .7em;border-bottom:1px solid #eee;text-align:right}
 th{font-weight:600;background:#fafafa}td:first-child,th:first-child{text-align:left}
-td.text{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}.note{color:#666}
+td.text,th.text{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}.note{color:#666}
 .examples img{margin-right:4px;vertical-align:middle}pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}";
 
 /// Text that may hold anything, for HTML.
@@ -98,21 +101,24 @@ fn html(
 ) -> Result<String, ReportError> {
     let classes = paths.read_classes()?;
     let rows = paths.read_rows()?;
-    let config: serde_json::Value = paths.read_config()?;
+    let config: RunConfig = paths.read_config()?;
     let receipt = match paths.receipt().exists() {
-        true => format!("<pre>{}</pre>", json(&paths.read_receipt()?)),
-        false => "<p>This run has none.</p>".to_owned(),
+        true => Some(paths.read_receipt()?),
+        false => None,
     };
+    let split = receipt.as_ref().and_then(|receipt| receipt.scored);
+    let split = split.map_or_else(|| "scored".to_owned(), |split| split.to_string());
     let name = paths.root().file_name().unwrap_or_default();
     let name = escape(&name.to_string_lossy());
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\
-         <h1>{name}</h1>\n"
+         <h1>{name}</h1>\n<p>{}</p>\n",
+        about(&config.train, &classes)
     );
-    page += &summary(evaluation);
+    page += &summary(evaluation, &split);
     page += "<h2>Training</h2><div class=\"plots\">";
-    page += &curves(&rows).map_err(plot_failed)?;
+    page += &curves(&rows, &split).map_err(plot_failed)?;
     page += "</div>\n<h2>Classes</h2><div class=\"plots\">";
     page += &plots::classes(&evaluation.per_class).map_err(plot_failed)?;
     let scorer = |name: String, a: &Accuracy| (name, [a.many, a.medium, a.few]);
@@ -127,7 +133,21 @@ fn html(
     }
     page += "</div>\n";
     page += &worst_classes(evaluation, &classes);
-    page += &confusions(evaluation, &classes, scored);
+    let list = |title, none, all| confusions(title, none, all, evaluation, &classes, scored);
+    page += &list(
+        "Largest confusions",
+        "Every image was named rightly.",
+        evaluation.largest_confusions(),
+    );
+    page += &list(
+        "Rare classes taken for more frequent ones",
+        "No image was taken for one of a larger group.",
+        evaluation.tail_to_head(),
+    );
+    let receipt = receipt.map_or_else(
+        || "<p>This run has none.</p>".to_owned(),
+        |receipt| format!("<pre>{}</pre>", json(&receipt)),
+    );
     let _ = write!(
         page,
         "<h2>Receipt</h2><p class=\"note\">Results can be compared where class order, thresholds and \
@@ -148,8 +168,36 @@ fn plot_failed(error: Box<dyn std::error::Error>) -> ReportError {
     ReportError::Plot(error.to_string())
 }
 
-/// The table of accuracies.
-fn summary(evaluation: &Evaluation) -> String {
+/// Method, network, epochs and data in a line.
+fn about(config: &TrainConfig, classes: &Classes) -> String {
+    let model = &config.model;
+    let is_it =
+        |name: &&str| BackboneConfig::named(name).is_ok_and(|backbone| backbone == model.backbone);
+    let network = BackboneConfig::NAMES.into_iter().find(is_it);
+    let method = match (model.is_plain(), model.experts) {
+        (true, _) => "a plain network".to_owned(),
+        (false, 1) => "SHIKE with 1 expert".to_owned(),
+        (false, experts) => format!("SHIKE with {experts} experts"),
+    };
+    let epochs = match config.stage(2) {
+        Some(second) => format!("{} + {}", config.stage1.epochs, second.epochs),
+        None => config.stage1.epochs.to_string(),
+    };
+    let size = config.train_pipeline.output_size();
+    let counts = &classes.train_counts;
+    format!(
+        "{method}, {}{}, {epochs} epochs, {} training images of {} classes ({} to {} a class)",
+        network.unwrap_or("a network of its own"),
+        size.map_or_else(String::new, |size| format!(" at {size} pixels")),
+        counts.iter().sum::<usize>(),
+        counts.len(),
+        counts.iter().max().unwrap_or(&0),
+        counts.iter().min().unwrap_or(&0),
+    )
+}
+
+/// The table of accuracies on a split.
+fn summary(evaluation: &Evaluation, split: &str) -> String {
     let mut table = String::from(
         "<table><tr><th>accuracy, %</th><th>top-1</th><th>top-5</th><th>class averaged</th>\
          <th>many</th><th>medium</th><th>few</th></tr>",
@@ -197,7 +245,7 @@ fn summary(evaluation: &Evaluation) -> String {
         .count();
     let _ = writeln!(
         table,
-        "<p class=\"note\">{} images of {} classes; many: more than {} training images, few: fewer than \
+        "<p class=\"note\">{} {split} images of {} classes; many: more than {} training images, few: fewer than \
          {}. Groups are averaged over classes. {too_few} classes have too few images here to tell.</p>",
         evaluation.images,
         evaluation.per_class.len(),
@@ -207,8 +255,8 @@ fn summary(evaluation: &Evaluation) -> String {
     table
 }
 
-/// Loss, its terms, and accuracies over both stages.
-fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
+/// Losses, their terms, and accuracies over both stages.
+fn curves(rows: &[EpochRow], split: &str) -> Result<String, Box<dyn std::error::Error>> {
     let ends: Vec<f64> = rows
         .windows(2)
         .zip(1..)
@@ -224,18 +272,20 @@ fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
             .collect(),
     };
     let size = (560, 320);
-    let losses = [
-        line("training", &|row| Some(row.train_loss)),
-        line("scored", &|row| row.test_loss),
-    ];
+    // SHIKE's training loss is a sum over experts and terms: no scale for both.
+    let training = [line("training", &|row| Some(row.train_loss))];
+    let scored = [line("scored", &|row| row.test_loss)];
     let accuracies = [
         line("top-1", &|row| row.top1),
         line("many", &|row| row.many),
         line("medium", &|row| row.medium),
         line("few", &|row| row.few),
     ];
-    let mut all = plots::lines("loss", "", &losses, &ends, size)?;
-    all += &plots::lines("accuracy", "%", &accuracies, &ends, size)?;
+    let mut all = plots::lines("training loss", "", &training, &ends, size)?;
+    let title = format!("cross-entropy, {split} images");
+    all += &plots::lines(&title, "", &scored, &ends, size)?;
+    let title = format!("accuracy, {split} images");
+    all += &plots::lines(&title, "%", &accuracies, &ends, size)?;
     let experts = rows.iter().map(|row| row.experts.len()).max().unwrap_or(0);
     if experts > 1 {
         let lines: Vec<_> = (0..experts)
@@ -250,6 +300,10 @@ fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
     let mut terms: Vec<&String> = rows.iter().flat_map(|row| row.loss_terms.keys()).collect();
     terms.sort();
     terms.dedup();
+    if !terms.is_empty() {
+        // A row of their own.
+        all += "</div><div class=\"plots\">";
+    }
     for term in terms {
         let values = [line(term, &|row| row.loss_terms.get(term).copied())];
         let title = format!("{} term of the loss", term.replace('_', " "));
@@ -297,20 +351,23 @@ fn worst_classes(evaluation: &Evaluation, classes: &Classes) -> String {
     table + "</table>\n"
 }
 
-/// Classes of the tail that are taken for larger ones, with pictures.
-fn confusions(evaluation: &Evaluation, classes: &Classes, scored: &Dataset) -> String {
-    let worst: Vec<_> = evaluation
-        .tail_to_head()
-        .into_iter()
-        .take(CONFUSIONS)
-        .collect();
-    let mut table = String::from("<h2>From the tail to the head</h2>");
-    if worst.is_empty() {
-        return table + "<p class=\"note\">No image was taken for one of a larger group.</p>\n";
+/// Classes that are taken for others, with pictures; `none` is said where there are none.
+fn confusions(
+    title: &str,
+    none: &str,
+    all: Vec<Confusion>,
+    evaluation: &Evaluation,
+    classes: &Classes,
+    scored: &Dataset,
+) -> String {
+    let mut table = format!("<h2>{title}</h2>");
+    if all.is_empty() {
+        let _ = writeln!(table, "<p class=\"note\">{none}</p>");
+        return table;
     }
-    table += "<table class=\"examples\"><tr><th>class</th><th>taken for</th><th>images</th><th>share, \
-              %</th><th>some of them</th></tr>";
-    for confusion in worst {
+    table += "<table class=\"examples\"><tr><th>class</th><th class=\"text\">taken for</th><th>images</th>\
+              <th>share, %</th><th class=\"text\">some of them</th></tr>";
+    for confusion in all.into_iter().take(CONFUSIONS) {
         let name = |class: u32| {
             let name = classes.names.get(class as usize).map_or("", String::as_str);
             let count = classes.train_counts.get(class as usize).unwrap_or(&0);
@@ -328,7 +385,7 @@ fn confusions(evaluation: &Evaluation, classes: &Classes, scored: &Dataset) -> S
             examples(evaluation, confusion, scored),
         );
     }
-    table + "</table>\n<p class=\"note\">In parentheses: training images.</p>\n"
+    table + "</table>\n<p class=\"note\">In parentheses: training images of the class.</p>\n"
 }
 
 fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset) -> String {

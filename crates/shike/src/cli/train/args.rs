@@ -86,7 +86,7 @@ pub struct TrainArgs {
     /// As released, they fade with more classes.
     #[arg(long)]
     pub keep_strength: bool,
-    /// Epochs of stage 1.
+    /// Epochs of stage 1; of a plain network (`--baseline ce`), all of them.
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
     /// Epochs of stage 2; 0 leaves it out.
@@ -346,8 +346,12 @@ impl TrainArgs {
         ];
         let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
         if self.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm) {
-            // The same budget of epochs as the two stages of the others.
-            epochs = [epochs[0] + epochs[1], 0];
+            // The same budget of epochs as the two stages of the others, unless it is given.
+            let added = match self.epochs {
+                Some(_) => self.stage2_epochs.unwrap_or(0),
+                None => epochs[1],
+            };
+            epochs = [epochs[0] + added, 0];
         }
         config.stage1.set_epochs(epochs[0]);
         let none = config.stage2.is_none();

@@ -113,6 +113,8 @@ pub(super) fn planned(
         },
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         arch: args.arch.as_ref().map(name),
+        image_size: args.image_size,
+        epochs: args.epochs,
         weights: args.weights.as_ref().map(|path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
@@ -165,6 +167,7 @@ fn split_folder(
         depth: Depth::Full,
         ..InspectConfig::default()
     };
+    notes.extend(pictures.notes().iter().cloned());
     let parts = [(Subset::Train, pictures.clone())];
     let found = look::inspect(&parts, &config, &|done| counter.show(done));
     counter.clear();
@@ -230,11 +233,18 @@ fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
             if bad == 1 { "it" } else { "them" },
         ));
     }
-    if record.duplicates.groups > 0 {
-        notes.push(format!(
-            "split: {} groups of equal pictures, none of them in two lists",
-            record.duplicates.groups
-        ));
+    match record.duplicates.groups {
+        0 => {}
+        1 => notes.push("split: 1 group of equal pictures, all in one list".into()),
+        n => notes.push(format!(
+            "split: {n} groups of equal pictures, each in one list"
+        )),
+    }
+    match record.duplicates.across_classes {
+        0 => {}
+        n => notes.push(format!(
+            "split: {n} of them under several classes: `shike inspect` names them; only one can be right"
+        )),
     }
     let of = |class: &&split::SplitClass, part| class.images.get(&part).copied().unwrap_or(0);
     let single = |class: &&split::SplitClass| class.images.values().sum::<usize>() == 1;
@@ -317,7 +327,7 @@ pub(super) fn recipe(
     let mut all = data_fields(source)?;
     all.extend(choices);
     let head = format!(
-        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for.\n\
+        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for, or follows from it.\n\
          To train with it, changed or not: shike train THIS-FILE --run RUN"
     );
     Ok(auto::recipe_text(&head, &all))

@@ -29,8 +29,9 @@ pub struct RecipeArgs {
     /// Recipe: settings in TOML, such as those in `datasets/` (docs/RECIPES.md). Options change it.
     #[arg(value_name = "RECIPE.toml")]
     pub recipe: Option<PathBuf>,
-    /// Change any field of the recipe, as `stage1.loss.gamma=1`.
-    #[arg(long, value_name = "PATH=VALUE", requires = "recipe")]
+    /// Change any field of the recipe, or of the settings that are chosen for pictures, as
+    /// `stage1.loss.gamma=1`.
+    #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
 }
 
@@ -45,7 +46,8 @@ pub struct OutputArgs {
     /// Print one JSON object at the end, and no tables.
     #[arg(long, conflicts_with = "dry_run")]
     pub json: bool,
-    /// Write the settings that are chosen for the pictures as a recipe, and stop.
+    /// Write the settings that are chosen for the pictures as a recipe, and stop. Pictures that are split
+    /// first have their lists beside it, in a folder of the same name.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json"])]
     pub write_recipe: Option<PathBuf>,
 }
@@ -121,12 +123,22 @@ pub fn train(
         });
     }
     let job = match (&recipe.recipe, data.source()) {
+        (Some(path), _) if path.is_dir() => {
+            let dir = path.display();
+            let message = format!("{dir} is a folder, and a recipe is a file: is it --data {dir}?");
+            return Err(CliError::Usage(message));
+        }
         (Some(path), _) => {
             let mut read = Recipe::read(path).map_err(TrainError::from)?;
             read.set(&recipe.set).map_err(TrainError::from)?;
             let source = data.source_for(&read)?;
             let base = Base::Recipe(Box::new(read));
             Job::known(source.zip(Some(base)), &mut session.progress)?
+        }
+        (None, Some(DataSource::Cifar { .. })) if !recipe.set.is_empty() => {
+            let message =
+                "--set changes a recipe: give datasets/cifar100_lt.toml, or another, before it";
+            return Err(CliError::Usage(message.into()));
         }
         (None, Some(source @ DataSource::Cifar { .. })) => {
             let base = Base::Preset(Preset::cifar());
@@ -141,7 +153,10 @@ pub fn train(
             };
             let source = kept.unwrap_or(source);
             let gpu = session.has_gpu();
-            let planned = planned(source, dir, gpu, args, &mut session.progress)?;
+            let mut planned = planned(source, dir, gpu, args, &mut session.progress)?;
+            if let Base::Recipe(chosen) = &mut planned.base {
+                chosen.set(&recipe.set).map_err(TrainError::from)?;
+            }
             Job {
                 images: planned.images,
                 base: planned.base,
@@ -213,12 +228,12 @@ fn resumed(
         let message = "--dry-run is for a run that has not begun; leave --resume out";
         return Err(CliError::Usage(message.into()));
     }
+    let run = RunDir::open(folder)?;
     let progress = &mut session.progress;
     progress.message(&format!(
         "settings are those of {}/config.json; others on the command line have no effect",
         folder.display()
     ));
-    let run = RunDir::open(folder)?;
     let recorded: RunConfig = run.paths().read_config()?;
     let source = source.or(recorded.data).ok_or_else(|| {
         let message = "this run's images were made by a program: resume it there";
@@ -244,6 +259,14 @@ fn begin(
     let progress = &mut session.progress;
     let counts = job.images.class_counts();
     let (config, scaling) = args.config(&job.base, counts.len())?;
+    let folder = match &resume.run {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
+    };
+    let trains = output.write_recipe.is_none() && !args.dry_run;
+    if trains && output.seeds.is_none() && RunPaths::new(&folder).is_run() {
+        return Err(RunDirError::AlreadyARun(folder).into());
+    }
     if let Some(scaling) = scaling {
         progress.message(&scaling.to_string());
     }
@@ -263,15 +286,8 @@ fn begin(
     if args.dry_run {
         return dry_run(job, config, args, session);
     }
-    let folder = match &resume.run {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
-    };
     if let Some(seeds) = output.seeds {
         return train_seeds(job, &config, &folder, seeds, args, session);
-    }
-    if RunPaths::new(&folder).is_run() {
-        return Err(RunDirError::AlreadyARun(folder).into());
     }
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
     let recipe = job.recipe(&config, &source)?;

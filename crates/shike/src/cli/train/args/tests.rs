@@ -176,6 +176,10 @@ fn options_change_a_recipe() {
         (plain.stage1.epochs, milestones.as_slice()),
         (40, &[13, 27][..])
     );
+    let of = |arguments: &str| change(arguments).stage1.epochs;
+    assert_eq!(of("--baseline ce --epochs 4"), 4);
+    assert_eq!(of("--baseline ce --epochs 4 --stage2-epochs 2"), 6);
+    assert_eq!(of("--baseline ce --stage2-epochs 2"), 32);
     let single = change("--baseline single").model;
     assert_eq!((single.experts, single.stage2_heads), (1, true));
     assert_eq!(change("--stage2-epochs 0").stage2, None);
