@@ -68,6 +68,8 @@ fn exit_codes_and_json() {
     assert_eq!(code("inspect pictures"), Some(0));
     assert_eq!(code("inspect pictures --quick --strict"), Some(3));
     let refused = run("inspect pictures --strict --split test=20% --out lists");
+    let problems = "problems\n  unreadable files: training";
+    assert!(said(&refused).contains(problems), "{}", said(&refused));
     assert_eq!(refused.status.code(), Some(3));
     assert!(said(&refused).contains("nothing was split") && !dir.path().join("lists").exists());
 
@@ -93,6 +95,12 @@ fn the_printed_command_takes_the_lists() {
         command,
         "shike train --data pictures --train-list lists/train.txt --val-list lists/val.txt \
          --test-list lists/test.txt --run runs/first"
+    );
+    let other = "inspect pictures --split val=10%,test=20% --out others --few-below 5";
+    let text = said(&shike(dir.path(), other));
+    assert!(
+        text.contains("of the classes in the training list are"),
+        "{text}"
     );
     let again = shike(dir.path(), split);
     assert_eq!(again.status.code(), Some(1));

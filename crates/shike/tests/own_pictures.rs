@@ -193,6 +193,18 @@ fn from_a_folder_to_predictions() {
 
     works(dir, &format!("train --data pictures --dry-run {TINY}"));
     assert!(!dir.join("runs").exists());
+    // A picture that is named and not there is told before the run.
+    works(dir, "inspect pictures --split test=20% --out lists");
+    let list = fs::read_to_string(dir.join("lists/train.txt")).unwrap();
+    let lost = list.lines().next().unwrap().rsplit_once(' ').unwrap().0;
+    fs::remove_file(dir.join("pictures").join(lost)).unwrap();
+    let lists = "--train-list lists/train.txt --test-list lists/test.txt --max-bad-share 0.2";
+    let dry = format!("train --data pictures {lists} --bad-images skip --dry-run {TINY}");
+    let (_, said) = works(dir, &dry);
+    assert!(
+        said.contains("images cannot be used and will be replaced"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -284,6 +284,8 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         table.contains("95 % interval") && table.contains("calibration error"),
         "{table}"
     );
+    let header = "model.safetensors on the run's test images, 4 classes\n";
+    assert!(table.contains(header), "{table}");
     let json: Value = serde_json::from_str(&works(&["eval", &a0, "--json"])).unwrap();
     let rows = fs::read_to_string(run("a0").join("metrics.jsonl")).unwrap();
     let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
@@ -298,7 +300,23 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert_eq!(json["evaluation"]["per_class"][0]["accuracy"], 100.0);
     assert_eq!(json["evaluation"]["ensemble"]["top1"], 25.0);
     let list = data.join("test.txt");
-    works(&["eval", &a0, "--list", list.to_str().unwrap()]);
+    let output = shike(&["eval", &a0, "--list", list.to_str().unwrap()]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(text(&output.stdout).contains("test.txt, 4 classes\n"));
+    // Training pictures by another way to them, a test picture among them.
+    let folder = format!("{}/../data", data.display());
+    let mixed = path("mixed.txt");
+    let of = |list: &str| fs::read_to_string(data.join(list)).unwrap();
+    let test = of("test.txt").lines().next().unwrap().to_owned();
+    fs::write(&mixed, of("train.txt") + &test).unwrap();
+    let output = shike(&["eval", &a0, "--data", &folder, "--list", &mixed]);
+    let trained = of("train.txt").lines().count();
+    let warning = format!("{trained} of the {} images are among those", trained + 1);
+    assert!(
+        text(&output.stderr).contains(&warning),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(fails(1, &["eval", &a0, "--split", "val"]).contains("no validation images"));
 
     // Exported weights are read again.

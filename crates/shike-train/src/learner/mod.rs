@@ -164,6 +164,12 @@ impl Learner {
         Ok(learner)
     }
 
+    /// What a person should know of the images: files that were skipped or cannot be used, a set
+    /// that was too large to be looked at as a whole.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Decodes every image of every set.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ impl Learner {
                 "no validation set: the model of the last epoch is kept, and no best one is chosen",
             );
         }
-        for note in &self.notes {
+        for note in self.notes() {
             progress.message(note);
         }
         run.truncate_rows_from(state.position.stage, state.position.epoch)?;

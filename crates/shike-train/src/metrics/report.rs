@@ -144,7 +144,8 @@ impl fmt::Display for Evaluation {
         ];
         let averaged = [ensemble.many, ensemble.medium, ensemble.few];
         // Written with two digits: rows that would look the same are not repeated.
-        if pooled.map(cell) != averaged.map(cell) {
+        let unbalanced = pooled.map(cell) != averaged.map(cell);
+        if unbalanced {
             let [many, medium, few] = pooled.map(cell);
             let label = "  over images";
             writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
@@ -185,7 +186,10 @@ impl fmt::Display for Evaluation {
                 format!("{with_images}/{classes}")
             }
         });
-        let label = "classes tested";
+        let label = match self.per_class.iter().any(|row| row.test_count == 0) {
+            true => "classes tested/in all",
+            false => "classes",
+        };
         writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
         if too_few > 0 {
             writeln!(
@@ -193,6 +197,13 @@ impl fmt::Display for Evaluation {
                 "{too_few} of {} classes have too few test images to tell (95 % interval wider than \
                  {TOO_WIDE} points)",
                 self.per_class.len()
+            )?;
+        }
+        if unbalanced {
+            writeln!(
+                f,
+                "groups are means over their classes; in the row over images, a class counts as often \
+                 as it has test images"
             )?;
         }
         write!(

@@ -2,6 +2,7 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::metrics::{Calibration, ClassRow, Shot};
 
@@ -17,6 +18,7 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const GREY: RGBColor = RGBColor(150, 150, 150);
 const FONT: (&str, i32) = ("sans-serif", 13);
+const SMALL: (&str, i32) = ("sans-serif", 9);
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -246,7 +248,7 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
             .label_style(FONT)
             .x_labels(6)
             .y_labels(6)
-            .x_desc("confidence, %")
+            .x_desc("confidence, % (above the bars: images)")
             .y_desc("accuracy, %")
             .draw()?;
         let width = 100.0 / calibration.bins.len() as f64;
@@ -258,6 +260,15 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
             Rectangle::new(corners, COLOURS[0].mix(0.6).filled())
         }))?;
         chart.draw_series([PathElement::new([(0.0, 0.0), (100.0, 100.0)], GREY)])?;
+        // A bar of three images tells little.
+        let above = Pos::new(HPos::Center, VPos::Bottom);
+        let style = SMALL.into_text_style(&area).pos(above);
+        let filled = calibration.bins.iter().enumerate();
+        let filled = filled.filter(|(_, bin)| bin.images > 0);
+        chart.draw_series(filled.map(|(i, bin)| {
+            let at = ((i as f64 + 0.5) * width, bin.accuracy.min(96.0));
+            Text::new(bin.images.to_string(), at, style.clone())
+        }))?;
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! `shike eval`, `shike export`, `shike compare`, `shike backends`.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,12 @@ impl EvalArgs {
         Ok(paths.map(|paths| paths.read_config()).transpose()?)
     }
 
-    fn images(&self, recorded: Option<&RunConfig>, names: &[String]) -> Result<Dataset, CliError> {
+    /// The images, and what they are called above the table.
+    fn images(
+        &self,
+        recorded: Option<&RunConfig>,
+        names: &[String],
+    ) -> Result<(Dataset, String), CliError> {
         let source = recorded.and_then(|config| config.data.as_ref());
         if let Some(list) = &self.list {
             let root = match (&self.data, source) {
@@ -109,12 +115,14 @@ impl EvalArgs {
                     return Err(CliError::Usage(message.into()));
                 }
             };
-            return Ok(list_file(root, list, None, Some(names.to_vec()))?);
+            let images = list_file(root, list, None, Some(names.to_vec()))?;
+            return Ok((images, list.display().to_string()));
         }
         if let Some(data) = &self.data {
             let test = data.join("test");
             let folder = if test.is_dir() { &test } else { data };
-            return Ok(image_folder_with_classes(folder, names)?);
+            let images = image_folder_with_classes(folder, names)?;
+            return Ok((images, folder.display().to_string()));
         }
         let Some(source) = source else {
             let message =
@@ -123,16 +131,34 @@ impl EvalArgs {
         };
         let data = source.open()?;
         let none = |split: &str| CliError::Absent(format!("the run has no {split} images"));
-        match self.split {
-            Some(Split::Train) => Ok(data.train),
-            Some(Split::Val) => data.val.ok_or_else(|| none("validation")),
-            Some(Split::Test) => data.test.ok_or_else(|| none("test")),
-            None => data
-                .test
-                .or(data.val)
-                .ok_or_else(|| none("test or validation")),
-        }
+        let (images, name) = match self.split {
+            Some(Split::Train) => (Some(data.train), "training"),
+            Some(Split::Val) => (data.val, "validation"),
+            Some(Split::Test) => (data.test, "test"),
+            None if data.test.is_some() => (data.test, "test"),
+            None if data.val.is_some() => (data.val, "validation"),
+            None => return Err(none("test or validation")),
+        };
+        let images = images.ok_or_else(|| none(name))?;
+        Ok((images, format!("the run's {name} images")))
     }
+
+    /// How many of the images that the user named were trained on. None are if the run's own
+    /// images cannot be found any more.
+    fn trained_on(&self, recorded: Option<&RunConfig>, images: &Dataset) -> usize {
+        let source = recorded.and_then(|config| config.data.as_ref());
+        let Some(source) = source.filter(|_| self.data.is_some() || self.list.is_some()) else {
+            return 0;
+        };
+        let Ok(data) = source.open() else { return 0 };
+        let trained: HashSet<PathBuf> = files(&data.train).collect();
+        files(images).filter(|file| trained.contains(file)).count()
+    }
+}
+
+/// The files of the images, so that one can be told in whatever way its folder was named.
+fn files(images: &Dataset) -> impl Iterator<Item = PathBuf> + '_ {
+    (0..images.len()).filter_map(|i| fs::canonicalize(images.origin(i)).ok())
 }
 
 /// Scores a model and prints the table or JSON.
@@ -142,7 +168,20 @@ impl EvalArgs {
 pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let recorded = args.config()?;
     let (predictor, _) = args.model.load()?;
-    let images = args.images(recorded.as_ref(), &predictor.info().class_names)?;
+    let (images, name) = args.images(recorded.as_ref(), &predictor.info().class_names)?;
+    let trained_on = args.trained_on(recorded.as_ref(), &images);
+    if trained_on > 0 {
+        eprintln!(
+            "warning: {trained_on} of the {} images are among those that the run was trained on; \
+             the accuracy on new images is lower",
+            images.len()
+        );
+    }
+    let header = format!(
+        "{} on {name}, {} classes",
+        args.model.file()?.display(),
+        predictor.info().class_names.len()
+    );
     let recorded = recorded.map_or_else(ShotThresholds::default, |c| c.train.thresholds);
     let thresholds = ShotThresholds {
         many_above: args.many_above.unwrap_or(recorded.many_above),
@@ -161,7 +200,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
     }
     match args.json {
         true => print(&as_json(&evaluation, &predictor).to_string()),
-        false => print(&evaluation.to_string()),
+        false => print(&format!("{header}\n{evaluation}")),
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Problem, Subset};
-use shike_data::split::{self, SplitConfig, SplitRecord};
+use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Problem, Subset, Tail};
+use shike_data::split::{self, SplitClass, SplitConfig, SplitRecord};
 use shike_data::{Dataset, image_folder_as_found};
 use shike_train::DataSource;
 
@@ -207,7 +207,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         });
         let mut text = describe(&found, &notes.collect::<Vec<_>>(), args);
         if let Some(written) = written {
-            text += &describe_split(&written);
+            text += &describe_split(&written, args);
         }
         text
     };
@@ -337,15 +337,7 @@ fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String 
             100.0 * head,
         );
     }
-    let (many, few) = (args.many_above, args.few_below);
-    for (name, line, size) in [
-        ("many", format!("more than {many}"), tail.many),
-        ("medium", format!("{few} to {many}"), tail.medium),
-        ("few", format!("fewer than {few}"), tail.few),
-    ] {
-        let (classes, images) = (classes(size.classes), images(size.images));
-        let _ = writeln!(text, "  {name:6} ({line})  {classes}, {images}");
-    }
+    text += &groups(tail, args);
     let bars = found.classes.iter().map(|class| Bar {
         name: &class.name,
         size: class.images.get(&Subset::Train).copied().unwrap_or(0),
@@ -362,6 +354,21 @@ fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String 
         plot::bars(bars.collect(), width, !stdout.is_term())
     );
     text.push_str(&findings(found, args.show));
+    text
+}
+
+/// A line for many-, medium- and few-shot classes each.
+fn groups(tail: &Tail, args: &InspectArgs) -> String {
+    let mut text = String::new();
+    let (many, few) = (args.many_above, args.few_below);
+    for (name, line, size) in [
+        ("many", format!("more than {many}"), tail.many),
+        ("medium", format!("{few} to {many}"), tail.medium),
+        ("few", format!("fewer than {few}"), tail.few),
+    ] {
+        let (classes, images) = (classes(size.classes), images(size.images));
+        let _ = writeln!(text, "  {name:6} ({line})  {classes}, {images}");
+    }
     text
 }
 
@@ -465,8 +472,10 @@ fn findings(found: &Inspection, show: usize) -> String {
         };
         let _ = writeln!(text, "\nno empty class, no unreadable file{across}");
     } else {
-        let named: Vec<&str> = found.problems.iter().map(problem).collect();
-        let _ = writeln!(text, "\nproblems: {}", named.join(", "));
+        text.push_str("\nproblems\n");
+        for found in &found.problems {
+            let _ = writeln!(text, "  {}", problem(found));
+        }
     }
     if !looked {
         text.push_str("only headers were read: cut files and duplicates were not looked for\n");
@@ -474,19 +483,32 @@ fn findings(found: &Inspection, show: usize) -> String {
     text
 }
 
+/// The problem, and what to do about it.
 fn problem(problem: &Problem) -> &'static str {
     match problem {
-        Problem::EmptyClasses => "empty classes",
-        Problem::Unreadable => "unreadable files",
-        Problem::DuplicatesAcrossSubsets => "images in several parts",
+        Problem::EmptyClasses => {
+            "empty classes: training refuses them; take them away, or let --split leave them out"
+        }
+        Problem::Unreadable => {
+            "unreadable files: training stops at one, or replaces a few by others of their class \
+             (--bad-images skip, its choice where no recipe is given); --split leaves them out"
+        }
+        Problem::DuplicatesAcrossSubsets => {
+            "images in several parts: accuracy on them is too high; keep each in one part alone"
+        }
     }
 }
 
-fn describe_split(written: &Written<'_>) -> String {
+fn describe_split(written: &Written<'_>, args: &InspectArgs) -> String {
     let mut text = format!("\n{}\n", written.out.display());
     for list in written.record.lists.values() {
         let _ = writeln!(text, "  {:9}  {}", list.file, images(list.images));
     }
+    let training = |class: &SplitClass| class.images.get(&Subset::Train).copied();
+    let split = written.record.classes.iter();
+    let counts: Vec<usize> = split.map(|class| training(class).unwrap_or(0)).collect();
+    text.push_str("of the classes in the training list are\n");
+    text += &groups(&Tail::new(&counts, args.many_above, args.few_below), args);
     let left = &written.record.left_out;
     if !(left.images.is_empty() && left.classes.is_empty()) {
         let (images, classes) = (images(left.images.len()), classes(left.classes.len()));

@@ -336,6 +336,9 @@ fn dry_run(
         std::fs::remove_dir_all(&lists).ok();
     }
     let learner = Learner::new(config, settled?.1, session.device.clone())?;
+    for note in learner.notes() {
+        session.progress.message(note);
+    }
     check_images(&learner, args, &mut session.progress)?;
     println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
     Ok(Trained::Nothing)
