@@ -336,7 +336,8 @@ fn dry_run(
         std::fs::remove_dir_all(&lists).ok();
     }
     let learner = Learner::new(config, settled?.1, session.device.clone())?;
-    for note in learner.notes() {
+    let unwritten = lists.display().to_string();
+    for note in learner.notes().iter().filter(|n| !n.contains(&unwritten)) {
         session.progress.message(note);
     }
     check_images(&learner, args, &mut session.progress)?;
