@@ -63,8 +63,8 @@ pub enum TrainError {
     /// The loss is NaN or infinite.
     #[error(
         "{term} is {value} at step {step} (stage {stage}, epoch {epoch}, learning rate {lr}): \
-         training has diverged; try a lower learning rate, a longer warm-up or --clip-norm, and go \
-         on from an earlier checkpoint"
+         training has diverged; begin another run with a lower learning rate, a longer warm-up or \
+         --clip-norm"
     )]
     NonFinite {
         /// Which term of the loss.

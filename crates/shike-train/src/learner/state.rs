@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::OptimizerRecord;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, Tensor};
 use serde::{Deserialize, Serialize};
 use shike_data::Dataset;
 use shike_model::ShikeConfig;
@@ -124,6 +124,21 @@ pub(super) fn fingerprint(data: &Dataset) -> u64 {
     hash
 }
 
+/// The sum of all weights: NaN or infinite where one of them is, on the device until it is read.
+struct FiniteSum {
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for FiniteSum {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let sum = param.val().detach().sum();
+        self.sum = Some(match self.sum.take() {
+            Some(before) => before + sum,
+            None => sum,
+        });
+    }
+}
+
 const MODEL: &str = "model";
 const EMA: &str = "ema";
 const OPTIMIZER: &str = "optimizer";
@@ -165,7 +180,24 @@ impl Learner {
         })
     }
 
+    /// Writes a checkpoint, of which a run can go on: a step may spoil the weights by gradients that
+    /// are not finite where its loss was, and the next loss, which would tell, is not there yet.
     pub(super) fn save(&self, run: &RunDir, state: &State) -> Result<(), TrainError> {
+        let mut sum = FiniteSum { sum: None };
+        state.model.visit(&mut sum);
+        let sum = sum.sum.map_or(0.0, |sum| sum.into_scalar::<f32>());
+        if !sum.is_finite() {
+            let position = &state.position;
+            let stage = self.config.stage(position.stage);
+            return Err(TrainError::NonFinite {
+                term: "the sum of all weights".into(),
+                value: sum.into(),
+                step: position.step,
+                stage: position.stage,
+                epoch: position.epoch,
+                lr: stage.map_or(0.0, |stage| stage.schedule.lr(position.epoch)),
+            });
+        }
         run.save_checkpoint(state.position.step, &self.checkpoint(state)?)?;
         Ok(())
     }

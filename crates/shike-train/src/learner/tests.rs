@@ -83,3 +83,30 @@ fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
     }));
     assert_eq!(panic_message(other.unwrap_err().as_ref()), "a bug");
 }
+
+#[test]
+fn weights_that_are_not_finite_are_not_saved() {
+    let learner = learner(|_| ());
+    let dir = tempfile::tempdir().unwrap();
+    let run = learner
+        .create_run(&dir.path().join("run"), None, None)
+        .unwrap();
+    let (mut state, _) = learner.start().unwrap();
+    learner.save(&run, &state).unwrap();
+    let saved = || {
+        std::fs::read_dir(run.paths().checkpoints())
+            .unwrap()
+            .count()
+    };
+    assert_eq!(saved(), 1);
+    state.position.step += 1;
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let weight = &mut state.model.stem.conv.weight;
+        *weight = weight
+            .clone()
+            .map(|weight| weight.mul_scalar(0.0).add_scalar(wrong));
+        let error = learner.save(&run, &state).unwrap_err().to_string();
+        assert!(error.contains("the sum of all weights is"), "{error}");
+        assert_eq!(saved(), 1);
+    }
+}
