@@ -505,6 +505,50 @@ impl SplitPlan {
         &self.record
     }
 
+    /// The files, in the order in which they are written.
+    fn files(&self) -> Result<Vec<(String, String)>, SplitError> {
+        let names = self.record.classes.iter().map(|c| c.name.clone() + "\n");
+        let record =
+            serde_json::to_string_pretty(&self.record).map_err(|error| SplitError::Io {
+                path: RECORD.into(),
+                source: error.into(),
+            })?;
+        let lists = self.lists.iter();
+        let lists = lists.map(|(&subset, text)| (list_name(subset), text.clone()));
+        let rest = [
+            (CLASSES.into(), names.collect()),
+            (RECORD.into(), record + "\n"),
+        ];
+        Ok(lists.chain(rest).collect())
+    }
+
+    /// Whether [`write`](Self::write) would replace nothing but its own files: those of this split that
+    /// an earlier start, which need not have come to its end, wrote into `out`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn fits(&self, out: &Path) -> Result<bool, SplitError> {
+        let files = self.files()?;
+        for name in SUBSETS
+            .map(list_name)
+            .iter()
+            .map(String::as_str)
+            .chain([CLASSES, RECORD])
+        {
+            let path = out.join(name);
+            let there = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(SplitError::Io { path, source }),
+            };
+            let own = files.iter().find(|(own, _)| own == name);
+            if own.is_none_or(|(_, text)| text.as_bytes() != there) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes `train.txt`, `val.txt`, `test.txt` (those with a share), `classes.txt` and, last,
     /// `split.json` into `out`, each whole or not at all. A folder with `split.json` is complete.
     ///
@@ -538,19 +582,7 @@ impl SplitPlan {
                 _ => {}
             }
         }
-        let names: String = self
-            .record
-            .classes
-            .iter()
-            .map(|c| c.name.clone() + "\n")
-            .collect();
-        let record = serde_json::to_string_pretty(&self.record)
-            .map_err(|e| failed(&out.join(RECORD))(e.into()))?;
-        let lists = self
-            .lists
-            .iter()
-            .map(|(&subset, text)| (list_name(subset), text.clone()));
-        for (name, text) in lists.chain([(CLASSES.into(), names), (RECORD.into(), record + "\n")]) {
+        for (name, text) in self.files()? {
             atomic_write(&out.join(name), |file| file.write_all(text.as_bytes()))?;
         }
         Ok(())

@@ -698,6 +698,8 @@ fn lists_that_are_wrong() {
         ("l.txt", "a 0\nb 1\na 1\n".into(), "l.txt:3: \"a\" has label 1 here, but 0 in line 1".into()),
         ("l.txt", "../../etc/passwd 0\n".into(), "l.txt:1: the path \"../../etc/passwd\" leaves the image folder by `..`".into()),
         ("l.txt", "/etc/passwd 0\n".into(), "l.txt:1: the path \"/etc/passwd\" is absolute; paths start at the image folder".into()),
+        ("l.txt", "a/x 0\nb 1\na//x 0\n".into(), "l.txt:3: \"a//x\" is listed twice, here and in line 1".into()),
+        ("l.txt", "a/x 0\n./a/./x 1\n".into(), "l.txt:2: \"./a/./x\" has label 1 here, but 0 in line 1".into()),
         ("l.csv", "".into(), "l.csv:1: the header has no column called path or image or file (it is \"\"); wanted a first line such as `path,label`".into()),
         ("l.csv", "a.jpg,0\n".into(), "l.csv:1: the header has no column called path or image or file (it is \"a.jpg,0\"); wanted a first line such as `path,label`".into()),
         ("l.csv", "path,label\n".into(), "l.csv: holds no image".into()),
@@ -819,6 +821,19 @@ fn a_test_list_of_another_kind_has_the_labels_of_its_training_set() {
         like("t.txt", "d.jpg 2\n").unwrap().class_names(),
         ["ant", "cat", "dog"]
     );
+    // Numbers can be names.
+    let numbers = ["1", "10", "2"].map(String::from);
+    let folders = || Some(numbers.to_vec());
+    std::fs::write(
+        dir.path().join("n.csv"),
+        "path,class\na.jpg,2\nb.jpg,10\nc.jpg,1\n",
+    )
+    .unwrap();
+    let data = list_file(dir.path(), dir.path().join("n.csv"), None, folders()).unwrap();
+    assert_eq!(data.labels(), [2, 1, 0]);
+    std::fs::write(dir.path().join("n.csv"), "path,label\na.jpg,2\nb.jpg,0\n").unwrap();
+    let data = list_file(dir.path(), dir.path().join("n.csv"), None, folders()).unwrap();
+    assert_eq!(data.labels(), [2, 0]);
     let error = like("t.csv", "path,class\nd.jpg,cow\n").unwrap_err();
     assert_eq!(
         error,

@@ -1,5 +1,6 @@
 //! Runs beside one another: mean and deviation over seeds, and whether a difference is more than chance.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rand::{RngExt, SeedableRng};
@@ -11,7 +12,7 @@ use crate::auto::differing;
 use crate::config::TrainConfig;
 use crate::data_source::RunConfig;
 use crate::metrics::Shot;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ScoredSplit};
 use crate::run_dir::{Classes, RunDirError, RunPaths};
 
 /// Test images that a class needs for a bootstrap over them to tell anything: the images of a smaller one
@@ -43,6 +44,9 @@ pub enum CompareError {
         /// What differs.
         what: &'static str,
     },
+    /// A run is named more than once.
+    #[error("{}: this run is given twice; give each run once", .0.display())]
+    Twice(PathBuf),
     /// A prediction is of a class that the run does not have.
     #[error("{}: label {label} in predictions.csv, but there are {classes} classes", path.display())]
     Label {
@@ -187,6 +191,15 @@ impl ScoredRun {
         })
     }
 
+    /// The settings in which two runs differ; without any, they are of one method.
+    fn differing(&self, other: &Self) -> Vec<String> {
+        let mut settings = differing(&self.config, &other.config);
+        if self.receipt.train != other.receipt.train {
+            settings.push("training images".into());
+        }
+        settings
+    }
+
     fn same_test_as(&self, other: &Self) -> Result<(), CompareError> {
         let (mine, theirs) = (&self.receipt, &other.receipt);
         let what = [
@@ -195,7 +208,11 @@ impl ScoredRun {
             ("scored splits", mine.scored != theirs.scored),
             (
                 "test lists",
-                mine.test != theirs.test || mine.val != theirs.val,
+                // What the other split chose a checkpoint on does not matter here.
+                match mine.scored {
+                    Some(ScoredSplit::Val) => mine.val != theirs.val,
+                    _ => mine.test != theirs.test,
+                },
             ),
             ("test labels", self.labels != other.labels),
             ("training counts", self.shots != other.shots),
@@ -319,6 +336,13 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     for other in &runs[1..] {
         first.same_test_as(other)?;
     }
+    let folder = |run: &ScoredRun| std::fs::canonicalize(&run.path).ok();
+    let mut folders = BTreeSet::new();
+    for run in runs {
+        if folder(run).is_some_and(|folder| !folders.insert(folder)) {
+            return Err(CompareError::Twice(run.path.clone()));
+        }
+    }
     let mut by_class = vec![Vec::new(); first.shots.len()];
     for (image, &label) in first.labels.iter().enumerate() {
         by_class[label as usize].push(image);
@@ -329,8 +353,7 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     };
     let mut groups: Vec<Vec<&ScoredRun>> = Vec::new();
     for run in runs {
-        let same =
-            |group: &&mut Vec<&ScoredRun>| differing(&group[0].config, &run.config).is_empty();
+        let same = |group: &&mut Vec<&ScoredRun>| group[0].differing(run).is_empty();
         match groups.iter_mut().find(same) {
             Some(group) => group.push(run),
             None => groups.push(vec![run]),
@@ -389,7 +412,7 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
             points: test.scores(&differences, |images, n| images[n]),
             low: Scores::over(&draws, |values| quantile(values, 0.025)),
             high: Scores::over(&draws, |values| quantile(values, 0.975)),
-            settings: differing(&groups[0][0].config, &groups[index][0].config),
+            settings: groups[0][0].differing(groups[index][0]),
         }
     };
     Ok(Comparison {
@@ -413,7 +436,11 @@ impl std::fmt::Display for Comparison {
             let name = name.to_string_lossy();
             let label = match method.runs.len() {
                 1 => format!("{} {name}", index + 1),
-                n => format!("{} {name} ({n} seeds)", index + 1),
+                n if method.seeds.iter().collect::<BTreeSet<_>>().len() == n => {
+                    format!("{} {name} ({n} seeds)", index + 1)
+                }
+                // The same seed on another device, say.
+                n => format!("{} {name} ({n} runs)", index + 1),
             };
             write!(f, "{label:<26}")?;
             let spread = method.deviation.numbers();

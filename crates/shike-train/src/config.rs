@@ -29,6 +29,10 @@ pub enum Precision {
     Bf16,
 }
 
+/// More of anything is a slip, and products of such numbers have to be numbers.
+const LARGEST: usize = 1_000_000_000;
+const RANGE: &str = "1 to 1000000000";
+
 /// One stage of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -443,9 +447,9 @@ impl TrainConfig {
         )?;
         check(
             "accumulation",
-            self.accumulation > 0,
+            (1..=LARGEST).contains(&self.accumulation),
             &self.accumulation,
-            "at least 1",
+            RANGE,
         )?;
         check(
             "evaluate_every",
@@ -459,12 +463,17 @@ impl TrainConfig {
             &self.keep_checkpoints,
             "at least 1",
         )?;
-        check("checkpoint_seconds", seconds >= 0.0, &seconds, "0 or more")?;
+        check(
+            "checkpoint_seconds",
+            seconds.is_finite() && seconds >= 0.0,
+            &seconds,
+            "0 or more",
+        )?;
         check(
             "loader.batch_size",
-            self.loader.batch_size > 0,
+            (1..=LARGEST).contains(&self.loader.batch_size),
             &self.loader.batch_size,
-            "at least 1",
+            RANGE,
         )?;
         let images = |field, result: Result<(), DataError>| {
             result.map_err(|source| TrainConfigError::Images { field, source })
@@ -479,16 +488,16 @@ impl TrainConfig {
         self.thresholds.validate()?;
         check(
             "stage1.epochs",
-            self.stage1.epochs > 0,
+            (1..=LARGEST).contains(&self.stage1.epochs),
             &self.stage1.epochs,
-            "at least 1",
+            RANGE,
         )?;
         if let Some(stage2) = self.stage(2) {
             check(
                 "stage2.epochs",
-                stage2.epochs > 0,
+                (1..=LARGEST).contains(&stage2.epochs),
                 &stage2.epochs,
-                "at least 1",
+                RANGE,
             )?;
         }
         let Some(stage2) = &self.stage2 else {

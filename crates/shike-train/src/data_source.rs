@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use shike_data::dataset::is_split_name;
 use shike_data::{
     Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, image_folder,
     image_folder_with_classes, list_file, list_file_like, list_file_named,
@@ -95,6 +96,7 @@ impl DataSource {
                         test: None,
                     });
                 }
+                check_split_names(dir)?;
                 let train = image_folder(dir.join("train"))?;
                 let like = |name: &str| -> Result<Option<Dataset>, DataError> {
                     let dir = dir.join(name);
@@ -106,6 +108,21 @@ impl DataSource {
                 Ok(TrainData { train, val, test })
             }
         }
+    }
+
+    /// The same images in another folder, to which they were moved. Where they were read from a folder
+    /// `train` alone, the new one may be named as a whole.
+    #[must_use]
+    pub fn moved_to(mut self, folder: &Path) -> Self {
+        match &mut self {
+            Self::Cifar { dir, .. } | Self::Folder { dir } => *dir = folder.to_owned(),
+            Self::Lists { root, .. } => {
+                let train = folder.join("train");
+                let inner = root.ends_with("train") && !folder.ends_with("train") && train.is_dir();
+                *root = if inner { train } else { folder.to_owned() };
+            }
+        }
+        self
     }
 
     /// The same lists with the class names of a `classes.txt` beside the training list, where it has as
@@ -157,8 +174,35 @@ impl DataSource {
     }
 }
 
+/// Refuses a folder beside `train` that is meant for a split, and would not be read.
+///
+/// # Errors
+/// Names the folder.
+pub fn check_split_names(dir: &Path) -> Result<(), DataError> {
+    let read = ["train", "val", "valid", "validation", "test"];
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let canonical = |path: &Path| std::fs::canonicalize(path).ok();
+        // `Train` is `train` where the file system says so.
+        let is_read = read.iter().any(|read| {
+            canonical(&dir.join(read)).is_some_and(|p| Some(p) == canonical(&entry.path()))
+        });
+        if is_split_name(&name) && !is_read && entry.path().is_dir() {
+            return Err(DataError::Folder {
+                path: entry.path(),
+                problem: "is not read beside `train`: call it `val` or `test`, or move it away"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The name of the validation folder: people write it in three ways.
-fn validation_folder(dir: &Path) -> Result<&'static str, DataError> {
+///
+/// # Errors
+/// If there are two.
+pub fn validation_folder(dir: &Path) -> Result<&'static str, DataError> {
     let names = ["val", "valid", "validation"];
     let mut found = names.into_iter().filter(|name| dir.join(name).is_dir());
     match (found.next(), found.next()) {

@@ -47,6 +47,25 @@ impl Ema {
         self.model = previous.map(&mut average);
     }
 
+    /// The average with its network changed, as the trained one's was.
+    pub(crate) fn map(self, change: impl FnOnce(Shike) -> Shike) -> Self {
+        Self {
+            model: change(self.model),
+            ..self
+        }
+    }
+
+    /// As [`map`](Self::map), of a change that may fail.
+    pub(crate) fn try_map<E>(
+        self,
+        change: impl FnOnce(Shike) -> Result<Shike, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            model: change(self.model)?,
+            ..self
+        })
+    }
+
     /// The averaged network, off the autodiff device, ready to be scored.
     pub fn model(&self) -> &Shike {
         &self.model

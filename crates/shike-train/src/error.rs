@@ -62,9 +62,10 @@ pub enum TrainError {
     Metrics(#[from] MetricsError),
     /// The loss is NaN or infinite.
     #[error(
-        "{term} is {value} at step {step} (stage {stage}, epoch {epoch}, learning rate {lr}): \
+        "{term} is {value} at step {step} (stage {stage}, epoch {}, learning rate {lr}): \
          training has diverged; begin another run with a lower learning rate, a longer warm-up or \
-         --clip-norm"
+         --clip-norm",
+        epoch + 1
     )]
     NonFinite {
         /// Which term of the loss.

@@ -61,6 +61,9 @@ pub enum PriorError {
         /// What is wrong.
         problem: String,
     },
+    /// The sum of the frequencies is infinite.
+    #[error("the frequencies are so large that their sum is infinite; give numbers such as 0.25")]
+    TooLarge,
     /// A class has no training image, or a frequency is 0.
     #[error(
         "class {class} has a frequency of 0 in {of}: its logarithm is infinite; give it a small number"
@@ -138,6 +141,9 @@ impl Prior {
         let train: Vec<f64> = train_counts.iter().map(|&n| n as f64).collect();
         let log = |weights: &[f64], of| -> Result<Vec<f64>, PriorError> {
             let total: f64 = weights.iter().sum();
+            if !total.is_finite() {
+                return Err(PriorError::TooLarge);
+            }
             if let Some(class) = weights.iter().position(|weight| *weight <= 0.0) {
                 return Err(PriorError::Zero { class, of });
             }

@@ -64,6 +64,11 @@ struct Epoch {
     skipped: Option<usize>,
 }
 
+/// A line on the terminal; where that is gone, training goes on.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 impl Progress {
     /// A bar if standard error is a terminal, lines otherwise.
     pub fn auto() -> Self {
@@ -140,7 +145,7 @@ impl Progress {
         match self {
             Self::Bar(state) => {
                 state.bar.finish_and_clear();
-                eprintln!("{}", state.epoch.end(summary));
+                say(&state.epoch.end(summary));
             }
             Self::Lines(lines) => {
                 let line = lines.epoch.end(summary);
@@ -153,7 +158,7 @@ impl Progress {
     /// A line above the bar, such as a warning. Not shown in [`Progress::Silent`].
     pub fn message(&mut self, text: &str) {
         match self {
-            Self::Bar(state) => state.bar.suspend(|| eprintln!("{text}")),
+            Self::Bar(state) => state.bar.suspend(|| say(text)),
             Self::Lines(lines) => lines.print(text),
             Self::Silent => {}
         }

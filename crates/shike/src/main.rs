@@ -145,6 +145,8 @@ Examples:
     /// Each case runs in a process of its own. The table shows the median, half of the distance
     /// between the quartiles in percent of it, images and floating-point operations a second (two a
     /// multiply-add, the backward pass counted as two forward passes), and the process's peak memory.
+    ///
+    /// Exit status: 0 every case ran, 1 some could not, 2 no such case.
     #[command(after_help = "\
 Examples:
   shike bench

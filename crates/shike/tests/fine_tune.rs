@@ -140,6 +140,45 @@ fn trains_from_imported_weights_and_averages() {
 }
 
 #[test]
+fn without_a_second_training_the_average_is_that_of_stage_1() {
+    let fixture = fixture();
+    let base = "--arch resnet8 --ema 0.9 --epochs 2";
+    let tau = "--classifier linear --stage2-method tau-norm --stage2-tau 0.5";
+    for (name, more) in [
+        ("one", format!("{base} --stage2-epochs 0")),
+        ("tau", format!("{base} {tau}")),
+    ] {
+        let (run, output) = fixture.run(name, &more);
+        assert!(output.status.success(), "{more}: {}", text(&output));
+        let (end, averaged) = (state(&run.model()), state(&run.ema()));
+        assert_ne!(averaged["conv1.weight"], end["conv1.weight"], "{more}");
+        // It is the one that was scored, and is so once more where the run is only scored again.
+        let score = || {
+            let output = Command::new(env!("CARGO_BIN_EXE_shike"))
+                .args(["eval", "--model", "ema", "--json"])
+                .arg(run.root())
+                .output()
+                .unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            json["evaluation"]["ensemble"]["top1"].as_f64().unwrap()
+        };
+        let rows = fs::read_to_string(run.root().join("metrics.jsonl")).unwrap();
+        let last: serde_json::Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+        if let Some(during) = last["ema_top1"].as_f64() {
+            assert!((score() - during).abs() < 1e-6, "{more}");
+        }
+        let before = fs::read(run.ema()).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_shike"))
+            .args(["train", "--resume"])
+            .arg(run.root())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{more}: {}", text(&output));
+        assert!(fs::read(run.ema()).unwrap() == before, "{more}");
+    }
+}
+
+#[test]
 fn the_average_of_a_run_that_was_killed_is_that_of_one_that_was_not() {
     let fixture = fixture();
     let small = "--arch resnet8 --ema 0.9 --checkpoint-seconds 0";

@@ -84,6 +84,44 @@ fn exit_codes_and_json() {
 }
 
 #[test]
+fn splits_are_found_by_every_name_that_training_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path());
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::rename(dir.path().join("pictures"), data.join("train")).unwrap();
+    fs::rename(dir.path().join("drawn/test"), data.join("valid")).unwrap();
+    let output = shike(dir.path(), "inspect data --json");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["subsets"][1]["subset"], "val");
+
+    // A name that nobody reads is no class, and is not left out without a word.
+    fs::rename(data.join("valid"), data.join("tests")).unwrap();
+    for command in ["inspect data", "train --data data"] {
+        let output = shike(dir.path(), command);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(
+            said(&output).contains("data/tests: is not read"),
+            "{}",
+            said(&output)
+        );
+    }
+    fs::rename(data.join("tests"), data.join("Test")).unwrap();
+    fs::rename(data.join("train"), data.join("Train")).unwrap();
+    if !data.join("train").exists() {
+        for command in ["inspect data", "train --data data"] {
+            let output = shike(dir.path(), command);
+            assert_eq!(output.status.code(), Some(1), "{command}");
+            let text = said(&output);
+            assert!(
+                text.contains("Test and Train here are no classes"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_printed_command_takes_the_lists() {
     let dir = tempfile::tempdir().unwrap();
     pictures(dir.path());

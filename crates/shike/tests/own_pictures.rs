@@ -208,6 +208,61 @@ fn from_a_folder_to_predictions() {
 }
 
 #[test]
+fn lists_of_ones_own_are_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    fs::create_dir_all(dir.join("project/lists")).unwrap();
+    let own = dir.join("project/lists/train.txt");
+    let other = dir.join("project/README");
+    for path in [&own, &other] {
+        fs::write(path, "my own").unwrap();
+    }
+    let train = |run: &str| format!("train --data pictures --run {run} {TINY}");
+    assert!(fails(dir, 1, &train("project")).contains("not empty"));
+    // A folder with nothing but a split is free for a run, of that split.
+    fs::remove_file(&other).unwrap();
+    fs::write(dir.join("project/lists/split.json"), "{}").unwrap();
+    let error = fails(dir, 2, &train("project"));
+    assert!(error.contains("holds lists of another split"), "{error}");
+    assert_eq!(fs::read_to_string(&own).unwrap(), "my own");
+    fs::rename(dir.join("project"), dir.join("mine-lists")).unwrap();
+    fs::rename(
+        dir.join("mine-lists/lists/train.txt"),
+        dir.join("mine-lists/train.txt"),
+    )
+    .unwrap();
+    let error = fails(
+        dir,
+        2,
+        &format!("train --data pictures --write-recipe mine.toml {TINY}"),
+    );
+    assert!(
+        error.contains("mine-lists holds lists of another split"),
+        "{error}"
+    );
+
+    // Pictures that moved are found by their folder alone.
+    works(dir, &train("run"));
+    fs::rename(dir.join("pictures"), dir.join("moved")).unwrap();
+    works(dir, "report run --data moved");
+    works(dir, "train --resume run --data moved");
+
+    // A limit is changed where there is one, and the policy that is there is not made stricter.
+    let share = |more: &str| {
+        let words = format!("train --data moved --write-recipe new.toml {more} {TINY}");
+        works(dir, &words);
+        let recipe = fs::read_to_string(dir.join("new.toml")).unwrap();
+        fs::remove_file(dir.join("new.toml")).unwrap();
+        fs::remove_dir_all(dir.join("new-lists")).unwrap();
+        let (_, share) = recipe.split_once("max_share = ").unwrap();
+        share.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(share("--bad-images skip"), "0.05");
+    assert_eq!(share("--max-bad-share 0.2"), "0.2");
+}
+
+#[test]
 fn several_seeds_go_on_where_they_were_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -271,4 +326,9 @@ fn several_seeds_go_on_where_they_were_stopped() {
     );
     let error = fails(dir, 2, &format!("train --data pictures --seeds 2 {TINY}"));
     assert!(error.contains("--run"), "{error}");
+    // Nor are other pictures passed over because there is a split.
+    fs::rename(dir.join("drawn/test"), dir.join("other")).unwrap();
+    let other = format!("train --data other --run all --seeds 3 {TINY}");
+    let error = fails(dir, 2, &other);
+    assert!(error.contains("train on the split of pictures"), "{error}");
 }

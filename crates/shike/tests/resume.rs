@@ -588,7 +588,7 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     );
     for part in [
         "at step ",
-        "stage 1, epoch 0, learning rate ",
+        "stage 1, epoch 1, learning rate ",
         "lower learning rate",
     ] {
         assert!(said.contains(part), "{part}: {said}");
@@ -654,6 +654,22 @@ fn stage_2_from_another_run_gives_what_that_run_gave() {
         rows[1..].iter().all(|row| row.starts_with("2,")),
         "{rows:?}"
     );
+
+    // Stage 1 is recorded as it was, whatever was asked for.
+    let again = fixture.run("stage2-again");
+    let options = [
+        "--stage2-from",
+        reference,
+        "--loss",
+        "focal",
+        "--lr",
+        "0.001",
+    ];
+    let said = fixture.start_in(again.root(), &options).succeed();
+    assert!(said.contains("options for it have no effect"), "{said}");
+    let stage1 = |run: &RunPaths| run.read_config::<RunConfig>().unwrap().train.stage1;
+    assert!(stage1(&again) == stage1(&fixture.reference));
+    assert!(fs::read(again.model()).unwrap() == fs::read(run.model()).unwrap());
 
     let other = fixture.run("stage2-other");
     let more = ["--stage2-from", reference, "--experts", "3"];

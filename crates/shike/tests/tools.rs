@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::train::Receipt;
 use shike::train::RunDir;
 use shike::train::compare::ScoredRun;
 
@@ -212,6 +213,52 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert_eq!(file.tensor("logits").unwrap().shape(), [6, 3, 4]);
     assert_eq!(file.tensor("probabilities").unwrap().shape(), [6, 4]);
 
+    // The same pictures from lists of every kind; labels do not matter.
+    let mut stems: Vec<String> = lines
+        .iter()
+        .map(|l| l["image"].as_str().unwrap().into())
+        .collect();
+    stems.sort();
+    let listed = |name: &str, text: String| {
+        let list = path(name);
+        fs::write(&list, text).unwrap();
+        let out = works(&["predict", &a0, "--list", &list, "--root", "/", "--top", "1"]);
+        assert_eq!(out.lines().count(), stems.len(), "{name}");
+        out
+    };
+    let below = |end: &str| -> String { stems.iter().map(|s| format!("{s}{end}\n")).collect() };
+    let plain = listed("p.txt", below(" 3"));
+    assert_eq!(plain, listed("p.tsv", below("\t3")));
+    assert_eq!(plain, listed("p.lst", below("")));
+    assert_eq!(
+        plain,
+        listed("p.csv", format!("file,label\n{}", below(",ant")))
+    );
+
+    // A screen that takes nothing is an error, not a crash.
+    #[cfg(target_os = "linux")]
+    {
+        let full = || {
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        let status = command
+            .args(["train", "--resume", &a0])
+            .stdout(full())
+            .status();
+        assert_eq!(status.unwrap().code(), Some(1));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        let command = command
+            .args(["predict", &a0, folder, "nowhere.jpg"])
+            .stderr(full());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(text(&output.stdout).lines().count(), lines.len());
+    }
+
     // Other names for the classes.
     let names = dir.path().join("names.txt");
     fs::write(&names, "a\nb\nc\nd\n").unwrap();
@@ -330,6 +377,17 @@ fn a_run_predicts_is_scored_exported_and_compared() {
             .any(|name| name.ends_with("running_var"))
     );
 
+    // Not over what the run needs.
+    for own in ["model.safetensors", "config.json"] {
+        let own = run("a0").join(own);
+        let before = fs::read(&own).unwrap();
+        let error = fails(2, &["export", &a0, "--safetensors", own.to_str().unwrap()]);
+        assert!(error.contains("belongs to a run"), "{error}");
+        assert!(fs::read(&own).unwrap() == before);
+    }
+    let wrong = ["--many-above", "5", "--few-below", "50"];
+    fails(2, &[&["eval", a0.as_str()], &wrong[..]].concat());
+
     // Comparison: two seeds are one method.
     let (a1, ce) = (path("a1"), path("ce"));
     let json: Value = serde_json::from_str(&works(&["compare", &ce, &a0, &a1, "--json"])).unwrap();
@@ -350,6 +408,10 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     let compared = works(&["compare", &ce, &a0, &a1]);
     assert!(compared.contains("2 less 1"), "{compared}");
     assert!(compared.contains("other settings: "), "{compared}");
+    assert!(compared.contains("a0 (2 seeds)"), "{compared}");
+    let twice = data.join("../a0");
+    let error = fails(1, &["compare", &a0, twice.to_str().unwrap()]);
+    assert!(error.contains("given twice"), "{error}");
     // Not on other images, nor before the end.
     let scored = ScoredRun::read(&a0).unwrap();
     let mut other = scored.receipt.clone();
@@ -359,9 +421,25 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         .unwrap()
         .sha256
         .replace_range(..4, "0000");
-    let changed = RunDir::open(&a1).unwrap();
-    changed.write_receipt(&other).unwrap();
-    drop(changed);
+    let write = |receipt: &Receipt| RunDir::open(&a1).unwrap().write_receipt(receipt).unwrap();
+    // A seed once more is no seed more; other training images are another method.
+    let mut again = scored.receipt.clone();
+    write(&again);
+    let compared = works(&["compare", &a0, &a1]);
+    assert!(compared.contains("a0 (2 runs)"), "{compared}");
+    again.train.sha256.replace_range(..4, "0000");
+    write(&again);
+    let compared = works(&["compare", &a0, &a1]);
+    assert!(
+        compared.contains("other settings: training images\n"),
+        "{compared}"
+    );
+    // What another list chose a checkpoint on does not matter.
+    again.train = scored.receipt.train.clone();
+    again.val = again.test.clone();
+    write(&again);
+    works(&["compare", &a0, &a1]);
+    write(&other);
     assert!(fails(1, &["compare", &a0, &a1]).contains("test lists differ"));
     fs::remove_file(run("a1").join("predictions.csv")).unwrap();
     assert!(fails(1, &["compare", &a0, &a1]).contains("has no scores yet"));

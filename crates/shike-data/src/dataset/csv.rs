@@ -10,7 +10,9 @@ const PATH: &[&str] = &["path", "image", "file"];
 const LABEL: &[&str] = &["label", "class"];
 
 /// Reads the rows. Whether labels are numbers or names, the first row decides. Names are looked up
-/// in `known` (those of the training set) where that is given, and else numbered in their order.
+/// in `known` (those of the training set) where that is given, and else numbered in their order. A
+/// number under `class` is a name where the training set has a class of that name: folders `1`, `2`
+/// and `10` are not the classes 1, 2 and 10.
 pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wrong> {
     // Cells are trimmed below: the reader's own way would copy each record.
     let mut reader = ReaderBuilder::new().from_reader(bytes);
@@ -18,6 +20,7 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
     let path_at = column(&header, PATH)?;
     let label_at = column(&header, LABEL)?;
     let mut rows = Rows::default();
+    let called_class = header[label_at].trim_ascii().eq_ignore_ascii_case(b"class");
     let mut by_name = false;
     let known_names = known.unwrap_or_default().iter().cloned();
     let mut numbers: HashMap<String, i64> = known_names.zip(0..).collect();
@@ -36,7 +39,7 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
         let (path, label) = (text(path_at)?, text(label_at)?);
         let number = label.parse::<i64>();
         if rows.paths.is_empty() {
-            by_name = number.is_err();
+            by_name = number.is_err() || (called_class && numbers.contains_key(label));
         }
         let number = match (by_name, number) {
             (false, Ok(number)) => number,
@@ -45,19 +48,21 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
                     "the label {label:?} is not a whole number, as the labels before are"
                 )));
             }
-            (true, Err(_)) if !label.is_empty() => match (numbers.get(label), known) {
-                (Some(&number), _) => number,
-                (None, Some(_)) => {
-                    return Err(wrong(format!(
-                        "the class {label:?} is none of the training set's"
-                    )));
+            (true, number) if !label.is_empty() && (number.is_err() || called_class) => {
+                match (numbers.get(label), known) {
+                    (Some(&number), _) => number,
+                    (None, Some(_)) => {
+                        return Err(wrong(format!(
+                            "the class {label:?} is none of the training set's"
+                        )));
+                    }
+                    (None, None) => {
+                        let next = numbers.len() as i64;
+                        numbers.insert(label.to_owned(), next);
+                        next
+                    }
                 }
-                (None, None) => {
-                    let next = numbers.len() as i64;
-                    numbers.insert(label.to_owned(), next);
-                    next
-                }
-            },
+            }
             (true, _) => {
                 return Err(wrong(format!(
                     "the class {label:?} is no name, as the classes before are"
@@ -80,6 +85,24 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
         rows.names = Some(names.into_iter().map(|(name, _)| name).collect());
     }
     Ok(rows)
+}
+
+/// The column of paths alone.
+pub(super) fn paths(bytes: &[u8]) -> Result<Vec<String>, Wrong> {
+    let mut reader = ReaderBuilder::new().from_reader(bytes);
+    let header = reader.byte_headers().map_err(|e| wrong(bytes, &e))?.clone();
+    let column = column(&header, PATH)?;
+    let mut lines = Lines::new(bytes);
+    let mut paths = Vec::new();
+    for record in reader.byte_records() {
+        let record = record.map_err(|e| wrong(bytes, &e))?;
+        let line = lines.of(record.position());
+        let path = std::str::from_utf8(record[column].trim_ascii());
+        let path = path
+            .map_err(|_| Wrong::line(line, "is not UTF-8 text; save the list as UTF-8".into()))?;
+        paths.push(path.to_owned());
+    }
+    Ok(paths)
 }
 
 /// The one column with one of these names, in any case.

@@ -31,6 +31,7 @@ pub fn image_folder(dir: impl AsRef<Path>) -> Result<Dataset> {
     if classes.is_empty() {
         return Err(no_class(dir));
     }
+    not_splits(dir, &classes)?;
     read(dir, classes, Empty::IsAnError)
 }
 
@@ -51,6 +52,7 @@ pub fn image_folder_as_found(dir: impl AsRef<Path>, known: &[String]) -> Result<
     if classes.is_empty() {
         return Err(no_class(dir));
     }
+    not_splits(dir, &classes)?;
     read(dir, classes, Empty::IsAllowed)
 }
 
@@ -79,6 +81,36 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
         });
     }
     Ok(data)
+}
+
+/// Whether a folder is meant for a split, however it is spelt.
+pub fn is_split_name(name: &str) -> bool {
+    let names = [
+        "train",
+        "training",
+        "val",
+        "valid",
+        "validation",
+        "test",
+        "tests",
+        "testing",
+    ];
+    names.iter().any(|split| name.eq_ignore_ascii_case(split))
+}
+
+/// Refuses to take `Train` and `Test` for two classes.
+fn not_splits(dir: &Path, classes: &[String]) -> Result<()> {
+    match classes.iter().all(|class| is_split_name(class)) {
+        false => Ok(()),
+        true => Err(DataError::Folder {
+            path: dir.to_owned(),
+            problem: format!(
+                "{} here are no classes: call the folders `train`, `val` and `test`, or give the one \
+                 with the classes",
+                classes.join(" and ")
+            ),
+        }),
+    }
 }
 
 fn no_class(dir: &Path) -> DataError {

@@ -96,6 +96,56 @@ pub fn list_file_like(
     list_file(root, list_path, None, Some(train.class_names().to_vec()))
 }
 
+/// The paths in a list whose labels do not matter, if it has any, as they stand there: of the column
+/// `path`, `image` or `file` of a CSV file, the annotations of a JSON file, or the lines of a text file,
+/// of which what follows the last space or tab is passed over where it is a number.
+///
+/// # Errors
+/// As [`list_file`], but for labels.
+pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let list_path = list_path.as_ref();
+    let bytes = std::fs::read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let bytes = strip_bom(&bytes);
+    let is = |ending: &str| {
+        list_path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    let named = |wrong: Wrong| match wrong.line {
+        Some(line) => DataError::ListLine {
+            path: list_path.to_owned(),
+            line,
+            problem: wrong.problem,
+        },
+        None => DataError::List {
+            path: list_path.to_owned(),
+            problem: wrong.problem,
+        },
+    };
+    if is("csv") {
+        return super::csv::paths(bytes).map_err(named);
+    }
+    if is("json") {
+        return Ok(super::json::parse(bytes).map_err(named)?.paths);
+    }
+    let mut paths = Vec::new();
+    for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let line = std::str::from_utf8(line).map_err(|_| {
+            let problem = "is not UTF-8 text; save the list as UTF-8";
+            named(Wrong::line(number + 1, problem.into()))
+        })?;
+        let line = line.trim_end();
+        let path = match line.rsplit_once([' ', '\t']) {
+            Some((path, label)) if label.parse::<u64>().is_ok() => path.trim_end(),
+            _ => line,
+        };
+        if !path.is_empty() {
+            paths.push(path.to_owned());
+        }
+    }
+    Ok(paths)
+}
+
 fn parse(path: &Path, bytes: &[u8], known: Option<&[String]>) -> std::result::Result<Rows, Wrong> {
     let bytes = strip_bom(bytes);
     let ending = path.extension().unwrap_or_default();

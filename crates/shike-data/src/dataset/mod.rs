@@ -18,9 +18,9 @@ use image::RgbImage;
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, Split, cifar};
 pub use self::folder::{
-    image_folder, image_folder_as_found, image_folder_with_classes, is_image_name,
+    image_folder, image_folder_as_found, image_folder_with_classes, is_image_name, is_split_name,
 };
-pub use self::list::{list_file, list_file_like};
+pub use self::list::{list_file, list_file_like, list_paths};
 pub use self::names::{class_names_file, list_file_named};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};

@@ -1,6 +1,7 @@
 //! What text, CSV and JSON lists have in common: rows of a path and a label, and the rules for
 //! both.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What a list holds, before it is checked.
@@ -104,7 +105,7 @@ impl Rows {
     fn check_unique(&self, labels: &[u32]) -> Result<(), Wrong> {
         let mut seen = HashMap::with_capacity(self.paths.len());
         for (row, path) in self.paths.iter().enumerate() {
-            let Some(first) = seen.insert(path.as_str(), row) else {
+            let Some(first) = seen.insert(plain(path), row) else {
                 continue;
             };
             let (label, before) = (labels[row], labels[first]);
@@ -155,6 +156,18 @@ impl Rows {
                 "no image has label {gap}, though there are {classes} classes; {rule}"
             )),
         })
+    }
+}
+
+/// A path without `.` and empty parts, by which one file has several names.
+fn plain(path: &str) -> Cow<'_, str> {
+    let odd = path.starts_with("./") || path.contains("//") || path.contains("/./");
+    match odd {
+        false => Cow::Borrowed(path),
+        true => {
+            let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+            Cow::Owned(parts.collect::<Vec<_>>().join("/"))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use shike_data::{Loader, Sampler};
+use shike_model::Shike;
 
 use super::loss::StageLoss;
 use super::scores::{FinalScores, Scores, Split};
@@ -67,6 +68,7 @@ impl Learner {
             }
             if stage == 2 {
                 state.model = state.model.fold_head_scales();
+                state.ema = state.ema.map(|ema| ema.map(Shike::fold_head_scales));
                 let last = self.last_stage();
                 self.save_model(&run.paths().model(), &state.model, &state.position, last)?;
                 if let Some(ema) = &state.ema {
@@ -76,8 +78,6 @@ impl Learner {
             state.position.next_stage();
             state.optimizer = self.optimizer();
             state.model = self.prepare(state.model, state.position.stage);
-            // Stage 2 trains its classifiers on the features as they are now.
-            state.ema = self.ema(&state.model);
             // Before the step's own: a kill between the two must not leave a run that goes on with
             // stage 2 and never gets this file.
             if stage == 1 {
@@ -178,10 +178,11 @@ impl Learner {
         progress: &mut Progress,
     ) -> Result<Scores, TrainError> {
         let started = Instant::now();
-        let normalized = |tau| {
-            let model = state.model.clone().tau_normalize(tau);
+        let normalize = |model: Shike, tau| {
+            let model = model.tau_normalize(tau);
             model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
         };
+        let normalized = |tau| normalize(state.model.clone(), tau);
         let val = self.eval_loaders.iter().find(|(s, _)| *s == Split::Val);
         let mut best: Option<(f64, f64)> = None;
         for &tau in taus {
@@ -204,7 +205,9 @@ impl Learner {
         let (tau, _) = best.unwrap_or_default();
         progress.message(&format!("tau-normalisation with tau {tau}"));
         state.model = self.prepare(normalized(tau)?, 2);
-        state.ema = self.ema(&state.model);
+        if let Some(ema) = state.ema.take() {
+            state.ema = Some(ema.try_map(|model| normalize(model, tau))?);
+        }
         state.position.tau = Some(tau);
         let scores = self.score(state, 2)?;
         self.keep_best(state, &scores, run)?;
@@ -237,6 +240,7 @@ impl Learner {
         let (sampler, loader) = self.stage_parts(stage, config)?;
         if state.position.epoch == 0 && state.position.batch == 0 {
             state.model = self.begin(state.model, stage)?;
+            // Stage 2 trains its classifiers on the features as they are now.
             state.ema = self.ema(&state.model);
         }
         let mut scores = None;

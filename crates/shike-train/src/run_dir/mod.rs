@@ -134,6 +134,27 @@ impl RunDir {
     ) -> Result<Self, RunDirError> {
         let paths = RunPaths::new(folder);
         let root = paths.root().to_owned();
+        Self::check_free(&root)?;
+        fs::create_dir_all(&root).map_err(io_error(&root))?;
+        let lock = lock(&paths)?;
+        if paths.is_run() {
+            return Err(RunDirError::AlreadyARun(root));
+        }
+        remove_temporaries(&paths)?;
+        write_json(&paths.classes(), &classes)?;
+        write_json(&paths.config(), config)?;
+        Ok(Self::with_lock(paths, classes, Vec::new(), lock))
+    }
+
+    /// Whether a run can begin in a folder, before anything is written there.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::NotAFolder`], [`RunDirError::AlreadyARun`], or [`RunDirError::NotEmpty`] if
+    /// there is something else in it.
+    pub fn check_free(folder: &Path) -> Result<(), RunDirError> {
+        let paths = RunPaths::new(folder);
+        let root = paths.root().to_owned();
         if root.exists() && !root.is_dir() {
             return Err(RunDirError::NotAFolder(root));
         }
@@ -149,18 +170,10 @@ impl RunDir {
                 || (started && *path == paths.classes())
                 || (*path == paths.lists() && path.join("split.json").is_file())
         };
-        if !list(&root)?.iter().all(leftover) {
-            return Err(RunDirError::NotEmpty(root));
+        match list(&root)?.iter().all(leftover) {
+            true => Ok(()),
+            false => Err(RunDirError::NotEmpty(root)),
         }
-        fs::create_dir_all(&root).map_err(io_error(&root))?;
-        let lock = lock(&paths)?;
-        if paths.is_run() {
-            return Err(RunDirError::AlreadyARun(root));
-        }
-        remove_temporaries(&paths)?;
-        write_json(&paths.classes(), &classes)?;
-        write_json(&paths.config(), config)?;
-        Ok(Self::with_lock(paths, classes, Vec::new(), lock))
     }
 
     /// Opens a run to go on with it, and removes temporary files that a crash has left.

@@ -12,10 +12,10 @@ use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_
 use shike_model::weights;
 use shike_train::compare::{ScoredRun, compare as compare_runs};
 use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
+use shike_train::run_dir::RunPaths;
 use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
 
-use super::predict::print;
-use super::{CliError, ModelArgs};
+use super::{CliError, ModelArgs, print, say};
 
 /// What a model is scored on.
 #[derive(Args, Clone, Debug)]
@@ -171,11 +171,11 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let (images, name) = args.images(recorded.as_ref(), &predictor.info().class_names)?;
     let trained_on = args.trained_on(recorded.as_ref(), &images);
     if trained_on > 0 {
-        eprintln!(
+        say(&format!(
             "warning: {trained_on} of the {} images are among those that the run was trained on; \
              the accuracy on new images is lower",
             images.len()
-        );
+        ));
     }
     let header = format!(
         "{} on {name}, {} classes",
@@ -187,6 +187,9 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
         many_above: args.many_above.unwrap_or(recorded.many_above),
         few_below: args.few_below.unwrap_or(recorded.few_below),
     };
+    thresholds
+        .validate()
+        .map_err(|error| CliError::Usage(error.to_string()))?;
     let evaluation = args.scoring.score(&predictor, &images, thresholds)?;
     let create = |path: &Path| File::create(path).map_err(CliError::file(path));
     if let Some(path) = &args.per_class {
@@ -264,6 +267,28 @@ pub struct ExportArgs {
     safetensors: PathBuf,
 }
 
+/// Refuses to write over a file of a run, or over the model itself.
+fn not_of_a_run(out: &Path, model: &Path) -> Result<(), CliError> {
+    let folder = RunPaths::new(out.parent().unwrap_or(Path::new("")));
+    let same =
+        |a: &Path, b: &Path| fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).ok() == Some(a));
+    let own = [
+        folder.model(),
+        folder.best(),
+        folder.ema(),
+        folder.config(),
+        folder.classes(),
+        folder.receipt(),
+    ];
+    match folder.is_run() && own.iter().any(|own| own == out) || same(out, model) {
+        true => Err(CliError::Usage(format!(
+            "{} belongs to a run, or is its model: choose another name",
+            out.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Writes a model's weights for PyTorch.
 ///
 /// # Errors
@@ -273,6 +298,7 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
         let message = "--prior changes predictions, not weights: leave it out";
         return Err(CliError::Usage(message.into()));
     }
+    not_of_a_run(&args.safetensors, &args.model.file()?)?;
     let (predictor, _) = args.model.load()?;
     let steps = i64::try_from(predictor.info().steps).unwrap_or(i64::MAX);
     weights::export(predictor.model(), &args.safetensors, steps).map_err(TrainError::from)?;

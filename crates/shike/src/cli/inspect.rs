@@ -13,6 +13,7 @@ use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Proble
 use shike_data::split::{self, SplitClass, SplitConfig, SplitRecord};
 use shike_data::{Dataset, image_folder_as_found};
 use shike_train::DataSource;
+use shike_train::data_source::{check_split_names, validation_folder};
 
 use super::plot::{self, Bar};
 use super::{CliError, LayoutArgs, failed};
@@ -242,9 +243,14 @@ fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
     if is_plain(source) {
         return Ok(vec![(Subset::Train, image_folder_as_found(dir, &[])?)]);
     }
+    check_split_names(dir)?;
     let (mut parts, mut classes) = (Vec::new(), Vec::new());
     for part in [Subset::Train, Subset::Val, Subset::Test] {
-        let folder = dir.join(part.name());
+        let name = match part {
+            Subset::Val => validation_folder(dir)?,
+            _ => part.name(),
+        };
+        let folder = dir.join(name);
         if folder.is_dir() {
             let data = image_folder_as_found(folder, &classes)?;
             classes = data.class_names().to_vec();
@@ -294,12 +300,13 @@ impl Counter {
         } else {
             ("", "\n")
         };
-        eprint!("{start}{done} of {} images checked{end}", self.total);
+        let total = self.total;
+        let _ = write!(io::stderr(), "{start}{done} of {total} images checked{end}");
     }
 
     pub(super) fn clear(&self) {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

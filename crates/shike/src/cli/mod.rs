@@ -10,6 +10,7 @@ mod predict;
 mod report;
 mod train;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -177,6 +178,15 @@ impl DataArgs {
         Some(self.layout.source(dir))
     }
 
+    /// Where a run's images are: those that it recorded, in the folder of `--data` if that is given;
+    /// others only where more than a folder is named.
+    fn source_of_run(&self, recorded: Option<DataSource>) -> Option<DataSource> {
+        match (&self.data, recorded) {
+            (Some(dir), Some(recorded)) if self.layout.is_default() => Some(recorded.moved_to(dir)),
+            (_, recorded) => self.source().or(recorded),
+        }
+    }
+
     /// As [`source`](Self::source), where a recipe says what lies in the folder.
     pub fn source_for(&self, recipe: &Recipe) -> Result<Option<DataSource>, CliError> {
         let own = recipe.data_dir().map_err(TrainError::from)?;
@@ -193,6 +203,11 @@ impl DataArgs {
 }
 
 impl LayoutArgs {
+    /// Whether nothing is said.
+    fn is_default(&self) -> bool {
+        self.train_list.is_none() && self.imbalance_factor.is_none() && self.profile.is_none()
+    }
+
     /// The data source in `dir`.
     pub fn source(&self, dir: &Path) -> DataSource {
         self.change(DataSource::detect(dir), dir)
@@ -242,10 +257,8 @@ pub struct ResumeArgs {
 pub fn exit(result: Result<Outcome, CliError>) -> ExitCode {
     match result {
         Ok(Outcome::Finished(scores)) => {
-            if let Some(scores) = scores {
-                println!("{scores}");
-            }
-            ExitCode::SUCCESS
+            let shown = scores.map_or(Ok(()), |scores| print(&scores.to_string()));
+            shown.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => failed(&error),
@@ -254,6 +267,22 @@ pub fn exit(result: Result<Outcome, CliError>) -> ExitCode {
 
 /// Prints why a command failed, and gives its exit status.
 pub fn failed(error: &CliError) -> ExitCode {
-    eprintln!("error: {}", error.explain());
+    say(&format!("error: {}", error.explain()));
     ExitCode::from(error.status())
+}
+
+/// A line on the screen; that the reader of a pipe has gone is no error to speak of.
+fn print(line: &str) -> Result<(), CliError> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::file("standard output".as_ref())(error))
+        }
+        Err(_) => std::process::exit(0),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A line on the standard error output; where that is gone, there is nobody to be told.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,18 +1,18 @@
 //! `shike predict`.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use shike_data::class_names_file;
-use shike_data::dataset::is_image_name;
+use shike_data::dataset::{is_image_name, list_paths};
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
-use super::{CliError, ModelArgs};
+use super::{CliError, ModelArgs, print, say};
 
 /// What is predicted, and where to.
 #[derive(Args, Clone, Debug)]
@@ -22,8 +22,8 @@ pub struct PredictArgs {
     /// Images, or folders whose images are taken with those of the folders in them.
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// A list of images, a path a line; what follows the last space is passed over where it is a number
-    /// (a label).
+    /// A list of images: a path a line, of which what follows the last space or tab is passed over where it
+    /// is a number (a label); or a `.csv` or `.json` file as `shike train` takes it.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
     /// The folder that the list's paths are below. Default: the folder of the list.
@@ -59,24 +59,14 @@ impl PredictArgs {
         let mut all = Vec::new();
         for path in &self.images {
             match path.is_dir() {
-                true => walk(path, &mut all).map_err(CliError::file(path))?,
+                true => walk(path, 0, &mut all).map_err(CliError::file(path))?,
                 false => all.push(path.clone()),
             }
         }
         if let Some(list) = &self.list {
-            let text = std::fs::read_to_string(list).map_err(CliError::file(list))?;
             let beside = list.parent().unwrap_or(Path::new("")).to_owned();
             let root = self.root.clone().unwrap_or(beside);
-            for line in text.trim_start_matches('\u{feff}').lines() {
-                let line = line.trim_end();
-                let path = match line.rsplit_once(' ') {
-                    Some((path, label)) if label.parse::<u64>().is_ok() => path,
-                    _ => line,
-                };
-                if !path.is_empty() {
-                    all.push(root.join(path));
-                }
-            }
+            all.extend(list_paths(list)?.into_iter().map(|path| root.join(path)));
         }
         if all.is_empty() {
             return Err(CliError::Usage(
@@ -87,13 +77,20 @@ impl PredictArgs {
     }
 }
 
-fn walk(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Folders deeper than this are taken for a loop of links.
+const MAX_DEPTH: usize = 32;
+
+fn walk(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        let deep = format!("holds more than {MAX_DEPTH} folders in one another; is a link a loop?");
+        return Err(io::Error::other(deep));
+    }
     let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            walk(&path, into)?;
+            walk(&path, depth + 1, into)?;
         } else if is_image_name(&path) {
             into.push(path);
         }
@@ -133,8 +130,8 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
                     let text = error.to_string();
                     let name = path.display().to_string();
                     match text.contains(&name) {
-                        true => eprintln!("error: {text}"),
-                        false => eprintln!("error: {name}: {text}"),
+                        true => say(&format!("error: {text}")),
+                        false => say(&format!("error: {name}: {text}")),
                     }
                 }
             }
@@ -145,7 +142,10 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     }
     sink.finish(args, &predictor)?;
     if bad > 0 {
-        eprintln!("{bad} of {} images could not be read", paths.len());
+        say(&format!(
+            "{bad} of {} images could not be read",
+            paths.len()
+        ));
     }
     Ok(bad)
 }
@@ -153,7 +153,10 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
 /// Where predictions go.
 enum Sink {
     Screen,
-    Csv(Box<csv::Writer<Vec<u8>>>),
+    Csv {
+        rows: usize,
+        csv: Box<csv::Writer<Vec<u8>>>,
+    },
     Tensors {
         images: Vec<String>,
         logits: Vec<f32>,
@@ -180,7 +183,10 @@ impl Sink {
                     header.extend(names.iter().map(|name| format!("logit {name}")));
                 }
                 csv.write_record(header).map_err(csv_failed)?;
-                Ok(Self::Csv(Box::new(csv)))
+                Ok(Self::Csv {
+                    rows: 0,
+                    csv: Box::new(csv),
+                })
             }
             Some("safetensors") => Ok(Self::Tensors {
                 images: vec![],
@@ -233,7 +239,8 @@ impl Sink {
                 }
                 print(&line)?;
             }
-            Self::Csv(csv) => {
+            Self::Csv { rows, csv } => {
+                *rows += 1;
                 let mut row = vec![image.to_owned()];
                 for (class, p) in top {
                     row.extend([class.to_owned(), p.to_string()]);
@@ -263,12 +270,9 @@ impl Sink {
         let Some(out) = &args.out else { return Ok(()) };
         let (bytes, count) = match self {
             Self::Screen => return Ok(()),
-            Self::Csv(csv) => {
-                let bytes = csv
-                    .into_inner()
-                    .map_err(|e| CliError::Format(e.to_string()))?;
-                let lines = bytes.iter().filter(|b| **b == b'\n').count();
-                (bytes, lines.saturating_sub(1))
+            Self::Csv { rows, csv } => {
+                let bytes = csv.into_inner();
+                (bytes.map_err(|e| CliError::Format(e.to_string()))?, rows)
             }
             Self::Tensors {
                 images,
@@ -304,22 +308,11 @@ impl Sink {
         };
         atomic_write(out, |writer| writer.write_all(&bytes))
             .map_err(shike_train::TrainError::from)?;
-        eprintln!("{}: {count} predictions", out.display());
+        say(&format!("{}: {count} predictions", out.display()));
         Ok(())
     }
 }
 
 fn csv_failed(error: csv::Error) -> CliError {
     CliError::Format(error.to_string())
-}
-
-/// A line on the screen; that the reader of a pipe has gone is no error to speak of.
-pub(super) fn print(line: &str) -> Result<(), CliError> {
-    match writeln!(io::stdout(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::file("standard output".as_ref())(error))
-        }
-        Err(_) => std::process::exit(0),
-        Ok(()) => Ok(()),
-    }
 }

@@ -10,8 +10,7 @@ use shike_train::run_dir::{RunDirError, RunPaths};
 use shike_train::{Predictor, RunConfig, TrainError};
 
 use super::eval::ScoringArgs;
-use super::predict::print;
-use super::{CliError, DataArgs};
+use super::{CliError, DataArgs, print};
 
 /// Of which run a report is written, and where to.
 #[derive(Args, Clone, Debug)]
@@ -48,7 +47,7 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
         )));
     }
     let recorded: RunConfig = paths.read_config()?;
-    let source = args.data.source().or(recorded.data).ok_or_else(|| {
+    let source = args.data.source_of_run(recorded.data).ok_or_else(|| {
         let message =
             "this run's images were made by a program, and are not known here: give --data";
         CliError::Usage(message.into())

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use shike_train::{device, memory};
 use thiserror::Error;
 
-use super::PrecisionKind;
+use super::{PrecisionKind, print, say};
 use cases::{Case, Setting};
 
 /// Why a benchmark failed.
@@ -126,13 +126,18 @@ pub fn bench(args: &BenchArgs) -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             match error {
                 BenchError::UnknownCase(_) => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }
     }
+}
+
+/// A line of the table, or of what a served case says.
+fn show(line: &str) -> Result<(), BenchError> {
+    print(line).map_err(|error| BenchError::Failed(error.to_string()))
 }
 
 fn run(args: &BenchArgs) -> Result<(), BenchError> {
@@ -149,7 +154,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
     let names: Vec<String> = all.iter().filter(|name| chosen(name)).cloned().collect();
     if args.list {
         for name in names {
-            println!("{name}");
+            show(&name)?;
         }
         return Ok(());
     }
@@ -168,11 +173,12 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
         false => args.device.clone(),
     };
     let mut results = Vec::new();
-    println!("{HEADER}");
+    let mut failed = 0;
+    show(HEADER)?;
     for device in &devices {
         match device::parse(device) {
             Err(error) if args.device.is_empty() => {
-                println!("{device}: left out ({error})");
+                show(&format!("{device}: left out ({error})"))?;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -181,10 +187,13 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
         for name in &names {
             match measure(name, device, args) {
                 Ok(measured) => {
-                    println!("{}", line(&measured));
+                    show(&line(&measured))?;
                     results.push(measured);
                 }
-                Err(error) => println!("{device:<8} {name:<28} failed: {error}"),
+                Err(error) => {
+                    failed += 1;
+                    show(&format!("{device:<8} {name:<28} failed: {error}"))?;
+                }
             }
         }
     }
@@ -194,7 +203,13 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
             .and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
         written.map_err(|error| BenchError::Failed(format!("{}: {error}", path.display())))?;
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        n => Err(BenchError::Failed(format!(
+            "{n} of {} cases failed",
+            n + results.len()
+        ))),
+    }
 }
 
 const HEADER: &str =
@@ -298,14 +313,8 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
         PrecisionKind::F32 => "f32",
         PrecisionKind::Bf16 => "bf16",
     };
-    println!(
-        "{}",
-        serde_json::json!({
-            "images": images,
-            "flops": flops,
-            "dtype": dtype,
-        })
-    );
+    let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": dtype });
+    show(&facts.to_string())?;
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| BenchError::Failed(error.to_string()))?;
         let started = Instant::now();
@@ -317,7 +326,7 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
         };
         let text =
             serde_json::to_string(&said).map_err(|error| BenchError::Failed(error.to_string()))?;
-        println!("{text}");
+        show(&text)?;
     }
     Ok(())
 }

@@ -151,8 +151,8 @@ pub struct TrainArgs {
     /// be read is an error in any case.
     #[arg(long, value_enum)]
     pub bad_images: Option<BadImagesKind>,
-    /// With `--bad-images skip`: the largest share of the training images that may be bad [default:
-    /// 0.01].
+    /// With `--bad-images skip`: the largest share of the training images that may be bad [default: that
+    /// of the recipe, or 0.05 where settings are chosen for the pictures, or 0.01].
     #[arg(long, value_name = "X")]
     pub max_bad_share: Option<f64>,
     /// Decode every image of every set before training starts.
@@ -247,13 +247,18 @@ impl TrainArgs {
             config.train_pipeline.transforms.retain(|t| !flip(t));
         }
         config.clip_norm = self.clip_norm.or(config.clip_norm);
-        config.bad_images = match (self.bad_images, self.max_bad_share) {
-            (Some(BadImagesKind::Skip), share) => BadImages::Skip {
+        config.bad_images = match (self.bad_images, self.max_bad_share, config.bad_images) {
+            (Some(BadImagesKind::Skip), share, BadImages::Fail) => BadImages::Skip {
                 max_share: share.unwrap_or(0.01),
             },
-            (Some(BadImagesKind::Fail), None) => BadImages::Fail,
-            (None, None) => config.bad_images,
-            (_, Some(_)) => {
+            (Some(BadImagesKind::Skip) | None, share, BadImages::Skip { max_share }) => {
+                BadImages::Skip {
+                    max_share: share.unwrap_or(max_share),
+                }
+            }
+            (Some(BadImagesKind::Fail), None, _) => BadImages::Fail,
+            (None, None, BadImages::Fail) => BadImages::Fail,
+            (_, Some(_), _) => {
                 let message = "--max-bad-share is for --bad-images skip";
                 return Err(CliError::Usage(message.into()));
             }

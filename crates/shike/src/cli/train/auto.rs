@@ -7,6 +7,7 @@ use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, image_folder_as_found};
 use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
+use shike_train::data_source::check_split_names;
 use shike_train::metrics::ShotThresholds;
 use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
 
@@ -49,6 +50,12 @@ impl Images {
             Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
             Self::Unwritten(plan) => plan,
         };
+        if !plan.fits(lists)? {
+            return Err(CliError::Usage(format!(
+                "{} holds lists of another split: choose another name, or take them away",
+                lists.display()
+            )));
+        }
         plan.write(lists, true)?;
         let source = listed(&plan.record().data, lists);
         let data = source.open()?;
@@ -140,11 +147,12 @@ pub(super) fn planned(
 }
 
 /// The folder of classes in `dir`, if there are no validation and no test images beside it.
-fn unsplit(dir: &Path) -> Result<Option<PathBuf>, CliError> {
+pub(super) fn unsplit(dir: &Path) -> Result<Option<PathBuf>, CliError> {
     let train = dir.join("train");
     if !train.is_dir() {
         return Ok(Some(dir.to_owned()));
     }
+    check_split_names(dir)?;
     let there = |name: &&str| dir.join(name).is_dir();
     let scored = ["val", "valid", "validation", "test"].iter().any(there);
     Ok((!scored).then_some(train))

@@ -12,13 +12,15 @@ use shike_train::checkpoint::atomic_write;
 use shike_train::compare::{ScoredRun, compare};
 use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, TrainConfig, TrainData,
-    TrainError, device, memory,
+    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
+    TrainData, TrainError, device, memory,
 };
 
-use super::auto::{Images, describe as describe_plan, listed, planned, recipe as recipe_of};
+use super::auto::{
+    Images, describe as describe_plan, listed, planned, recipe as recipe_of, unsplit,
+};
 use super::{Base, Preset, TrainArgs, Trained};
-use crate::cli::{CliError, DataArgs, ResumeArgs};
+use crate::cli::{CliError, DataArgs, ResumeArgs, print, say};
 
 /// Timed steps of a stage in a dry run.
 const DRY_RUN_STEPS: usize = 3;
@@ -48,7 +50,7 @@ pub struct OutputArgs {
     pub json: bool,
     /// Write the settings that are chosen for the pictures as a recipe, and stop. Pictures that are split
     /// first have their lists beside it, in a folder of the same name.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from"])]
     pub write_recipe: Option<PathBuf>,
 }
 
@@ -93,7 +95,7 @@ pub fn train_with(
 ) -> Result<Outcome, CliError> {
     let mut session = Session::new(args)?;
     if let Some(folder) = &resume.resume {
-        return resumed(folder, source, args, &mut session);
+        return resumed(folder, |recorded| source.or(recorded), args, &mut session);
     }
     let job = Job::known(source.zip(base), &mut session.progress)?;
     match begin(&job, &OutputArgs::default(), resume, args, &mut session)? {
@@ -116,7 +118,12 @@ pub fn train(
 ) -> Result<Trained, CliError> {
     let mut session = Session::new(args)?;
     if let Some(folder) = &resume.resume {
-        let outcome = resumed(folder, data.source(), args, &mut session)?;
+        let outcome = resumed(
+            folder,
+            |recorded| data.source_of_run(recorded),
+            args,
+            &mut session,
+        )?;
         return Ok(Trained::Run {
             folder: folder.clone(),
             outcome,
@@ -148,7 +155,7 @@ pub fn train(
         (None, Some(source)) => {
             let dir = data.data.as_deref().unwrap_or(Path::new(""));
             let kept = match (&output.seeds, &resume.run) {
-                (Some(_), Some(run)) => split_before(&RunPaths::new(run))?,
+                (Some(_), Some(run)) => split_before(&RunPaths::new(run), &source)?,
                 _ => None,
             };
             let source = kept.unwrap_or(source);
@@ -168,8 +175,8 @@ pub fn train(
 }
 
 /// The split that an earlier call has written: other pictures may have come since, and all seeds
-/// train on the same.
-fn split_before(paths: &RunPaths) -> Result<Option<DataSource>, CliError> {
+/// train on the same. Other images than those that were split are not passed over.
+fn split_before(paths: &RunPaths, given: &DataSource) -> Result<Option<DataSource>, CliError> {
     let record = paths.lists().join("split.json");
     if !record.is_file() {
         return Ok(None);
@@ -177,6 +184,19 @@ fn split_before(paths: &RunPaths) -> Result<Option<DataSource>, CliError> {
     let text = std::fs::read_to_string(&record).map_err(CliError::file(&record))?;
     let record: SplitRecord = serde_json::from_str(&text)
         .map_err(|error| CliError::Format(format!("{}: {error}", record.display())))?;
+    let split = match given {
+        DataSource::Folder { dir } => unsplit(dir)?,
+        _ => None,
+    };
+    let folder = |path: &Path| std::fs::canonicalize(path).ok();
+    if split.as_deref().and_then(folder) != folder(&record.data) {
+        let (lists, data) = (paths.lists(), record.data.display());
+        return Err(CliError::Usage(format!(
+            "the seeds in {} train on the split of {data} in {}: give --data {data}, or another --run",
+            paths.root().display(),
+            lists.display()
+        )));
+    }
     Ok(Some(listed(&record.data, &paths.lists())))
 }
 
@@ -220,7 +240,7 @@ impl Job {
 /// Goes on with a run.
 fn resumed(
     folder: &Path,
-    source: Option<DataSource>,
+    source: impl FnOnce(Option<DataSource>) -> Option<DataSource>,
     args: &TrainArgs,
     session: &mut Session,
 ) -> Result<Outcome, CliError> {
@@ -235,7 +255,7 @@ fn resumed(
         folder.display()
     ));
     let recorded: RunConfig = run.paths().read_config()?;
-    let source = source.or(recorded.data).ok_or_else(|| {
+    let source = source(recorded.data).ok_or_else(|| {
         let message = "this run's images were made by a program: resume it there";
         CliError::Usage(message.into())
     })?;
@@ -258,7 +278,10 @@ fn begin(
 ) -> Result<Trained, CliError> {
     let progress = &mut session.progress;
     let counts = job.images.class_counts();
-    let (config, scaling) = args.config(&job.base, counts.len())?;
+    let (mut config, scaling) = args.config(&job.base, counts.len())?;
+    if let Some(from) = &resume.stage2_from {
+        config.stage1 = stage1_of(from, config.stage1, progress)?;
+    }
     let folder = match &resume.run {
         Some(folder) => folder.clone(),
         None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
@@ -289,6 +312,7 @@ fn begin(
     if let Some(seeds) = output.seeds {
         return train_seeds(job, &config, &folder, seeds, args, session);
     }
+    RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
     let recipe = job.recipe(&config, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
@@ -302,6 +326,27 @@ fn begin(
     let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
     report(&outcome, &folder, progress);
     Ok(Trained::Run { folder, outcome })
+}
+
+/// Stage 1 of the run that this one takes it from, so that the configuration says what was done.
+fn stage1_of(
+    folder: &Path,
+    asked: StageConfig,
+    progress: &mut Progress,
+) -> Result<StageConfig, CliError> {
+    let paths = RunPaths::new(folder);
+    if !paths.is_run() {
+        return Err(RunDirError::NotARun(folder.to_owned()).into());
+    }
+    let recorded: RunConfig = paths.read_config()?;
+    let stage1 = recorded.train.stage1;
+    if stage1 != asked {
+        progress.message(&format!(
+            "stage 1 is that of {}, with its settings; options for it have no effect",
+            folder.display()
+        ));
+    }
+    Ok(stage1)
 }
 
 /// Writes the recipe, with the lists of a split beside it.
@@ -341,7 +386,7 @@ fn dry_run(
         session.progress.message(note);
     }
     check_images(&learner, args, &mut session.progress)?;
-    println!("{}", learner.dry_run(DRY_RUN_STEPS)?);
+    print(&learner.dry_run(DRY_RUN_STEPS)?.to_string())?;
     Ok(Trained::Nothing)
 }
 
@@ -504,11 +549,11 @@ fn stop_on_ctrl_c() -> Arc<AtomicBool> {
         if flag.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        say("stopping after this step; press Ctrl-C again to stop at once");
     };
     // Without a handler Ctrl-C kills the run, which a resume survives as well.
     if let Err(error) = ctrlc::set_handler(handler) {
-        eprintln!("Ctrl-C will end the run at once ({error})");
+        say(&format!("Ctrl-C will end the run at once ({error})"));
     }
     stop
 }

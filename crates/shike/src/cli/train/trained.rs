@@ -9,7 +9,7 @@ use shike_train::receipt::ScoredSplit;
 use shike_train::{FinalScores, Outcome};
 
 use crate::cli::eval::scores;
-use crate::cli::{CliError, failed};
+use crate::cli::{CliError, failed, print};
 
 /// What was trained.
 #[derive(Debug)]
@@ -108,8 +108,8 @@ impl Trained {
             true => Some(trained.json().to_string()),
             false => trained.text(),
         };
-        if let Some(text) = text {
-            println!("{text}");
+        if let Some(Err(error)) = text.map(|text| print(&text)) {
+            return failed(&error);
         }
         match trained.interrupted() {
             true => ExitCode::from(130),
