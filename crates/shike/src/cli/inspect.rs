@@ -149,6 +149,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         return Err(CliError::Usage(message.into()));
     }
     let source = args.layout.source(&args.data);
+    args.layout.fits(&source)?;
     if args.split.is_some() && !is_plain(&source) {
         let message = "--split takes a plain folder of classes (DATA/<class>/…), without lists, \
                        CIFAR files or a folder `train`";

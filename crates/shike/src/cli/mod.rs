@@ -198,7 +198,9 @@ impl DataArgs {
             Some(layout) => layout.source(dir).with_names_beside(),
             None => DataSource::detect(dir),
         };
-        Ok(Some(self.layout.change(source, dir)))
+        let source = self.layout.change(source, dir);
+        self.layout.fits(&source)?;
+        Ok(Some(source))
     }
 }
 
@@ -206,6 +208,19 @@ impl LayoutArgs {
     /// Whether nothing is said.
     fn is_default(&self) -> bool {
         self.train_list.is_none() && self.imbalance_factor.is_none() && self.profile.is_none()
+    }
+
+    /// Refuses options that these images have no use for.
+    fn fits(&self, source: &DataSource) -> Result<(), CliError> {
+        let cut = self.imbalance_factor.is_some() || self.profile.is_some();
+        match (cut, source) {
+            (false, _) | (_, DataSource::Cifar { .. }) => Ok(()),
+            _ => Err(CliError::Usage(
+                "--imbalance-factor and --profile cut CIFAR to a long tail; these images are taken as \
+                 they are"
+                    .into(),
+            )),
+        }
     }
 
     /// The data source in `dir`.

@@ -129,7 +129,11 @@ pub fn train(
             outcome,
         });
     }
-    let job = match (&recipe.recipe, data.source()) {
+    let given = data.source();
+    if let (None, Some(source)) = (&recipe.recipe, &given) {
+        data.layout.fits(source)?;
+    }
+    let job = match (&recipe.recipe, given) {
         (Some(path), _) if path.is_dir() => {
             let dir = path.display();
             let message = format!("{dir} is a folder, and a recipe is a file: is it --data {dir}?");
