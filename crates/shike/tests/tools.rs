@@ -270,6 +270,30 @@ fn a_run_predicts_is_scored_exported_and_compared() {
             .all(|line| "abcd".contains(line.chars().last().unwrap())),
         "{renamed}"
     );
+    // A prior knows the classes by these names, too.
+    let prior = dir.path().join("renamed.txt");
+    fs::write(&prior, "a\t1\nb\t1e-30\nc\t1e-30\nd\t1e-30\n").unwrap();
+    let prior = prior.to_str().unwrap();
+    let all = [
+        "predict",
+        &a0,
+        folder,
+        "--class-names",
+        names,
+        "--prior",
+        prior,
+        "--top",
+        "1",
+    ];
+    assert!(works(&all).lines().all(|line| line.ends_with(" a")));
+    for arguments in [
+        ["predict", &a0, folder, "--out", "no/such/folder.csv"],
+        ["eval", &a0, "--per-class", "no/such/folder.csv", "--json"],
+    ] {
+        assert!(fails(2, &arguments).contains("cannot be written"));
+    }
+    let file = run("a0").join("model.safetensors");
+    fails(2, &["eval", file.to_str().unwrap(), "--model", "best"]);
     fs::write(names, "a\nb\nc\n").unwrap();
     let error = fails(2, &["predict", &a0, folder, "--class-names", names]);
     assert!(

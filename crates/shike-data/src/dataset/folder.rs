@@ -168,9 +168,19 @@ fn passed_over(others: &BTreeMap<&'static str, usize>) -> Option<String> {
 fn subfolders(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (name, path) in entries(dir)? {
-        if path.is_dir() {
-            names.push(name);
+        if !path.is_dir() {
+            continue;
         }
+        // Lists of names are read without such spaces, which nobody sees.
+        if name.trim() != name {
+            return Err(DataError::Folder {
+                path,
+                problem: format!(
+                    "the name {name:?} begins or ends with a space: rename the folder"
+                ),
+            });
+        }
+        names.push(name);
     }
     names.sort_unstable();
     Ok(names)
@@ -306,6 +316,30 @@ mod tests {
                 .to_string()
                 .contains("/nowhere")
         );
+    }
+
+    #[test]
+    fn names_that_lists_could_not_hold_and_those_of_splits_are_errors() {
+        for (files, says) in [
+            (
+                ["cat/1.jpg", "dog /1.jpg"],
+                "dog : the name \"dog \" begins or ends with a space",
+            ),
+            (
+                ["Train/cat/1.jpg", "tests/cat/1.jpg"],
+                "Train and tests here are no classes",
+            ),
+        ] {
+            let dir = tree(&files);
+            for error in [
+                image_folder(dir.path()).unwrap_err(),
+                image_folder_as_found(dir.path(), &[]).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(says), "{error}");
+            }
+        }
+        // A train is a thing as well.
+        image_folder(tree(&["train/1.jpg", "ship/1.jpg"]).path()).unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
 use shike_train::run_dir::RunPaths;
 use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
 
-use super::{CliError, ModelArgs, print, say};
+use super::{CliError, ModelArgs, print, say, writable};
 
 /// What a model is scored on.
 #[derive(Args, Clone, Debug)]
@@ -166,8 +166,11 @@ fn files(images: &Dataset) -> impl Iterator<Item = PathBuf> + '_ {
 /// # Errors
 /// If the model or an image cannot be read, or classes do not fit.
 pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
+    for out in [&args.per_class, &args.predictions].into_iter().flatten() {
+        writable(out)?;
+    }
     let recorded = args.config()?;
-    let (predictor, _) = args.model.load()?;
+    let predictor = args.model.load()?;
     let (images, name) = args.images(recorded.as_ref(), &predictor.info().class_names)?;
     let trained_on = args.trained_on(recorded.as_ref(), &images);
     if trained_on > 0 {
@@ -299,7 +302,7 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(message.into()));
     }
     not_of_a_run(&args.safetensors, &args.model.file()?)?;
-    let (predictor, _) = args.model.load()?;
+    let predictor = args.model.load()?;
     let steps = i64::try_from(predictor.info().steps).unwrap_or(i64::MAX);
     weights::export(predictor.model(), &args.safetensors, steps).map_err(TrainError::from)?;
     print(&format!("{}", args.safetensors.display()))

@@ -297,6 +297,18 @@ fn print(line: &str) -> Result<(), CliError> {
     }
 }
 
+/// Whether a result can be written to `out`, asked before the work that it takes.
+fn writable(out: &Path) -> Result<(), CliError> {
+    let folder = out.parent().filter(|folder| *folder != Path::new(""));
+    match folder.is_none_or(Path::is_dir) && !out.is_dir() {
+        true => Ok(()),
+        false => Err(CliError::Usage(format!(
+            "{} cannot be written: its folder is not there, or it is one",
+            out.display()
+        ))),
+    }
+}
+
 /// A line on the standard error output; where that is gone, there is nobody to be told.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use shike_train::run_dir::{RunDirError, RunPaths};
 use shike_train::{Predictor, Prior, TrainError, device};
@@ -47,6 +46,11 @@ impl ModelArgs {
     /// The model file.
     pub(super) fn file(&self) -> Result<PathBuf, CliError> {
         let Some(paths) = self.paths() else {
+            if self.model != Which::Model {
+                let run = self.run.display();
+                let message = format!("--model is for the folder of a run, and {run} is a file");
+                return Err(CliError::Usage(message));
+            }
             return Ok(self.run.clone());
         };
         if !paths.is_run() {
@@ -72,17 +76,25 @@ impl ModelArgs {
     }
 
     /// Loads the model onto the device, under the prior.
-    pub(super) fn load(&self) -> Result<(Predictor, Device), CliError> {
+    pub(super) fn load(&self) -> Result<Predictor, CliError> {
+        self.load_with(Ok)
+    }
+
+    /// As [`load`](Self::load), changed before the prior is read, which names classes.
+    pub(super) fn load_with(
+        &self,
+        change: impl FnOnce(Predictor) -> Result<Predictor, CliError>,
+    ) -> Result<Predictor, CliError> {
         let file = self.file()?;
         let device = device::parse(&self.device)?;
-        let predictor = Predictor::load(&file, &device)?;
+        let predictor = change(Predictor::load(&file, &device)?)?;
         let names = &predictor.info().class_names;
         let prior = match self.prior.as_deref() {
-            None => return Ok((predictor, device)),
+            None => return Ok(predictor),
             Some("uniform") => Prior::Uniform,
             Some("train") => Prior::Train,
             Some(path) => Prior::read(path.as_ref(), names).map_err(TrainError::from)?,
         };
-        Ok((predictor.with_prior(&prior)?, device))
+        Ok(predictor.with_prior(&prior)?)
     }
 }

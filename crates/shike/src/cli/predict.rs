@@ -12,7 +12,7 @@ use shike_data::dataset::{is_image_name, list_paths};
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
-use super::{CliError, ModelArgs, print, say};
+use super::{CliError, ModelArgs, print, say, writable};
 
 /// What is predicted, and where to.
 #[derive(Args, Clone, Debug)]
@@ -105,14 +105,16 @@ fn walk(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> io::Result<()> 
 /// If the model cannot be loaded, or a file cannot be written.
 pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     let paths = args.paths()?;
-    let (mut predictor, _) = args.model.load()?;
-    if let Some(file) = &args.class_names {
-        let names = class_names_file(file)?;
-        let named = predictor.with_class_names(names);
-        predictor = named.map_err(|error| {
-            CliError::Usage(format!("--class-names {}: {error}", file.display()))
-        })?;
+    if let Some(out) = &args.out {
+        writable(out)?;
     }
+    let predictor = args.model.load_with(|predictor| {
+        let Some(file) = &args.class_names else {
+            return Ok(predictor);
+        };
+        let named = predictor.with_class_names(class_names_file(file)?);
+        named.map_err(|error| CliError::Usage(format!("--class-names {}: {error}", file.display())))
+    })?;
     let names = &predictor.info().class_names;
     let mut sink = Sink::new(args, names)?;
     let mut bad = 0;

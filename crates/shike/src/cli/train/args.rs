@@ -136,7 +136,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub freeze_bn: bool,
     /// Side of the square that the network sees, for pictures.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=16384))]
     pub image_size: Option<u32>,
     /// Smallest share of a picture's area that a random crop keeps.
     #[arg(long, value_name = "X")]
@@ -509,6 +509,11 @@ impl TrainArgs {
         config.ema_decay = self.ema.or(config.ema_decay);
         config.precision = self.precision.map_or(config.precision, Precision::from);
         if let Some(backbone) = self.lr_backbone {
+            if !(backbone.is_finite() && backbone > 0.0) {
+                return Err(CliError::Usage(format!(
+                    "--lr-backbone is {backbone}: it must be above 0 (--freeze leaves parts as they are)"
+                )));
+            }
             let peak = config.stage1.schedule.peak();
             for part in config.model.shared_parts() {
                 config.lr_factors.insert(part, backbone / peak);
