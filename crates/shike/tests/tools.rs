@@ -150,10 +150,10 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         ("--focal-gamma 1", 2, "--focal-gamma is for the focal loss"),
         (
             "--loss class-balanced --drw-epoch 9",
-            1,
+            2,
             "below the epochs of the stage, 1 (--drw-epoch)",
         ),
-        ("--lr=-1", 1, "(--lr)"),
+        ("--lr=-1", 2, "(--lr)"),
     ] {
         let output = shike_train(&data, &run("none"), options);
         let error = text(&output.stderr);

@@ -97,6 +97,8 @@ impl CliError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Split(SplitError::Config { .. }) => 2,
+            // What an option set, and explain names.
+            Self::Train(TrainError::Config(error)) if options::of(error).is_some() => 2,
             _ => 1,
         }
     }
