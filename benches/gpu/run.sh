@@ -3,7 +3,7 @@
 # backend, times SHIKE-ResNet-32 and SHIKE-ResNet-50 steps in float32 and bfloat16 beside PyTorch's, and
 # takes a profile. A few minutes after the build, which downloads LLVM once.
 #
-#   benches/gpu/run.sh [DEVICE]      cuda (default), or vulkan, where PyTorch is left out
+#   benches/gpu/run.sh [DEVICE]      cuda (default), or vulkan or wgpu, where PyTorch is left out
 #
 # Leaves benches/gpu/out/: parity.txt, steps-f32.json, steps-bf16.json, torch-f32.txt, torch-bf16.txt,
 # profile.txt. PYTHON names a Python with torch, torchvision and safetensors.

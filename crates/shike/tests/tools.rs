@@ -292,6 +292,22 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     ] {
         assert!(fails(2, &arguments).contains("cannot be written"));
     }
+    let scores = run("a0").join("predictions.csv");
+    for command in [
+        ["eval", "--predictions"],
+        ["predict", "--out"],
+        ["report", "--out"],
+    ] {
+        let [command, option] = command;
+        let out = [option, scores.to_str().unwrap()];
+        let images = if command == "predict" {
+            vec![folder]
+        } else {
+            vec![]
+        };
+        let all = [&[command, a0.as_str()], &images[..], &out[..]].concat();
+        assert!(fails(2, &all).contains("belongs to a run"));
+    }
     let file = run("a0").join("model.safetensors");
     fails(2, &["eval", file.to_str().unwrap(), "--model", "best"]);
     fs::write(names, "a\nb\nc\n").unwrap();

@@ -123,6 +123,27 @@ impl RunPaths {
         self.config().is_file() && self.classes().is_file()
     }
 
+    /// Whether a file is one of those that a run lives by; its report can be made again.
+    pub fn owns(&self, file: &Path) -> bool {
+        [
+            self.config(),
+            self.classes(),
+            self.metrics_csv(),
+            self.metrics_jsonl(),
+            self.bad_images(),
+            self.per_class_csv(),
+            self.predictions_csv(),
+            self.receipt(),
+            self.recipe(),
+            self.model(),
+            self.ema(),
+            self.best(),
+            self.lock(),
+        ]
+        .iter()
+        .any(|own| own == file)
+    }
+
     /// The configuration of the run.
     ///
     /// # Errors

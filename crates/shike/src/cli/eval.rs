@@ -12,7 +12,6 @@ use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_
 use shike_model::weights;
 use shike_train::compare::{ScoredRun, compare as compare_runs};
 use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
-use shike_train::run_dir::RunPaths;
 use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
 
 use super::{CliError, ModelArgs, print, say, writable};
@@ -270,28 +269,6 @@ pub struct ExportArgs {
     safetensors: PathBuf,
 }
 
-/// Refuses to write over a file of a run, or over the model itself.
-fn not_of_a_run(out: &Path, model: &Path) -> Result<(), CliError> {
-    let folder = RunPaths::new(out.parent().unwrap_or(Path::new("")));
-    let same =
-        |a: &Path, b: &Path| fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).ok() == Some(a));
-    let own = [
-        folder.model(),
-        folder.best(),
-        folder.ema(),
-        folder.config(),
-        folder.classes(),
-        folder.receipt(),
-    ];
-    match folder.is_run() && own.iter().any(|own| own == out) || same(out, model) {
-        true => Err(CliError::Usage(format!(
-            "{} belongs to a run, or is its model: choose another name",
-            out.display()
-        ))),
-        false => Ok(()),
-    }
-}
-
 /// Writes a model's weights for PyTorch.
 ///
 /// # Errors
@@ -301,7 +278,14 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
         let message = "--prior changes predictions, not weights: leave it out";
         return Err(CliError::Usage(message.into()));
     }
-    not_of_a_run(&args.safetensors, &args.model.file()?)?;
+    writable(&args.safetensors)?;
+    let there = |path: &Path| fs::canonicalize(path).ok();
+    let model = args.model.file()?;
+    if there(&args.safetensors).is_some_and(|out| there(&model) == Some(out)) {
+        let model = model.display();
+        let message = format!("{model} is the model that is exported: choose another name");
+        return Err(CliError::Usage(message));
+    }
     let predictor = args.model.load()?;
     let steps = i64::try_from(predictor.info().steps).unwrap_or(i64::MAX);
     weights::export(predictor.model(), &args.safetensors, steps).map_err(TrainError::from)?;

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use shike_data::LongTail;
 use shike_data::split::SplitError;
+use shike_train::run_dir::RunPaths;
 use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
 
@@ -301,13 +302,18 @@ fn print(line: &str) -> Result<(), CliError> {
 
 /// Whether a result can be written to `out`, asked before the work that it takes.
 fn writable(out: &Path) -> Result<(), CliError> {
-    let folder = out.parent().filter(|folder| *folder != Path::new(""));
-    match folder.is_none_or(Path::is_dir) && !out.is_dir() {
-        true => Ok(()),
-        false => Err(CliError::Usage(format!(
-            "{} cannot be written: its folder is not there, or it is one",
-            out.display()
-        ))),
+    let (folder, shown) = (out.parent().unwrap_or(Path::new("")), out.display());
+    let wrong = |problem: &str| Err(CliError::Usage(format!("{shown} {problem}")));
+    if out.is_dir() {
+        return wrong("is a folder: name a file");
+    }
+    if folder != Path::new("") && !folder.is_dir() {
+        return wrong("cannot be written: its folder is not there");
+    }
+    let run = RunPaths::new(folder);
+    match run.is_run() && run.owns(out) {
+        true => wrong("belongs to a run: choose another name"),
+        false => Ok(()),
     }
 }
 

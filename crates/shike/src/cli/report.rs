@@ -10,7 +10,7 @@ use shike_train::run_dir::{RunDirError, RunPaths};
 use shike_train::{Predictor, RunConfig, TrainError};
 
 use super::eval::ScoringArgs;
-use super::{CliError, DataArgs, print};
+use super::{CliError, DataArgs, print, writable};
 
 /// Of which run a report is written, and where to.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +36,9 @@ pub struct ReportArgs {
 /// # Errors
 /// If the run has not ended, its images or files cannot be read, or the report cannot be written.
 pub fn report(args: &ReportArgs) -> Result<(), CliError> {
+    if let Some(out) = &args.out {
+        writable(out)?;
+    }
     let paths = RunPaths::new(&args.run);
     if !paths.is_run() {
         return Err(RunDirError::NotARun(args.run.clone()).into());
