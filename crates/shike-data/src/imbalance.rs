@@ -77,7 +77,7 @@ pub fn class_counts(
             field: "imbalance_factor",
             problem: format!(
                 "is {imbalance_factor}, which leaves class {class} without an image when the \
-                 largest class has {n_max}; it can be at most {n_max}"
+                 largest class has {n_max}; it has to be smaller"
             ),
         }),
         None => Ok(counts),

@@ -304,10 +304,11 @@ impl Loader {
     }
 
     /// Starts a pass over all images in order, for evaluation (epoch number 0). The last batch is
-    /// kept, full or not: every image counts.
+    /// kept, full or not, and an image that cannot be read is an error under every policy: each counts.
     pub fn sequential(&self) -> Epoch {
         let mut all = self.clone();
         all.config.drop_last = false;
+        all.replacer = None;
         all.epoch(0, (0..self.dataset.len() as u32).collect(), 0)
     }
 }

@@ -160,3 +160,21 @@ fn balanced_softmax_shifts_by_the_log_prior() {
     let error = BalancedSoftmaxLoss::new(&[5, 0, 2]).unwrap_err();
     assert!(error.to_string().contains("class 1"), "{error}");
 }
+
+/// The passes of the kernel run side by side over logits and prior.
+#[test]
+fn a_loss_of_other_classes_is_refused() {
+    for counts in [&[5][..], &[5, 3], &[5, 3, 2, 1]] {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            let panic = std::panic::catch_unwind(|| {
+                let labels = Tensor::<1, Int>::from_data([0, 1], &device);
+                let loss = BalancedSoftmaxLoss::new(counts).unwrap();
+                loss.forward(&logits(&[A, B], &device), labels)
+            });
+            let panic = panic.unwrap_err();
+            let said = panic.downcast_ref::<String>().unwrap();
+            let classes = format!("a loss made for {} classes got logits of 3", counts.len());
+            assert!(said.contains(&classes), "{said}");
+        }
+    }
+}

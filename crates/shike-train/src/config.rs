@@ -15,6 +15,7 @@ use crate::method::{Loss, Stage2};
 use crate::metrics::{MetricsError, ShotThresholds};
 use crate::prior::LogitPrior;
 use crate::schedule::{Schedule, ScheduleError};
+use crate::strict::strict;
 
 /// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
 /// and loss are float32 in any case.
@@ -102,6 +103,7 @@ impl StageConfig {
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The network.
+    #[serde(deserialize_with = "strict")]
     pub model: ShikeConfig,
     /// PyTorch weights that the network starts from
     /// ([`import_pretrained`](shike_model::weights::import_pretrained)); none for random ones.

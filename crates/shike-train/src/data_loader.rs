@@ -111,7 +111,7 @@ impl DataLoader<ImageBatch> for BurnLoader {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
         let (epoch, order) = match &self.sampler {
             Some((sampler, epochs)) => (epoch, sampler.epoch_indices(epoch, *epochs)),
-            None => (0, (0..self.loader.dataset().len() as u32).collect()),
+            None => (epoch, (0..self.loader.dataset().len() as u32).collect()),
         };
         Box::new(Batches {
             batches: self.loader.epoch_part(epoch, order, self.positions.clone()),
@@ -136,7 +136,8 @@ impl DataLoader<ImageBatch> for BurnLoader {
             end: last,
         } = self.positions;
         let mut part = self.clone();
-        part.positions = (first + start).min(last)..(first + end).min(last);
+        let at = |position: usize| first.saturating_add(position).min(last);
+        part.positions = at(start)..at(end);
         Arc::new(part)
     }
 }

@@ -23,8 +23,9 @@ impl Ema {
         Self::resumed(decay, 0, model.valid())
     }
 
-    /// An average of `updates` steps, off the autodiff device.
-    pub(crate) fn resumed(decay: f64, updates: u64, model: Shike) -> Self {
+    /// An average that goes on from [`model`](Self::model) and [`updates`](Self::updates) of an earlier
+    /// one; `model` is off the autodiff device.
+    pub fn resumed(decay: f64, updates: u64, model: Shike) -> Self {
         Self {
             decay,
             updates,

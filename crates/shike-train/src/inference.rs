@@ -59,11 +59,18 @@ impl Prediction<'_> {
             .collect()
     }
 
-    /// The class with the largest of these numbers, `[classes]`.
+    /// The class with the largest of these numbers, `[classes]`; the first of equal ones.
     pub fn name_of_largest(&self, numbers: &[f32]) -> &str {
-        let pairs = self.class_names.iter().zip(numbers);
-        let largest = pairs.max_by(|a, b| a.1.total_cmp(b.1));
-        largest.map_or("", |(name, _)| name)
+        let mut pairs = self.class_names.iter().zip(numbers);
+        let first = pairs
+            .next()
+            .map_or(("", &f32::NAN), |(name, n)| (name.as_str(), n));
+        let larger = |best: (_, f32), next: (_, f32)| match next.1 > best.1 || best.1.is_nan() {
+            true => next,
+            false => best,
+        };
+        let pairs = pairs.map(|(name, n)| (name.as_str(), *n));
+        pairs.fold((first.0, *first.1), larger).0
     }
 
     /// The `count` most probable classes, best first.
@@ -95,7 +102,7 @@ impl Predictor {
     /// The same model, used where classes are as frequent as `prior` says.
     ///
     /// # Errors
-    /// If a class has a frequency of 0, whose logarithm is infinite.
+    /// If there is not one frequency a class, or one is 0, whose logarithm is infinite.
     pub fn with_prior(mut self, prior: &Prior) -> Result<Self, TrainError> {
         self.shift = prior.shift(self.info.logit_prior(), &self.info.train_counts)?;
         Ok(self)
@@ -177,6 +184,10 @@ impl Predictor {
     /// # Errors
     /// If the model's preparation cannot take an image of this size.
     pub fn prepare(&self, image: RgbImage) -> Result<RgbImage, TrainError> {
+        if image.is_empty() {
+            let (origin, problem) = ("an image".into(), "has no pixels".into());
+            return Err(DataError::NotAnImage { origin, problem }.into());
+        }
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
         Ok(self.info.pipeline.apply(image, &mut unused)?)

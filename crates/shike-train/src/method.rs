@@ -63,10 +63,12 @@ impl Loss {
             Self::LogitAdjustment { tau } => *tau > 0.0,
             Self::CrossEntropy(CrossEntropyLossConfig { weights, .. })
             | Self::Focal(FocalLossConfig { weights, .. })
-            | Self::Ldam(LdamLossConfig { weights, .. }) => matches!(
-                weights,
-                Some(ClassWeights::EffectiveNumber { .. } | ClassWeights::InverseFrequency {})
-            ),
+            | Self::Ldam(LdamLossConfig { weights, .. }) => match weights {
+                // β = 0 is no weighting.
+                Some(ClassWeights::EffectiveNumber { beta }) => *beta > 0.0,
+                Some(ClassWeights::InverseFrequency {}) => true,
+                _ => false,
+            },
             Self::Dkt(_) => false,
         }
     }

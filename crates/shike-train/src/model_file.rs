@@ -12,6 +12,7 @@ use shike_model::{Head, Shike, ShikeConfig};
 use crate::checkpoint::atomic_write;
 use crate::error::TrainError;
 use crate::prior::LogitPrior;
+use crate::strict::strict;
 
 /// All that is needed to use a network's weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,7 @@ pub struct ModelInfo {
     /// Version of this description.
     pub format_version: u32,
     /// The network.
+    #[serde(deserialize_with = "strict")]
     pub model: ShikeConfig,
     /// The heads that were trained last.
     pub head: Head,
@@ -52,6 +54,23 @@ impl ModelInfo {
     }
 }
 
+impl ModelInfo {
+    /// What does not fit together.
+    fn problem(&self) -> Option<String> {
+        let classes = self.model.num_classes;
+        for (name, given) in [
+            ("class names", self.class_names.len()),
+            ("training counts", self.train_counts.len()),
+        ] {
+            if given != classes {
+                return Some(format!("{given} {name} for a network of {classes} classes"));
+            }
+        }
+        (self.head == Head::Stage2 && !self.model.stage2_heads)
+            .then(|| "the stage-2 heads of a network that has none".to_owned())
+    }
+}
+
 /// The version of [`ModelInfo`] that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -61,9 +80,26 @@ const KEY: &str = "shike";
 /// Writes a model file: safetensors under the reference's names with a [`ModelInfo`] in its
 /// metadata. An older file is replaced in one step.
 ///
+/// Factors of learnable weight scaling are folded into their classifiers.
+///
 /// # Errors
-/// If the file cannot be written; the one that was there is then untouched.
+/// If `info` is not of this network, or the file cannot be written; the one that was there is then
+/// untouched.
 pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), TrainError> {
+    let heads = model.experts.iter().all(|expert| expert.head2.is_some());
+    let problem = info.problem().or_else(|| {
+        (heads != info.model.stage2_heads).then(|| {
+            let has = if heads { "has" } else { "has no" };
+            format!("the network {has} stage-2 heads, and model.stage2_heads says otherwise")
+        })
+    });
+    if let Some(problem) = problem {
+        return Err(TrainError::Mismatch(format!(
+            "{}: {problem}",
+            path.display()
+        )));
+    }
+    let model = &model.clone().fold_head_scales();
     let text = serde_json::to_string(info)
         .map_err(|error| WeightsError::Serialize(format!("model description: {error}")))?;
     let metadata = BTreeMap::from([(KEY.to_owned(), text)]);
@@ -101,6 +137,9 @@ pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), Tr
     }
     let info: ModelInfo = serde_json::from_str(text)
         .map_err(|error| format(format!("the model's description is damaged: {error}")))?;
+    if let Some(problem) = info.problem() {
+        return Err(format(format!("its description is of {problem}")));
+    }
     let model = info
         .model
         .init(device)

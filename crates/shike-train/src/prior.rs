@@ -61,6 +61,22 @@ pub enum PriorError {
         /// What is wrong.
         problem: String,
     },
+    /// Not one frequency a class.
+    #[error("{given} frequencies for a model of {classes} classes")]
+    Length {
+        /// How many there are.
+        given: usize,
+        /// How many there have to be.
+        classes: usize,
+    },
+    /// A frequency is NaN or negative.
+    #[error("the frequency of class {class} is {value}; give a number above 0")]
+    NoFrequency {
+        /// The class.
+        class: usize,
+        /// Its frequency.
+        value: f64,
+    },
     /// The sum of the frequencies is infinite.
     #[error("the frequencies are so large that their sum is infinite; give numbers such as 0.25")]
     TooLarge,
@@ -140,6 +156,14 @@ impl Prior {
     pub fn shift(&self, of: LogitPrior, train_counts: &[usize]) -> Result<Vec<f32>, PriorError> {
         let train: Vec<f64> = train_counts.iter().map(|&n| n as f64).collect();
         let log = |weights: &[f64], of| -> Result<Vec<f64>, PriorError> {
+            if weights.len() != train.len() {
+                let (given, classes) = (weights.len(), train.len());
+                return Err(PriorError::Length { given, classes });
+            }
+            if let Some(class) = weights.iter().position(|w| w.is_nan() || *w < 0.0) {
+                let value = weights[class];
+                return Err(PriorError::NoFrequency { class, value });
+            }
             let total: f64 = weights.iter().sum();
             if !total.is_finite() {
                 return Err(PriorError::TooLarge);

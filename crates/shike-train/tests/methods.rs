@@ -397,3 +397,75 @@ fn what_cannot_be_trained_is_refused_before_the_run() {
         "{error}"
     );
 }
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let ce = json!({ "kind": "cross_entropy" });
+    let config = config(plain(ClassifierConfig::Linear, false), ce, None);
+
+    // No batch, no training.
+    let mut none = config.clone();
+    none.loader.drop_last = true;
+    let error = learner(&none, false).unwrap_err().to_string();
+    assert!(
+        error.contains("10 training images make no batch of 16"),
+        "{error}"
+    );
+
+    // A run goes on with its own settings alone.
+    let stop = AtomicBool::new(true);
+    let mut begun = learner(&config, false)
+        .unwrap()
+        .create_run(&folder.path().join("run"), None, None)
+        .unwrap();
+    let mut other = config.clone();
+    other.momentum = 0.5;
+    let error = learner(&other, false)
+        .unwrap()
+        .run(&mut begun, &mut Progress::silent(), &stop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("begun with other settings (momentum)"),
+        "{error}"
+    );
+
+    // A model file is of its network.
+    let paths = run(
+        &learner(&config, false).unwrap(),
+        &folder.path().join("done"),
+        None,
+    );
+    let (model, info) = load_model(&paths.model(), &Device::flex()).unwrap();
+    let file = folder.path().join("wrong.safetensors");
+    let wrong = |model: &shike_model::Shike, change: &dyn Fn(&mut shike_train::ModelInfo)| {
+        let mut info = info.clone();
+        change(&mut info);
+        let error = shike_train::save_model(&file, model, &info).unwrap_err();
+        assert!(!file.exists());
+        error.to_string()
+    };
+    let error = wrong(&model, &|info| info.class_names.truncate(2));
+    assert!(
+        error.contains("2 class names for a network of 3"),
+        "{error}"
+    );
+    let error = wrong(&model, &|info| info.head = Head::Stage2);
+    assert!(error.contains("of a network that has none"), "{error}");
+    let error = wrong(&model.clone().tau_normalize(1.0).unwrap(), &|_| ());
+    assert!(error.contains("the network has stage-2 heads"), "{error}");
+    let predictor = shike_train::Predictor::load(&paths.model(), &Device::flex()).unwrap();
+    let error = predictor.with_prior(&shike_train::Prior::Weights(vec![1.0; 2]));
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("2 frequencies for a model of 3")
+    );
+    let typed = json!({ "expert": 9 });
+    let mut text = serde_json::to_value(&config).unwrap();
+    text["model"]["expert"] = typed["expert"].clone();
+    assert!(serde_json::from_value::<TrainConfig>(text).is_err());
+}

@@ -206,6 +206,12 @@ fn json_and_tables() {
     );
     assert_eq!(lines[4], "3,,3,0,few,0,,,,yes");
 
+    // An infinite logit is the largest; image and sum say the same.
+    let infinite = [f32::INFINITY, 0.0, 0.0, 0.0];
+    let sure = evaluate(&COUNTS, &[&infinite], &[0]);
+    assert_eq!(sure.ensemble.top1, 100.0);
+    assert!(sure.scores[0].is_correct());
+
     // A diverged run keeps a readable record.
     let nan = [f32::NAN; 4];
     let diverged = evaluate(&COUNTS, &[&nan], &[0]);

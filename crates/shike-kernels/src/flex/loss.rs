@@ -462,10 +462,12 @@ fn cross_entropy_gradient(
         Label::Soft(labels) => sum(labels.len(), |at| labels[at]) as f32,
     };
     let scale = (f64::from(coefficient * share) * row.scale) as f32;
+    // What follows relies on it.
+    assert!(logits.len() == gradient.len() && prior.len() == gradient.len());
     for ((gradient, logit), prior) in gradient.iter_mut().zip(logits).zip(prior) {
         gradient.write(exp(logit + prior - row.largest) * scale);
     }
-    // SAFETY: the loop wrote every element: the three slices are `[classes]`.
+    // SAFETY: the loop wrote every element: the three slices are as long as each other.
     let gradient = unsafe { gradient.assume_init_mut() };
     match label {
         Label::Hard(None) => gradient.fill(0.0),

@@ -128,6 +128,12 @@ fn record(logits: &[Tensor<2>], labels: &LossLabels, loss: Loss) -> Option<Tenso
     if !same || dims.contains(&0) || (place == Place::Autodiff && logits.len() > MOST_EXPERTS) {
         return None;
     }
+    // The passes run over logits and prior side by side, and write as much as both have.
+    if let Loss::CrossEntropy { prior, .. } = &loss
+        && prior.len() != dims[1]
+    {
+        return None;
+    }
     let labels = known(labels, dims)?;
     count(Kernel::Loss);
     let state = |mut logits: Vec<FlexTensor>| {

@@ -51,6 +51,9 @@ impl BalancedSoftmaxLoss {
     }
 
     /// The loss for class indices, `[batch]`.
+    ///
+    /// # Panics
+    /// If the logits are of another number of classes than the counts.
     pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> BalancedSoftmaxOutput {
         self.output(logits, LossLabels::Hard(labels))
     }

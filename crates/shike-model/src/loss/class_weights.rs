@@ -99,6 +99,14 @@ pub(super) fn in_epoch(
 }
 
 /// `[1, classes]`, on the device and in the type of `like`.
+///
+/// # Panics
+/// If `like`, `[batch, classes]`, is of other classes: a single number would be taken for all of them.
 pub(super) fn row(values: &TensorData, like: &Tensor<2>) -> Tensor<2> {
+    let (counted, [_, classes]) = (values.shape().num_elements(), like.dims());
+    assert_eq!(
+        counted, classes,
+        "a loss made for {counted} classes got logits of {classes}"
+    );
     Tensor::from_data(values.clone(), (&like.device(), like.dtype()))
 }

@@ -24,6 +24,9 @@ pub struct BatchNormConfig {
 /// mean the same if both sides agree, hence this module. The normalisation itself uses the biased
 /// variance in both.
 ///
+/// Clones share their running statistics, as those of Burn's own module do: where one is trained, the
+/// other's move. A copy that stays as it is comes from [`Module::valid`].
+///
 /// Statistics are those of the batch while the input is on an autodiff device and the `training`
 /// flag is set, the running ones otherwise.
 #[derive(Module, Debug)]
@@ -59,6 +62,13 @@ impl BatchNormConfig {
 }
 
 impl BatchNorm {
+    /// Gives the module running statistics of its own; a clone shares those of its original.
+    pub(crate) fn own_statistics(&mut self) {
+        for running in [&mut self.running_mean, &mut self.running_var] {
+            *running = RunningState::new(running.value_sync());
+        }
+    }
+
     /// Normalises `input`, `[batch, channels, height, width]`, channel by channel.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward_then(input, Then::Nothing)

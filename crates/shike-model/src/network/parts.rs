@@ -4,7 +4,7 @@ use core::str::FromStr;
 use burn::module::{Module, ParamGroup};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Shike, ShikeConfig};
+use super::{BatchNorm, Block, ConfigError, Shike, ShikeConfig};
 
 /// A part of a network that can be frozen or have a learning rate of its own. In text: `stem`,
 /// `stage1`, `stage2`, …, `fusion`, `heads`.
@@ -119,6 +119,41 @@ impl Shike {
                 ParamGroup::ids_from_module(heads.collect::<Vec<_>>())
             }
         }
+    }
+
+    /// The network with running statistics of its own, which a clone shares with its original.
+    pub(crate) fn with_own_statistics(mut self) -> Self {
+        let own_stages = self
+            .experts
+            .iter_mut()
+            .flat_map(|expert| &mut expert.stages);
+        for block in self
+            .shared
+            .iter_mut()
+            .chain(own_stages)
+            .flat_map(|stage| &mut stage.blocks)
+        {
+            let (norms, shortcut) = match block {
+                Block::Basic(block) => (vec![&mut block.bn1, &mut block.bn2], &mut block.shortcut),
+                Block::Bottleneck(block) => (
+                    vec![&mut block.bn1, &mut block.bn2, &mut block.bn3],
+                    &mut block.shortcut,
+                ),
+            };
+            let shortcut = shortcut.iter_mut().map(|shortcut| &mut shortcut.bn);
+            norms
+                .into_iter()
+                .chain(shortcut)
+                .for_each(BatchNorm::own_statistics);
+        }
+        let fusions = self
+            .experts
+            .iter_mut()
+            .filter_map(|expert| expert.fusion.as_mut());
+        let convs = fusions.flat_map(|fusion| &mut fusion.convs);
+        convs.for_each(|conv| conv.bn.own_statistics());
+        self.stem.bn.own_statistics();
+        self
     }
 
     /// Freezes a part: no gradients, and its batch normalisation uses its running statistics and

@@ -141,7 +141,7 @@ impl ShikeConfig {
 
     /// Initialises the network with random weights from the device's generator
     /// ([`Device::seed`]). Weights are drawn here, in a fixed order, so that the same seed gives
-    /// the same network.
+    /// the same network, as long as no other thread draws from the generator meanwhile.
     ///
     /// # Errors
     /// If a field is out of range; see [`validate`](Self::validate).

@@ -224,6 +224,7 @@ pub fn load_state_dict(
             mismatch,
         });
     }
+    let model = model.with_own_statistics();
     let mut walk = Walk::new(&model, Apply(&values));
     Ok(model.map(&mut walk))
 }
@@ -309,6 +310,7 @@ pub fn import_pretrained(
             mismatch,
         });
     }
+    let model = model.with_own_statistics();
     let mut walk = Walk::new(&model, Apply(&values));
     Ok((model.map(&mut walk), report))
 }

@@ -39,11 +39,12 @@ impl Learner {
         let batch_size = self.config.loader.batch_size;
         let rates = self.rates(&state.model, lr);
         let total = loader.batches_per_epoch(images);
+        // Counted before the loader's threads begin, which may meet the first at once.
+        let mut listed = self.bad_images.len();
         let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
         let mut started = Instant::now();
         let mut saved = Instant::now();
         let mut losses = Losses::new(lr);
-        let mut listed = self.bad_images.len();
         while state.position.batch < total {
             let group =
                 state.position.batch..(state.position.batch + self.config.accumulation).min(total);

@@ -10,6 +10,7 @@ mod stages;
 mod state;
 
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Device};
@@ -17,6 +18,7 @@ use shike_data::{BadImageLog, Dataset, FileCheck, Loader};
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
 
+use crate::auto::differing;
 use crate::config::{Precision, TrainConfig, TrainConfigError};
 use crate::data_source::{DataSource, RunConfig};
 use crate::ema::Ema;
@@ -129,12 +131,20 @@ impl Learner {
             eval_loaders.push((split, loader));
         }
         // What only an epoch's end would meet is refused before the first.
-        Loader::new(
+        let loader = Loader::new(
             data.train.clone(),
             config.train_pipeline.clone(),
             config.loader,
             config.seed,
         )?;
+        if loader.batches_per_epoch(data.train.len()) == 0 {
+            return Err(TrainError::Mismatch(format!(
+                "{} training images make no batch of {}: lower loader.batch_size, or unset \
+                 loader.drop_last",
+                data.train.len(),
+                config.loader.batch_size
+            )));
+        }
         let train_counts = data.train.class_counts();
         if let Some(Stage2::TauNorm { taus }) = &config.stage2
             && taus.len() > 1
@@ -235,6 +245,17 @@ impl Learner {
         progress: &mut Progress,
         stop: &AtomicBool,
     ) -> Result<Outcome, TrainError> {
+        // Folders that other programs made hold configurations of theirs.
+        if let Ok(recorded) = run.paths().read_config::<RunConfig>() {
+            let differ = differing(&recorded.train, &self.config);
+            if !differ.is_empty() {
+                return Err(TrainError::Mismatch(format!(
+                    "{} was begun with other settings ({}): go on with those of its config.json",
+                    run.paths().root().display(),
+                    differ.join(", ")
+                )));
+            }
+        }
         let latest = run.latest()?;
         let state = match latest {
             Some(latest) => {
@@ -333,6 +354,9 @@ impl Learner {
 
     /// The network with the random weights that a run starts from.
     fn new_model(&self) -> Result<Shike, TrainError> {
+        // The generator is the process's: another run that begins must not draw in between.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.seed(self.config.seed);
         self.init_model(&self.config.model)
     }

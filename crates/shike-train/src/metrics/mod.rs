@@ -472,10 +472,10 @@ fn image_score(logits: &[f32], label: usize) -> ImageScore {
         }
     }
     let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
+    let nan = logits.iter().any(|logit| logit.is_nan());
     ImageScore {
         label: label as u32,
-        // A NaN makes the sum one.
-        predicted: sum.is_finite().then_some(best.1 as u32),
+        predicted: (!nan).then_some(best.1 as u32),
         confidence: if sum.is_finite() {
             (1.0 / sum) as f32
         } else {
