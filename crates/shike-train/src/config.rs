@@ -48,7 +48,7 @@ pub struct StageConfig {
     pub loss: Loss,
     /// How batches are mixed. The loss of a mixed batch is that of its labels and that of its
     /// partners' labels, in the proportion of the mix, as BalPoE has it (arXiv 2306.04934); for
-    /// cross-entropy this is the loss of the soft labels.
+    /// cross-entropy without class weights this is the loss of the soft labels.
     #[serde(default)]
     pub mixing: Mixing,
 }

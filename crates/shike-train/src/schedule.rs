@@ -137,7 +137,7 @@ impl Schedule {
         }
     }
 
-    /// The highest rate.
+    /// The rate at the end of the warm-up: the highest, unless the warm-up goes downwards.
     pub fn peak(&self) -> f64 {
         match self {
             Self::Constant { lr } => *lr,
@@ -145,7 +145,7 @@ impl Schedule {
         }
     }
 
-    /// Sets the highest rate; the first one of a warm-up keeps its ratio to it.
+    /// Sets the [`peak`](Self::peak); the first one of a warm-up keeps its ratio to it.
     pub fn set_peak(&mut self, peak: f64) {
         match self {
             Self::Constant { lr } => *lr = peak,

@@ -115,7 +115,7 @@ pub enum Transform {
     /// Paints a square black whose centre is anywhere in the image (DeVries & Taylor 2017). It
     /// acts before normalisation, so the square is black and not the mean, as in the reference.
     Cutout {
-        /// Side of the square, in pixels.
+        /// Side of the square, in pixels; of an odd number one less, as in the reference.
         size: u32,
     },
     /// Cuts out a box of random area and shape and resizes it to a square.

@@ -22,7 +22,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use error::count_logs;
 use shike_kernels::{LossLabels, cross_entropy_terms};
 
-/// One-hot labels, `[batch, classes]`, of class indices, `[batch]`, in the float type of `like`.
+/// One-hot labels, `[batch, classes]`, of class indices, `[batch]`, in the float type of `like`. An index
+/// that is no class gives a row of zeros, and its image counts in no loss but as a part of the batch: to
+/// look for one would make every step wait for the device.
 pub fn one_hot(labels: Tensor<1, Int>, like: &Tensor<2>) -> Tensor<2> {
     let [_, classes] = like.dims();
     is_class(labels.unsqueeze_dim(1), classes)

@@ -322,7 +322,7 @@ impl Shike {
         model
     }
 
-    /// Number of trainable values.
+    /// Number of trainable values: none on a device without autodiff.
     pub fn trainable_params(&self) -> usize {
         struct Count(usize);
         impl ModuleVisitor for Count {

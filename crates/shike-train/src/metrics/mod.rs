@@ -197,8 +197,8 @@ pub struct Evaluation {
     pub images: usize,
     /// The group thresholds that were used.
     pub thresholds: ShotThresholds,
-    /// Cross-entropy of the mean logits, without any prior, averaged over images (the
-    /// reference's `validate()`). NaN if logits were NaN; NaN is `null` in JSON.
+    /// Cross-entropy of the mean logits, averaged over images (the reference's `validate()`), with what
+    /// the evaluator was told to add to them, which is nothing by default. NaN if logits were NaN; NaN is `null` in JSON.
     #[serde(with = "nullable")]
     pub loss: f64,
     /// The mean of the experts' logits.
