@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use shike_data::LongTail;
 use shike_data::split::SplitError;
+use shike_train::progress::clean;
 use shike_train::run_dir::RunPaths;
 use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
@@ -289,8 +290,18 @@ pub fn failed(error: &CliError) -> ExitCode {
     ExitCode::from(error.status())
 }
 
-/// A line on the screen; that the reader of a pipe has gone is no error to speak of.
-fn print(line: &str) -> Result<(), CliError> {
+/// Text on the screen, for people.
+fn print(text: &str) -> Result<(), CliError> {
+    print_line(&clean(text))
+}
+
+/// A JSON object a line, for programs.
+fn print_json(value: &serde_json::Value) -> Result<(), CliError> {
+    print_line(&value.to_string())
+}
+
+/// That the reader of a pipe has gone is no error to speak of.
+fn print_line(line: &str) -> Result<(), CliError> {
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(CliError::file("standard output".as_ref())(error))
@@ -318,6 +329,6 @@ fn writable(out: &Path) -> Result<(), CliError> {
 }
 
 /// A line on the standard error output; where that is gone, there is nobody to be told.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", clean(text));
 }

@@ -1,5 +1,7 @@
 //! Class sizes as bars in a terminal.
 
+use shike_train::progress;
+
 /// Sizes that differ by more than this are shown on a logarithmic scale.
 const LOG_ABOVE: f64 = 20.0;
 
@@ -80,10 +82,9 @@ fn bar(share: f64, width: usize, plain: bool) -> String {
     }
 }
 
-/// A name that cannot move the cursor.
+/// A name in a line, that cannot move the cursor.
 pub(super) fn clean(name: &str) -> String {
-    let shown = |c: char| if c.is_control() { '?' } else { c };
-    name.chars().map(shown).collect()
+    progress::clean(name).replace('\n', "?")
 }
 
 #[cfg(test)]
