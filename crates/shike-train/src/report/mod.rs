@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
-use shike_data::{Dataset, DecodeLimits};
+use shike_data::{Dataset, DecodeLimits, decode_file_upright};
 use shike_model::BackboneConfig;
 use thiserror::Error;
 
@@ -133,7 +133,9 @@ fn html(
     }
     page += "</div>\n";
     page += &worst_classes(evaluation, &classes);
-    let list = |title, none, all| confusions(title, none, all, evaluation, &classes, scored);
+    let upright = config.train.eval_pipeline.is_upright();
+    let examples = |of: Confusion| examples(evaluation, of, scored, upright);
+    let list = |title, none, all| confusions(title, none, all, &classes, &examples);
     page += &list(
         "Largest confusions",
         "Every image was named rightly.",
@@ -356,9 +358,8 @@ fn confusions(
     title: &str,
     none: &str,
     all: Vec<Confusion>,
-    evaluation: &Evaluation,
     classes: &Classes,
-    scored: &Dataset,
+    examples: &dyn Fn(Confusion) -> String,
 ) -> String {
     let mut table = format!("<h2>{title}</h2>");
     if all.is_empty() {
@@ -382,13 +383,14 @@ fn confusions(
             confusion.images,
             confusion.of,
             confusion.share(),
-            examples(evaluation, confusion, scored),
+            examples(confusion),
         );
     }
     table + "</table>\n<p class=\"note\">In parentheses: training images of the class.</p>\n"
 }
 
-fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset) -> String {
+/// Some pictures of a confusion, turned `upright` where the run turned them.
+fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset, upright: bool) -> String {
     let those = evaluation
         .scores
         .iter()
@@ -397,7 +399,7 @@ fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset) -> String 
     let mut pictures = String::new();
     for (image, score) in those.take(EXAMPLES) {
         // A picture that cannot be read any more is no reason to have no report.
-        let Ok(pixels) = scored.image(image, &DecodeLimits::default()) else {
+        let Some(pixels) = picture(scored, image, upright) else {
             continue;
         };
         if let Some(data) = thumbnail(&pixels) {
@@ -412,6 +414,17 @@ fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset) -> String 
     pictures
 }
 
+/// An image of the scored ones, turned `upright` where the run turned them.
+fn picture(scored: &Dataset, image: usize, upright: bool) -> Option<RgbImage> {
+    let limits = DecodeLimits::default();
+    let file = scored.root().zip(scored.relative_path(image));
+    let pixels = match file {
+        Some((root, path)) if upright => decode_file_upright(&root.join(path), &limits),
+        _ => scored.image(image, &limits),
+    };
+    pixels.ok()
+}
+
 /// A small JPEG, as base64.
 fn thumbnail(image: &RgbImage) -> Option<String> {
     let (width, height) = image.dimensions();
@@ -422,4 +435,27 @@ fn thumbnail(image: &RgbImage) -> Option<String> {
     let mut bytes = Cursor::new(Vec::new());
     small.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
     Some(STANDARD.encode(bytes.into_inner()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_turned_as_the_run_turned_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cat/1.jpg");
+        std::fs::create_dir(dir.path().join("cat")).unwrap();
+        RgbImage::new(12, 8).save(&file).unwrap();
+        // An EXIF block behind the first marker: orientation 6.
+        let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.splice(2..2, exif.iter().copied());
+        std::fs::write(&file, bytes).unwrap();
+        let scored = shike_data::image_folder(dir.path()).unwrap();
+        let size = |upright| picture(&scored, 0, upright).unwrap().dimensions();
+        assert_eq!((size(false), size(true)), ((12, 8), (8, 12)));
+        assert!(picture(&scored, 1, true).is_none());
+    }
 }
