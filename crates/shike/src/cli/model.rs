@@ -53,26 +53,7 @@ impl ModelArgs {
             }
             return Ok(self.run.clone());
         };
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(self.run.clone()).into());
-        }
-        let file = match self.model {
-            Which::Model => paths.model(),
-            Which::Best => paths.best(),
-            Which::Ema => paths.ema(),
-        };
-        if file.is_file() {
-            return Ok(file);
-        }
-        Err(CliError::Absent(format!(
-            "{} is not there: {}",
-            file.display(),
-            match self.model {
-                Which::Model => "the run has not ended (go on with `shike train --resume`)",
-                Which::Best => "a best model is kept only where there are validation images",
-                Which::Ema => "averaged weights are kept only with `--ema`",
-            }
-        )))
+        model_of(&paths, self.model)
     }
 
     /// Loads the model onto the device, under the prior.
@@ -97,4 +78,28 @@ impl ModelArgs {
         };
         Ok(predictor.with_prior(&prior)?)
     }
+}
+
+/// The model file of a run.
+pub(super) fn model_of(paths: &RunPaths, which: Which) -> Result<PathBuf, CliError> {
+    if !paths.is_run() {
+        return Err(RunDirError::NotARun(paths.root().to_owned()).into());
+    }
+    let file = match which {
+        Which::Model => paths.model(),
+        Which::Best => paths.best(),
+        Which::Ema => paths.ema(),
+    };
+    if file.is_file() {
+        return Ok(file);
+    }
+    Err(CliError::Absent(format!(
+        "{} is not there: {}",
+        file.display(),
+        match which {
+            Which::Model => "the run has not ended (go on with `shike train --resume`)",
+            Which::Best => "a best model is kept only where there are validation images",
+            Which::Ema => "averaged weights are kept only with `--ema`",
+        }
+    )))
 }

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use shike_data::{BadImages, Sampling, Transform};
 use shike_model::loss::{ClassWeights, KlReduction};
-use shike_model::{ClassifierConfig, Part, ShikeConfig};
+use shike_model::{BackboneConfig, ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::recipe::{Scaling, scale_rates};
-use shike_train::{Loss, Precision, Schedule, Stage2, StageConfig, TrainConfig, TrainError};
+use shike_train::run_dir::RunPaths;
+use shike_train::{
+    Loss, Precision, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
+};
 
 use super::kinds::{
     Arch, BadImagesKind, Baseline, ClassifierKind, LossKind, PrecisionKind, SamplingKind,
@@ -16,6 +19,7 @@ use super::kinds::{
 };
 use super::preset::{Base, set_crop_scale};
 use crate::cli::CliError;
+use crate::cli::model::{Which, model_of};
 
 /// Settings of a training run. What is not given comes from the recipe, or from the preset for
 /// the kind of data.
@@ -31,8 +35,9 @@ pub struct TrainArgs {
     #[arg(long, value_enum)]
     pub baseline: Option<Baseline>,
     /// Start from PyTorch weights of the same network (torchvision's or timm's ResNet or ResNeXt, or
-    /// a model that was trained here): `.pth` or `.safetensors`. Every expert starts with a copy.
-    #[arg(long, value_name = "FILE")]
+    /// a model that was trained here): `.pth` or `.safetensors`, or the folder of a run. Every expert
+    /// starts with a copy.
+    #[arg(long, value_name = "FILE|RUN")]
     pub weights: Option<PathBuf>,
     /// Peak learning rate of the stem and the stages that all experts share, in stage 1; the rest
     /// has that of `--lr`.
@@ -502,7 +507,7 @@ impl TrainArgs {
 
     /// Initial weights, and how far parts follow them.
     fn set_fine_tuning(&self, config: &mut TrainConfig) -> Result<(), CliError> {
-        config.weights = self.weights.clone().or(config.weights.take());
+        config.weights = self.weights_file()?.or(config.weights.take());
         if !self.freeze.is_empty() {
             config.freeze = self.freeze.clone();
         }
@@ -532,6 +537,32 @@ impl TrainArgs {
             config.lr_factors.remove(part);
         }
         Ok(())
+    }
+
+    /// The file of the initial weights; of a run, its model.
+    fn weights_file(&self) -> Result<Option<PathBuf>, CliError> {
+        let file = |path: &PathBuf| match path.is_dir() {
+            true => model_of(&RunPaths::new(path), Which::Model),
+            false => Ok(path.clone()),
+        };
+        self.weights.as_ref().map(file).transpose()
+    }
+
+    /// The network, as far as it is given: by its name, or by the run whose weights are taken.
+    pub(super) fn network(&self) -> Result<Option<String>, CliError> {
+        let run = self.weights.as_ref().filter(|path| path.is_dir());
+        let (None, Some(run)) = (&self.arch, run) else {
+            return Ok(self.arch.as_ref().map(name));
+        };
+        self.weights_file()?;
+        let config: RunConfig = RunPaths::new(run).read_config()?;
+        let is_it = |name: &&str| {
+            BackboneConfig::named(name).is_ok_and(|b| b == config.train.model.backbone)
+        };
+        Ok(BackboneConfig::NAMES
+            .into_iter()
+            .find(is_it)
+            .map(str::to_owned))
     }
 
     /// A name for the run's folder.
