@@ -590,7 +590,10 @@ impl SplitPlan {
 }
 
 /// Whether `out`, which need not be there yet, lies below `root` where its reader looks for classes.
-fn is_inside(out: &Path, root: &Path) -> std::io::Result<bool> {
+///
+/// # Errors
+/// What the disk says, such as that `root` is not there.
+pub fn is_inside(out: &Path, root: &Path) -> std::io::Result<bool> {
     let mut folder = std::path::absolute(out)?;
     if let Some(there) = folder.ancestors().find(|path| path.exists()) {
         let missing = folder.strip_prefix(there).unwrap_or(Path::new(""));

@@ -625,6 +625,20 @@ fn a_wrong_root_is_told_with_the_right_one() {
     assert_eq!(error, wanted);
     let error = check(Path::new("/nowhere")).unwrap_err().to_string();
     assert!(error.contains("there is no such folder"), "{error}");
+    fs::create_dir_all(dir.path().join("v/class0")).unwrap();
+    fs::write(dir.path().join("v/class0/00.png"), "").unwrap();
+    // One folder deeper or higher than the list says, as ImageNet's validation images are.
+    for (listed, there) in [
+        ("v/00.png", "v/class0/00.png"),
+        ("class0/deep/00.png", "class0/00.png"),
+    ] {
+        fs::write(&list, format!("{listed} 0\n")).unwrap();
+        let error = check(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("(it lies in {there}: move the images")),
+            "{error}"
+        );
+    }
     // No time is left, but the sample is looked at.
     let limits = DecodeLimits::default();
     let report = data
@@ -645,15 +659,14 @@ fn other_formats_in_a_folder_are_counted() {
         fs::write(dir.path().join(name), "").unwrap();
     }
     let data = image_folder(dir.path()).unwrap();
-    assert_eq!(data.notes(), ["3 files skipped: 2 .webp, 1 .gif"]);
+    assert_eq!(data.notes(), ["skipped: 2 .webp, 1 .gif, 1 other"]);
     assert_eq!(data.len(), 16);
     fs::create_dir(dir.path().join("class2")).unwrap();
     fs::write(dir.path().join("class2/a.bmp"), "").unwrap();
-    let error = image_folder(dir.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("class2: holds no image") && error.contains("1 .bmp"),
-        "{error}"
-    );
+    let data = image_folder(dir.path()).unwrap();
+    assert_eq!(data.class_names(), ["class0", "class1"]);
+    let said = "skipped: 2 .webp, 1 .bmp, 1 .gif, 1 other; class folders without an image: class2";
+    assert_eq!(data.notes(), [said]);
 }
 
 /// What a list file of this name and content comes to, without its folder.
@@ -691,6 +704,11 @@ fn lists_that_are_wrong() {
             "a.jpg, 0\n".into(),
             format!("l.txt:1: the path \"a.jpg,\" ends in a separator, wanted `path label`{csv_hint}"),
         ),
+        ("l.txt", "a b.jpg;0\n".into(), "l.txt:1: the label \"b.jpg;0\" is not a whole number, wanted `path label`; is it parted by `;`? Write a space or a tab".into()),
+        ("l.txt", "a.jpg;0\n".into(), "l.txt:1: one field (\"a.jpg;0\"), wanted `path label`; is it parted by `;`? Write a space or a tab".into()),
+        ("l.tsv", "path\tlabel\na.jpg\t0\n".into(), "l.tsv:1: \"path\\tlabel\" is a header line; text has none, a file whose name ends in .csv has".into()),
+        ("l.txt", "a.jpg 0\nb.jpg 0 2\n".into(), "l.txt:2: two labels, 0 and 2: an image has one".into()),
+        ("l.csv", "path,class\na,cat\nb,cat;dog\n".into(), "l.csv:3: the class \"cat;dog\" is several, parted by `;`: an image has one".into()),
         ("l.txt", "a 0\nb -1\n".into(), "l.txt:2: the label -1 is negative; labels start at 0".into()),
         ("l.txt", "a 0\nb 2\n".into(), gap("l.txt:2")),
         ("l.txt", "a 0\n\nb 0\n".into(), "l.txt:2: is blank, but more lines follow; blank lines may stand at the end only".into()),

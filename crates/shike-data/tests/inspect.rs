@@ -219,6 +219,10 @@ fn json_form() {
                                image("val", 0, "a/1.png")],
                 }],
             },
+            "pixels": {
+                "looked_at": 5, "sixteen_bits": 0, "ranges": 0, "narrow": 0, "turned": 0, "elongated": 0,
+                "median_kept": 16.0 / 24.0,
+            },
             "too_small": [{"subset": "val", "fewer_than": 10, "classes": 2, "by_size": [
                 {"images": 0, "half_width": null, "labels": [1]},
                 {"images": 2, "half_width": 41.0, "labels": [0]},

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use shike_data::dataset::is_split_name;
+use shike_data::dataset::FolderParts;
 use shike_data::{
-    Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, image_folder,
-    image_folder_with_classes, list_file, list_file_like, list_file_named,
+    Cifar, DataError, LongTail, Split, cifar, class_names_file, list_file, list_file_like,
+    list_file_named,
 };
 
 use crate::config::TrainConfig;
@@ -89,22 +89,7 @@ impl DataSource {
                 Ok(TrainData { train, val, test })
             }
             Self::Folder { dir } => {
-                if !dir.join("train").is_dir() {
-                    return Ok(TrainData {
-                        train: image_folder(dir)?,
-                        val: None,
-                        test: None,
-                    });
-                }
-                check_split_names(dir)?;
-                let train = image_folder(dir.join("train"))?;
-                let like = |name: &str| -> Result<Option<Dataset>, DataError> {
-                    let dir = dir.join(name);
-                    dir.is_dir()
-                        .then(|| image_folder_with_classes(dir, train.class_names()))
-                        .transpose()
-                };
-                let (val, test) = (like(validation_folder(dir)?)?, like("test")?);
+                let (train, val, test) = FolderParts::find(dir)?.open(false)?;
                 Ok(TrainData { train, val, test })
             }
         }
@@ -171,46 +156,6 @@ impl DataSource {
                 dir: dir.to_owned(),
             }
         }
-    }
-}
-
-/// Refuses a folder beside `train` that is meant for a split, and would not be read.
-///
-/// # Errors
-/// Names the folder.
-pub fn check_split_names(dir: &Path) -> Result<(), DataError> {
-    let read = ["train", "val", "valid", "validation", "test"];
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let canonical = |path: &Path| std::fs::canonicalize(path).ok();
-        // `Train` is `train` where the file system says so.
-        let is_read = read.iter().any(|read| {
-            canonical(&dir.join(read)).is_some_and(|p| Some(p) == canonical(&entry.path()))
-        });
-        if is_split_name(&name) && !is_read && entry.path().is_dir() {
-            return Err(DataError::Folder {
-                path: entry.path(),
-                problem: "is not read beside `train`: call it `val` or `test`, or move it away"
-                    .into(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The name of the validation folder: people write it in three ways.
-///
-/// # Errors
-/// If there are two.
-pub fn validation_folder(dir: &Path) -> Result<&'static str, DataError> {
-    let names = ["val", "valid", "validation"];
-    let mut found = names.into_iter().filter(|name| dir.join(name).is_dir());
-    match (found.next(), found.next()) {
-        (Some(first), Some(second)) => Err(DataError::Folder {
-            path: dir.to_owned(),
-            problem: format!("holds both {first} and {second}; one of them is the validation set"),
-        }),
-        (first, _) => Ok(first.unwrap_or("val")),
     }
 }
 

@@ -51,7 +51,7 @@ Examples:
     /// Name what is in images.
     ///
     /// Exit status: 0 every image was read, 1 error, 2 wrong arguments, 3 some images could not be read
-    /// (each is named; the others are predicted).
+    /// (each is named; those of other formats in folders are counted; the rest is predicted).
     #[command(after_help = "\
 Examples:
   shike predict runs/first new.jpg more/

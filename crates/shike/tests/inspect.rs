@@ -121,6 +121,117 @@ fn splits_are_found_by_every_name_that_training_takes() {
     }
 }
 
+/// Whatever a folder holds, inspect and train say the same of it.
+#[test]
+fn folders_mean_one_thing_to_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path());
+    let at = |path: &str| dir.path().join(path);
+    let class = fs::read_dir(at("pictures")).unwrap().next().unwrap();
+    let class = class.unwrap().file_name().into_string().unwrap();
+    let both_say = |data: &str, says: &str| {
+        for command in ["inspect", "train --data"] {
+            let output = shike(dir.path(), &format!("{command} {data}"));
+            assert_eq!(output.status.code(), Some(1), "{command}");
+            assert!(said(&output).contains(says), "{command}: {}", said(&output));
+        }
+    };
+    // A part beside class folders.
+    fs::create_dir_all(at("pictures/test")).unwrap();
+    fs::rename(
+        at("pictures").join(&class),
+        at("pictures/test").join(&class),
+    )
+    .unwrap();
+    both_say(
+        "pictures",
+        "test here is no class: folders of such names are parts",
+    );
+    fs::rename(
+        at("pictures/test").join(&class),
+        at("pictures").join(&class),
+    )
+    .unwrap();
+    fs::remove_dir(at("pictures/test")).unwrap();
+    // Unlabelled test pictures.
+    fs::create_dir_all(at("data/test")).unwrap();
+    fs::rename(at("pictures"), at("data/train")).unwrap();
+    let image = fs::read_dir(at("data/train").join(&class)).unwrap().next();
+    let image = image.unwrap().unwrap().path();
+    fs::copy(&image, at("data/test/1.jpg")).unwrap();
+    both_say("data", "data/test: holds 1 image in no class folder");
+
+    // Empty class folders, and whatever else lies there.
+    fs::create_dir(at("data/test").join(&class)).unwrap();
+    for class in ["data/test/first", "data/train/gnu"] {
+        fs::create_dir(at(class)).unwrap();
+    }
+    fs::remove_dir(at("data/test/first")).unwrap();
+    fs::copy(&image, at("data/test").join(&class).join("1.jpg")).unwrap();
+    fs::write(at("data/train/gnu/a.webp"), "").unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&shike(dir.path(), "inspect data --json").stdout).unwrap();
+    let wanted = serde_json::json!({
+        "train": {"files": {".webp": 1}, "empty_classes": ["gnu"], "folders": []},
+        "test": {"files": {"in no class folder": 1}, "empty_classes": [], "folders": []},
+    });
+    assert_eq!(json["left_out"], wanted);
+    assert_eq!(json["pixels"]["looked_at"], 20 + 8 + 4 + 1);
+    let tiny = "--arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
+    let output = shike(dir.path(), &format!("train --data data {tiny}"));
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    for line in [
+        "training: skipped: 1 .webp; class folders without an image: gnu",
+        "test: skipped: 1 in no class folder",
+        "test: 1 of 1 images equal training images",
+        "32 training images, 3 classes",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+
+    // Runs beside class folders would become a class: said before anything is read.
+    let output = shike(&at("data/train"), "train --data .");
+    assert_eq!(output.status.code(), Some(2));
+    let text = said(&output);
+    assert!(
+        text.starts_with("error: the run's folder runs would lie in ."),
+        "{text}"
+    );
+}
+
+/// 12 bits in 16, a turn by EXIF, and the shape.
+#[test]
+fn pixels_that_are_not_taken_as_they_are_meant_are_told() {
+    use image::{ImageBuffer, Luma};
+    let dir = tempfile::tempdir().unwrap();
+    for class in ["a", "b"] {
+        let folder = dir.path().join("deep").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..12u16 {
+            let grey = |x: u32, y: u32| Luma([300 + 10 * i + (x + y) as u16]);
+            let image = ImageBuffer::from_fn(80, 40, grey);
+            image.save(folder.join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let wide = "are so wide or tall that the square in their middle, which is scored, holds less than two \
+                thirds of them (50 % of the median picture)";
+    let text = said(&shike(dir.path(), "inspect deep"));
+    for line in [
+        "24 of 24 have 16 bits a channel, of which the upper 8 are taken; 24 of 24 that were decoded use \
+         less than an eighth of the range",
+        wide,
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let tiny = "--arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
+    let text = said(&shike(dir.path(), &format!("train --data deep {tiny}")));
+    assert!(
+        text.contains("training pictures: ") && text.contains(wide),
+        "{text}"
+    );
+}
+
 #[test]
 fn the_printed_command_takes_the_lists() {
     let dir = tempfile::tempdir().unwrap();

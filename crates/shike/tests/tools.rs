@@ -270,6 +270,22 @@ fn a_run_predicts_is_scored_exported_and_compared() {
             .all(|line| "abcd".contains(line.chars().last().unwrap())),
         "{renamed}"
     );
+    // The model's own names in another order are no accident.
+    let own: Value =
+        serde_json::from_str(&fs::read_to_string(run("a0").join("classes.json")).unwrap()).unwrap();
+    let own = own["names"].as_array().unwrap().iter().rev();
+    let turned: Vec<&str> = own.map(|name| name.as_str().unwrap()).collect();
+    let file = dir.path().join("turned.txt");
+    fs::write(&file, turned.join("\n")).unwrap();
+    let output = shike(&[
+        "predict",
+        &a0,
+        folder,
+        "--class-names",
+        file.to_str().unwrap(),
+    ]);
+    let told = text(&output.stderr);
+    assert!(told.contains("turned.txt: line 1 names class 0"), "{told}");
     // A prior knows the classes by these names, too.
     let prior = dir.path().join("renamed.txt");
     fs::write(&prior, "a\t1\nb\t1e-30\nc\t1e-30\nd\t1e-30\n").unwrap();
@@ -325,6 +341,37 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert!(text(&output.stderr).contains("bad.jpg"));
     assert_eq!(text(&output.stdout).lines().count(), 6);
     assert!(fails(2, &["predict", &a0]).contains("no image"));
+    // What a folder holds besides is passed over as in training, and told.
+    let more = dir.path().join("more");
+    fs::create_dir(&more).unwrap();
+    fs::write(more.join("b.webp"), "").unwrap();
+    let more_images = more.to_str().unwrap();
+    let error = fails(2, &["predict", &a0, more_images]);
+    assert!(
+        error.contains("JPEG and PNG files are read (skipped: 1 .webp)"),
+        "{error}"
+    );
+    fs::write(more.join("._x.jpg"), "").unwrap();
+    fs::write(more.join("notes.txt"), "").unwrap();
+    let image = fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    fs::copy(image, more.join("a.jpg")).unwrap();
+    let output = shike(&["predict", &a0, more_images, "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        text(&output.stderr).trim(),
+        "skipped: 1 .webp, 1 hidden, 1 other"
+    );
+    let lines = text(&output.stdout);
+    let last: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+    let files = serde_json::json!({".webp": 1, "hidden": 1, "other": 1});
+    assert_eq!(last["left_out"]["files"], files);
+    fs::remove_file(more.join("b.webp")).unwrap();
+    works(&["predict", &a0, more_images]);
     assert!(fails(2, &["predict", &a0, folder, "--out", "x.txt"]).contains(".csv or .safetensors"));
     assert!(fails(1, &["predict", &path("data"), folder]).contains("not the folder of a run"));
     assert!(fails(1, &["predict", &a0, folder, "--model", "best"]).contains("validation images"));
@@ -416,6 +463,27 @@ fn a_run_predicts_is_scored_exported_and_compared() {
             .iter()
             .any(|name| name.ends_with("running_var"))
     );
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    let of = |key: &str| serde_json::from_str::<Value>(&metadata[key]).unwrap();
+    assert_eq!(metadata["format"], "pt");
+    assert_eq!(of("class_names").as_array().unwrap().len(), 4);
+    assert!(of("normalization")["mean"].is_array(), "{metadata:?}");
+    assert!(of("pipeline")["transforms"].is_array(), "{metadata:?}");
+    // A run stands for its model, also as what training starts from.
+    let starts = |weights: &str| {
+        let run = path("started");
+        let output = shike_train(
+            &data,
+            run.as_ref(),
+            &format!("--weights {weights} --dry-run"),
+        );
+        (output.status.success(), text(&output.stderr))
+    };
+    let (fine, told) = starts(&a0);
+    assert!(fine, "{told}");
+    let (fine, told) = starts(&path("data"));
+    assert!(!fine && told.contains("not the folder of a run"), "{told}");
 
     // Not over what the run needs.
     for own in ["model.safetensors", "config.json"] {

@@ -1,9 +1,13 @@
 //! What can be said about the files of a data set before an epoch begins.
 
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Dataset, Source};
 use crate::decode::{DecodeLimits, decode_file};
@@ -89,6 +93,56 @@ impl Dataset {
         }
         Ok(report)
     }
+
+    /// How many files here equal one of `other` byte for byte, as far as `budget` reaches: sizes and
+    /// beginnings are compared before whole files are read.
+    pub fn files_also_in(&self, other: &Self, budget: Duration) -> usize {
+        let started = Instant::now();
+        let by_size = |data: &Self| {
+            let files: Vec<_> = (0..data.len())
+                .into_par_iter()
+                .filter_map(|i| {
+                    let path = data.file(i).filter(|_| started.elapsed() < budget)?;
+                    let of = std::fs::metadata(&path).ok()?;
+                    of.is_file().then(|| (of.len(), path))
+                })
+                .collect();
+            let mut sizes: HashMap<u64, Vec<PathBuf>> = HashMap::new();
+            for (size, path) in files {
+                sizes.entry(size).or_default().push(path);
+            }
+            sizes
+        };
+        let (here, there) = (by_size(self), by_size(other));
+        let equal = |(size, mine): (&u64, &Vec<PathBuf>)| {
+            let theirs = there.get(size)?;
+            let mut equal = mine.iter().collect::<Vec<_>>();
+            for bytes in [BEGINNING, *size] {
+                let digest = |path: &&PathBuf| match started.elapsed() < budget {
+                    true => digest(path, bytes),
+                    false => None,
+                };
+                let known: HashSet<u128> = theirs.iter().filter_map(|p| digest(&p)).collect();
+                equal.retain(|path| digest(path).is_some_and(|own| known.contains(&own)));
+                if equal.is_empty() {
+                    return None;
+                }
+            }
+            Some(equal.len())
+        };
+        here.par_iter().filter_map(equal).sum()
+    }
+}
+
+/// Bytes by which files of one size mostly differ.
+const BEGINNING: u64 = 4096;
+
+/// A hash of the first bytes of a file.
+fn digest(path: &Path, bytes: u64) -> Option<u128> {
+    let mut start = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(bytes).read_to_end(&mut start).ok()?;
+    Some(xxh3_128(&start))
 }
 
 fn check_file(path: &Path, check: FileCheck, limits: &DecodeLimits) -> Result<()> {
@@ -119,6 +173,12 @@ fn check_file(path: &Path, check: FileCheck, limits: &DecodeLimits) -> Result<()
     }
 }
 
+/// The first of the folders in one.
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    below.map(|entry| entry.path()).filter(|path| path.is_dir())
+}
+
 /// Where the first image lies instead, if that is easily seen.
 fn hint(root: &Path, first: &str) -> String {
     if !root.is_dir() {
@@ -127,12 +187,34 @@ fn hint(root: &Path, first: &str) -> String {
     if first.contains('\\') {
         return r"the paths are written with `\`; write `/`".into();
     }
-    let below = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let candidates = below.take(100).map(|entry| entry.path());
+    let candidates = folders(root).take(100);
     let parent = root.parent().map(Path::to_owned);
     let mut candidates = candidates.chain(parent);
-    match candidates.find(|folder| folder.join(first).exists()) {
-        Some(folder) => format!("it lies below {}: give that", folder.display()),
-        None => "paths of a list start at the root of the images".into(),
+    if let Some(folder) = candidates.find(|folder| folder.join(first).exists()) {
+        return format!("it lies below {}: give that", folder.display());
     }
+    // ImageNet's validation images are published without class folders, and kept with and without.
+    let first_path = Path::new(first);
+    let (folder, name) = (
+        first_path.parent(),
+        first_path.file_name().unwrap_or_default(),
+    );
+    let shown = |path: &Path| {
+        path.strip_prefix(root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    };
+    if let Some(folder) = folder.map(|folder| root.join(folder)) {
+        let higher = folder.with_file_name(name);
+        let deeper = folders(&folder).map(|class| class.join(name));
+        let mut places = deeper.chain((folder != root).then_some(higher));
+        if let Some(place) = places.find(|place| place.exists()) {
+            return format!(
+                "it lies in {}: move the images, or write the list with the folders that are there",
+                shown(&place)
+            );
+        }
+    }
+    "paths of a list start at the root of the images".into()
 }

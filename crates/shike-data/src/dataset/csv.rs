@@ -6,8 +6,8 @@ use csv::{ByteRecord, Error, ErrorKind, Position, ReaderBuilder};
 
 use super::rows::{Rows, Wrong};
 
-const PATH: &[&str] = &["path", "image", "file"];
-const LABEL: &[&str] = &["label", "class"];
+pub(super) const PATH: &[&str] = &["path", "image", "file"];
+pub(super) const LABEL: &[&str] = &["label", "class"];
 
 /// Reads the rows. Whether labels are numbers or names, the first row decides. Names are looked up
 /// in `known` (those of the training set) where that is given, and else numbered in their order. A
@@ -72,6 +72,7 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
         rows.push(line, path.to_owned(), number);
     }
     if by_name && known.is_none() {
+        one_label(&numbers, &rows)?;
         // They were numbered as they came.
         let mut names: Vec<(String, i64)> = numbers.into_iter().collect();
         names.sort_unstable();
@@ -85,6 +86,26 @@ pub(super) fn parse(bytes: &[u8], known: Option<&[String]>) -> Result<Rows, Wron
         rows.names = Some(names.into_iter().map(|(name, _)| name).collect());
     }
     Ok(rows)
+}
+
+/// Refuses a class such as `cat;dog` where `cat` or `dog` is a class, too.
+fn one_label(numbers: &HashMap<String, i64>, rows: &Rows) -> Result<(), Wrong> {
+    let mut names: Vec<(&String, &i64)> = numbers.iter().collect();
+    names.sort_unstable_by_key(|(_, number)| **number);
+    for (name, number) in names {
+        let several = |by: &char| {
+            let mut parts = name.split(*by).map(str::trim);
+            name.contains(*by) && parts.any(|part| numbers.contains_key(part))
+        };
+        if let Some(by) = [';', '|', ','].iter().find(|by| several(by)) {
+            let row = rows.labels.iter().position(|label| label == number);
+            let line = row.map_or(1, |row| rows.lines[row]);
+            let problem =
+                format!("the class {name:?} is several, parted by `{by}`: an image has one");
+            return Err(Wrong::line(line, problem));
+        }
+    }
+    Ok(())
 }
 
 /// The column of paths alone.

@@ -1,9 +1,13 @@
-//! Image folders: `class/name.jpg`.
+//! Image folders: `class/name.jpg`, and parts of a data set. docs/FORMATS.md has the rules.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::Dataset;
+use super::names::{some_names, sort_names};
 use crate::error::{DataError, Result};
 
 /// Folders deeper than this are taken for a loop of links.
@@ -14,161 +18,366 @@ const READ: &[&str] = &["jpg", "jpeg", "png"];
 
 /// Endings of images that somebody may expect to be read.
 const NOT_READ: &[&str] = &[
-    "avif", "bmp", "gif", "heic", "heif", "jfif", "jp2", "tif", "tiff", "webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".tif", ".tiff", ".webp",
 ];
+
+/// Names of validation folders: people write them in three ways.
+const VAL: [&str; 3] = ["val", "valid", "validation"];
+
+/// What a walk through folders did not take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Files by reason: the ending of an image format that is not read (`.webp`), `hidden` (folders
+    /// too), `other`, `in no class folder` (images).
+    pub files: BTreeMap<String, usize>,
+    /// Class folders without an image.
+    pub empty_classes: Vec<String>,
+    /// Folders beside `train` that are no part of the data set.
+    pub folders: Vec<String>,
+}
+
+impl LeftOut {
+    fn count(&mut self, reason: &str) {
+        *self.files.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Whether everything was taken.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.empty_classes.is_empty() && self.folders.is_empty()
+    }
+
+    /// Images of formats that are not read.
+    pub fn images_not_read(&self) -> usize {
+        let formats = self
+            .files
+            .iter()
+            .filter(|(reason, _)| reason.starts_with('.'));
+        formats.map(|(_, count)| count).sum()
+    }
+
+    /// Adds what another walk left out.
+    pub fn add(&mut self, other: Self) {
+        for (reason, count) in other.files {
+            *self.files.entry(reason).or_default() += count;
+        }
+        self.empty_classes.extend(other.empty_classes);
+        self.folders.extend(other.folders);
+    }
+}
+
+impl fmt::Display for LeftOut {
+    /// Such as `skipped: 30 .webp, 7 .gif, 1 hidden; class folders without an image: gnu`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: Vec<_> = self.files.iter().collect();
+        counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
+        let counts: Vec<String> = counts.iter().map(|(r, n)| format!("{n} {r}")).collect();
+        let parts = [
+            ("skipped", counts.join(", ")),
+            (
+                "class folders without an image",
+                some_names(&self.empty_classes),
+            ),
+            (
+                "folders that are not read beside `train`",
+                some_names(&self.folders),
+            ),
+        ];
+        let said = parts.iter().filter(|(_, what)| !what.is_empty());
+        let said: Vec<String> = said.map(|(why, what)| format!("{why}: {what}")).collect();
+        f.write_str(&said.join("; "))
+    }
+}
+
+/// Where the parts of a data set of folders are: `train`, `val` (or `valid`, `validation`) and `test`
+/// in its folder, or, without `train`, the folder itself for training alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderParts {
+    /// The class folders of the training images.
+    pub train: PathBuf,
+    /// Those of the validation images.
+    pub val: Option<PathBuf>,
+    /// Those of the test images.
+    pub test: Option<PathBuf>,
+    /// Folders beside `train` that are no part.
+    beside: Vec<String>,
+}
+
+impl FolderParts {
+    /// Looks for the parts in `dir`.
+    ///
+    /// # Errors
+    /// [`DataError::Folder`] for a folder beside `train` that is meant for a part and would not be
+    /// read, and for two validation folders.
+    pub fn find(dir: &Path) -> Result<Self> {
+        let part = |name: &str| Some(dir.join(name)).filter(|path| path.is_dir());
+        let Some(train) = part("train") else {
+            return Ok(Self {
+                train: dir.to_owned(),
+                val: None,
+                test: None,
+                beside: vec![],
+            });
+        };
+        let mut vals = VAL.into_iter().filter(|name| part(name).is_some());
+        let val = match (vals.next(), vals.next()) {
+            (Some(first), Some(second)) => {
+                return Err(DataError::Folder {
+                    path: dir.to_owned(),
+                    problem: format!(
+                        "holds both {first} and {second}; one of them is the validation set"
+                    ),
+                });
+            }
+            (first, _) => first.and_then(part),
+        };
+        let test = part("test");
+        // `Train` is `train` where the file system says so.
+        let canonical = |path: &Path| std::fs::canonicalize(path).ok();
+        let parts = [Some(&train), val.as_ref(), test.as_ref()];
+        let parts: Vec<_> = parts.into_iter().flatten().map(|p| canonical(p)).collect();
+        let mut beside = subfolders(dir, &mut LeftOut::default())?;
+        beside.retain(|name| !parts.contains(&canonical(&dir.join(name))));
+        match beside.iter().find(|name| is_part_name(name)) {
+            Some(name) => Err(DataError::Folder {
+                path: dir.join(name),
+                problem: "is not read beside `train`: call it `val` or `test`, or move it away"
+                    .into(),
+            }),
+            None => Ok(Self {
+                train,
+                val,
+                test,
+                beside,
+            }),
+        }
+    }
+
+    /// Reads training, validation and test images, `as_found` as [`image_folder_as_found`] does.
+    ///
+    /// # Errors
+    /// Those of [`image_folder`] and [`image_folder_with_classes`].
+    pub fn open(&self, as_found: bool) -> Result<(Dataset, Option<Dataset>, Option<Dataset>)> {
+        let mut train = match as_found {
+            true => image_folder_as_found(&self.train, &[]),
+            false => image_folder(&self.train),
+        }
+        .map_err(|error| self.is_train_a_class(error))?;
+        if !self.beside.is_empty() {
+            let mut left_out = train.left_out().clone();
+            left_out.folders.clone_from(&self.beside);
+            train = train.with_left_out(left_out);
+        }
+        let mut classes = train.class_names().to_vec();
+        let mut like = |dir: &Option<PathBuf>| {
+            let data = match dir {
+                None => return Ok(None),
+                Some(dir) if as_found => image_folder_as_found(dir, &classes)?,
+                Some(dir) => image_folder_with_classes(dir, &classes)?,
+            };
+            classes = data.class_names().to_vec();
+            Ok(Some(data))
+        };
+        let (val, test) = (like(&self.val)?, like(&self.test)?);
+        Ok((train, val, test))
+    }
+
+    /// `bus`, `car` and `train` may be vehicles.
+    fn is_train_a_class(&self, error: DataError) -> DataError {
+        match error {
+            DataError::Folder { path, problem }
+                if path == self.train && !self.beside.is_empty() =>
+            {
+                let others = some_names(&self.beside);
+                DataError::Folder {
+                    path,
+                    problem: format!(
+                        "{problem}. If it is a class as {others}, move all class folders into a new \
+                         folder `train`"
+                    ),
+                }
+            }
+            other => other,
+        }
+    }
+}
 
 /// Reads a folder with one subfolder a class: `class/name.jpg` or `class/anything/name.jpg`.
 ///
-/// Classes are numbered in the order of their names, images sorted by path. JPEG and PNG files
-/// count, whatever the case of their ending; hidden files and folders and other files do not. Images
-/// of other formats are counted in [`Dataset::notes`].
+/// Classes are numbered in the order of their names, by number where all are whole numbers; images are
+/// sorted by path. JPEG and PNG files count, whatever the case of their ending. Class folders without
+/// an image, hidden files and folders, and other files do not: [`Dataset::left_out`] counts them.
 ///
 /// # Errors
-/// [`DataError::Folder`] if there is no class or a class has no image.
+/// [`DataError::Folder`] if there is no class or no image, or for a class that is called as a part
+/// (`test`); beside other classes one may be called `train`.
 pub fn image_folder(dir: impl AsRef<Path>) -> Result<Dataset> {
-    let dir = dir.as_ref();
-    let classes = subfolders(dir)?;
-    if classes.is_empty() {
-        return Err(no_class(dir));
-    }
-    not_splits(dir, &classes)?;
-    read(dir, classes, Empty::IsAnError)
+    let found = Found::training(dir.as_ref(), &[])?;
+    let mut classes = found.classes.clone();
+    classes.retain(|class| !found.left_out.empty_classes.contains(class));
+    found.dataset(classes)
 }
 
-/// Reads a folder as it lies, for looking at it before training: a class without an image is no
-/// error but a class of size 0, and classes that `known` lacks are numbered behind those of `known`.
+/// Reads a folder as it lies, for looking at it before training: a class without an image is
+/// a class of size 0, and classes that `known` lacks are numbered behind those of `known`.
 ///
 /// # Errors
-/// [`DataError::Folder`] if there is no class at all, or a name that is not UTF-8.
+/// As [`image_folder`].
 pub fn image_folder_as_found(dir: impl AsRef<Path>, known: &[String]) -> Result<Dataset> {
-    let dir = dir.as_ref();
+    let found = Found::training(dir.as_ref(), known)?;
     let mut classes = known.to_vec();
     let seen: HashSet<&str> = known.iter().map(String::as_str).collect();
-    classes.extend(
-        subfolders(dir)?
-            .into_iter()
-            .filter(|name| !seen.contains(name.as_str())),
-    );
-    if classes.is_empty() {
-        return Err(no_class(dir));
-    }
-    not_splits(dir, &classes)?;
-    read(dir, classes, Empty::IsAllowed)
+    let new = found.classes.iter().filter(|c| !seen.contains(c.as_str()));
+    classes.extend(new.cloned());
+    found.dataset(classes)
 }
 
 /// Reads a folder whose classes have the numbers of `classes`: the test folder of a training set.
 ///
 /// # Errors
-/// As [`image_folder`]; also if the folder has a class that `classes` lacks. A class without a
-/// folder has no images; that is allowed, since a test set need not hold every class.
+/// [`DataError::Folder`] if there is no image, or the folder has a class that `classes` lacks. A class
+/// without a folder, or with an empty one, has no images; that is allowed, since a test set need not
+/// hold every class.
 pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> Result<Dataset> {
-    let dir = dir.as_ref();
-    if let Some(unknown) = subfolders(dir)?.iter().find(|name| !classes.contains(name)) {
+    let found = Found::read(dir.as_ref())?;
+    if let Some(unknown) = found.classes.iter().find(|name| !classes.contains(name)) {
         return Err(DataError::Folder {
-            path: dir.join(unknown),
-            problem: format!(
-                "is no class of the training set, whose {} classes start with {:?}",
-                classes.len(),
-                &classes[..classes.len().min(3)],
-            ),
-        });
-    }
-    let data = read(dir, classes.to_vec(), Empty::IsAnError)?;
-    if data.is_empty() {
-        return Err(DataError::Folder {
-            path: dir.to_owned(),
-            problem: "holds no image; wanted one folder a class, as in class/name.jpg".into(),
-        });
-    }
-    Ok(data)
-}
-
-/// Whether a folder is meant for a split, however it is spelt.
-pub fn is_split_name(name: &str) -> bool {
-    let names = [
-        "train",
-        "training",
-        "val",
-        "valid",
-        "validation",
-        "test",
-        "tests",
-        "testing",
-    ];
-    names.iter().any(|split| name.eq_ignore_ascii_case(split))
-}
-
-/// Refuses to take `Train` and `Test` for two classes.
-fn not_splits(dir: &Path, classes: &[String]) -> Result<()> {
-    match classes.iter().all(|class| is_split_name(class)) {
-        false => Ok(()),
-        true => Err(DataError::Folder {
-            path: dir.to_owned(),
-            problem: format!(
-                "{} here are no classes: call the folders `train`, `val` and `test`, or give the one \
-                 with the classes",
-                classes.join(" and ")
-            ),
-        }),
-    }
-}
-
-fn no_class(dir: &Path) -> DataError {
-    DataError::Folder {
-        path: dir.to_owned(),
-        problem: "holds no class; wanted one folder a class, as in class/name.jpg".into(),
-    }
-}
-
-/// What a class folder without an image is.
-#[derive(PartialEq)]
-enum Empty {
-    IsAnError,
-    IsAllowed,
-}
-
-fn read(dir: &Path, classes: Vec<String>, empty: Empty) -> Result<Dataset> {
-    let (mut paths, mut labels) = (Vec::new(), Vec::new());
-    let mut others = BTreeMap::new();
-    for (label, class) in classes.iter().enumerate() {
-        let folder = dir.join(class);
-        if !folder.is_dir() {
-            continue;
-        }
-        let before = paths.len();
-        collect(&folder, class, 0, &mut paths, &mut others)?;
-        if paths.len() == before && empty == Empty::IsAnError {
-            return Err(DataError::Folder {
-                path: folder,
-                problem: format!(
-                    "holds no image; wanted .jpg, .jpeg or .png files, or no such folder{}",
-                    passed_over(&others).map_or_else(String::new, |note| format!(" ({note})"))
+            path: found.dir.join(unknown),
+            problem: match is_part_name(unknown) {
+                true => "is a part of a data set: name the folder whose folders are classes".into(),
+                false => format!(
+                    "is no class of the training set, whose {} classes start with {:?}",
+                    classes.len(),
+                    &classes[..classes.len().min(3)],
                 ),
-            });
-        }
-        paths[before..].sort_unstable();
-        labels.resize(paths.len(), label as u32);
+            },
+        });
     }
-    let mut data = Dataset::from_files(dir.to_owned(), paths, labels, classes)?;
-    data.notes = passed_over(&others).into_iter().collect();
-    Ok(data)
+    found.dataset(classes.to_vec())
 }
 
-/// Such as `37 files skipped: 30 .webp, 7 .gif`, the most frequent first.
-fn passed_over(others: &BTreeMap<&'static str, usize>) -> Option<String> {
-    let mut counts: Vec<_> = others.iter().collect();
-    counts.sort_by_key(|(ending, count)| (std::cmp::Reverse(**count), **ending));
-    let total: usize = others.values().sum();
-    let counts: Vec<String> = counts.iter().map(|(e, n)| format!("{n} .{e}")).collect();
-    let files = if total == 1 { "file" } else { "files" };
-    (total > 0).then(|| format!("{total} {files} skipped: {}", counts.join(", ")))
+/// The paths of all images in `dir` and the folders in it, with `/` between their parts, sorted; and
+/// what was left out. Whatever is read from a folder is found so.
+///
+/// # Errors
+/// [`DataError::Io`]; [`DataError::Folder`] for a name that is not UTF-8, or a loop of links.
+pub fn images_below(dir: &Path) -> Result<(Vec<String>, LeftOut)> {
+    let (mut paths, mut left_out) = (Vec::new(), LeftOut::default());
+    collect(dir, "", 0, &mut paths, &mut left_out)?;
+    paths.sort_unstable();
+    Ok((paths, left_out))
 }
 
-/// The names of the subfolders that are not hidden, sorted.
-fn subfolders(dir: &Path) -> Result<Vec<String>> {
+/// Whether a folder of this name is a part of a data set, however it is spelt.
+fn is_part_name(name: &str) -> bool {
+    let others = ["train", "training", "test", "tests", "testing"];
+    let mut names = others.iter().chain(&VAL);
+    names.any(|part| name.eq_ignore_ascii_case(part))
+}
+
+/// What lies in a folder of classes.
+struct Found<'a> {
+    dir: &'a Path,
+    /// The class folders, in the order of their names.
+    classes: Vec<String>,
+    /// The images of each, sorted.
+    images: BTreeMap<String, Vec<String>>,
+    left_out: LeftOut,
+}
+
+impl<'a> Found<'a> {
+    fn read(dir: &'a Path) -> Result<Self> {
+        let mut left_out = LeftOut::default();
+        let mut classes = subfolders(dir, &mut left_out)?;
+        sort_names(&mut classes);
+        let mut images = BTreeMap::new();
+        for class in &classes {
+            let mut paths = Vec::new();
+            collect(&dir.join(class), class, 0, &mut paths, &mut left_out)?;
+            paths.sort_unstable();
+            if paths.is_empty() {
+                left_out.empty_classes.push(class.clone());
+            }
+            images.insert(class.clone(), paths);
+        }
+        Ok(Self {
+            dir,
+            classes,
+            images,
+            left_out,
+        })
+    }
+
+    /// Refuses parts that would become classes, where `known` are none.
+    fn training(dir: &'a Path, known: &[String]) -> Result<Self> {
+        let classes = subfolders(dir, &mut LeftOut::default())?;
+        let mut parts = classes.clone();
+        parts.retain(|class| is_part_name(class) && !known.contains(class));
+        // A train is a thing as well.
+        if parts.len() < classes.len() {
+            parts.retain(|part| *part != "train");
+        }
+        if parts.is_empty() {
+            return Self::read(dir);
+        }
+        let are = match parts.len() {
+            1 => "is no class",
+            _ => "are no classes",
+        };
+        Err(DataError::Folder {
+            path: dir.to_owned(),
+            problem: format!(
+                "{} here {are}: folders of such names are parts of a data set. Put the class folders into \
+                 `train`, beside `val` and `test`, or give the folder that holds classes alone",
+                parts.join(" and ")
+            ),
+        })
+    }
+
+    /// The images with the numbers of `classes`.
+    fn dataset(mut self, classes: Vec<String>) -> Result<Dataset> {
+        let (mut paths, mut labels) = (Vec::new(), Vec::new());
+        for (label, class) in classes.iter().enumerate() {
+            paths.extend(self.images.remove(class).unwrap_or_default());
+            labels.resize(paths.len(), label as u32);
+        }
+        if paths.is_empty() {
+            return Err(self.no_image());
+        }
+        let data = Dataset::from_files(self.dir.to_owned(), paths, labels, classes)?;
+        Ok(data.with_left_out(self.left_out))
+    }
+
+    fn no_image(&self) -> DataError {
+        let unlabelled = self.left_out.files.get(OUTSIDE);
+        let holds = match (unlabelled, self.classes.is_empty()) {
+            (Some(1), _) => "holds 1 image in no class folder, whose class nobody can tell".into(),
+            (Some(n), _) => {
+                format!("holds {n} images in no class folder, whose classes nobody can tell")
+            }
+            (None, true) => "holds no class".into(),
+            (None, false) => format!("holds no image ({})", self.left_out),
+        };
+        let wanted = "wanted one folder a class, as in class/name.jpg";
+        let test = match unlabelled {
+            Some(_) => "; images to be named, not to be scored, belong elsewhere",
+            None => "",
+        };
+        DataError::Folder {
+            path: self.dir.to_owned(),
+            problem: format!("{holds}; {wanted}{test}"),
+        }
+    }
+}
+
+/// The reason for images that lie beside class folders.
+const OUTSIDE: &str = "in no class folder";
+
+/// The names of the subfolders, sorted; the files beside them are left out.
+fn subfolders(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for (name, path) in entries(dir)? {
+    for (name, path) in entries(dir, left_out)? {
         if !path.is_dir() {
+            left_out.count(reason(&name).unwrap_or(OUTSIDE));
             continue;
         }
         // Lists of names are read without such spaces, which nobody sees.
@@ -192,7 +401,7 @@ fn collect(
     prefix: &str,
     depth: usize,
     paths: &mut Vec<String>,
-    others: &mut BTreeMap<&'static str, usize>,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(DataError::Folder {
@@ -200,35 +409,44 @@ fn collect(
             problem: format!("lies more than {MAX_DEPTH} folders deep; is a link a loop?"),
         });
     }
-    for (name, path) in entries(folder)? {
-        let relative = format!("{prefix}/{name}");
+    for (name, path) in entries(folder, left_out)? {
+        let reason = reason(&name);
+        let relative = match prefix {
+            "" => name,
+            _ => format!("{prefix}/{name}"),
+        };
         if path.is_dir() {
-            collect(&path, &relative, depth + 1, paths, others)?;
-        } else if is_image_name(&path) {
+            collect(&path, &relative, depth + 1, paths, left_out)?;
+        } else if let Some(reason) = reason {
+            left_out.count(reason);
+        } else {
             paths.push(relative);
-        } else if let Some(other) = ending(&path, NOT_READ) {
-            *others.entry(other).or_default() += 1;
         }
     }
     Ok(())
 }
 
-/// Whether a file is taken for an image in a folder: by what its name ends in, in any case.
-pub fn is_image_name(path: &Path) -> bool {
-    ending(path, READ).is_some()
+/// Whether a file is taken for an image by its name.
+pub(super) fn is_image_name(name: &str) -> bool {
+    reason(name).is_none()
 }
 
-/// Which of `known` a name ends in, in any case.
-fn ending(path: &Path, known: &[&'static str]) -> Option<&'static str> {
-    let ending = path.extension()?;
-    known
-        .iter()
-        .copied()
-        .find(|known| ending.eq_ignore_ascii_case(known))
+/// Why a file is not taken for an image, told by its ending in any case; none if it is.
+fn reason(name: &str) -> Option<&'static str> {
+    let ending = Path::new(name).extension().unwrap_or_default();
+    if READ.iter().any(|read| ending.eq_ignore_ascii_case(read)) {
+        return None;
+    }
+    let mut others = NOT_READ.iter().copied();
+    Some(
+        others
+            .find(|other| ending.eq_ignore_ascii_case(&other[1..]))
+            .unwrap_or("other"),
+    )
 }
 
 /// Name and path of what `dir` holds, hidden entries left out.
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn entries(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<(String, PathBuf)>> {
     let failed = |e| DataError::io(dir, e);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -239,8 +457,9 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
                 problem: "has a name that is not UTF-8; rename it".into(),
             });
         };
-        if !name.starts_with('.') {
-            found.push((name.to_owned(), path));
+        match name.starts_with('.') {
+            true => left_out.count("hidden"),
+            false => found.push((name.to_owned(), path)),
         }
     }
     Ok(found)
@@ -305,11 +524,31 @@ mod tests {
     }
 
     #[test]
-    fn empty_classes_and_folders_are_errors() {
-        let error = image_folder(tree(&["cat/1.jpg", "dog/1.txt"]).path()).unwrap_err();
-        assert!(error.to_string().contains("dog: holds no image"), "{error}");
-        let error = image_folder(tree(&["1.jpg"]).path()).unwrap_err();
-        assert!(error.to_string().contains("no class"), "{error}");
+    fn folders_without_an_image_are_errors() {
+        for (files, says) in [
+            (
+                &["cat/1.txt", "dog/a.webp"][..],
+                "holds no image (skipped: 1 .webp, 1 other; class",
+            ),
+            (
+                &["1.jpg"],
+                "holds 1 image in no class folder, whose class nobody can tell",
+            ),
+            (
+                &["1.jpg", "2.png", "cat/x.txt"],
+                "holds 2 images in no class folder",
+            ),
+            (&["1.txt"], "holds no class; wanted one folder a class"),
+        ] {
+            let dir = tree(files);
+            for error in [
+                image_folder(dir.path()).unwrap_err(),
+                image_folder_as_found(dir.path(), &[]).unwrap_err(),
+                image_folder_with_classes(dir.path(), &["cat".into(), "dog".into()]).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(says), "{error}");
+            }
+        }
         assert!(
             image_folder("/nowhere/at/all")
                 .unwrap_err()
@@ -319,27 +558,148 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lists_could_not_hold_and_those_of_splits_are_errors() {
-        for (files, says) in [
+    fn names_that_lists_could_not_hold_and_those_of_parts_are_errors() {
+        let mut cases = vec![
             (
-                ["cat/1.jpg", "dog /1.jpg"],
-                "dog : the name \"dog \" begins or ends with a space",
+                ["cat/1.jpg".to_owned(), "dog /1.jpg".to_owned()],
+                "dog : the name \"dog \" begins or ends with a space".to_owned(),
             ),
             (
-                ["Train/cat/1.jpg", "tests/cat/1.jpg"],
-                "Train and tests here are no classes",
+                ["Train/cat/1.jpg".into(), "tests/cat/1.jpg".into()],
+                "Train and tests here are no classes".into(),
             ),
-        ] {
-            let dir = tree(&files);
+        ];
+        // Beside class folders as well, with classes in them and without.
+        for part in "test val valid validation Test tests training".split(' ') {
+            for file in ["ant/1.jpg", "1.jpg"] {
+                cases.push((
+                    ["ant/2.jpg".into(), format!("{part}/{file}")],
+                    format!("{part} here is no class"),
+                ));
+            }
+        }
+        for (files, says) in cases {
+            let dir = tree(&files.each_ref().map(String::as_str));
             for error in [
                 image_folder(dir.path()).unwrap_err(),
                 image_folder_as_found(dir.path(), &[]).unwrap_err(),
+                FolderParts::find(dir.path())
+                    .unwrap()
+                    .open(false)
+                    .unwrap_err(),
+                FolderParts::find(dir.path())
+                    .unwrap()
+                    .open(true)
+                    .unwrap_err(),
             ] {
-                assert!(error.to_string().contains(says), "{error}");
+                assert!(error.to_string().contains(&says), "{error}");
             }
         }
         // A train is a thing as well.
         image_folder(tree(&["train/1.jpg", "ship/1.jpg"]).path()).unwrap();
+    }
+
+    #[test]
+    fn parts_of_a_data_set_are_found_and_the_rest_is_told() {
+        let dir = tree(&[
+            "train/cat/1.jpg",
+            "train/train/1.jpg",
+            "train/emu/notes.txt",
+            "valid/train/1.jpg",
+            "valid/cat/.gitkeep",
+            "labels/1.csv",
+            "README.md",
+        ]);
+        for as_found in [false, true] {
+            let parts = FolderParts::find(dir.path()).unwrap();
+            let (train, val, test) = parts.open(as_found).unwrap();
+            let wanted = match as_found {
+                true => &["cat", "emu", "train"][..],
+                false => &["cat", "train"],
+            };
+            assert_eq!(train.class_names(), wanted);
+            let said = "skipped: 1 other; class folders without an image: emu; folders that are not read \
+                        beside `train`: labels";
+            assert_eq!(train.notes(), [said]);
+            let val = val.unwrap();
+            assert_eq!(val.class_names(), wanted);
+            assert_eq!(val.labels().len(), 1);
+            assert_eq!(val.left_out().files["hidden"], 1);
+            assert_eq!(val.left_out().empty_classes, ["cat"]);
+            assert!(test.is_none());
+        }
+        for (files, says) in [
+            (
+                &["train/1.jpg", "bus/1.jpg", "car/1.jpg"][..],
+                "train: holds 1 image in no class folder, whose class nobody can tell; wanted one folder a \
+                 class, as in class/name.jpg; images to be named, not to be scored, belong elsewhere. If it \
+                 is a class as bus, car, move all class folders into a new folder `train`",
+            ),
+            (
+                &["train/ant/1.jpg", "test/1.jpg", "test/2.jpg"],
+                "test: holds 2 images in no class folder",
+            ),
+            (
+                &["train/ant/1.jpg", "test/ant/1.webp"],
+                "test: holds no image (skipped: 1 .webp",
+            ),
+            (
+                &["train/ant/1.jpg", "tests/ant/1.jpg"],
+                "tests: is not read beside `train`",
+            ),
+            (&["train/train/ant/1.jpg"], "train here is no class"),
+        ] {
+            let dir = tree(files);
+            for as_found in [false, true] {
+                let read = FolderParts::find(dir.path()).and_then(|parts| parts.open(as_found));
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(says), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_by_its_reason() {
+        let dir = tree(&[
+            "cat/1.jpg",
+            "cat/a.webp",
+            "cat/deep/b.WEBP",
+            "dog/c.tif",
+            "dog/2.png",
+            "dog/Thumbs.db",
+            "dog/._2.png",
+            ".git/x.jpg",
+            "loose.jpg",
+            "notes.txt",
+        ]);
+        let data = image_folder(dir.path()).unwrap();
+        let said = "skipped: 2 .webp, 2 hidden, 2 other, 1 .tif, 1 in no class folder";
+        assert_eq!(data.notes(), [said]);
+        assert_eq!(data.select(&[0]).left_out(), data.left_out());
+        let (paths, left_out) = images_below(dir.path()).unwrap();
+        assert_eq!(paths, ["cat/1.jpg", "dog/2.png", "loose.jpg"]);
+        assert_eq!(
+            left_out.to_string(),
+            "skipped: 2 .webp, 2 hidden, 2 other, 1 .tif"
+        );
+        assert_eq!(left_out.images_not_read(), 3);
+        assert!(
+            image_folder(tree(&["cat/1.jpg"]).path())
+                .unwrap()
+                .left_out()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn numbers_are_sorted_as_numbers() {
+        let names: Vec<String> = (0..12).map(|n| format!("{n}/1.jpg")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let data = image_folder(tree(&names).path()).unwrap();
+        assert_eq!(data.class_names()[9..], ["9", "10", "11"]);
+        assert_eq!(data.relative_path(10), Some("10/1.jpg"));
+        let data = image_folder(tree(&["2/1.jpg", "10/1.jpg", "cat/1.jpg"]).path()).unwrap();
+        assert_eq!(data.class_names(), ["10", "2", "cat"]);
     }
 
     #[test]
@@ -348,6 +708,11 @@ mod tests {
         let data = image_folder_as_found(dir.path(), &["cat".into(), "cow".into()]).unwrap();
         assert_eq!(data.class_names(), ["cat", "cow", "ant", "dog"]);
         assert_eq!(data.class_counts(), [1, 0, 1, 0]);
+        // To train on, a class has an image.
+        assert_eq!(
+            image_folder(dir.path()).unwrap().class_names(),
+            ["ant", "cat"]
+        );
         assert!(image_folder_as_found(tree(&["1.jpg"]).path(), &[]).is_err());
     }
 

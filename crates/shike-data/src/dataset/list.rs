@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::folder::is_image_name;
 use super::rows::{Rows, Wrong};
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
@@ -187,6 +188,11 @@ fn text(bytes: &[u8]) -> std::result::Result<Rows, Wrong> {
     Ok(rows)
 }
 
+fn is_header(path: &str, label: &str) -> bool {
+    let is = |word: &str, names: &[&str]| names.iter().any(|n| word.eq_ignore_ascii_case(n));
+    is(path, super::csv::PATH) && is(label, super::csv::LABEL)
+}
+
 /// Path and label of one line that is not blank.
 fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
     let hint = if line.starts_with(['{', '[']) {
@@ -194,6 +200,8 @@ fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
     } else if line.contains(',') {
         "; is it CSV? Then its name has to end in .csv, and its first line name the columns \
          (`path,label`)"
+    } else if line.contains(';') {
+        "; is it parted by `;`? Write a space or a tab"
     } else {
         ""
     };
@@ -207,8 +215,19 @@ fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
             digits if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
                 format!("the label {label} is too large")
             }
+            _ if is_header(path, label) => {
+                format!(
+                    "{line:?} is a header line; text has none, a file whose name ends in .csv has"
+                )
+            }
             _ => format!("the label {label:?} is not a whole number, wanted `path label`{hint}"),
         })?;
+    if let Some((file, other)) = path.rsplit_once([' ', '\t'])
+        && other.parse::<i64>().is_ok()
+        && is_image_name(file.trim_end())
+    {
+        return Err(format!("two labels, {other} and {label}: an image has one"));
+    }
     if path.ends_with([',', ';']) {
         return Err(format!(
             "the path {path:?} ends in a separator, wanted `path label`{hint}"
@@ -217,7 +236,7 @@ fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
     Ok((path, label))
 }
 
-fn folder_names(paths: &[String], labels: &[u32], num_classes: usize) -> Vec<String> {
+pub(super) fn folder_names(paths: &[String], labels: &[u32], num_classes: usize) -> Vec<String> {
     // The folder that all images of a class share: `None` until the first image, `Some(None)` if
     // there are several.
     let mut folders: Vec<Option<Option<&str>>> = vec![None; num_classes];

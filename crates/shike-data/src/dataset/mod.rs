@@ -18,10 +18,11 @@ use image::RgbImage;
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, Split, cifar};
 pub use self::folder::{
-    image_folder, image_folder_as_found, image_folder_with_classes, is_image_name, is_split_name,
+    FolderParts, LeftOut, image_folder, image_folder_as_found, image_folder_with_classes,
+    images_below,
 };
 pub use self::list::{list_file, list_file_like, list_paths};
-pub use self::names::{class_names_file, list_file_named};
+pub use self::names::{class_names_file, list_file_named, names_disagree, some_names};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts, first_n_per_class};
@@ -38,6 +39,7 @@ pub struct Dataset {
     labels: Arc<[u32]>,
     class_names: Arc<[String]>,
     notes: Arc<[String]>,
+    left_out: Arc<LeftOut>,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Dataset {
             labels: labels.into(),
             class_names: class_names.into(),
             notes: Arc::default(),
+            left_out: Arc::default(),
         })
     }
 
@@ -178,9 +181,21 @@ impl Dataset {
         &self.class_names
     }
 
-    /// What a person should know of how it was read: the files that were passed over.
+    /// What a person should know of how it was read, such as what was left out.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What lay in its folder and was not taken.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    fn with_left_out(mut self, left_out: LeftOut) -> Self {
+        let note = (!left_out.is_empty()).then(|| left_out.to_string());
+        self.notes = note.into_iter().collect();
+        self.left_out = Arc::new(left_out);
+        self
     }
 
     /// The label of each image, `[n]`.
@@ -288,6 +303,7 @@ impl Dataset {
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             class_names: Arc::clone(&self.class_names),
             notes: Arc::clone(&self.notes),
+            left_out: Arc::clone(&self.left_out),
         }
     }
 

@@ -3,9 +3,62 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::Dataset;
-use super::list::{list_file, strip_bom};
+use super::list::{folder_names, list_file, strip_bom};
+use super::{Dataset, Source};
 use crate::error::{DataError, Result};
+
+/// Sorts class names: as numbers where all of them are whole numbers (`2` before `10`), else as text.
+pub(crate) fn sort_names(names: &mut [String]) {
+    let is_number = |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    match names.iter().all(is_number) {
+        // Of any length: without leading zeros the longer one is the larger.
+        true => names.sort_unstable_by(|a, b| {
+            let digits = [a, b].map(|name| name.trim_start_matches('0'));
+            let key = |digits: &str| digits.len();
+            (key(digits[0]), digits[0], a).cmp(&(key(digits[1]), digits[1], b))
+        }),
+        false => names.sort_unstable(),
+    }
+}
+
+/// The first of the names, and how many more there are.
+pub fn some_names(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 6;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Why names by label seem to be of another order than `own`, those of the folders or of a model; none
+/// if they do not.
+pub fn names_disagree(own: &[String], names: &[String]) -> Option<String> {
+    let place: HashMap<&str, usize> = own.iter().map(String::as_str).zip(0..).collect();
+    for (label, name) in names.iter().enumerate() {
+        if let Some(&other) = place.get(name.as_str()).filter(|&&other| other != label) {
+            return Some(format!(
+                "line {} names class {label} {name:?}, but that is what class {other} is called: names are \
+                 taken by label, not by the class they had",
+                label + 1,
+            ));
+        }
+    }
+    // `0`, `1`, … or `1`, `2`, … are numbers of lines.
+    let numbers: Option<Vec<usize>> = own.iter().map(|name| name.parse().ok()).collect();
+    let numbers = numbers?;
+    let counts_from = |first: usize| numbers.iter().zip(first..).all(|(a, b)| *a == b);
+    if own == names || counts_from(0) || counts_from(1) {
+        return None;
+    }
+    let label = numbers.iter().zip(numbers[0]..).position(|(a, b)| *a != b);
+    let label = label.unwrap_or(0);
+    Some(format!(
+        "line {} names class {label}, which is called {:?}: lines go by label, not by these numbers",
+        label + 1,
+        own[label],
+    ))
+}
 
 /// Reads a file with a class name a line, by label: the `classes.txt` of
 /// [`SplitPlan::write`](crate::split::SplitPlan::write), for one. Space around a name does not count;
@@ -80,8 +133,13 @@ pub fn list_file_named(
             ),
         });
     }
-    let note = format!("class names are those of {}", file.display());
-    data.notes = data.notes.iter().cloned().chain([note]).collect();
+    let mut notes = vec![format!("class names are those of {}", file.display())];
+    if let Source::Files { paths, .. } = &*data.source {
+        let own = folder_names(paths, &data.labels, classes);
+        let problem = names_disagree(&own, &data.class_names);
+        notes.extend(problem.map(|problem| format!("{}: {problem}", file.display())));
+    }
+    data.notes = notes.into();
     Ok(data)
 }
 
@@ -115,6 +173,43 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_sorted_by_value() {
+        let sorted = |names: &[&str]| {
+            let mut names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+            sort_names(&mut names);
+            names.join(" ")
+        };
+        let long = "9".repeat(30);
+        assert_eq!(
+            sorted(&["10", &long, "9", "007", "7", "0"]),
+            format!("0 007 7 9 10 {long}")
+        );
+        assert_eq!(sorted(&["10", "9", "-1"]), "-1 10 9");
+        assert_eq!(sorted(&["n02", "n10", "n01"]), "n01 n02 n10");
+    }
+
+    #[test]
+    fn names_of_another_order_are_told() {
+        let says = |own: &str, names: &str| {
+            let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            names_disagree(&words(own), &words(names)).unwrap_or_default()
+        };
+        assert_eq!(says("n01 n02", "cat dog"), "");
+        assert_eq!(says("0 1 2", "ant bee cow"), "");
+        assert_eq!(says("1 2 3", "ant bee cow"), "");
+        assert_eq!(says("7 9", "7 9"), "");
+        assert!(
+            says("ant bee", "bee ant").starts_with("line 1 names class 0 \"bee\", but that is")
+        );
+        let text = says("0 1 10 2", "ant bee cow dog");
+        assert!(
+            text.starts_with("line 3 names class 2, which is called \"10\""),
+            "{text}"
+        );
+        assert!(says("5 6", "ant bee").starts_with("line 1 names class 0, which is called \"5\""));
+    }
+
+    #[test]
     fn a_list_takes_the_names_and_has_an_image_for_each() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str, text: &str| {
@@ -126,6 +221,10 @@ mod tests {
         let data = list_file_named("/data", &list, at("two.txt", "cat\ndog\n")).unwrap();
         assert_eq!(data.class_names(), ["cat", "dog"]);
         assert!(data.notes()[0].ends_with("two.txt"), "{:?}", data.notes());
+        // The folders are called otherwise, in another order.
+        let list2 = at("numbers.txt", "2/1.jpg 0\n10/2.jpg 1\n");
+        let data = list_file_named("/data", list2, at("two.txt", "cat\ndog\n")).unwrap();
+        assert!(data.notes()[1].contains("two.txt: line 2 names class 1, which is called \"10\""));
         let fails = |names| {
             let error = list_file_named("/data", &list, names).unwrap_err();
             error.to_string()

@@ -24,6 +24,7 @@
 
 mod check;
 mod duplicates;
+mod pixels;
 mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::duplicates::{DuplicateGroup, Duplicates, Leak};
+pub use self::pixels::Pixels;
 pub use self::tail::{GroupSize, Shot, Tail, accuracy_half_width};
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
@@ -127,6 +129,8 @@ pub struct Inspection {
     pub unreadable: Vec<Unreadable>,
     /// Images that are there more than once; `None` where only headers were read.
     pub duplicates: Option<Duplicates>,
+    /// What the headers of all images say.
+    pub pixels: Pixels,
     /// For `val` and `test`, where they are there: what is too small for an accuracy of its own.
     pub too_small: Vec<TooSmall>,
     /// What training or its results would suffer from.
@@ -363,6 +367,7 @@ fn summary(
         empty_classes,
         unreadable,
         duplicates,
+        pixels: Pixels::of(subsets.iter().map(|(_, data)| data), usize::MAX),
         too_small: counts
             .iter()
             .filter(|(subset, _)| **subset != Subset::Train)

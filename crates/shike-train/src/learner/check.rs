@@ -9,6 +9,10 @@ use super::TrainData;
 /// A run of days may begin ten seconds later.
 const BUDGET: Duration = Duration::from_secs(10);
 
+/// Images of the classes that are decoded, and how many of them at most.
+const FEW: usize = 3;
+const MOST: usize = 500;
+
 /// How many bad images an error names.
 const EXAMPLES: usize = 10;
 
@@ -27,7 +31,43 @@ pub(super) fn at_start(data: &TrainData, policy: BadImages) -> Result<Vec<String
         })
         .collect();
     notes.extend(all(data, policy, checks, Some(BUDGET))?);
+    rarest(&data.train, policy)?;
+    for (split, set) in sets.iter().filter(|(split, _)| *split != "training") {
+        let seen = set.files_also_in(&data.train, BUDGET / 2);
+        if seen > 0 {
+            notes.push(format!(
+                "{split}: {seen} of {} images equal training images, byte for byte: accuracy on them is too \
+                 high",
+                set.len()
+            ));
+        }
+    }
     Ok(notes)
+}
+
+/// Decodes the images of classes that have a few: a class without a good one would end the run within
+/// the first epoch.
+fn rarest(train: &Dataset, policy: BadImages) -> Result<(), DataError> {
+    let counts = train.class_counts();
+    let is_rare = |i: &usize| counts[train.label(*i) as usize] <= FEW;
+    let rare: Vec<usize> = (0..train.len()).filter(is_rare).take(MOST).collect();
+    let rare = train.select(&rare);
+    let report = rare.check_files(FileCheck::Decode, &DecodeLimits::default(), Some(BUDGET))?;
+    let mut left = counts;
+    for (i, error) in report.bad {
+        let label = rare.label(i) as usize;
+        left[label] -= 1;
+        if matches!(policy, BadImages::Fail) {
+            return Err(error);
+        }
+        if left[label] == 0 {
+            return Err(DataError::NoReplacement {
+                class: train.class_names()[label].clone(),
+                source: Box::new(error),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Checks training images by the first of `checks`, the others by the second. Returns a line on
@@ -123,11 +163,14 @@ mod tests {
         assert!(at_start(&data, BadImages::Skip { max_share: 0.2 }).is_err());
         let skip = BadImages::Skip { max_share: 0.25 };
         let notes = at_start(&data, skip).unwrap();
-        assert_eq!(notes[0], "training: 1 file skipped: 1 .webp");
+        assert_eq!(notes[0], "training: skipped: 1 .webp");
         assert!(
             notes[1].starts_with("training: 1 of 4 images cannot be used and will be replaced")
         );
-        assert_eq!(notes.len(), 2);
+        // All pictures are alike.
+        let seen = "test: 4 of 4 images equal training images, byte for byte: accuracy";
+        assert!(notes[2].starts_with(seen), "{notes:?}");
+        assert_eq!(notes.len(), 3);
 
         let page = dir.path().join("test/cat/3.png");
         std::fs::write(&page, "<html>").unwrap();
@@ -143,6 +186,40 @@ mod tests {
         let error = all(&data, skip, [FileCheck::Decode; 2], None).unwrap_err();
         assert!(
             error.to_string().contains("3.png: not a readable image"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_class_without_a_good_image_is_found_before_the_first_step() {
+        let dir = tempfile::tempdir().unwrap();
+        for (class, images) in [("cat", 8u8), ("rare", 2)] {
+            std::fs::create_dir(dir.path().join(class)).unwrap();
+            for i in 0..images {
+                let image = image::RgbImage::from_pixel(8, 8, image::Rgb([i, images, 0]));
+                image
+                    .save(dir.path().join(class).join(format!("{i}.png")))
+                    .unwrap();
+            }
+        }
+        let data = TrainData {
+            train: image_folder(dir.path()).unwrap(),
+            val: None,
+            test: None,
+        };
+        let skip = BadImages::Skip { max_share: 0.5 };
+        let check = |policy| at_start(&data, policy).map_err(|error| error.to_string());
+        let cut = |name: &str| {
+            let bytes = std::fs::read(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name), &bytes[..bytes.len() / 2]).unwrap();
+        };
+        cut("rare/0.png");
+        assert!(check(skip).is_ok());
+        assert!(check(BadImages::Fail).unwrap_err().contains("rare/0.png"));
+        cut("rare/1.png");
+        let error = check(skip).unwrap_err();
+        assert!(
+            error.contains("no other image of the class \"rare\" can be read"),
             "{error}"
         );
     }

@@ -1,6 +1,6 @@
 //! `shike eval`, `shike export`, `shike compare`, `shike backends`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,11 +10,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_file};
 use shike_model::weights;
+use shike_train::checkpoint::atomic_write;
 use shike_train::compare::{ScoredRun, compare as compare_runs};
 use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
 use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
 
-use super::{CliError, ModelArgs, print, say, writable};
+use super::{CliError, ModelArgs, print, print_json, say, writable};
 
 /// What a model is scored on.
 #[derive(Args, Clone, Debug)]
@@ -171,6 +172,9 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let recorded = args.config()?;
     let predictor = args.model.load()?;
     let (images, name) = args.images(recorded.as_ref(), &predictor.info().class_names)?;
+    if !images.left_out().is_empty() {
+        say(&images.left_out().to_string());
+    }
     let trained_on = args.trained_on(recorded.as_ref(), &images);
     if trained_on > 0 {
         say(&format!(
@@ -204,7 +208,11 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
         written.map_err(CliError::file(path))?;
     }
     match args.json {
-        true => print(&as_json(&evaluation, &predictor).to_string()),
+        true => {
+            let mut json = as_json(&evaluation, &predictor);
+            json["left_out"] = json!(images.left_out());
+            print_json(&json)
+        }
         false => print(&format!("{header}\n{evaluation}")),
     }
 }
@@ -287,8 +295,23 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(message));
     }
     let predictor = args.model.load()?;
-    let steps = i64::try_from(predictor.info().steps).unwrap_or(i64::MAX);
-    weights::export(predictor.model(), &args.safetensors, steps).map_err(TrainError::from)?;
+    let info = predictor.info();
+    let steps = i64::try_from(info.steps).unwrap_or(i64::MAX);
+    // What whoever loads them has to know; values of safetensors metadata are text.
+    let metadata = BTreeMap::from([
+        (
+            "class_names".to_owned(),
+            json!(info.class_names).to_string(),
+        ),
+        ("pipeline".to_owned(), json!(info.pipeline).to_string()),
+        (
+            "normalization".to_owned(),
+            json!(info.normalization).to_string(),
+        ),
+    ]);
+    let bytes = weights::to_safetensors(predictor.model(), steps, &metadata);
+    let bytes = bytes.map_err(TrainError::from)?;
+    atomic_write(&args.safetensors, |writer| writer.write_all(&bytes)).map_err(TrainError::from)?;
     print(&format!("{}", args.safetensors.display()))
 }
 
@@ -312,7 +335,7 @@ pub fn compare(args: &CompareArgs) -> Result<(), CliError> {
     let runs = args.runs.iter().map(ScoredRun::read);
     let comparison = compare_runs(&runs.collect::<Result<Vec<_>, _>>()?)?;
     match args.json {
-        true => print(&json!(comparison).to_string()),
+        true => print_json(&json!(comparison)),
         false => print(&comparison.to_string()),
     }
 }
@@ -339,11 +362,11 @@ pub fn backends(args: &BackendsArgs) -> Result<bool, CliError> {
         any |= found.is_ok();
         match (args.json, found) {
             (true, Ok(speed)) => {
-                print(&json!({"backend": name, "works": true, "gflops": speed}).to_string())?;
+                print_json(&json!({"backend": name, "works": true, "gflops": speed}))?;
             }
             (true, Err(error)) => {
                 let line = json!({"backend": name, "works": false, "error": error.to_string()});
-                print(&line.to_string())?;
+                print_json(&line)?;
             }
             (false, Ok(speed)) => print(&format!(
                 "{name:<8} works: {speed:.0} GFLOP/s in matrix products of float32"

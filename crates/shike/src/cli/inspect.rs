@@ -1,5 +1,6 @@
 //! `shike inspect`: a data set before training, and lists from a folder.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Problem, Subset, Tail};
-use shike_data::split::{self, SplitClass, SplitConfig, SplitRecord};
-use shike_data::{Dataset, image_folder_as_found};
-use shike_train::DataSource;
-use shike_train::data_source::{check_split_names, validation_folder};
+use shike_data::Dataset;
+use shike_data::dataset::{FolderParts, LeftOut};
+use shike_data::inspect::{
+    self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Subset, Tail,
+};
+use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
+use shike_train::{DataSource, TrainData};
 
 use super::plot::{self, Bar};
 use super::{CliError, LayoutArgs, failed};
@@ -117,6 +120,8 @@ struct Report<'a> {
     data: &'a Path,
     #[serde(flatten)]
     found: &'a Inspection,
+    /// By part, where something was.
+    left_out: BTreeMap<Subset, &'a LeftOut>,
     split: Option<Written<'a>>,
 }
 
@@ -154,6 +159,11 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         let message = "--split takes a plain folder of classes (DATA/<class>/…), without lists, \
                        CIFAR files or a folder `train`";
         return Err(CliError::Usage(message.into()));
+    }
+    if let Some(out) = &args.out
+        && split::is_inside(out, &args.data).unwrap_or(false)
+    {
+        return Err(SplitError::Inside { path: out.clone() }.into());
     }
     let subsets = open(&source)?;
     let total = subsets.iter().map(|(_, data)| data.len()).sum();
@@ -199,6 +209,11 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         let report = Report {
             data: &args.data,
             found: &found,
+            left_out: subsets
+                .iter()
+                .map(|(part, data)| (*part, data.left_out()))
+                .filter(|(_, left_out)| !left_out.is_empty())
+                .collect(),
             split: written,
         };
         serde_json::to_string_pretty(&report).map_err(io::Error::from)? + "\n"
@@ -229,36 +244,22 @@ fn is_plain(source: &DataSource) -> bool {
 
 /// The parts as they are, where training would refuse an empty class.
 fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
-    let DataSource::Folder { dir } = source else {
-        let data = source.open()?;
-        let parts = [
-            (Subset::Train, Some(data.train)),
-            (Subset::Val, data.val),
-            (Subset::Test, data.test),
-        ];
-        return Ok(parts
-            .into_iter()
-            .filter_map(|(part, data)| Some((part, data?)))
-            .collect());
-    };
-    if is_plain(source) {
-        return Ok(vec![(Subset::Train, image_folder_as_found(dir, &[])?)]);
-    }
-    check_split_names(dir)?;
-    let (mut parts, mut classes) = (Vec::new(), Vec::new());
-    for part in [Subset::Train, Subset::Val, Subset::Test] {
-        let name = match part {
-            Subset::Val => validation_folder(dir)?,
-            _ => part.name(),
-        };
-        let folder = dir.join(name);
-        if folder.is_dir() {
-            let data = image_folder_as_found(folder, &classes)?;
-            classes = data.class_names().to_vec();
-            parts.push((part, data));
+    let data = match source {
+        DataSource::Folder { dir } => {
+            let (train, val, test) = FolderParts::find(dir)?.open(true)?;
+            TrainData { train, val, test }
         }
-    }
-    Ok(parts)
+        _ => source.open()?,
+    };
+    let parts = [
+        (Subset::Train, Some(data.train)),
+        (Subset::Val, data.val),
+        (Subset::Test, data.test),
+    ];
+    let there = parts
+        .into_iter()
+        .filter_map(|(part, data)| Some((part, data?)));
+    Ok(there.collect())
 }
 
 /// A line on standard error that tells how far it is.
@@ -362,7 +363,52 @@ fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String 
         plot::bars(bars.collect(), width, !stdout.is_term())
     );
     text.push_str(&findings(found, args.show));
+    let pixels = pixel_lines(&found.pixels, "train with --exif to turn them upright");
+    if !pixels.is_empty() {
+        let _ = writeln!(text, "\npictures\n  {}", pixels.join("\n  "));
+    }
     text
+}
+
+/// What a person should know of pictures that are not 8-bit, upright and nearly square, and what to do;
+/// `turned` says it for those with an EXIF turn.
+pub(super) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> {
+    let all = pixels.looked_at;
+    let mut lines = Vec::new();
+    if pixels.sixteen_bits > 0 {
+        let mut line = format!(
+            "{} of {all} have 16 bits a channel, of which the upper 8 are taken",
+            pixels.sixteen_bits
+        );
+        if pixels.narrow > 0 {
+            let _ = write!(
+                line,
+                "; {} of {} that were decoded use less than an eighth of the range, which leaves few grey \
+                 levels: stretch them to 8 bits beforehand, all by the same bounds",
+                pixels.narrow, pixels.ranges,
+            );
+        }
+        lines.push(line);
+    }
+    if pixels.turned > 0 {
+        lines.push(format!(
+            "{} of {all} carry an EXIF turn: {turned}",
+            pixels.turned
+        ));
+    }
+    // A few are in every collection.
+    if let Some(kept) = pixels.median_kept
+        && pixels.elongated * 10 >= all
+    {
+        lines.push(format!(
+            "{} of {all} are so wide or tall that the square in their middle, which is scored, holds less \
+             than two thirds of them ({:.0} % of the median picture): pad them to squares beforehand if \
+             their ends matter",
+            pixels.elongated,
+            100.0 * kept,
+        ));
+    }
+    lines
 }
 
 /// A line for many-, medium- and few-shot classes each.
@@ -495,7 +541,8 @@ fn findings(found: &Inspection, show: usize) -> String {
 fn problem(problem: &Problem) -> &'static str {
     match problem {
         Problem::EmptyClasses => {
-            "empty classes: training refuses them; take them away, or let --split leave them out"
+            "classes without a training image: training leaves out the empty folders of training \
+             classes, and refuses classes that only val or test have"
         }
         Problem::Unreadable => {
             "unreadable files: training stops at one, or replaces a few by others of their class \

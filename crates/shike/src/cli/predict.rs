@@ -1,18 +1,17 @@
 //! `shike predict`.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use shike_data::class_names_file;
-use shike_data::dataset::{is_image_name, list_paths};
+use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
-use super::{CliError, ModelArgs, print, say, writable};
+use super::{CliError, ModelArgs, print, print_json, say, writable};
 
 /// What is predicted, and where to.
 #[derive(Args, Clone, Debug)]
@@ -55,12 +54,16 @@ pub struct PredictArgs {
 }
 
 impl PredictArgs {
-    fn paths(&self) -> Result<Vec<PathBuf>, CliError> {
-        let mut all = Vec::new();
+    /// The images, and what was left out of folders.
+    fn paths(&self) -> Result<(Vec<PathBuf>, LeftOut), CliError> {
+        let (mut all, mut left_out) = (Vec::new(), LeftOut::default());
         for path in &self.images {
-            match path.is_dir() {
-                true => walk(path, 0, &mut all).map_err(CliError::file(path))?,
-                false => all.push(path.clone()),
+            if path.is_dir() {
+                let (images, others) = images_below(path)?;
+                all.extend(images.iter().map(|image| path.join(image)));
+                left_out.add(others);
+            } else {
+                all.push(path.clone());
             }
         }
         if let Some(list) = &self.list {
@@ -68,43 +71,27 @@ impl PredictArgs {
             let root = self.root.clone().unwrap_or(beside);
             all.extend(list_paths(list)?.into_iter().map(|path| root.join(path)));
         }
-        if all.is_empty() {
-            return Err(CliError::Usage(
-                "no image: name files or folders, or give --list".into(),
-            ));
+        if !all.is_empty() {
+            return Ok((all, left_out));
         }
-        Ok(all)
+        let why = match left_out.is_empty() {
+            true => "name files or folders, or give --list".into(),
+            false => format!("JPEG and PNG files are read ({left_out})"),
+        };
+        Err(CliError::Usage(format!("no image: {why}")))
     }
-}
-
-/// Folders deeper than this are taken for a loop of links.
-const MAX_DEPTH: usize = 32;
-
-fn walk(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> io::Result<()> {
-    if depth > MAX_DEPTH {
-        let deep = format!("holds more than {MAX_DEPTH} folders in one another; is a link a loop?");
-        return Err(io::Error::other(deep));
-    }
-    let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            walk(&path, depth + 1, into)?;
-        } else if is_image_name(&path) {
-            into.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// Predicts; gives the number of images that could not be read, each of which was named on the standard
-/// error output.
+/// error output, or counted there by its format.
 ///
 /// # Errors
 /// If the model cannot be loaded, or a file cannot be written.
 pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
-    let paths = args.paths()?;
+    let (paths, left_out) = args.paths()?;
+    if !left_out.is_empty() {
+        say(&left_out.to_string());
+    }
     if let Some(out) = &args.out {
         writable(out)?;
     }
@@ -112,7 +99,11 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
         let Some(file) = &args.class_names else {
             return Ok(predictor);
         };
-        let named = predictor.with_class_names(class_names_file(file)?);
+        let names = class_names_file(file)?;
+        if let Some(problem) = names_disagree(&predictor.info().class_names, &names) {
+            say(&format!("warning: {}: {problem}", file.display()));
+        }
+        let named = predictor.with_class_names(names);
         named.map_err(|error| CliError::Usage(format!("--class-names {}: {error}", file.display())))
     })?;
     let names = &predictor.info().class_names;
@@ -143,13 +134,16 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
         }
     }
     sink.finish(args, &predictor)?;
+    if args.json && !left_out.is_empty() {
+        print_json(&serde_json::json!({ "left_out": left_out }))?;
+    }
     if bad > 0 {
         say(&format!(
             "{bad} of {} images could not be read",
             paths.len()
         ));
     }
-    Ok(bad)
+    Ok(bad + left_out.images_not_read())
 }
 
 /// Where predictions go.
@@ -228,7 +222,7 @@ impl Sink {
                 if args.logits {
                     line["logits"] = prediction.mean_logits().into();
                 }
-                print(&line.to_string())?;
+                print_json(&line)?;
             }
             Self::Screen => {
                 let classes: Vec<_> = top

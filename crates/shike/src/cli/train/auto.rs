@@ -1,17 +1,17 @@
 //! Pictures without a recipe: looks at them, plans the run, and says why.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use shike_data::Dataset;
+use shike_data::dataset::{FolderParts, LeftOut, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
-use shike_data::{Dataset, image_folder_as_found};
 use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
-use shike_train::data_source::check_split_names;
 use shike_train::metrics::ShotThresholds;
 use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
 
-use super::kinds::name;
 use super::{Base, TrainArgs};
 use crate::cli::CliError;
 use crate::cli::inspect::Counter;
@@ -26,8 +26,8 @@ const SAMPLE: usize = 200;
 pub(super) enum Images {
     /// On the disk, split already.
     Source(DataSource, Box<TrainData>),
-    /// In one folder, with a split that is yet to be written.
-    Unwritten(Box<SplitPlan>),
+    /// In one folder, with a split that is yet to be written; its training images.
+    Unwritten(Box<SplitPlan>, Dataset),
 }
 
 impl Images {
@@ -35,7 +35,7 @@ impl Images {
     pub fn class_counts(&self) -> Vec<usize> {
         match self {
             Self::Source(_, data) => data.train.class_counts(),
-            Self::Unwritten(plan) => {
+            Self::Unwritten(plan, _) => {
                 let classes = plan.record().classes.iter();
                 classes
                     .map(|class| class.images.get(&Subset::Train).copied().unwrap_or(0))
@@ -44,11 +44,37 @@ impl Images {
         }
     }
 
+    /// The training images.
+    pub fn pictures(&self) -> &Dataset {
+        match self {
+            Self::Source(_, data) => &data.train,
+            Self::Unwritten(_, pictures) => pictures,
+        }
+    }
+
+    /// What lay in the folders and was not taken, by part.
+    pub fn left_out(&self) -> BTreeMap<Subset, LeftOut> {
+        let parts = match self {
+            Self::Source(_, data) => vec![
+                (Subset::Train, Some(&data.train)),
+                (Subset::Val, data.val.as_ref()),
+                (Subset::Test, data.test.as_ref()),
+            ],
+            Self::Unwritten(_, pictures) => vec![(Subset::Train, Some(pictures))],
+        };
+        let parts = parts
+            .into_iter()
+            .filter_map(|(part, data)| Some((part, data?.left_out())));
+        let some = parts.filter(|(_, left_out)| !left_out.is_empty());
+        some.map(|(part, left_out)| (part, left_out.clone()))
+            .collect()
+    }
+
     /// Writes the lists of a split into `lists`, if there is one, and reads them.
     pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
         let plan = match self {
             Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
-            Self::Unwritten(plan) => plan,
+            Self::Unwritten(plan, _) => plan,
         };
         if !plan.fits(lists)? {
             return Err(CliError::Usage(format!(
@@ -96,7 +122,7 @@ pub(super) fn planned(
         _ => None,
     };
     let (images, pictures) = match unsplit {
-        Some(dir) => split_folder(&dir, source, &mut notes, progress)?,
+        Some(parts) => split_folder(&parts, source, &mut notes, progress)?,
         None => {
             let data = source.open()?;
             let pictures = data.train.clone();
@@ -109,7 +135,7 @@ pub(super) fn planned(
         sizes: sizes(&pictures),
         scored: match &images {
             Images::Source(_, data) => [data.val.is_some(), data.test.is_some()],
-            Images::Unwritten(plan) => {
+            Images::Unwritten(plan, _) => {
                 [Subset::Val, Subset::Test].map(|part| plan.record().lists.contains_key(&part))
             }
         },
@@ -119,7 +145,7 @@ pub(super) fn planned(
             DeviceKind::Cpu
         },
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        arch: args.arch.as_ref().map(name),
+        arch: args.network()?,
         image_size: args.image_size,
         epochs: args.epochs,
         weights: args.weights.as_ref().map(|path| {
@@ -146,26 +172,21 @@ pub(super) fn planned(
     })
 }
 
-/// The folder of classes in `dir`, if there are no validation and no test images beside it.
-pub(super) fn unsplit(dir: &Path) -> Result<Option<PathBuf>, CliError> {
-    let train = dir.join("train");
-    if !train.is_dir() {
-        return Ok(Some(dir.to_owned()));
-    }
-    check_split_names(dir)?;
-    let there = |name: &&str| dir.join(name).is_dir();
-    let scored = ["val", "valid", "validation", "test"].iter().any(there);
-    Ok((!scored).then_some(train))
+/// Where the classes in `dir` are, if there are no validation and no test images beside them.
+pub(super) fn unsplit(dir: &Path) -> Result<Option<FolderParts>, CliError> {
+    let parts = FolderParts::find(dir)?;
+    let scored = parts.val.is_some() || parts.test.is_some();
+    Ok((!scored).then_some(parts))
 }
 
 /// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
 fn split_folder(
-    dir: &Path,
+    folders: &FolderParts,
     source: DataSource,
     notes: &mut Vec<String>,
     progress: &mut Progress,
 ) -> Result<(Images, Dataset), CliError> {
-    let pictures = image_folder_as_found(dir, &[])?;
+    let (pictures, ..) = folders.open(true)?;
     let total = pictures.len();
     progress.message(&format!(
         "no validation or test images: looking at {total} pictures to split them"
@@ -186,7 +207,7 @@ fn split_folder(
         return Err(CliError::Absent(format!(
             "{}: {bad} of {total} pictures cannot be read, more than {} %, such as {} ({}): `shike inspect` \
              names them; remove them, or split with `shike inspect --split`, which leaves them out",
-            dir.display(),
+            folders.train.display(),
             100.0 * MAX_BAD_SHARE,
             first.image.file,
             first.reason,
@@ -218,7 +239,10 @@ fn split_folder(
     let is_train = |i: &usize| plan.parts[*i] == Some(Subset::Train);
     let train: Vec<usize> = (0..total).filter(is_train).collect();
     let pictures = pictures.select(&train);
-    Ok((Images::Unwritten(Box::new(plan)), pictures))
+    Ok((
+        Images::Unwritten(Box::new(plan), pictures.clone()),
+        pictures,
+    ))
 }
 
 /// What a person should know of a split.
@@ -264,34 +288,24 @@ fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
     if !singles.is_empty() {
         notes.push(format!(
             "split: with one picture, which is trained on, and so not to be measured: {}",
-            some(&singles)
+            some_names(&singles)
         ));
     }
     let small = named(&|class| !single(class) && of(class, Subset::Test) == 0);
     if !small.is_empty() {
         notes.push(format!(
             "split: too small for a test picture, and so not to be measured: {}",
-            some(&small)
+            some_names(&small)
         ));
     }
     if !record.left_out.classes.is_empty() {
         let names: Vec<&str> = record.left_out.classes.iter().map(String::as_str).collect();
         notes.push(format!(
             "split: left out, without a picture that can be read: {}",
-            some(&names)
+            some_names(&names)
         ));
     }
     notes
-}
-
-/// The first names, and how many more there are.
-fn some(names: &[&str]) -> String {
-    const SHOWN: usize = 6;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        let _ = write!(text, " and {} more classes", names.len() - SHOWN);
-    }
-    text
 }
 
 /// Sizes of pictures all over the data set, from their headers.

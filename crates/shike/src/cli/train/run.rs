@@ -1,12 +1,14 @@
 //! Runs: new ones, and those that go on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use clap::Args;
-use shike_data::split::SplitRecord;
+use shike_data::inspect::Pixels;
+use shike_data::split::{SplitRecord, is_inside};
 use shike_train::auto::{self, Plan};
 use shike_train::checkpoint::atomic_write;
 use shike_train::compare::{ScoredRun, compare};
@@ -20,10 +22,14 @@ use super::auto::{
     Images, describe as describe_plan, listed, planned, recipe as recipe_of, unsplit,
 };
 use super::{Base, Preset, TrainArgs, Trained};
+use crate::cli::inspect::pixel_lines;
 use crate::cli::{CliError, DataArgs, ResumeArgs, print, say};
 
 /// Timed steps of a stage in a dry run.
 const DRY_RUN_STEPS: usize = 3;
+
+/// Training pictures whose headers are read for what a person should know of their pixels.
+const PIXEL_SAMPLE: usize = 1000;
 
 /// A recipe, and changes to it.
 #[derive(Args, Clone, Debug, Default)]
@@ -127,6 +133,7 @@ pub fn train(
         return Ok(Trained::Run {
             folder: folder.clone(),
             outcome,
+            left_out: BTreeMap::new(),
         });
     }
     let given = data.source();
@@ -163,6 +170,9 @@ pub fn train(
                 _ => None,
             };
             let source = kept.unwrap_or(source);
+            if output.write_recipe.is_none() && !args.dry_run {
+                outside(resume.run.as_deref(), &source)?;
+            }
             let gpu = session.has_gpu();
             let mut planned = planned(source, dir, gpu, args, &mut session.progress)?;
             if let Base::Recipe(chosen) = &mut planned.base {
@@ -176,6 +186,26 @@ pub fn train(
         }
     };
     begin(&job, output, resume, args, &mut session)
+}
+
+/// Refuses a run below the folder whose folders are classes.
+fn outside(run: Option<&Path>, source: &DataSource) -> Result<(), CliError> {
+    let unsplit = match source {
+        DataSource::Folder { dir } => unsplit(dir)?,
+        _ => None,
+    };
+    let run = run.unwrap_or(Path::new("runs"));
+    match unsplit {
+        // What is wrong with the folder itself, reading it tells.
+        Some(parts) if is_inside(run, &parts.train).unwrap_or(false) => {
+            Err(CliError::Usage(format!(
+                "the run's folder {} would lie in {}, whose folders are classes: give --run DIR elsewhere",
+                run.display(),
+                parts.train.display()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The split that an earlier call has written: other pictures may have come since, and all seeds
@@ -193,7 +223,7 @@ fn split_before(paths: &RunPaths, given: &DataSource) -> Result<Option<DataSourc
         _ => None,
     };
     let folder = |path: &Path| std::fs::canonicalize(path).ok();
-    if split.as_deref().and_then(folder) != folder(&record.data) {
+    if split.and_then(|parts| folder(&parts.train)) != folder(&record.data) {
         let (lists, data) = (paths.lists(), record.data.display());
         return Err(CliError::Usage(format!(
             "the seeds in {} train on the split of {data} in {}: give --data {data}, or another --run",
@@ -302,6 +332,16 @@ fn begin(
         progress.message(&describe_plan(&choices, &plan.notes));
     }
     progress.message(&describe(&counts, &config));
+    let turned = match config.train_pipeline.is_upright() {
+        true => "they are turned upright",
+        false => {
+            "they are taken as they are stored; --exif turns them upright, here and in prediction"
+        }
+    };
+    let pixels = Pixels::of([job.images.pictures()], PIXEL_SAMPLE);
+    for line in pixel_lines(&pixels, turned) {
+        progress.message(&format!("training pictures: {line}"));
+    }
     if config.precision == Precision::Bf16 && !session.has_gpu() {
         session
             .progress
@@ -329,7 +369,11 @@ fn begin(
     let progress = &mut session.progress;
     let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
     report(&outcome, &folder, progress);
-    Ok(Trained::Run { folder, outcome })
+    Ok(Trained::Run {
+        folder,
+        outcome,
+        left_out: job.images.left_out(),
+    })
 }
 
 /// Stage 1 of the run that this one takes it from, so that the configuration says what was done.
@@ -381,7 +425,7 @@ fn dry_run(
     // Lists that nobody asked for are not left behind.
     let lists = std::env::temp_dir().join(format!("shike-dry-run-{}", std::process::id()));
     let settled = job.images.settle(&lists);
-    if matches!(job.images, Images::Unwritten(_)) {
+    if matches!(job.images, Images::Unwritten(..)) {
         std::fs::remove_dir_all(&lists).ok();
     }
     let learner = Learner::new(config, settled?.1, session.device.clone())?;

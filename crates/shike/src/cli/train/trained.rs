@@ -1,15 +1,18 @@
 //! What `shike train` came to, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use shike_data::dataset::LeftOut;
+use shike_data::inspect::Subset;
 use shike_train::compare::Comparison;
 use shike_train::receipt::ScoredSplit;
 use shike_train::{FinalScores, Outcome};
 
 use crate::cli::eval::scores;
-use crate::cli::{CliError, failed, print};
+use crate::cli::{CliError, failed, print, print_json};
 
 /// What was trained.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub enum Trained {
         folder: PathBuf,
         /// How it ended.
         outcome: Outcome,
+        /// What lay in the folders of its images and was not taken, by part.
+        left_out: BTreeMap<Subset, LeftOut>,
     },
     /// A run for each of several seeds.
     Seeds {
@@ -69,8 +74,13 @@ impl Trained {
             |folder: &Path| json!({ "format_version": 1, "run": folder, "outcome": outcome });
         match self {
             Self::Nothing | Self::Recipe(_) => Value::Null,
-            Self::Run { folder, outcome } => {
+            Self::Run {
+                folder,
+                outcome,
+                left_out,
+            } => {
                 let mut object = object(folder);
+                object["left_out"] = json!(left_out);
                 if let Outcome::Finished(Some(scores)) = outcome {
                     add_scores(&mut object, scores);
                 }
@@ -104,11 +114,11 @@ impl Trained {
             Ok(trained) => trained,
             Err(error) => return failed(&error),
         };
-        let text = match as_json {
-            true => Some(trained.json().to_string()),
-            false => trained.text(),
+        let printed = match as_json {
+            true => Some(print_json(&trained.json())),
+            false => trained.text().map(|text| print(&text)),
         };
-        if let Some(Err(error)) = text.map(|text| print(&text)) {
+        if let Some(Err(error)) = printed {
             return failed(&error);
         }
         match trained.interrupted() {

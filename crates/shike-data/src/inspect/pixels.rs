@@ -1,0 +1,173 @@
+//! Pixels that are not 8-bit, upright and nearly square, told by headers.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{ImageDecoder, ImageReader, Limits};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::decode::DecodeLimits;
+
+/// As much of a file as holds its header, unless a camera wrote very much before it.
+const HEADER: u64 = 256 << 10;
+
+/// 16-bit images that are decoded for the range of their values.
+const RANGES: usize = 32;
+
+/// A picture of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
+const KEPT: f64 = 0.66;
+
+/// What the headers of some images say of their pixels, beyond 8-bit and upright.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pixels {
+    /// Images whose headers were read.
+    pub looked_at: usize,
+    /// Images with 16 bits a channel.
+    pub sixteen_bits: usize,
+    /// Images with 16 bits that were decoded for the range of their values.
+    pub ranges: usize,
+    /// Of those, images whose values are within an eighth of the range: 32 of 256 levels are left.
+    pub narrow: usize,
+    /// Images that their EXIF data turn.
+    pub turned: usize,
+    /// Images of which the largest square holds less than two thirds.
+    pub elongated: usize,
+    /// Share of the median image that the largest square holds; `None` without an image.
+    pub median_kept: Option<f64>,
+}
+
+/// One image by its header.
+struct Header {
+    sixteen_bits: bool,
+    turned: bool,
+    kept: f64,
+}
+
+impl Pixels {
+    /// Reads the headers of at most about `most` images, spread evenly. Images in memory are 8-bit,
+    /// upright and square; a file that cannot be read is not counted.
+    pub fn of<'a>(sets: impl IntoIterator<Item = &'a Dataset>, most: usize) -> Self {
+        let files =
+            |data: &Dataset| -> Vec<_> { (0..data.len()).filter_map(|i| data.file(i)).collect() };
+        let files: Vec<_> = sets.into_iter().flat_map(files).collect();
+        let step = files.len().div_ceil(most.max(1)).max(1);
+        let found: Vec<_> = files
+            .par_iter()
+            .step_by(step)
+            .filter_map(|path| Some((path, guarded(|| header(path))?)))
+            .collect();
+        let count = |is: fn(&Header) -> bool| found.iter().filter(|(_, header)| is(header)).count();
+        let deep: Vec<_> = found.iter().filter(|(_, h)| h.sixteen_bits).collect();
+        let ranges: Vec<u16> = deep
+            .par_iter()
+            .step_by(deep.len().div_ceil(RANGES).max(1))
+            .filter_map(|(path, _)| guarded(|| range(path)))
+            .collect();
+        let mut kept: Vec<f64> = found.iter().map(|(_, header)| header.kept).collect();
+        kept.sort_by(f64::total_cmp);
+        Self {
+            looked_at: found.len(),
+            sixteen_bits: deep.len(),
+            ranges: ranges.len(),
+            narrow: ranges.iter().filter(|&&range| range < u16::MAX / 8).count(),
+            turned: count(|header| header.turned),
+            elongated: count(|header| header.kept < KEPT),
+            median_kept: kept.get(kept.len() / 2).copied(),
+        }
+    }
+}
+
+/// A decoder that panics has found a file that cannot be read.
+fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
+}
+
+fn header(path: &Path) -> Option<Header> {
+    let file = File::open(path).ok().filter(|_| path.is_file())?;
+    let mut bytes = Vec::new();
+    file.take(HEADER).read_to_end(&mut bytes).ok()?;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut decoder = reader.ok()?.into_decoder().ok()?;
+    let (width, height) = decoder.dimensions();
+    let colour = decoder.color_type();
+    Some(Header {
+        sixteen_bits: colour.bytes_per_pixel() == 2 * colour.channel_count(),
+        turned: decoder.orientation().ok()? != Orientation::NoTransforms,
+        kept: f64::from(width.min(height)) / f64::from(width.max(height)),
+    })
+}
+
+/// Largest less smallest value of a 16-bit image, but for its alpha.
+fn range(path: &Path) -> Option<u16> {
+    let mut reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DecodeLimits::default().max_alloc);
+    reader.limits(limits);
+    let values = reader.decode().ok()?.into_rgb16().into_raw();
+    Some(values.iter().max()? - values.iter().min()?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use image::{ImageBuffer, Luma, Rgb, RgbImage, Rgba};
+
+    use super::*;
+    use crate::image_folder;
+
+    #[test]
+    fn what_headers_say_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let class = dir.path().join("cat");
+        std::fs::create_dir(&class).unwrap();
+        let at = |name: &str| class.join(name);
+        // 12 bits in 16, alone and beside an alpha that uses all; and one that uses all itself.
+        let dark = |x: u32, y: u32| (300 + 40 * (x + y)) as u16;
+        let grey = ImageBuffer::from_fn(8, 8, |x, y| Luma([dark(x, y)]));
+        grey.save(at("12 bits.png")).unwrap();
+        let alpha =
+            ImageBuffer::from_fn(8, 8, |x, y| Rgba([dark(x, y), 400, 400, (x * 8191) as u16]));
+        alpha.save(at("alpha.png")).unwrap();
+        let full = ImageBuffer::from_fn(8, 8, |x, _| Luma([(x * 9000) as u16]));
+        full.save(at("16 bits.png")).unwrap();
+        RgbImage::new(80, 20).save(at("wide.jpg")).unwrap();
+        RgbImage::from_pixel(12, 8, Rgb([9; 3]))
+            .save(at("3 to 2.jpg"))
+            .unwrap();
+        // A JPEG whose EXIF data say: orientation 6.
+        let jpeg = std::fs::read(at("3 to 2.jpg")).unwrap();
+        let exif = b"Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let length = (exif.len() + 2) as u16;
+        let turned = [
+            &jpeg[..2],
+            &[0xFF, 0xE1],
+            &length.to_be_bytes(),
+            exif,
+            &jpeg[2..],
+        ];
+        std::fs::write(at("turned.jpg"), turned.concat()).unwrap();
+        std::fs::write(at("none.jpg"), "<html>").unwrap();
+
+        let data = image_folder(dir.path()).unwrap();
+        let found = Pixels::of([&data], usize::MAX);
+        let wanted = Pixels {
+            looked_at: 6,
+            sixteen_bits: 3,
+            ranges: 3,
+            narrow: 2,
+            turned: 1,
+            elongated: 1,
+            median_kept: Some(1.0),
+        };
+        assert_eq!(found, wanted);
+        // Every second one, of which one is no image.
+        assert_eq!(Pixels::of([&data], 4).looked_at, 3);
+        let memory = Dataset::from_pixels(vec![0; 3], 1, 1, vec![0], 1).unwrap();
+        assert_eq!(Pixels::of([&memory], 9), Pixels::default());
+    }
+}
