@@ -104,7 +104,7 @@ impl Dataset {
                 .filter_map(|i| {
                     let path = data.file(i).filter(|_| started.elapsed() < budget)?;
                     let of = std::fs::metadata(&path).ok()?;
-                    of.is_file().then(|| (of.len(), path))
+                    of.is_file().then_some((of.len(), path))
                 })
                 .collect();
             let mut sizes: HashMap<u64, Vec<PathBuf>> = HashMap::new();
