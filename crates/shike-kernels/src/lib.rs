@@ -280,9 +280,10 @@ pub fn cross_entropy_terms(
     None
 }
 
-/// A step of stochastic gradient descent with momentum and weight decay:
-/// `v ← momentum · v + (g + decay · w); w ← w − lr · v`, the first velocity being `g + decay · w`. Gives
-/// weight and velocity, which must not be tracked for gradients.
+/// A step of stochastic gradient descent with momentum and weight decay, in place where weight and
+/// velocity are no one else's: `g ← g + decay · w; v ← momentum · v + g; w ← w − lr · v`, the first velocity
+/// being `g`. With Nesterov's momentum `w ← w − lr · (g + momentum · v)`, which the kernel leaves to
+/// tensors. Gives weight and velocity, which must not be tracked for gradients.
 ///
 /// # Shapes
 /// - `weight`, `gradient` and `velocity`: the same
@@ -293,9 +294,10 @@ pub fn sgd_step<const D: usize>(
     lr: f64,
     momentum: f64,
     decay: f64,
+    nesterov: bool,
 ) -> (Tensor<D>, Tensor<D>) {
     #[cfg(feature = "flex")]
-    if on(SGD) && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
+    if on(SGD) && !nesterov && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
         let rates = [lr, momentum, decay].map(|rate| rate as f32);
         return flex::sgd_step(weight, gradient, velocity, rates);
     }
@@ -305,10 +307,14 @@ pub fn sgd_step<const D: usize>(
         decay => gradient + weight.clone().mul_scalar(decay),
     };
     let velocity = match velocity {
-        Some(velocity) => velocity.mul_scalar(momentum) + gradient,
-        None => gradient,
+        Some(velocity) => velocity.mul_scalar(momentum) + gradient.clone(),
+        None => gradient.clone(),
     };
-    (weight - velocity.clone().mul_scalar(lr), velocity)
+    let step = match nesterov {
+        true => gradient + velocity.clone().mul_scalar(momentum),
+        false => velocity.clone(),
+    };
+    (weight - step.mul_scalar(lr), velocity)
 }
 
 #[cfg(test)]

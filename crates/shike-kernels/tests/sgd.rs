@@ -42,7 +42,7 @@ fn steps_are_equal_bit_for_bit() {
             let gradient = random();
             let shared = gradient.clone();
             let ran = stats().sgd;
-            let (w, v) = sgd_step(found.0, gradient, found.1, LR, MOMENTUM, DECAY);
+            let (w, v) = sgd_step(found.0, gradient, found.1, LR, MOMENTUM, DECAY, false);
             assert!(stats().sgd > ran);
             found = (w, Some(v));
             let (w, v) = by_definition(expected.0, shared, expected.1);
@@ -61,7 +61,7 @@ fn steps_are_equal_bit_for_bit() {
 fn other_types_are_left_to_burn() {
     let device = Device::flex();
     let ones = || Tensor::<1>::from_data([1.0f64, 2.0], (&device, DType::F64));
-    let (weight, velocity) = sgd_step(ones(), ones(), None, LR, MOMENTUM, 0.0);
+    let (weight, velocity) = sgd_step(ones(), ones(), None, LR, MOMENTUM, 0.0, false);
     assert_eq!(weight.dtype(), DType::F64);
     let velocity: Vec<f64> = velocity.into_data().try_into_vec().unwrap();
     assert_eq!(velocity, [1.0, 2.0]);

@@ -47,7 +47,7 @@ pub struct StageConfig {
     /// What is minimised.
     pub loss: Loss,
     /// How batches are mixed. The loss of a mixed batch is that of its labels and that of its
-    /// partners' labels, in the proportion of the mix, as BalPoE has it (arXiv 2306.04934); for
+    /// partners' labels, in the proportion of the mix, as BalPoE has it (arXiv 2206.05260); for
     /// cross-entropy without class weights this is the loss of the soft labels.
     #[serde(default)]
     pub mixing: Mixing,
@@ -131,6 +131,10 @@ pub struct TrainConfig {
     pub freeze_batch_norm: bool,
     /// SGD's momentum.
     pub momentum: f64,
+    /// Whether momentum is Nesterov's. The authors' code has it plain; the rates of SADE, RIDE and NCL
+    /// are meant for Nesterov's.
+    #[serde(default)]
+    pub nesterov: bool,
     /// Weight decay on every trained tensor, batch normalisation included, as in the reference.
     pub weight_decay: f64,
     /// Bound on the common norm of all gradients.
@@ -298,6 +302,7 @@ impl TrainConfig {
             stage2,
             freeze_batch_norm: false,
             momentum: 0.9,
+            nesterov: false,
             weight_decay: 5e-4,
             clip_norm: None,
             accumulation: 1,
@@ -317,8 +322,8 @@ impl TrainConfig {
 
     /// An experiment on pictures at 224 pixels for ImageNet-scale networks. SHIKE's own settings
     /// were not released; these are those of SADE on ImageNet-LT (arXiv 2107.09249, 180 epochs with
-    /// batch 64, a rate of 0.025, a cosine and weight decay 5e-4), with the reference's warm-up and
-    /// its stages: `[180, 20]` is what the paper names.
+    /// batch 64, a rate of 0.025, a cosine, Nesterov's momentum and weight decay 5e-4), with the
+    /// reference's warm-up and its stages: `[180, 20]` is what the paper names.
     pub fn imagenet(model: ShikeConfig, epochs: [usize; 2]) -> Self {
         let mut config = Self::cifar(model, epochs);
         let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
@@ -337,6 +342,7 @@ impl TrainConfig {
                 *warmup = warmup_epochs(stage.epochs, *base_lr, *warmup_lr);
             }
         }
+        config.nesterov = true;
         config.loader.batch_size = 64;
         config.train_pipeline = Pipeline::photo_train(224);
         config.eval_pipeline = Pipeline::photo_eval(224);
@@ -434,6 +440,12 @@ impl TrainConfig {
             (0.0..1.0).contains(&self.momentum),
             &self.momentum,
             "in [0, 1)",
+        )?;
+        check(
+            "nesterov",
+            !self.nesterov || self.momentum > 0.0,
+            &"true",
+            "false where momentum is 0",
         )?;
         check(
             "weight_decay",

@@ -126,7 +126,15 @@ fn recipes_in_the_documentation_can_be_read() {
 fn every_setting_says_where_it_comes_from() {
     for name in CARDS {
         let text = fs::read_to_string(path(name)).unwrap();
-        let sources = ["authors' ", "paper", "SADE", "NCL", "own", "unknown"];
+        let sources = [
+            "authors' ",
+            "paper",
+            "SADE",
+            "NCL",
+            "BALMS",
+            "own",
+            "unknown",
+        ];
         let mut section = "";
         for line in text.lines() {
             if line.starts_with('[') {

@@ -367,7 +367,8 @@ impl Learner {
     }
 
     fn optimizer(&self) -> ModuleOptimizer {
-        Sgd::new(self.config.momentum, self.config.weight_decay).init()
+        let sgd = Sgd::new(self.config.momentum, self.config.weight_decay);
+        sgd.nesterov(self.config.nesterov).init()
     }
 
     /// An average that starts with this network, where the run has one.
