@@ -1,5 +1,5 @@
 use burn::config::Config;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use shike_kernels::conv2d;
@@ -107,6 +107,22 @@ impl Dkf {
     /// Brings the shallow map, `[batch, channels, height, width]`, to the deep map's shape.
     pub fn align(&self, shallow: Tensor<4>) -> Tensor<4> {
         self.convs.iter().fold(shallow, |x, conv| conv.forward(x))
+    }
+
+    /// Makes the aligned map 1 everywhere, whatever the shallow one is, so that [`forward`](Self::forward)
+    /// leaves the deep map as it is: the last normalisation has scale 0 and shift 1, and scale 1 would be
+    /// a step away, since the scale has a gradient at once. Without convolutions there is nothing to set.
+    pub(crate) fn start_as_identity(&mut self) {
+        let Some(StridedConv { bn, .. }) = self.convs.last_mut() else {
+            return;
+        };
+        let filled = |param: &Param<Tensor<1>>, value: f64| {
+            let id = param.id;
+            param
+                .clone()
+                .transform_for_load(param.val().full_like(value), id)
+        };
+        (bn.gamma, bn.beta) = (filled(&bn.gamma, 0.0), filled(&bn.beta, 1.0));
     }
 
     /// The fused map, of the deep map's shape.

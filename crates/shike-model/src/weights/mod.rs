@@ -243,8 +243,8 @@ pub fn import(model: Shike, path: impl AsRef<Path>) -> Result<Shike, WeightsErro
 pub struct Pretrained {
     /// Names of the network's tensors that now hold the file's values.
     pub loaded: Vec<String>,
-    /// Names of the network's tensors that keep their random values: knowledge fusion and
-    /// classifiers that the file does not have, or has for other classes.
+    /// Names of the network's tensors that the file does not have, or has in another shape: those of
+    /// classifiers are random, those of a knowledge fusion start as the identity.
     pub random: Vec<String>,
     /// Names in the file that were not used: its classifier, where it does not fit.
     pub unused: Vec<String>,
@@ -255,7 +255,9 @@ pub struct Pretrained {
 /// every expert then has a copy of, or one with experts.
 ///
 /// The stem and all stages must be there and fit. Knowledge fusion and classifiers are taken where
-/// the file has them in the right shape, and are otherwise left random.
+/// the file has them in the right shape. Otherwise classifiers are left random, and a fusion, of which all
+/// or nothing is taken, starts as the identity (its last normalisation has scale 0 and shift 1): the first
+/// step sees exactly the features that the file stands for, and not their product with noise.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a tensor of the stem or of a stage, or has one that is not
@@ -301,6 +303,18 @@ pub fn import_pretrained(
         ),
     );
     model.visit(&mut walk);
+    let lacking = |k: usize| {
+        let fusion = Names::fusion(k);
+        let lacks = |name: &String| name.starts_with(&fusion);
+        report.random.iter().any(lacks).then_some((k, fusion))
+    };
+    let lacking: Vec<_> = (0..model.experts.len()).filter_map(lacking).collect();
+    let lacks = |name: &String| lacking.iter().any(|(_, fusion)| name.starts_with(fusion));
+    values.retain(|name, _| !lacks(name));
+    report
+        .random
+        .extend(report.loaded.extract_if(.., |name| lacks(name)));
+    used.retain(|name| !lacks(name));
     let rest = state.into_keys().filter(|name| !used.contains(name));
     (report.unused, mismatch.unexpected) =
         rest.partition(|name| Names::is_classifier(name) || Names::is_fusion(name));
@@ -312,7 +326,13 @@ pub fn import_pretrained(
     }
     let model = model.with_own_statistics();
     let mut walk = Walk::new(&model, Apply(&values));
-    Ok((model.map(&mut walk), report))
+    let mut model = model.map(&mut walk);
+    for (k, _) in &lacking {
+        if let Some(fusion) = &mut model.experts[*k].fusion {
+            fusion.start_as_identity();
+        }
+    }
+    Ok((model, report))
 }
 
 /// A safetensors file of the network under PyTorch's names, with `num_batches_tracked`

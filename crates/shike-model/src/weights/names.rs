@@ -60,6 +60,11 @@ impl Names {
         name.starts_with("shallow_exps.")
     }
 
+    /// How the names of the tensors in an expert's knowledge fusion begin.
+    pub fn fusion(expert: usize) -> String {
+        format!("shallow_exps.{expert}.")
+    }
+
     /// The state-dict name of the tensor at this module path, in which an enum has the name of its
     /// variant.
     pub fn state_name(&self, path: &[&str]) -> StateName {

@@ -336,7 +336,8 @@ impl Learner {
             let taken;
             (model, taken) = weights::import_pretrained(model, path)?;
             message = Some(format!(
-                "{}: {} tensors taken, {} left random",
+                "{}: {} tensors taken; {} that it has not, or in another shape, are new (classifiers are \
+                 random, knowledge fusion changes nothing yet)",
                 path.display(),
                 taken.loaded.len(),
                 taken.random.len()
