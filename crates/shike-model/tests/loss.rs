@@ -4,7 +4,7 @@
 
 mod common;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::*;
 use shike_model::loss::KlReduction;
 use shike_model::{BalancedSoftmaxLoss, DktLossConfig, ExpertLogits};
@@ -176,5 +176,85 @@ fn a_loss_of_other_classes_is_refused() {
             let classes = format!("a loss made for {} classes got logits of 3", counts.len());
             assert!(said.contains(&classes), "{said}");
         }
+    }
+}
+
+/// Normal numbers of standard deviation 3 (Box and Muller on a linear congruence).
+fn random_logits(experts: usize, batch: usize, classes: usize, device: &Device) -> ExpertLogits {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((state >> 33) as f64 + 0.5) / 2f64.powi(31)
+    };
+    let mut expert = || {
+        let values = (0..batch * classes).map(|_| {
+            let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), uniform());
+            (3.0 * radius * (std::f64::consts::TAU * angle).cos()) as f32
+        });
+        let values = TensorData::new(values.collect::<Vec<_>>(), [batch, classes]);
+        Tensor::from_data(values, device).require_grad()
+    };
+    ExpertLogits {
+        experts: (0..experts).map(|_| expert()).collect(),
+    }
+}
+
+/// The table in docs/METHODS.md: what the non-target term of three experts weighs beside their
+/// cross-entropy, and what each does to the logits of the wrong classes (the sum of its gradient over
+/// them; above 0 they are pushed down).
+#[test]
+fn at_few_classes_the_released_non_target_term_pushes_wrong_classes_up() {
+    let device = Device::flex().autodiff();
+    const BATCH: usize = 8000;
+    let labels = Tensor::<1, Int>::zeros([BATCH], &device);
+    let of = |classes: usize, config: DktLossConfig| {
+        [true, false].map(|cross_entropy| {
+            let logits = random_logits(3, BATCH, classes, &device);
+            let loss = config.init().forward(&logits, labels.clone());
+            let term = match cross_entropy {
+                true => loss.cross_entropy.sum(),
+                false => loss.non_target.sum().mul_scalar(config.non_target_weight),
+            };
+            let gradients = term.backward();
+            let wrong = logits.experts.iter().map(|expert| {
+                let wrong = expert.grad(&gradients)?.narrow(1, 1, classes - 1);
+                Some(wrong.sum().into_scalar::<f32>())
+            });
+            let wrong: f32 = wrong.flatten().sum();
+            [floats(term)[0], f64::from(wrong)]
+        })
+    };
+    // Classes; cross-entropy; the term as released, with CIFAR-100's strength, and as the paper reads.
+    let table = [
+        (2, [5.5, 1.5], [209.0, -66.0], [4.2, -1.3], 0.0),
+        (3, [8.3, 2.0], [55.0, -28.0], [1.7, -0.84], 0.37),
+        (5, [11.4, 2.4], [17.3, -4.5], [0.86, -0.22], 0.62),
+        (10, [15.3, 2.7], [8.5, -0.37], [0.85, -0.04], 0.82),
+        (20, [18.6, 2.8], [4.8, -0.04], [0.95, -0.01], 0.95),
+        (100, [25.4, 3.0], [1.2, 0.0], [1.2, 0.0], 1.2),
+    ];
+    for (classes, cross_entropy, released, kept, paper) in table {
+        let near = |what: &str, found: [f64; 2], expected: [f64; 2]| {
+            for (found, expected) in found.into_iter().zip(expected) {
+                let off = (found - expected).abs();
+                let bound = 0.05 * expected.abs() + 0.01;
+                assert!(
+                    off < bound,
+                    "{classes} classes, {what}: {found}, not {expected}"
+                );
+            }
+        };
+        let [ce, term] = of(classes, DktLossConfig::new());
+        near("cross-entropy", ce, cross_entropy);
+        near("released", term, released);
+        let config = DktLossConfig::new().with_cifar100_strength(classes);
+        near("kept", of(classes, config)[1], kept);
+        near(
+            "paper",
+            of(classes, DktLossConfig::paper())[1],
+            [paper, 0.0],
+        );
     }
 }

@@ -35,6 +35,10 @@ pub enum Loss {
     },
 }
 
+/// Below so many classes, the term that the released DKT takes from the classes other than the target
+/// works against the cross-entropy.
+pub(crate) const FEW_CLASSES: usize = 20;
+
 fn one() -> f64 {
     1.0
 }
@@ -70,6 +74,24 @@ impl Loss {
                 _ => false,
             },
             Self::Dkt(_) => false,
+        }
+    }
+
+    /// What a person should know of this loss at this number of classes.
+    pub fn note(&self, classes: usize) -> Option<String> {
+        match self {
+            Self::Dkt(loss)
+                if classes < FEW_CLASSES
+                    && !loss.exclude_target
+                    && loss.non_target_weight > 0.0 =>
+            {
+                Some(format!(
+                    "at {classes} classes, fewer than {FEW_CLASSES}, the non-target term of DKT as released \
+                     pushes the logits of wrong classes up (docs/METHODS.md, \"Few classes\"); as the paper \
+                     reads (dkt-paper; `exclude_target`) it does not"
+                ))
+            }
+            _ => None,
         }
     }
 
@@ -158,6 +180,23 @@ impl Stage2 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_released_dkt_is_noted_at_few_classes() {
+        let note = |loss: DktLossConfig, classes| Loss::Dkt(loss).note(classes);
+        let released = DktLossConfig::new;
+        let said = note(released(), 19).unwrap();
+        assert!(said.contains("at 19 classes"), "{said}");
+        assert!(note(released().with_cifar100_strength(2), 2).is_some());
+        for (loss, classes) in [
+            (released(), 20),
+            (DktLossConfig::paper(), 2),
+            (released().with_non_target_weight(0.0), 2),
+        ] {
+            assert_eq!(note(loss, classes), None);
+        }
+        assert_eq!(Loss::cross_entropy().note(2), None);
+    }
 
     #[test]
     fn losses_are_read_with_their_defaults_and_refuse_typos() {

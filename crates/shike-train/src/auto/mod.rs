@@ -6,11 +6,14 @@
 
 mod text;
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
-use shike_model::BackboneConfig;
+use shike_model::{BackboneConfig, DktLossConfig};
 use thiserror::Error;
 
 pub use self::text::{GIVEN, differing, given, recipe_text, shown};
+use crate::method::{FEW_CLASSES, Loss};
 use crate::metrics::{Shot, ShotThresholds};
 
 /// Where a run is computed.
@@ -37,12 +40,16 @@ pub struct Facts {
     pub cores: usize,
     /// The network, by [name](BackboneConfig::NAMES), where it is given.
     pub arch: Option<String>,
+    /// Number of experts, where it is given.
+    pub experts: Option<usize>,
     /// The side of the images that the network sees, where it is given.
     pub image_size: Option<u32>,
     /// Epochs of stage 1, where they are given.
     pub epochs: Option<usize>,
     /// The file name of initial weights, where they are given.
     pub weights: Option<String>,
+    /// Whether it is given which of the stages that experts share are trained, or at what rates.
+    pub parts: bool,
     /// Bounds of the shot groups.
     pub thresholds: ShotThresholds,
 }
@@ -105,6 +112,30 @@ const LADDER: [(usize, u32); 10] = [
     (20, 32),
     (8, 32),
 ];
+
+/// Networks for photographs, with 10⁹ multiply-adds of an image of 224 pixels: up to stage 3, stage 4 of an
+/// expert, and a convolution of its fusion.
+const LARGE: [(&str, [f64; 3]); 7] = [
+    ("resnet10", [0.709, 0.180, 0.058]),
+    ("resnet18", [1.403, 0.411, 0.058]),
+    ("resnet34", [3.021, 0.642, 0.058]),
+    ("resnet50", [3.278, 0.809, 0.925]),
+    ("resnet101", [6.990, 0.809, 0.925]),
+    ("resnet152", [10.702, 0.809, 0.925]),
+    ("resnext50", [3.363, 0.865, 0.925]),
+];
+
+/// 10⁹ multiply-adds that a core does in an hour of training, and the hours of [`WORK_PER_CORE`].
+const PER_HOUR: f64 = 14.0 * 3600.0;
+const HOURS: f64 = 4.0;
+
+/// Sides of images that a CPU is given where it has no time for 224 pixels.
+const SMALLER: [u32; 6] = [224, 192, 160, 128, 96, 64];
+
+/// Epochs that fine-tuning on fewer than 3,000 images wants before it wants larger ones, or all stages; and
+/// the fewest of all.
+const ENOUGH: usize = 20;
+const FEWEST: usize = 5;
 
 /// The largest class over the smallest below which classes count as balanced.
 const BALANCED: f64 = 2.0;
@@ -270,6 +301,61 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
     (arch.to_owned(), why, size, size_why)
 }
 
+/// How far a CPU takes a network for photographs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fit {
+    size: u32,
+    /// Whether what all experts share is not trained.
+    frozen: bool,
+    epochs: usize,
+    hours: f64,
+}
+
+/// Fits a network for photographs into the hours that a CPU is given: it gets fewer epochs first, then
+/// (if it knows something) is trained in its last stage alone, then sees smaller images. `usual` and `least`
+/// are the epochs that it should have, and those below which it is better to save elsewhere.
+fn fit(facts: &Facts, work: [f64; 3], size: u32, images: usize, [usual, least]: [usize; 2]) -> Fit {
+    let [trunk, own, fusion] = work;
+    let experts = facts.experts.unwrap_or(3);
+    // Experts fuse stages 1, 2 and 3 in turn, through 3, 2 and 1 convolutions.
+    let fusions = (experts / 3) as f64 * 6.0 + [0.0, 3.0, 5.0][experts % 3];
+    let experts = experts as f64 * own + fusions * fusion;
+    let cores = facts.cores.max(1) as f64;
+    let at = |size: u32, frozen: bool, epochs: usize| {
+        // What is trained goes backward as well, through inputs and through weights.
+        let trained = 3.0 * experts + if frozen { trunk } else { 3.0 * trunk };
+        let passes = epochs as f64 * trained + stage2_epochs(epochs) as f64 * (trunk + experts);
+        let scale = (f64::from(size) / 224.0).powi(2);
+        Fit {
+            size,
+            frozen,
+            epochs,
+            hours: images as f64 * passes * scale / (PER_HOUR * cores),
+        }
+    };
+    let freezes = facts.weights.is_some() && !facts.parts;
+    let mut tries = vec![(size, false)];
+    tries.extend(freezes.then_some((size, true)));
+    if facts.image_size.is_none() {
+        let smaller = SMALLER.into_iter().filter(|smaller| *smaller < size);
+        tries.extend(smaller.map(|size| (size, freezes)));
+    }
+    let longest = |least: usize, (size, frozen): (u32, bool)| {
+        let epochs = (least..=usual).rev().filter(|n| *n < 10 || n % 5 == 0);
+        let mut tried = epochs.map(|epochs| at(size, frozen, epochs));
+        tried.find(|fit| fit.hours <= HOURS)
+    };
+    let last = tries[tries.len() - 1];
+    let found = tries.iter().find_map(|tried| longest(least, *tried));
+    let found = found.or_else(|| longest(FEWEST, last));
+    found.unwrap_or_else(|| at(last.0, last.1, FEWEST))
+}
+
+/// Epochs of stage 2 behind so many of stage 1.
+fn stage2_epochs(epochs: usize) -> usize {
+    (epochs / 9).max(5)
+}
+
 /// Plans a run.
 ///
 /// # Errors
@@ -299,9 +385,35 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
     if let Some(given) = facts.image_size {
         (size, size_why) = (given, GIVEN.to_owned());
     }
-    let epochs = facts.epochs.unwrap_or(usual);
+    // Networks for small images were chosen by the time that they take.
+    let work = LARGE.iter().find(|(name, _)| *name == arch);
+    let fitted = work.filter(|_| facts.device == DeviceKind::Cpu);
+    let fitted = fitted.map(|(_, work)| {
+        let least = match images {
+            0..3_000 if tuned => ENOUGH,
+            _ => range[0],
+        };
+        fit(facts, *work, size, images, [usual, least.min(usual)])
+    });
+    let cores = format!(
+        "{} core{}",
+        facts.cores.max(1),
+        if facts.cores > 1 { "s" } else { "" }
+    );
+    if let Some(fit) = fitted.filter(|fit| fit.size < size) {
+        size = fit.size;
+        let _ = write!(
+            size_why,
+            "; as large as {cores} can train on in about {HOURS} hours"
+        );
+    }
+    let fitting = fitted.map_or(usual, |fit| fit.epochs);
+    let epochs = facts.epochs.unwrap_or(fitting);
     choose("model.arch", json!(arch), arch_why);
-    choose("model.experts", json!(3), "as in the paper".into());
+    match facts.experts {
+        Some(experts) => choose("model.experts", json!(experts), GIVEN.into()),
+        None => choose("model.experts", json!(3), "as in the paper".into()),
+    }
     choose("image_size", json!(size), size_why);
 
     // A network for small images has a reference of its own.
@@ -326,6 +438,11 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
     );
     let epochs_why = match epochs {
         _ if facts.epochs.is_some() => GIVEN.to_owned(),
+        n if n < usual => {
+            format!(
+                "as many as {cores} can do in about {HOURS} hours; {usual} are usual for {images} images"
+            )
+        }
         n if n == range[1] => format!("the most that helps; {images} images are few"),
         n if n == range[0] => format!("the fewest that do; {images} images are many"),
         _ => format!("{} images in all", epochs * images),
@@ -348,13 +465,17 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         }
     };
     if tuned && large {
-        let parts = ["stem", "stage1", "stage2", "stage3"];
-        let factors: Map<_, _> = parts
-            .iter()
-            .map(|p| ((*p).to_owned(), json!(0.1)))
-            .collect();
+        let shared = ["stem", "stage1", "stage2", "stage3"];
+        let frozen = fitted.is_some_and(|fit| fit.frozen);
+        if frozen {
+            let why =
+                "as they were trained: a CPU has time for the last stage, fusion and classifiers";
+            choose("freeze", json!(shared), why.into());
+        }
+        let trained = shared.into_iter().filter(|_| !frozen).chain(["stage4"]);
+        let factors: Map<_, _> = trained.map(|part| (part.to_owned(), json!(0.1))).collect();
         let why = format!(
-            "the stages that all experts share learn at {}: they know most",
+            "what was trained learns at {}: it knows most; fusion and classifiers are new",
             0.1 * lr
         );
         choose("lr_factors", Value::Object(factors), why);
@@ -369,14 +490,20 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         json!("instance"),
         "every image once an epoch: features are learnt best from the data as they are".into(),
     );
-    choose(
-        "stage1.loss.kind",
-        json!("dkt"),
-        "SHIKE: experts that learn from one another".into(),
-    );
+    let shike = "SHIKE: experts that learn from one another";
+    match classes {
+        0..FEW_CLASSES => {
+            let why = format!(
+                "{shike}, as the paper reads (dkt-paper): as released, its non-target term works against \
+                 the cross-entropy at fewer than {FEW_CLASSES} classes"
+            );
+            choose("stage1.loss", json!(Loss::Dkt(DktLossConfig::paper())), why);
+        }
+        _ => choose("stage1.loss.kind", json!("dkt"), shike.into()),
+    }
     choose(
         "stage2.epochs",
-        json!((epochs / 9).max(5)),
+        json!(stage2_epochs(epochs)),
         match epochs / 9 {
             0..5 => "classifiers alone; they need a few epochs however short stage 1 is".into(),
             _ => "classifiers alone, a ninth of stage 1, as in the paper".into(),
@@ -437,6 +564,21 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         ));
     }
     notes.extend(groups(facts));
+    if let Some(fit) = fitted.filter(|_| facts.epochs.is_none()) {
+        let hours = match fit.hours.round() as u64 {
+            0 => "less than an hour".to_owned(),
+            1 => "about an hour".to_owned(),
+            hours => format!("about {hours} hours"),
+        };
+        let wants = match fit.hours > HOURS {
+            true => ": already with the smallest images and the fewest epochs; it wants a GPU",
+            false => "",
+        };
+        notes.push(format!(
+            "{hours} on {cores}, by the multiply-adds of {arch} (--dry-run measures a step), scoring not \
+             counted{wants}"
+        ));
+    }
     match facts.scored {
         [_, true] => {}
         [true, false] => notes.push(

@@ -158,7 +158,13 @@ impl Learner {
         }
         Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
         config.bad_images.validate()?;
-        let notes = check::at_start(&data, config.bad_images)?;
+        let mut notes = check::at_start(&data, config.bad_images)?;
+        for stage in 1..=2 {
+            let note = config
+                .stage(stage)
+                .and_then(|s| s.loss.note(train_counts.len()));
+            notes.extend(note.map(|note| format!("stage{stage}.loss: {note}")));
+        }
         let learner = Self {
             train_counts,
             config,
@@ -174,8 +180,8 @@ impl Learner {
         Ok(learner)
     }
 
-    /// What a person should know of the images: files that were skipped or cannot be used, a set
-    /// that was too large to be looked at as a whole.
+    /// What a person should know of the images (files that were skipped or cannot be used, a set
+    /// that was too large to be looked at as a whole) and of losses that do not suit them.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

@@ -8,6 +8,7 @@ use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
+use shike_model::Part;
 use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
 use shike_train::metrics::ShotThresholds;
 use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
@@ -146,12 +147,17 @@ pub(super) fn planned(
         },
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         arch: args.network()?,
+        experts: args.experts,
         image_size: args.image_size,
         epochs: args.epochs,
         weights: args.weights.as_ref().map(|path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
         }),
+        parts: args.lr_backbone.is_some() || !args.freeze.is_empty() || {
+            let own = |part: &Part| matches!(part, Part::Fusion | Part::Heads);
+            args.part_lr.iter().any(|(part, _)| !own(part))
+        },
         thresholds: ShotThresholds {
             many_above: args.many_above.unwrap_or(default.many_above),
             few_below: args.few_below.unwrap_or(default.few_below),
