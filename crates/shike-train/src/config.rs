@@ -570,6 +570,20 @@ mod tests {
     }
 
     #[test]
+    fn nesterov_is_for_the_rates_of_large_images_and_wants_momentum() {
+        let model = || ShikeConfig::cifar(8, 10).unwrap();
+        assert!(!TrainConfig::cifar(model(), [1, 1]).nesterov);
+        let mut config = TrainConfig::imagenet(model(), [1, 1]);
+        assert!(config.nesterov);
+        config.momentum = 0.0;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("nesterov = true: it must be false"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn runs_of_every_length_have_a_schedule() {
         let model = ShikeConfig::cifar(8, 10).unwrap();
         for epochs in 1..=20 {

@@ -66,6 +66,13 @@ fn every_card_is_complete() {
         assert!(texts.iter().all(|text| !text.is_empty()), "{name}");
         assert_eq!(config.model.experts, 3, "{name}");
         assert!(config.stage(2).is_some(), "{name}");
+        // SADE's and NCL's rates are meant for Nesterov's momentum.
+        let theirs = ["imagenet_lt", "inaturalist18", "places_lt"].contains(&name);
+        assert_eq!(config.nesterov, theirs, "{name}");
+        // SADE fine-tunes all but the classifiers at a tenth of the rate.
+        let slow = config.lr_factors.values().filter(|factor| **factor == 0.1);
+        let tuned = usize::from(config.weights.is_some());
+        assert_eq!(slow.count(), 5 * tuned, "{name}");
         // The lists that training looks for are those that the card describes.
         let known = |part| card.splits.iter().filter(move |split| split.part == part);
         for part in [SplitPart::Train, SplitPart::Test] {

@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::ParamGroup;
 use burn::tensor::Device;
 use shike_data::Dataset;
-use shike_model::{Part, ShikeConfig};
+use shike_model::{DktLossConfig, Part, ShikeConfig};
 
 use super::{Learner, TrainData};
 use crate::config::TrainConfig;
 use crate::error::{TrainError, panic_message};
+use crate::method::Loss;
 
 fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
     let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();
@@ -21,6 +22,14 @@ fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
         test: None,
     };
     Learner::new(config, data, Device::flex()).unwrap()
+}
+
+#[test]
+fn a_loss_that_does_not_suit_the_classes_is_noted() {
+    let notes = learner(|_| ()).notes().join("\n");
+    assert!(notes.contains("stage1.loss: at 2 classes"), "{notes}");
+    let paper = learner(|config| config.stage1.loss = Loss::Dkt(DktLossConfig::paper()));
+    assert!(!paper.notes().join("\n").contains("stage1.loss"));
 }
 
 #[test]
