@@ -224,6 +224,28 @@ fn paths(data: &Dataset) -> BTreeSet<String> {
 }
 
 #[test]
+fn classes_that_are_numbers_keep_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("pictures");
+    for class in 0..11 {
+        for i in 0..3 {
+            picture(&root.join(format!("{class}/{i}.png")), 3 * class + i);
+        }
+    }
+    let config = SplitConfig {
+        val: 0.0,
+        test: 0.3,
+        ..SplitConfig::default()
+    };
+    let out = dir.path().join("lists");
+    planned(&root, &config).unwrap().write(&out, false).unwrap();
+    let classes = fs::read_to_string(out.join("classes.txt")).unwrap();
+    assert_eq!(classes, "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+    let train = list_file(&root, out.join("train.txt"), None, None).unwrap();
+    assert_eq!(train.class_names()[9..], ["9", "10"]);
+}
+
+#[test]
 fn the_lists_are_read_back_and_hold_every_readable_image_once() {
     let dir = tempfile::tempdir().unwrap();
     let (root, out) = (dir.path().join("my pictures"), dir.path().join("lists"));

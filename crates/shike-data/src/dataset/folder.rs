@@ -519,6 +519,14 @@ mod tests {
         let dir = tree(&["dog/1.jpg", "bee/2.jpg"]);
         let error = image_folder_with_classes(dir.path(), &classes).unwrap_err();
         assert!(error.to_string().contains("bee: is no class"), "{error}");
+        let dir = tree(&["val/dog/1.jpg"]);
+        let error = image_folder_with_classes(dir.path(), &classes).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("val: is a part of a data set: name"),
+            "{error}"
+        );
         let dir = tree(&["x.jpg"]);
         assert!(image_folder_with_classes(dir.path(), &classes).is_err());
     }

@@ -38,8 +38,7 @@ pub fn names_disagree(own: &[String], names: &[String]) -> Option<String> {
     for (label, name) in names.iter().enumerate() {
         if let Some(&other) = place.get(name.as_str()).filter(|&&other| other != label) {
             return Some(format!(
-                "line {} names class {label} {name:?}, but that is what class {other} is called: names are \
-                 taken by label, not by the class they had",
+                "line {} names class {label} {name:?}, but so class {other} is called: lines go by label",
                 label + 1,
             ));
         }
@@ -199,7 +198,8 @@ mod tests {
         assert_eq!(says("1 2 3", "ant bee cow"), "");
         assert_eq!(says("7 9", "7 9"), "");
         assert!(
-            says("ant bee", "bee ant").starts_with("line 1 names class 0 \"bee\", but that is")
+            says("ant bee", "bee ant")
+                .starts_with("line 1 names class 0 \"bee\", but so class 1 is called")
         );
         let text = says("0 1 10 2", "ant bee cow dog");
         assert!(

@@ -88,7 +88,8 @@ fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
 }
 
 fn header(path: &Path) -> Option<Header> {
-    let file = File::open(path).ok().filter(|_| path.is_file())?;
+    // Opening a pipe would wait for a writer.
+    let file = path.is_file().then(|| File::open(path).ok()).flatten()?;
     let mut bytes = Vec::new();
     file.take(HEADER).read_to_end(&mut bytes).ok()?;
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();

@@ -18,6 +18,7 @@ use crate::checkpoint::{WriteError, atomic_write};
 use crate::config::TrainConfig;
 use crate::data_source::RunConfig;
 use crate::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
+use crate::progress::clean;
 use crate::run_dir::{Classes, EpochRow, RunDirError, RunPaths};
 
 /// Why there is no report.
@@ -55,7 +56,7 @@ td.text,th.text{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}.not
 /// Text that may hold anything, for HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in clean(text).chars() {
         match character {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
@@ -441,6 +442,14 @@ fn thumbnail(image: &RgbImage) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_text() {
+        assert_eq!(
+            escape("a<b>&'\u{202E}\"\u{1b}"),
+            "a&lt;b&gt;&amp;&#39;?&quot;?"
+        );
+    }
 
     #[test]
     fn examples_are_turned_as_the_run_turned_them() {

@@ -298,17 +298,16 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
     let info = predictor.info();
     let steps = i64::try_from(info.steps).unwrap_or(i64::MAX);
     // What whoever loads them has to know; values of safetensors metadata are text.
-    let metadata = BTreeMap::from([
-        (
-            "class_names".to_owned(),
-            json!(info.class_names).to_string(),
-        ),
-        ("pipeline".to_owned(), json!(info.pipeline).to_string()),
-        (
-            "normalization".to_owned(),
-            json!(info.normalization).to_string(),
-        ),
-    ]);
+    let entries = [
+        ("class_names", serde_json::to_string(&info.class_names)),
+        ("pipeline", serde_json::to_string(&info.pipeline)),
+        ("normalization", serde_json::to_string(&info.normalization)),
+    ];
+    let metadata: serde_json::Result<_> = entries
+        .into_iter()
+        .map(|(key, text)| Ok((key.to_owned(), text?)))
+        .collect();
+    let metadata: BTreeMap<_, _> = metadata.map_err(|error| CliError::Format(error.to_string()))?;
     let bytes = weights::to_safetensors(predictor.model(), steps, &metadata);
     let bytes = bytes.map_err(TrainError::from)?;
     atomic_write(&args.safetensors, |writer| writer.write_all(&bytes)).map_err(TrainError::from)?;

@@ -16,6 +16,7 @@ use shike_data::inspect::{
     self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Subset, Tail,
 };
 use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
+use shike_train::progress::clean;
 use shike_train::{DataSource, TrainData};
 
 use super::plot::{self, Bar};
@@ -226,7 +227,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         if let Some(written) = written {
             text += &describe_split(&written, args);
         }
-        text
+        clean(&text)
     };
     if refused && args.split.is_some() && !args.json {
         text += "\nnothing was split: --strict\n";
