@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use shike_data::rng::{Draw, Purpose, rng};
 use thiserror::Error;
 
 use crate::auto::differing;
@@ -22,7 +21,10 @@ const ENOUGH: usize = 10;
 const NAMED: usize = 8;
 
 /// Draws of the bootstrap.
-const DRAWS: usize = 2000;
+const DRAWS: u64 = 2000;
+
+/// Runs of a method below which their own spread is a guess.
+const ENOUGH_RUNS: usize = 5;
 
 /// Why runs cannot be compared.
 #[derive(Debug, Error)]
@@ -112,8 +114,9 @@ pub struct Difference {
     pub than: usize,
     /// Mean difference, in points.
     pub points: Scores,
-    /// The 95 % interval of each, by a paired bootstrap over test images within their classes. The
-    /// images vary, the trained networks do not: the spread over seeds comes on top.
+    /// The 95 % interval of each, by a paired bootstrap: runs are drawn of each method that has several,
+    /// and within each class the same test images for both methods. Of a method with one run only the
+    /// images vary, so that the interval does not cover what another seed would change.
     pub low: Scores,
     /// The upper ends.
     pub high: Scores,
@@ -191,6 +194,11 @@ impl ScoredRun {
         })
     }
 
+    /// 1 where an image is named rightly, else 0.
+    fn right(&self, image: usize) -> f64 {
+        f64::from(u8::from(self.correct[image]))
+    }
+
     /// The settings in which two runs differ; without any, they are of one method.
     fn differing(&self, other: &Self) -> Vec<String> {
         let mut settings = differing(&self.config, &other.config);
@@ -252,15 +260,19 @@ impl Test {
         narrow.filter(|n| 2 * n.small > n.classes).collect()
     }
 
-    /// Scores of `right`, a number of 0 to 1 an image; `pick` gives the `n`-th image of a class's.
-    fn scores(&self, right: &[f64], mut pick: impl FnMut(&[usize], usize) -> usize) -> Scores {
+    /// Scores of `right`, which gives a number for an image; `pick` gives the `n`-th image of a class's.
+    fn scores(
+        &self,
+        right: impl Fn(usize) -> f64,
+        mut pick: impl FnMut(&[usize], usize) -> usize,
+    ) -> Scores {
         let (mut sum, mut total) = (0.0, 0);
         let mut groups = [(0.0, 0usize); 4];
         for (images, shot) in self.by_class.iter().zip(&self.shots) {
             if images.is_empty() {
                 continue;
             }
-            let class: f64 = (0..images.len()).map(|n| right[pick(images, n)]).sum();
+            let class: f64 = (0..images.len()).map(|n| right(pick(images, n))).sum();
             sum += class;
             total += images.len();
             for group in [0, 1 + *shot as usize] {
@@ -324,6 +336,20 @@ fn quantile(values: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
+/// Weights of a method's runs in a draw of the bootstrap, which sum to 1: how often each is among as many
+/// drawn with replacement. Draws from few runs vary less than new runs would, by `(n − 1) / n`, which is
+/// made up for.
+fn run_weights(runs: usize, draw: &mut impl Draw) -> Vec<f64> {
+    let mut drawn = vec![0.0; runs];
+    for _ in 0..runs {
+        drawn[draw.below(runs as u32) as usize] += 1.0;
+    }
+    let n = runs as f64;
+    let stretch = (n / (n - 1.0).max(1.0)).sqrt();
+    let weight = |count: f64| (1.0 + stretch * (count - 1.0)) / n;
+    drawn.into_iter().map(weight).collect()
+}
+
 /// Compares runs: groups them by method, and sets every method against the first.
 ///
 /// # Errors
@@ -359,14 +385,10 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
             None => groups.push(vec![run]),
         }
     }
-    let as_numbers = |run: &ScoredRun| -> Vec<f64> {
-        let number = |&right| f64::from(u8::from(right));
-        run.correct.iter().map(number).collect()
-    };
     let method = |group: &Vec<&ScoredRun>| {
         let scores: Vec<_> = group
             .iter()
-            .map(|run| test.scores(&as_numbers(run), |images, n| images[n]))
+            .map(|run| test.scores(|image| run.right(image), |images, n| images[n]))
             .collect();
         Method {
             runs: group.iter().map(|run| run.path.clone()).collect(),
@@ -378,38 +400,32 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     };
     let methods = groups.iter().map(method).collect();
 
-    // The share of a method's runs that have an image right.
-    let shares: Vec<Vec<f64>> = groups
-        .iter()
-        .map(|group| {
-            let mut share = vec![0.0; first.labels.len()];
-            for run in group {
-                for (share, right) in share.iter_mut().zip(&run.correct) {
-                    *share += f64::from(u8::from(*right)) / group.len() as f64;
-                }
-            }
-            share
-        })
-        .collect();
     let difference = |index: usize| {
-        let differences: Vec<f64> = shares[index]
-            .iter()
-            .zip(&shares[0])
-            .map(|(a, b)| a - b)
-            .collect();
-        // The same draws for every method.
-        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let pair = [&groups[index], &groups[0]];
+        let less = |weights: [Vec<f64>; 2]| {
+            move |image: usize| {
+                let [own, other] = [0, 1].map(|i| -> f64 {
+                    let runs = pair[i].iter().zip(&weights[i]);
+                    runs.map(|(run, weight)| weight * run.right(image)).sum()
+                });
+                own - other
+            }
+        };
         let draws: Vec<Scores> = (0..DRAWS)
-            .map(|_| {
-                test.scores(&differences, |images, _| {
-                    images[random.random_range(0..images.len())]
+            .map(|draw| {
+                // The same draws for every method.
+                let [mut runs, mut picks] = [0, 1].map(|of| rng(0, draw, of, Purpose::Other));
+                let weights = pair.map(|group| run_weights(group.len(), &mut runs));
+                test.scores(less(weights), |images, _| {
+                    images[picks.below(images.len() as u32) as usize]
                 })
             })
             .collect();
+        let equal = pair.map(|group| vec![1.0 / group.len() as f64; group.len()]);
         Difference {
             method: index,
             than: 0,
-            points: test.scores(&differences, |images, n| images[n]),
+            points: test.scores(less(equal), |images, n| images[n]),
             low: Scores::over(&draws, |values| quantile(values, 0.025)),
             high: Scores::over(&draws, |values| quantile(values, 0.975)),
             settings: groups[0][0].differing(groups[index][0]),
@@ -417,7 +433,7 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     };
     Ok(Comparison {
         methods,
-        differences: (1..shares.len()).map(difference).collect(),
+        differences: (1..groups.len()).map(difference).collect(),
         narrow: test.narrow(),
         images: first.labels.len(),
     })
@@ -470,6 +486,34 @@ impl std::fmt::Display for Comparison {
                 write!(f, "{text:>15}")?;
             }
             writeln!(f)?;
+            let pair = [difference.than, difference.method];
+            let runs = |method: usize| self.methods[method].runs.len();
+            let single: Vec<_> = pair
+                .into_iter()
+                .filter(|method| runs(*method) == 1)
+                .collect();
+            let single: Vec<_> = single
+                .iter()
+                .map(|method| (method + 1).to_string())
+                .collect();
+            if !single.is_empty() {
+                writeln!(
+                    f,
+                    "  one seed of {}: the interval covers the choice of test images, and not how much \
+                     another seed would change",
+                    single.join(" and ")
+                )?;
+            }
+            let few = pair
+                .into_iter()
+                .any(|method| (2..ENOUGH_RUNS).contains(&runs(method)));
+            if few {
+                writeln!(
+                    f,
+                    "  fewer than {ENOUGH_RUNS} seeds: their spread is a rough estimate, and the interval \
+                     may be too narrow"
+                )?;
+            }
             let (named, more) = difference
                 .settings
                 .split_at(difference.settings.len().min(NAMED));
@@ -481,7 +525,7 @@ impl std::fmt::Display for Comparison {
         }
         write!(
             f,
-            "{} test images; intervals by a paired bootstrap over images within classes",
+            "{} test images; intervals by a paired bootstrap over seeds, and over images within classes",
             self.images
         )?;
         for narrow in &self.narrow {
@@ -497,8 +541,110 @@ impl std::fmt::Display for Comparison {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::metrics::ShotThresholds;
+    use crate::receipt::{ChosenOn, SplitReceipt};
+    use shike_model::ShikeConfig;
+
+    const CLASSES: usize = 20;
+    const PER_CLASS: usize = 25;
+
+    /// A run that names images rightly as `right(class, image of the class)` says.
+    fn run(weight_decay: f64, seed: u64, right: impl Fn(usize, usize) -> bool) -> ScoredRun {
+        let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, CLASSES).unwrap(), [1, 1]);
+        config.weight_decay = weight_decay;
+        let images = SplitReceipt {
+            images: 0,
+            sha256: String::new(),
+        };
+        let places = || (0..CLASSES).flat_map(|c| (0..PER_CLASS).map(move |image| (c, image)));
+        ScoredRun {
+            path: format!("{weight_decay}-{seed}").into(),
+            receipt: Receipt {
+                version: String::new(),
+                device: String::new(),
+                seed,
+                thresholds: ShotThresholds::default(),
+                class_order: String::new(),
+                train: images.clone(),
+                val: None,
+                test: Some(images),
+                model_chosen_on: ChosenOn::LastEpoch,
+                best_chosen_on: None,
+                scored: Some(ScoredSplit::Test),
+                training_seconds: 0.0,
+            },
+            config,
+            labels: places().map(|(class, _)| class as u32).collect(),
+            correct: places().map(|(class, image)| right(class, image)).collect(),
+            shots: vec![Shot::Medium; CLASSES],
+        }
+    }
+
+    #[test]
+    fn the_interval_covers_the_spread_over_seeds_or_says_that_it_does_not() {
+        // A run has whole classes right or wrong: within classes nothing varies over images.
+        let first = [6, 10, 8, 12, 4, 9, 11, 8];
+        let second = [12, 15, 13, 9, 14, 16, 11, 12];
+        let runs = |decay: f64, right: &[usize]| -> Vec<ScoredRun> {
+            let runs = (0..).zip(right);
+            runs.map(|(seed, &right)| run(decay, seed, move |class, _| class < right))
+                .collect()
+        };
+        let percent = |right: &[usize]| -> Vec<f64> {
+            let share = |&right: &usize| 100.0 * right as f64 / CLASSES as f64;
+            right.iter().map(share).collect()
+        };
+        let compared = |seeds: [usize; 2]| {
+            let mut all = runs(0.1, &first[..seeds[0]]);
+            all.extend(runs(0.2, &second[..seeds[1]]));
+            compare(&all).unwrap()
+        };
+        for seeds in [[8, 8], [4, 8], [8, 1], [2, 2]] {
+            let found = compared(seeds);
+            let width = found.differences[0].high.top1 - found.differences[0].low.top1;
+            // The variance of a difference of two means over seeds; of one seed it is not known.
+            let scores = [percent(&first[..seeds[0]]), percent(&second[..seeds[1]])];
+            let variance = |values: &Vec<f64>| deviation(values).powi(2) / values.len() as f64;
+            let expected = 2.0 * 1.96 * scores.iter().map(variance).sum::<f64>().sqrt();
+            assert!(
+                (width / expected - 1.0).abs() < 0.15,
+                "{seeds:?}: {width} {expected}"
+            );
+            let points = mean(&scores[1]) - mean(&scores[0]);
+            assert!((found.differences[0].points.top1 - points).abs() < 1e-9);
+            let text = found.to_string();
+            assert_eq!(
+                text.contains("one seed of 2: the interval"),
+                seeds[1] == 1,
+                "{text}"
+            );
+            assert_eq!(text.contains("fewer than 5 seeds"), seeds[0] < 5, "{text}");
+        }
+        let single = compared([1, 1]);
+        assert_eq!(single.differences[0].low, single.differences[0].high);
+        let text = single.to_string();
+        assert!(
+            text.contains("one seed of 1 and 2: the interval covers the choice"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_interval_of_single_runs_is_that_of_the_images() {
+        // 15 and 10 of 25 images right in every class, at other places.
+        let first = run(0.1, 0, |_, image| image < 15);
+        let second = run(0.2, 0, |_, image| image >= 15);
+        let difference = &compare(&[first, second]).unwrap().differences[0];
+        // +1 with probability 0.4 and −1 with 0.6.
+        let images = (CLASSES * PER_CLASS) as f64;
+        let expected = 2.0 * 1.96 * 100.0 * ((1.0 - 0.2f64.powi(2)) / images).sqrt();
+        let width = difference.high.top1 - difference.low.top1;
+        assert!((width / expected - 1.0).abs() < 0.1, "{width} {expected}");
+        assert!((difference.points.top1 + 20.0).abs() < 1e-9);
+    }
 
     #[test]
     fn a_group_of_small_classes_has_intervals_that_are_too_narrow() {
