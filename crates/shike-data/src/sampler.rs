@@ -25,6 +25,33 @@ pub enum Sampling {
     ProgressivelyBalanced,
 }
 
+impl Sampling {
+    /// The probability of each class to be drawn in epoch `epoch` (from 0) of `total_epochs`, for classes
+    /// of these numbers of images, `[classes]`; sums to 1. A class without an image has 0.
+    pub fn shares(self, counts: &[usize], epoch: u64, total_epochs: u64) -> Vec<f64> {
+        let power = |q: f64| -> Vec<f64> {
+            let weight = |&n: &usize| if n == 0 { 0.0 } else { (n as f64).powf(q) };
+            let weights: Vec<f64> = counts.iter().map(weight).collect();
+            let sum: f64 = weights.iter().sum();
+            weights.into_iter().map(|w| w / sum).collect()
+        };
+        match self {
+            Self::Instance => power(1.0),
+            Self::ClassBalanced => power(0.0),
+            Self::SquareRoot => power(0.5),
+            Self::ProgressivelyBalanced => {
+                let t = (epoch as f64 / total_epochs.max(1) as f64).min(1.0);
+                let (instance, balanced) = (power(1.0), power(0.0));
+                instance
+                    .iter()
+                    .zip(&balanced)
+                    .map(|(i, b)| (1.0 - t) * i + t * b)
+                    .collect()
+            }
+        }
+    }
+}
+
 /// Draws the order of each epoch. Cheap next to an epoch; holds the indices grouped by class.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -81,8 +108,10 @@ impl Sampler {
             return order;
         }
         let mut sum = 0.0;
+        let sizes: Vec<usize> = self.classes.iter().map(Vec::len).collect();
         let cumulative: Vec<f64> = self
-            .shares(epoch, total_epochs)
+            .sampling
+            .shares(&sizes, epoch, total_epochs)
             .into_iter()
             .map(|share| {
                 sum += share;
@@ -100,33 +129,6 @@ impl Sampler {
                 images[draw.below(images.len() as u32) as usize]
             })
             .collect()
-    }
-
-    /// The probability of each class that has images; sums to 1.
-    fn shares(&self, epoch: u64, total_epochs: u64) -> Vec<f64> {
-        let power = |q: f64| -> Vec<f64> {
-            let weights: Vec<f64> = self
-                .classes
-                .iter()
-                .map(|c| (c.len() as f64).powf(q))
-                .collect();
-            let sum: f64 = weights.iter().sum();
-            weights.into_iter().map(|w| w / sum).collect()
-        };
-        match self.sampling {
-            Sampling::Instance => power(1.0),
-            Sampling::ClassBalanced => power(0.0),
-            Sampling::SquareRoot => power(0.5),
-            Sampling::ProgressivelyBalanced => {
-                let t = (epoch as f64 / total_epochs.max(1) as f64).min(1.0);
-                let (instance, balanced) = (power(1.0), power(0.0));
-                instance
-                    .iter()
-                    .zip(&balanced)
-                    .map(|(i, b)| (1.0 - t) * i + t * b)
-                    .collect()
-            }
-        }
     }
 }
 

@@ -13,7 +13,6 @@ use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfi
 use crate::batch::Upload;
 use crate::method::{Loss, Stage2};
 use crate::metrics::{MetricsError, ShotThresholds};
-use crate::prior::LogitPrior;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::strict::strict;
 
@@ -28,6 +27,20 @@ pub enum Precision {
     /// bfloat16: 16 bits with the range of float32. Half the memory, and faster on GPUs that have
     /// matrix units for it.
     Bf16,
+}
+
+/// When the test set is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreTest {
+    /// After the last epoch of the run alone: nothing can be chosen on it.
+    End,
+    /// Every [`evaluate_every`](TrainConfig::evaluate_every) epochs, as the reference does, for a curve.
+    Every,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// More of anything is a slip, and products of such numbers have to be numbers.
@@ -119,6 +132,9 @@ pub struct TrainConfig {
     /// them; see [`Ema`](crate::Ema).
     #[serde(default)]
     pub ema_decay: Option<f64>,
+    /// Whether stage 2 works on the averaged features, where there are averaged weights.
+    #[serde(default = "yes")]
+    pub ema_features: bool,
     /// Type of float of convolutions and activations in training; scoring is in float32.
     #[serde(default)]
     pub precision: Precision,
@@ -159,9 +175,12 @@ pub struct TrainConfig {
     pub thresholds: ShotThresholds,
     /// Seed of weights, order and augmentation.
     pub seed: u64,
-    /// Epochs between two scorings of the validation and test sets; the last epoch of a stage is
-    /// always scored.
+    /// Epochs between two scorings; the last epoch of a stage is always scored.
     pub evaluate_every: usize,
+    /// When the test set is scored. None: at the end of the run where there is a validation set, and else
+    /// whenever the validation set would be.
+    #[serde(default)]
+    pub score_test: Option<ScoreTest>,
     /// Seconds between two checkpoints inside an epoch; 0 writes one after every step. Each epoch
     /// ends with one in any case.
     pub checkpoint_seconds: f64,
@@ -297,6 +316,7 @@ impl TrainConfig {
             lr_factors: BTreeMap::new(),
             freeze: vec![],
             ema_decay: None,
+            ema_features: true,
             precision: Precision::F32,
             stage1: stage(epochs[0], 0.15, loss),
             stage2,
@@ -315,6 +335,7 @@ impl TrainConfig {
             thresholds: ShotThresholds::default(),
             seed: 0,
             evaluate_every: 1,
+            score_test: None,
             checkpoint_seconds: 300.0,
             keep_checkpoints: 2,
         }
@@ -368,21 +389,36 @@ impl TrainConfig {
         }
     }
 
-    /// The class frequencies that the logits of a stage are made for: those of the training set, or
-    /// equal ones after a loss or a sampling that balances the classes, and after τ-normalisation.
-    /// Methods that balance in part (LDAM-DRW, the effective number) count as balancing.
-    pub fn logit_prior(&self, stage: usize) -> LogitPrior {
-        let balances = |config: &StageConfig| {
-            let sampled = matches!(
-                config.sampling,
-                Sampling::ClassBalanced | Sampling::ProgressivelyBalanced
-            );
-            sampled || config.loss.balances()
+    /// The class frequencies that the logits of a stage stand for after `epoch` (from 0), `[classes]`, which
+    /// sum to 1: those that images are drawn with, times class weights, divided by the power of the
+    /// training frequencies that the loss adds ([`Loss::log_prior_factors`]). Equal ones after
+    /// τ-normalisation.
+    ///
+    /// # Errors
+    /// If the loss cannot be had for these training counts.
+    pub fn logit_prior(
+        &self,
+        stage: usize,
+        epoch: usize,
+        train_counts: &[usize],
+    ) -> Result<Vec<f64>, LossError> {
+        let Some(config) = self.stage(stage) else {
+            return Ok(vec![1.0 / train_counts.len() as f64; train_counts.len()]);
         };
-        match self.stage(stage).is_none_or(balances) {
-            true => LogitPrior::Uniform,
-            false => LogitPrior::Train,
-        }
+        let (epoch, epochs) = (epoch as u64, config.epochs as u64);
+        let drawn = config.sampling.shares(train_counts, epoch, epochs);
+        let factors = config
+            .loss
+            .log_prior_factors(train_counts, epoch as usize)?;
+        let logs: Vec<f64> = drawn
+            .iter()
+            .zip(factors)
+            .map(|(share, factor)| share.ln() + factor)
+            .collect();
+        let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        Ok(weights.into_iter().map(|weight| weight / total).collect())
     }
 
     /// Checks every field.
@@ -432,6 +468,13 @@ impl TrainConfig {
         }
         let ema = self.ema_decay.unwrap_or(0.5);
         check("ema_decay", 0.0 < ema && ema < 1.0, &ema, "between 0 and 1")?;
+        let averaged = self.ema_decay.is_some() && self.stage2.is_some();
+        check(
+            "ema_features",
+            self.ema_features || averaged,
+            &self.ema_features,
+            "true, or left out, without averaged weights (ema_decay) or a stage 2",
+        )?;
         let decay = self.weight_decay;
         let clip = self.clip_norm.unwrap_or(1.0);
         let seconds = self.checkpoint_seconds;
@@ -552,21 +595,78 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logits_are_made_for_what_the_method_balances() {
-        let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 10).unwrap(), [2, 2]);
-        let priors = |config: &TrainConfig| [config.logit_prior(1), config.logit_prior(2)];
-        assert_eq!(priors(&config), [LogitPrior::Train, LogitPrior::Uniform]);
-        let Some(Stage2::Retrain(stage2)) = &mut config.stage2 else {
-            panic!("SHIKE re-trains its classifiers");
+    fn logits_stand_for_drawn_frequencies_times_weights_over_the_prior_of_the_loss() {
+        let counts = [400usize, 100, 25];
+        let n = counts.map(|n| n as f64);
+        let loss = |text: &str| serde_json::from_str::<Loss>(text).unwrap();
+        let effective = |n: f64| 0.001 / (1.0 - 0.999f64.powf(n));
+        let dkt = loss(r#"{"kind":"dkt"}"#);
+        let balanced = loss(r#"{"kind":"balanced_softmax"}"#);
+        let adjusted = |tau: f64| Loss::LogitAdjustment { tau };
+        let weighted =
+            loss(r#"{"kind":"cross_entropy","weights":{"kind":"effective_number","beta":0.999}}"#);
+        let inverse = loss(r#"{"kind":"focal","weights":{"kind":"inverse_frequency"}}"#);
+        let given = loss(r#"{"kind":"cross_entropy","weights":{"kind":"given","values":[1,2,4]}}"#);
+        let deferred = loss(
+            r#"{"kind":"ldam","weights_from_epoch":8,
+                "weights":{"kind":"effective_number","beta":0.999}}"#,
+        );
+        use Sampling::{ClassBalanced, Instance, ProgressivelyBalanced, SquareRoot};
+        let mixed = n.map(|n| 0.1 * n / 525.0 + 0.9 / 3.0);
+        let cases: [(Sampling, &Loss, usize, [f64; 3]); 18] = [
+            (Instance, &dkt, 9, n),
+            (SquareRoot, &dkt, 9, n.map(f64::sqrt)),
+            (ClassBalanced, &dkt, 9, [1.0; 3]),
+            (ProgressivelyBalanced, &dkt, 0, n),
+            // Of 10 epochs, the last is 0.9 of the way.
+            (ProgressivelyBalanced, &dkt, 9, mixed),
+            (Instance, &balanced, 9, [1.0; 3]),
+            (SquareRoot, &balanced, 9, n.map(|n| n.powf(-0.5))),
+            (ClassBalanced, &balanced, 9, n.map(|n| 1.0 / n)),
+            (Instance, &adjusted(1.0), 9, [1.0; 3]),
+            (Instance, &adjusted(0.5), 9, n.map(f64::sqrt)),
+            (Instance, &adjusted(2.0), 9, n.map(|n| 1.0 / n)),
+            (SquareRoot, &adjusted(0.5), 9, [1.0; 3]),
+            (Instance, &weighted, 9, n.map(|n| n * effective(n))),
+            (ClassBalanced, &weighted, 9, n.map(effective)),
+            (Instance, &inverse, 9, [1.0; 3]),
+            (Instance, &given, 9, [n[0], 2.0 * n[1], 4.0 * n[2]]),
+            (Instance, &deferred, 7, n),
+            (Instance, &deferred, 8, n.map(|n| n * effective(n))),
+        ];
+        let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 3).unwrap(), [10, 10]);
+        let stage = |config: &TrainConfig| config.stage(2).unwrap().clone();
+        let check = |config: &TrainConfig, stage, epoch, expected: [f64; 3]| {
+            let found = config.logit_prior(stage, epoch, &counts).unwrap();
+            let total: f64 = expected.iter().sum();
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found - expected / total).abs() < 1e-12,
+                    "{found} {expected}: {config:?}"
+                );
+            }
         };
-        stage2.loss = Loss::cross_entropy();
-        config.stage1.loss = Loss::LogitAdjustment { tau: 1.0 };
-        assert_eq!(priors(&config), [LogitPrior::Uniform, LogitPrior::Train]);
-        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
-        stage2.unwrap().sampling = Sampling::ClassBalanced;
-        assert_eq!(config.logit_prior(2), LogitPrior::Uniform);
-        config.stage2 = Some(Stage2::TauNorm { taus: vec![1.0] });
-        assert_eq!(config.logit_prior(2), LogitPrior::Uniform);
+        for (sampling, loss, epoch, expected) in cases {
+            let stage = StageConfig {
+                sampling,
+                loss: loss.clone(),
+                ..stage(&config)
+            };
+            // Either stage; re-trained classifiers and scaled ones.
+            for stage2 in [Stage2::Retrain, Stage2::Lws] {
+                config.stage1 = stage.clone();
+                config.stage2 = Some(stage2(stage.clone()));
+                check(&config, 1, epoch, expected);
+                check(&config, 2, epoch, expected);
+            }
+        }
+        config.stage2 = Some(Stage2::TauNorm { taus: vec![0.7] });
+        check(&config, 2, 0, [1.0; 3]);
+        // A class without an image is never drawn.
+        config.stage1.loss = dkt;
+        assert_eq!(config.logit_prior(1, 0, &[3, 0]).unwrap(), [1.0, 0.0]);
+        config.stage1.loss = balanced;
+        assert!(config.logit_prior(1, 0, &[3, 0]).is_err());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Predictor {
     /// # Errors
     /// If there is not one frequency a class, or one is 0, whose logarithm is infinite.
     pub fn with_prior(mut self, prior: &Prior) -> Result<Self, TrainError> {
-        self.shift = prior.shift(self.info.logit_prior(), &self.info.train_counts)?;
+        self.shift = prior.shift(&self.info.prior, &self.info.train_counts)?;
         Ok(self)
     }
 

@@ -36,7 +36,7 @@ pub mod schedule;
 mod strict;
 
 pub use batch::Upload;
-pub use config::{Precision, StageConfig, TrainConfig, TrainConfigError};
+pub use config::{Precision, ScoreTest, StageConfig, TrainConfig, TrainConfigError};
 pub use data_loader::{BurnLoader, ImageBatch};
 pub use data_source::{DataSource, RunConfig};
 pub use ema::Ema;
@@ -46,7 +46,7 @@ pub use inference::{Prediction, Predictor};
 pub use learner::{DryRun, FinalScores, Learner, Outcome, TrainData};
 pub use method::{Loss, Stage2};
 pub use model_file::{ModelInfo, load_model, save_model};
-pub use prior::{LogitPrior, Prior};
+pub use prior::Prior;
 pub use progress::Progress;
 pub use receipt::Receipt;
 pub use recipe::{Recipe, RecipeError};

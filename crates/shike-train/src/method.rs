@@ -95,6 +95,43 @@ impl Loss {
         }
     }
 
+    /// Logarithms of what the loss multiplies the drawn class frequencies by in what its logits stand for,
+    /// `[classes]`: `log w` of class weights that hold in `epoch` (from 0), `−τ log n` of a prior in the
+    /// loss. The margins of LDAM, the focal loss's power and label smoothing have no such factor and are left
+    /// out.
+    ///
+    /// # Errors
+    /// If the loss cannot be had for these training counts.
+    pub fn log_prior_factors(&self, counts: &[usize], epoch: usize) -> Result<Vec<f64>, LossError> {
+        let power = |tau: f64| {
+            BalancedSoftmaxLoss::with_tau(counts, tau)?;
+            Ok(counts.iter().map(|&n| -tau * (n as f64).ln()).collect())
+        };
+        match self {
+            Self::BalancedSoftmax {} => power(1.0),
+            Self::LogitAdjustment { tau } => power(*tau),
+            Self::CrossEntropy(CrossEntropyLossConfig {
+                weights: Some(weights),
+                weights_from_epoch: from,
+                ..
+            })
+            | Self::Focal(FocalLossConfig {
+                weights: Some(weights),
+                weights_from_epoch: from,
+                ..
+            })
+            | Self::Ldam(LdamLossConfig {
+                weights: Some(weights),
+                weights_from_epoch: from,
+                ..
+            }) if epoch >= *from => {
+                let weights = weights.compute(counts)?;
+                Ok(weights.into_iter().map(f64::ln).collect())
+            }
+            _ => Ok(vec![0.0; counts.len()]),
+        }
+    }
+
     /// Checks all that needs no class counts, for a stage of so many epochs on a network with this
     /// classifier.
     ///

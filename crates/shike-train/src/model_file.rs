@@ -11,7 +11,7 @@ use shike_model::{Head, Shike, ShikeConfig};
 
 use crate::checkpoint::atomic_write;
 use crate::error::TrainError;
-use crate::prior::LogitPrior;
+use crate::prior;
 use crate::strict::strict;
 
 /// All that is needed to use a network's weights.
@@ -32,26 +32,15 @@ pub struct ModelInfo {
     pub pipeline: Pipeline,
     /// From 0–255 to the network's input.
     pub normalization: Normalization,
-    /// The class frequencies that the logits are made for; models of before this was recorded have
-    /// those of their heads.
-    #[serde(default)]
-    pub prior: Option<LogitPrior>,
+    /// The class frequencies that the logits stand for, `[classes]`
+    /// ([`TrainConfig::logit_prior`](crate::TrainConfig::logit_prior)).
+    pub prior: Vec<f64>,
     /// Optimizer steps that led here; exported as `num_batches_tracked`.
     pub steps: u64,
     /// The power of the lengths that the stage-2 heads' weights were divided by, where
     /// τ-normalisation made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
-}
-
-impl ModelInfo {
-    /// The class frequencies that the logits are made for.
-    pub fn logit_prior(&self) -> LogitPrior {
-        self.prior.unwrap_or(match self.head {
-            Head::Stage1 => LogitPrior::Train,
-            Head::Stage2 => LogitPrior::Uniform,
-        })
-    }
 }
 
 impl ModelInfo {
@@ -65,6 +54,9 @@ impl ModelInfo {
             if given != classes {
                 return Some(format!("{given} {name} for a network of {classes} classes"));
             }
+        }
+        if let Err(error) = prior::total(&self.prior, classes) {
+            return Some(format!("a prior in which {error}"));
         }
         (self.head == Head::Stage2 && !self.model.stage2_heads)
             .then(|| "the stage-2 heads of a network that has none".to_owned())

@@ -1,24 +1,13 @@
 //! One model for any distribution of classes.
 //!
-//! A classifier that was trained on class frequencies π and is used where they are π′ has its best
-//! logits at `logit + log π′ − log π` (Saerens et al., Neural Computation 2002; Menon et al.,
-//! "Long-tail learning via logit adjustment", ICLR 2021, eq. 9). The balanced softmax adds log π in
-//! training, so that its logits are those of equal frequencies already.
+//! A classifier whose logits stand for class frequencies π and that is used where they are π′ has its
+//! best logits at `logit + log π′ − log π` (Saerens et al., Neural Computation 2002; Menon et al.,
+//! "Long-tail learning via logit adjustment", ICLR 2021, eq. 9). π is what training left in the logits
+//! ([`TrainConfig::logit_prior`](crate::TrainConfig::logit_prior)), and is kept in the model file.
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-/// The class frequencies that logits are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogitPrior {
-    /// Those of the training set: cross-entropy on images as they are drawn.
-    Train,
-    /// All classes alike: balanced softmax, logit adjustment, class-balanced sampling.
-    Uniform,
-}
 
 /// The class frequencies that a model is used under.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +76,7 @@ pub enum PriorError {
     Zero {
         /// The class.
         class: usize,
-        /// Training set or prior.
+        /// Training set, prior, or what the model was trained on.
         of: &'static str,
     },
 }
@@ -148,49 +137,54 @@ impl Prior {
         }
     }
 
-    /// What is added to logits that are made for `of`, `[classes]`, to use them under this prior;
-    /// `train_counts` are the training images of each class.
+    /// What is added to logits that stand for the class frequencies `of`, `[classes]`, to use them under
+    /// this prior; `train_counts` are the training images of each class.
     ///
     /// # Errors
-    /// [`PriorError::Zero`] where a logarithm would be infinite.
-    pub fn shift(&self, of: LogitPrior, train_counts: &[usize]) -> Result<Vec<f32>, PriorError> {
-        let train: Vec<f64> = train_counts.iter().map(|&n| n as f64).collect();
-        let log = |weights: &[f64], of| -> Result<Vec<f64>, PriorError> {
-            if weights.len() != train.len() {
-                let (given, classes) = (weights.len(), train.len());
-                return Err(PriorError::Length { given, classes });
-            }
-            if let Some(class) = weights.iter().position(|w| w.is_nan() || *w < 0.0) {
-                let value = weights[class];
-                return Err(PriorError::NoFrequency { class, value });
-            }
-            let total: f64 = weights.iter().sum();
-            if !total.is_finite() {
-                return Err(PriorError::TooLarge);
-            }
-            if let Some(class) = weights.iter().position(|weight| *weight <= 0.0) {
-                return Err(PriorError::Zero { class, of });
-            }
-            Ok(weights.iter().map(|weight| (weight / total).ln()).collect())
+    /// [`PriorError::Zero`] where a logarithm would be infinite; where there is not one frequency a class, or
+    /// one is not a frequency.
+    pub fn shift(&self, of: &[f64], train_counts: &[usize]) -> Result<Vec<f32>, PriorError> {
+        let classes = train_counts.len();
+        let to = match self {
+            Self::Uniform => vec![1.0; classes],
+            Self::Train => train_counts.iter().map(|&n| n as f64).collect(),
+            Self::Weights(weights) => weights.clone(),
         };
-        let equal = || vec![-(train.len() as f64).ln(); train.len()];
-        let to = match (self, of) {
-            (Self::Uniform, LogitPrior::Uniform) | (Self::Train, LogitPrior::Train) => {
-                return Ok(vec![0.0; train.len()]);
-            }
-            (Self::Uniform, _) => equal(),
-            (Self::Train, _) => log(&train, "the training set")?,
-            (Self::Weights(weights), _) => log(weights, "the prior")?,
+        let totals = [total(&to, classes)?, total(of, classes)?];
+        let shift = |(class, (&to, &from)): (usize, (&f64, &f64))| match (to > 0.0, from > 0.0) {
+            (true, true) => Ok(((to / totals[0]) / (from / totals[1])).ln() as f32),
+            // A class that is in neither needs no change.
+            (false, false) => Ok(0.0),
+            (false, true) => Err(PriorError::Zero {
+                class,
+                of: match self {
+                    Self::Train => "the training set",
+                    _ => "the prior",
+                },
+            }),
+            (true, false) => Err(PriorError::Zero {
+                class,
+                of: "the model's training",
+            }),
         };
-        let from = match of {
-            LogitPrior::Uniform => equal(),
-            LogitPrior::Train => log(&train, "the training set")?,
-        };
-        Ok(to
-            .iter()
-            .zip(from)
-            .map(|(to, from)| (to - from) as f32)
-            .collect())
+        to.iter().zip(of).enumerate().map(shift).collect()
+    }
+}
+
+/// The sum of frequencies, which are checked.
+pub(crate) fn total(weights: &[f64], classes: usize) -> Result<f64, PriorError> {
+    if weights.len() != classes {
+        let given = weights.len();
+        return Err(PriorError::Length { given, classes });
+    }
+    if let Some(class) = weights.iter().position(|w| w.is_nan() || *w < 0.0) {
+        let value = weights[class];
+        return Err(PriorError::NoFrequency { class, value });
+    }
+    let total: f64 = weights.iter().sum();
+    match total.is_finite() {
+        true => Ok(total),
+        false => Err(PriorError::TooLarge),
     }
 }
 
@@ -210,20 +204,36 @@ mod tests {
                 );
             }
         };
-        let uniform = Prior::Uniform.shift(LogitPrior::Train, &counts).unwrap();
-        close(uniform, [(0.5f64 / 0.8).ln(), (0.5f64 / 0.2).ln()]);
-        let train = Prior::Train.shift(LogitPrior::Uniform, &counts).unwrap();
-        close(train, [(0.8f64 / 0.5).ln(), (0.2f64 / 0.5).ln()]);
-        let other = Prior::Weights(vec![1.0, 3.0]);
+        let (train, uniform) = ([0.8, 0.2], [1.0, 1.0]);
+        let shift = |prior: Prior, of: &[f64]| prior.shift(of, &counts).unwrap();
         close(
-            other.shift(LogitPrior::Train, &counts).unwrap(),
+            shift(Prior::Uniform, &train),
+            [(0.5f64 / 0.8).ln(), (0.5f64 / 0.2).ln()],
+        );
+        close(
+            shift(Prior::Train, &uniform),
+            [(0.8f64 / 0.5).ln(), (0.2f64 / 0.5).ln()],
+        );
+        close(shift(Prior::Train, &train), [0.0, 0.0]);
+        // As the square root of the training frequencies: 2/3 and 1/3.
+        close(
+            shift(Prior::Uniform, &[2.0, 1.0]),
+            [(0.75f64).ln(), (1.5f64).ln()],
+        );
+        close(
+            shift(Prior::Weights(vec![1.0, 3.0]), &train),
             [(0.25f64 / 0.8).ln(), (0.75f64 / 0.2).ln()],
         );
-        close(
-            Prior::Train.shift(LogitPrior::Train, &[0, 1]).unwrap(),
-            [0.0, 0.0],
-        );
-        assert!(Prior::Uniform.shift(LogitPrior::Train, &[0, 1]).is_err());
+        let empty = |prior: Prior, of: &[f64]| prior.shift(of, &[0, 1]).map_err(|e| e.to_string());
+        assert_eq!(empty(Prior::Train, &[0.0, 1.0]), Ok(vec![0.0, 0.0]));
+        for (prior, of, says) in [
+            (Prior::Uniform, [0.0, 1.0], "0 in the model's training"),
+            (Prior::Train, [0.5, 0.5], "0 in the training set"),
+            (Prior::Weights(vec![0.0, 1.0]), [0.5, 0.5], "0 in the prior"),
+        ] {
+            let error = empty(prior, &of).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

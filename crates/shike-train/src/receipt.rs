@@ -52,7 +52,7 @@ pub struct SplitReceipt {
 pub enum ChosenOn {
     /// Nothing: it is that of the last epoch.
     LastEpoch,
-    /// Class-averaged accuracy on the validation images.
+    /// Class-averaged cross-entropy on the validation images.
     Validation,
 }
 

@@ -3,18 +3,20 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
-use shike_data::{Dataset, Pipeline};
+use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
 use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
+use shike_train::metrics::Evaluator;
 use shike_train::run_dir::{RunDir, RunPaths};
 use shike_train::{
-    Learner, Outcome, Progress, Stage2, TrainConfig, TrainData, TrainError, load_model,
+    Learner, Outcome, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError, evaluate,
+    load_model,
 };
 
 /// Training images of the classes.
@@ -228,7 +230,9 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
         let rows = whole.read_rows().unwrap();
         let scored = usize::from(matches!(config.stage2, Some(Stage2::TauNorm { .. })));
         assert_eq!(rows.len(), steps + scored, "{name}");
-        assert!(rows.iter().all(|row| row.top1.is_some()), "{name}");
+        let validated = name == "tau-norm";
+        let scored = rows.iter().map(|row| row.scores.val.is_some() == validated);
+        assert!(scored.into_iter().all(|scored| scored), "{name}");
         let losses = rows.iter().take(steps).map(|row| row.train_loss);
         assert!(losses.into_iter().all(f64::is_finite), "{name}");
 
@@ -238,6 +242,10 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
         let stage2 = config.stage2.is_some();
         let head = if stage2 { Head::Stage2 } else { Head::Stage1 };
         assert_eq!(info.head, head, "{name}");
+        let last = config.stage(1 + usize::from(stage2));
+        let last = last.map_or(0, |last| last.epochs - 1);
+        let prior = config.logit_prior(1 + usize::from(stage2), last, &COUNTS);
+        assert_eq!(info.prior, prior.unwrap(), "{name}");
         let images = Tensor::ones([1, 3, 8, 8], &Device::flex());
         let logits = model.forward(images, info.head).mean();
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
@@ -250,6 +258,170 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
     }
     let weights = |name| std::fs::read(RunPaths::new(folder.path().join(name)).model()).unwrap();
     assert_ne!(weights("shike"), weights("shike-mixed"));
+}
+
+#[test]
+fn stage_2_works_on_the_averaged_features() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(
+        experts(ClassifierConfig::cosine()),
+        json!({ "kind": "dkt" }),
+        Some(json!({ "method": "retrain", "loss": { "kind": "balanced_softmax" } })),
+    );
+    config.ema_decay = Some(0.5);
+    // So that what stage 1 has made can be scored again after stage 2.
+    config.freeze_batch_norm = true;
+    for features in [true, false] {
+        config.ema_features = features;
+        let learner = learner(&config, true).unwrap();
+        let at = |name: &str| folder.path().join(format!("{name}-{features}"));
+        let whole = run(&learner, &at("whole"), None);
+        let loss = |file: &Path| {
+            let (model, info) = load_model(file, &Device::flex()).unwrap();
+            let loader = LoaderConfig::default();
+            let val = data(true).val.unwrap();
+            let loader = Loader::new(val, config.eval_pipeline.clone(), loader, 0).unwrap();
+            let evaluator = Evaluator::new(&info.train_counts, config.thresholds, 2).unwrap();
+            let normalization = &info.normalization;
+            let (head, upload, device) = (Head::Stage1, config.upload, Device::flex());
+            evaluate(
+                &model,
+                head,
+                &loader,
+                normalization,
+                upload,
+                evaluator,
+                &device,
+            )
+            .unwrap()
+            .loss
+        };
+        let rows = whole.read_rows().unwrap();
+        let end = &rows[1].scores;
+        let (trained, averaged) = (end.val.as_ref().unwrap(), end.val_ema.as_ref().unwrap());
+        assert_ne!(trained.loss, averaged.loss);
+        let expected = if features { averaged } else { trained };
+        assert!(
+            (loss(&whole.model()) - expected.loss).abs() < 1e-6,
+            "{features}"
+        );
+        // The averaged model has the features of the trained one, and classifiers of its own.
+        assert_eq!(loss(&whole.ema()), loss(&whole.model()), "{features}");
+        let bytes = |file: PathBuf| std::fs::read(file).unwrap();
+        assert_ne!(bytes(whole.ema()), bytes(whole.model()));
+        let pieces = run_in_pieces(&learner, &at("pieces"), 4);
+        for file in [RunPaths::model, RunPaths::ema, RunPaths::best] {
+            assert!(bytes(file(&whole)) == bytes(file(&pieces)), "{features}");
+        }
+    }
+
+    // A stage 1 without an average has no such features.
+    config.ema_features = true;
+    let mut without = config.clone();
+    (without.ema_decay, without.stage2) = (None, None);
+    let source = run(
+        &learner(&without, false).unwrap(),
+        &folder.path().join("source"),
+        None,
+    );
+    let other = learner(&config, false).unwrap();
+    let mut run = other
+        .create_run(&folder.path().join("other"), None, None)
+        .unwrap();
+    let stop = AtomicBool::new(false);
+    let result = other.run_stage2_from(&source, &mut run, &mut Progress::silent(), &stop);
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("its stage 1 has no averaged weights"),
+        "{error}"
+    );
+    // Nor has the field a meaning there.
+    without.ema_features = false;
+    let error = learner(&without, false).unwrap_err().to_string();
+    assert!(
+        error.contains("ema_features = false: it must be true"),
+        "{error}"
+    );
+}
+
+#[test]
+fn curves_are_of_the_validation_set_and_the_test_set_is_scored_at_the_end() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let shike = config(
+        plain(ClassifierConfig::Linear, true),
+        json!({ "kind": "cross_entropy" }),
+        Some(json!({ "method": "retrain" })),
+    );
+    let tau = config(
+        plain(ClassifierConfig::Linear, true),
+        json!({ "kind": "cross_entropy" }),
+        Some(json!({ "method": "tau_norm", "taus": [0.5, 1.0] })),
+    );
+    let (no, yes) = (false, true);
+    // Which of the epochs have scores on the test set.
+    let cases = [
+        (&shike, yes, None, vec![no, no, no, yes]),
+        (&shike, yes, Some(ScoreTest::Every), vec![yes; 4]),
+        (&shike, no, None, vec![yes; 4]),
+        (&shike, no, Some(ScoreTest::End), vec![no, no, no, yes]),
+        (&tau, yes, None, vec![no, no, yes]),
+    ];
+    for (number, (config, val, score_test, expected)) in cases.into_iter().enumerate() {
+        let mut config = config.clone();
+        config.score_test = score_test;
+        let learner = learner(&config, val).unwrap();
+        let run = run(&learner, &folder.path().join(number.to_string()), None);
+        let rows = run.read_rows().unwrap();
+        let tested: Vec<bool> = rows.iter().map(|row| row.scores.test.is_some()).collect();
+        assert_eq!(tested, expected, "{number}");
+        let validated = rows.iter().all(|row| row.scores.val.is_some() == val);
+        assert!(validated, "{number}");
+        let csv = std::fs::read_to_string(run.metrics_csv()).unwrap();
+        let header = csv.lines().next().unwrap();
+        assert_eq!(header.contains(",val_top1,"), val, "{header}");
+        assert!(header.contains(",test_top1,"), "{header}");
+        let report = std::fs::read_to_string(run.report()).unwrap();
+        let curve = |split: &str| report.contains(&format!("accuracy, {split} images"));
+        assert_eq!(curve("validation"), val, "{number}");
+        // At the end alone it is no curve, but all that there is without a validation set.
+        let times = tested.iter().filter(|tested| **tested).count();
+        assert_eq!(curve("test"), times > 1 || !val, "{number}");
+    }
+}
+
+#[test]
+fn balancing_twice_is_said() {
+    let _alone = alone();
+    let notes = |sampling: &str, loss: Value| {
+        let stage2 = json!({ "method": "retrain", "sampling": sampling, "loss": loss });
+        let model = plain(ClassifierConfig::Linear, true);
+        let config = config(model, json!({ "kind": "cross_entropy" }), Some(stage2));
+        learner(&config, false).unwrap().notes().to_vec()
+    };
+    let balanced = || json!({ "kind": "balanced_softmax" });
+    let half = || json!({ "kind": "logit_adjustment", "tau": 0.5 });
+    let weights = json!({ "kind": "inverse_frequency" });
+    let weighted = || json!({ "kind": "cross_entropy", "weights": weights });
+    for (sampling, loss, factor) in [
+        ("class_balanced", balanced(), Some("2.5 times")),
+        ("square_root", balanced(), Some("1.6 times")),
+        ("class_balanced", weighted(), Some("2.5 times")),
+        ("class_balanced", half(), Some("1.6 times")),
+        ("square_root", half(), None),
+        ("instance", balanced(), None),
+        ("class_balanced", json!({ "kind": "cross_entropy" }), None),
+    ] {
+        let notes = notes(sampling, loss);
+        assert_eq!(notes.len(), usize::from(factor.is_some()), "{notes:?}");
+        if let Some(factor) = factor {
+            let note = &notes[0];
+            assert!(note.starts_with("stage2: sampling and loss both"), "{note}");
+            assert!(note.contains("`2` (2 training images)"), "{note}");
+            assert!(note.contains(factor), "{note}");
+        }
+    }
 }
 
 /// Columns of a linear head and their lengths.

@@ -435,3 +435,27 @@ fn golden_metrics_ties() {
     }
     println!("GOLDEN metrics ties: {} cases ran", rows.len());
 }
+
+#[test]
+fn the_class_averaged_loss_counts_every_class_alike() {
+    // Class 2 has no test image.
+    let mut evaluator = Evaluator::new(&[9, 5, 2], ShotThresholds::default(), 1).unwrap();
+    evaluator
+        .add_batch(
+            &[&[2.0, 1.0, 0.0, 0.0, 1.0, 3.0, 1.0, 1.0, 1.0]],
+            &[0, 0, 1],
+        )
+        .unwrap();
+    let evaluation = evaluator.finish().unwrap();
+    let loss = |logits: [f64; 3], label: usize| {
+        let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+        sum.ln() - logits[label]
+    };
+    let (a, b, c) = (
+        loss([2.0, 1.0, 0.0], 0),
+        loss([0.0, 1.0, 3.0], 0),
+        3f64.ln(),
+    );
+    assert!((evaluation.class_averaged_loss - ((a + b) / 2.0 + c) / 2.0).abs() < 1e-12);
+    assert!((evaluation.loss - (a + b + c) / 3.0).abs() < 1e-12);
+}

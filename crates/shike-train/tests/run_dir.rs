@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::{Value, json};
 use shike_train::checkpoint::{Checkpoint, CheckpointError};
 use shike_train::metrics::{Evaluator, ShotThresholds};
-use shike_train::run_dir::{Classes, EpochRow, RunDir, RunDirError, RunPaths};
+use shike_train::run_dir::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
 use tempfile::TempDir;
 
 fn classes() -> Classes {
@@ -184,15 +184,34 @@ fn csv_holds_every_number() {
         .unwrap();
     let evaluation = evaluator.finish().unwrap();
     run.append_row(row(1, 0)).unwrap();
-    let mut second = row(2, 0).with_evaluation(&evaluation);
+    let mut second = row(2, 0);
+    let mut scores = RowScores::new(&evaluation);
+    (scores.loss, scores.class_averaged_loss) = (0.125, 0.25);
+    second.scores.test = Some(scores.clone());
+    second.scores.val_ema = Some(RowScores {
+        experts: vec![],
+        ..scores
+    });
     (second.seconds, second.images_per_second) = (2.5, 400.0);
-    second.test_loss = Some(0.125);
-    run.append_row(second).unwrap();
+    run.append_row(second.clone()).unwrap();
+    assert_eq!(run.paths().read_rows().unwrap(), [row(1, 0), second]);
     let csv = fs::read_to_string(run.paths().metrics_csv()).unwrap();
-    let expected = "stage,epoch,lr,train_loss,loss_term1,loss_term2,test_loss,top1,top5,many,medium,few,\
-                    expert0,expert1,seconds,images_per_second\n\
-                    1,0,0.1,1.5,0.5,,,,,,,,,,0,0\n\
-                    2,0,0.1,1.5,,0.5,0.125,100,100,100,,,100,0,2.5,400\n";
+    let of = |part: &str| {
+        let scores = "loss,class_averaged_loss,top1,top5,class_averaged,many,medium,few";
+        let columns: Vec<_> = scores
+            .split(',')
+            .map(|score| format!("{part}_{score}"))
+            .collect();
+        columns.join(",")
+    };
+    let expected = format!(
+        "stage,epoch,lr,train_loss,loss_term1,loss_term2,{},{},test_expert0,test_expert1,seconds,\
+         images_per_second\n\
+         1,0,0.1,1.5,0.5,,,,,,,,,,,,,,,,,,,,0,0\n\
+         2,0,0.1,1.5,,0.5,0.125,0.25,100,100,100,100,,,0.125,0.25,100,100,100,100,,,100,0,2.5,400\n",
+        of("val_ema"),
+        of("test")
+    );
     assert_eq!(csv, expected);
 
     run.write_per_class(&evaluation).unwrap();

@@ -423,7 +423,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     let json: Value = serde_json::from_str(&works(&["eval", &a0, "--json"])).unwrap();
     let rows = fs::read_to_string(run("a0").join("metrics.jsonl")).unwrap();
     let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
-    assert_eq!(json["evaluation"]["ensemble"]["top1"], last["top1"]);
+    assert_eq!(json["evaluation"]["ensemble"]["top1"], last["test"]["top1"]);
     assert_eq!(json["evaluation"]["images"], 24);
     // A prior that wants one class only gets it.
     let prior = dir.path().join("prior.txt");
@@ -504,7 +504,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     let top1 = |name: &str| {
         let rows = fs::read_to_string(run(name).join("metrics.jsonl")).unwrap();
         let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
-        last["top1"].as_f64().unwrap()
+        last["test"]["top1"].as_f64().unwrap()
     };
     let mean = (top1("a0") + top1("a1")) / 2.0;
     assert!((json["methods"][1]["mean"]["top1"].as_f64().unwrap() - mean).abs() < 1e-9);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck};
+use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Sampling};
 
 use super::TrainData;
+use crate::config::TrainConfig;
 
 /// A run of days may begin ten seconds later.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -119,6 +120,43 @@ pub(super) fn all(
         }
     }
     Ok(notes)
+}
+
+/// A line on each stage whose sampling and loss both make up for the class frequencies, so that rare classes
+/// end up in front.
+pub(super) fn double_balancing(config: &TrainConfig, train: &Dataset) -> Vec<String> {
+    let counts = train.class_counts();
+    let of_size = |class: &usize| counts[*class];
+    let classes = || (0..counts.len()).filter(|class| counts[*class] > 0);
+    let (Some(most), Some(least)) = (classes().max_by_key(of_size), classes().min_by_key(of_size))
+    else {
+        return vec![];
+    };
+    let line = |stage: usize| {
+        let of = config.stage(stage)?;
+        if of.sampling == Sampling::Instance || !of.loss.balances() {
+            return None;
+        }
+        let prior = config
+            .logit_prior(stage, of.epochs.checked_sub(1)?, &counts)
+            .ok()?;
+        let factor = prior[least] / prior[most];
+        let class = |class: usize| {
+            let name = &train.class_names()[class];
+            format!("`{name}` ({} training images)", counts[class])
+        };
+        // Each in part may make a whole: square-root sampling and half of the logit adjustment.
+        (factor > 1.01).then(|| {
+            format!(
+                "stage{stage}: sampling and loss both make up for the class frequencies (double \
+                 balancing): the network learns as if {} were {factor:.1} times as frequent as {}; take \
+                 sampling instance, or a loss without a prior or weights",
+                class(least),
+                class(most)
+            )
+        })
+    };
+    [1, 2].into_iter().filter_map(line).collect()
 }
 
 fn sets(data: &TrainData) -> Vec<(&'static str, &Dataset)> {

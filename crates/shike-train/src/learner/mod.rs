@@ -12,6 +12,7 @@ mod state;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
+use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Device};
 use shike_data::{BadImageLog, Dataset, FileCheck, Loader};
@@ -32,9 +33,8 @@ use crate::run_dir::{Classes, RunDir, RunPaths};
 
 pub use dry_run::{DryRun, StageTime};
 pub use scores::FinalScores;
-use scores::Split;
-pub use state::BestEpoch;
 use state::Position;
+pub use state::{BestEpoch, Weights};
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ pub struct Learner {
     data: TrainData,
     device: Device,
     train_counts: Vec<usize>,
-    eval_loaders: Vec<(Split, Loader)>,
+    eval_loaders: Vec<(ScoredSplit, Loader)>,
     /// Training images that could not be read.
     bad_images: BadImageLog,
     /// What a person should know about the images.
@@ -109,13 +109,16 @@ impl Learner {
                 config.model.num_classes
             )));
         }
-        let splits = [(Split::Val, &data.val), (Split::Test, &data.test)];
+        let splits = [
+            (ScoredSplit::Val, &data.val),
+            (ScoredSplit::Test, &data.test),
+        ];
         let mut eval_loaders = Vec::new();
         for (split, dataset) in splits {
             let Some(dataset) = dataset else { continue };
             if dataset.class_names() != data.train.class_names() {
                 return Err(TrainError::Mismatch(format!(
-                    "the {split:?} set has other classes, or another order, than the training set"
+                    "the {split} set has other classes, or another order, than the training set"
                 )));
             }
             let loader = Loader::new(
@@ -165,6 +168,7 @@ impl Learner {
                 .and_then(|s| s.loss.note(train_counts.len()));
             notes.extend(note.map(|note| format!("stage{stage}.loss: {note}")));
         }
+        notes.extend(check::double_balancing(&config, &data.train));
         let learner = Self {
             train_counts,
             config,
@@ -326,6 +330,16 @@ impl Learner {
         }
         let path = source.stage_checkpoint(1);
         let checkpoint = crate::checkpoint::read(&path)?;
+        if self.config.ema_decay.is_some()
+            && self.config.ema_features
+            && !checkpoint.tensors.contains_key(state::EMA)
+        {
+            return Err(TrainError::Mismatch(format!(
+                "{}: its stage 1 has no averaged weights to train classifiers on: unset ema_features or \
+                 ema_decay",
+                source.root().display()
+            )));
+        }
         let mut state = self.restore_from(&checkpoint, &path, &theirs)?;
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
@@ -381,6 +395,15 @@ impl Learner {
     /// An average that starts with this network, where the run has one.
     fn ema(&self, model: &Shike) -> Option<Ema> {
         self.config.ema_decay.map(|decay| Ema::new(decay, model))
+    }
+
+    /// The network that stage 2 takes its features from: averaged, where the run has and wants that.
+    fn features(&self, state: &State) -> Shike {
+        match &state.ema {
+            // Back on the autodiff device, with running statistics of its own.
+            Some(ema) if self.config.ema_features => ema.model().clone().train(),
+            _ => state.model.clone(),
+        }
     }
 
     /// Freezes what a stage does not train.

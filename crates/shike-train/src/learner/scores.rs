@@ -7,11 +7,12 @@ use serde::Serialize;
 use shike_data::Loader;
 use shike_model::Shike;
 
-use super::state::{BestEpoch, Position};
+use super::state::{BestEpoch, Position, Weights};
 use super::{Learner, State, head};
+use crate::config::{ScoreTest, TrainConfigError};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
-use crate::metrics::{Evaluation, Evaluator};
+use crate::metrics::{Evaluation, Evaluator, Scored};
 use crate::model_file::{self, ModelInfo, save_model};
 use crate::receipt::ScoredSplit;
 use crate::run_dir::RunDir;
@@ -19,101 +20,92 @@ use crate::run_dir::RunDir;
 /// Scores of the last epoch. [`Display`](std::fmt::Display) prints a table for each set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FinalScores {
-    /// On the validation set.
-    pub val: Option<Evaluation>,
-    /// On the test set.
-    pub test: Option<Evaluation>,
+    /// On each part.
+    #[serde(flatten)]
+    pub scores: Scored<Evaluation>,
     /// The epoch that `best.safetensors` is of; none without a validation set.
     pub best: Option<BestEpoch>,
-}
-
-/// The scores of the test set, or else of the validation set.
-fn reported<'a>(
-    val: Option<&'a Evaluation>,
-    test: Option<&'a Evaluation>,
-) -> Option<(ScoredSplit, &'a Evaluation)> {
-    let val = val.map(|val| (ScoredSplit::Val, val));
-    test.map(|test| (ScoredSplit::Test, test)).or(val)
 }
 
 impl FinalScores {
     /// The scores that a result is reported by, and the split that they are of: the test set's, or
     /// else the validation set's.
     pub fn reported(&self) -> Option<(ScoredSplit, &Evaluation)> {
-        reported(self.val.as_ref(), self.test.as_ref())
+        let Scored { val, test, .. } = &self.scores;
+        let val = val.as_ref().map(|val| (ScoredSplit::Val, val));
+        let test = test.as_ref().map(|test| (ScoredSplit::Test, test));
+        test.or(val)
     }
 }
 
 impl fmt::Display for FinalScores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(val) = &self.val {
-            write!(f, "validation set")?;
-            if let Some(best) = &self.best {
-                let BestEpoch { stage, epoch, .. } = best;
-                write!(
-                    f,
-                    ", last epoch (the best was epoch {} of stage {stage}, with a class average of {:.2} %)",
-                    epoch + 1,
-                    best.accuracy
-                )?;
+        let scores = &self.scores;
+        let parts = [
+            (ScoredSplit::Val, &scores.val, &scores.val_ema),
+            (ScoredSplit::Test, &scores.test, &scores.test_ema),
+        ];
+        let mut gap = "";
+        for (split, trained, averaged) in parts {
+            let Some(trained) = trained else { continue };
+            write!(f, "{gap}{split} set, last epoch")?;
+            if let (ScoredSplit::Val, Some(best)) = (split, &self.best) {
+                write!(f, " ({best})")?;
             }
-            write!(f, "\n{val}")?;
+            write!(f, "\n{trained}")?;
+            if let Some(averaged) = averaged {
+                write!(f, "\naveraged weights: {}", averaged.summary())?;
+            }
+            gap = "\n\n";
         }
-        if self.val.is_some() && self.test.is_some() {
-            write!(f, "\n\n")?;
-        }
-        match &self.test {
-            Some(test) => write!(f, "test set, last epoch\n{test}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Split {
-    Val,
-    Test,
-}
-
-/// Scores of one epoch.
-pub(super) struct Scores {
-    pub val: Option<Evaluation>,
-    pub test: Option<Evaluation>,
-    /// Of the averaged weights, on the test set or else the validation set.
-    pub ema: Option<Evaluation>,
-}
-
-impl Scores {
-    /// What an epoch is reported by, and the set that it is of.
-    pub fn shown(&self) -> Option<(ScoredSplit, &Evaluation)> {
-        reported(self.val.as_ref(), self.test.as_ref())
-    }
-
-    pub fn class_averaged(&self) -> Option<f64> {
-        let (_, shown) = self.shown()?;
-        Some(shown.ensemble.class_averaged)
-    }
+/// What the curves are of, and the set that it is: the validation set where it was scored, else the test
+/// set.
+pub(super) fn curve<T>(scores: &Scored<T>) -> Option<(ScoredSplit, &T, Option<&T>)> {
+    let Scored {
+        val,
+        val_ema,
+        test,
+        test_ema,
+    } = scores;
+    let val = val
+        .as_ref()
+        .map(|val| (ScoredSplit::Val, val, val_ema.as_ref()));
+    let test = || {
+        test.as_ref()
+            .map(|test| (ScoredSplit::Test, test, test_ema.as_ref()))
+    };
+    val.or_else(test)
 }
 
 impl Learner {
-    pub(super) fn score(&self, state: &State, stage: usize) -> Result<Scores, TrainError> {
-        let model = state.model.valid();
-        let mut scores = Scores {
-            val: None,
-            test: None,
-            ema: None,
+    /// Scores the validation set, and the test set at the `end` of a run or where it is scored with it.
+    pub(super) fn score(
+        &self,
+        state: &State,
+        stage: usize,
+        end: bool,
+    ) -> Result<Scored<Evaluation>, TrainError> {
+        let every = match self.config.score_test {
+            Some(when) => when == ScoreTest::Every,
+            // Something has to show how training goes.
+            None => self.data.val.is_none(),
         };
+        let model = state.model.valid();
+        let mut scores = Scored::default();
         for (split, loader) in &self.eval_loaders {
-            let evaluation = self.evaluate(&model, stage, loader)?;
-            match split {
-                Split::Val => scores.val = Some(evaluation),
-                Split::Test => scores.test = Some(evaluation),
+            let (trained, averaged) = match split {
+                ScoredSplit::Val => (&mut scores.val, &mut scores.val_ema),
+                ScoredSplit::Test if !end && !every => continue,
+                ScoredSplit::Test => (&mut scores.test, &mut scores.test_ema),
+            };
+            *trained = Some(self.evaluate(&model, stage, loader)?);
+            if let Some(ema) = &state.ema {
+                *averaged = Some(self.evaluate(ema.model(), stage, loader)?);
             }
-        }
-        let shown = |split| self.eval_loaders.iter().find(|(s, _)| *s == split);
-        let loader = shown(Split::Test).or_else(|| shown(Split::Val));
-        if let (Some(ema), Some((_, loader))) = (&state.ema, loader) {
-            scores.ema = Some(self.evaluate(ema.model(), stage, loader)?);
         }
         Ok(scores)
     }
@@ -144,30 +136,45 @@ impl Learner {
         )?)
     }
 
-    /// Keeps the model of the best epoch of the last stage, judged on the validation set.
+    /// Keeps the model of the best epoch of the last stage: the trained or the averaged weights with the
+    /// lowest class-averaged cross-entropy on the validation set.
     pub(super) fn keep_best(
         &self,
         state: &mut State,
-        scores: &Scores,
+        scores: &Scored<Evaluation>,
         run: &RunDir,
     ) -> Result<(), TrainError> {
         let stage = state.position.stage;
-        let Some(val) = &scores.val else {
-            return Ok(());
-        };
-        let accuracy = val.ensemble.class_averaged;
-        let better = state
+        let averaged = state.ema.as_ref().map(|ema| ema.model());
+        let candidates = [
+            (Weights::Trained, Some(&state.model), &scores.val),
+            (Weights::Averaged, averaged, &scores.val_ema),
+        ];
+        let mut best = state
             .position
             .best
-            .as_ref()
-            .is_none_or(|best| best.stage < stage || best.accuracy < accuracy);
-        if better {
-            state.position.best = Some(BestEpoch {
-                stage,
-                epoch: state.position.epoch,
-                accuracy,
-            });
-            self.save_model(&run.paths().best(), &state.model, &state.position, stage)?;
+            .clone()
+            .filter(|best| best.stage == stage);
+        let mut better = None;
+        for (weights, model, val) in candidates {
+            let Some(val) = val else { continue };
+            let loss = val.class_averaged_loss;
+            // NaN comes last in this order.
+            let lower = |best: &BestEpoch| loss.total_cmp(&best.class_averaged_loss).is_lt();
+            if best.as_ref().is_none_or(lower) {
+                best = Some(BestEpoch {
+                    stage,
+                    epoch: state.position.epoch,
+                    weights,
+                    class_averaged_loss: loss,
+                    accuracy: val.ensemble.class_averaged,
+                });
+                better = model;
+            }
+        }
+        if let Some(model) = better {
+            self.save_model(&run.paths().best(), model, &state.position, stage)?;
+            state.position.best = best;
         }
         Ok(())
     }
@@ -179,6 +186,17 @@ impl Learner {
         position: &Position,
         stage: usize,
     ) -> Result<(), TrainError> {
+        let epochs = self.config.stage(stage).map_or(1, |config| config.epochs);
+        let epoch = match position.stage > stage {
+            true => epochs - 1,
+            false => position.epoch.min(epochs - 1),
+        };
+        let prior = self.config.logit_prior(stage, epoch, &self.train_counts);
+        let named = if stage == 1 { "stage1" } else { "stage2" };
+        let prior = prior.map_err(|source| TrainConfigError::Loss {
+            stage: named,
+            source,
+        })?;
         let info = ModelInfo {
             format_version: model_file::FORMAT_VERSION,
             model: self.config.model.clone(),
@@ -187,7 +205,7 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
-            prior: Some(self.config.logit_prior(stage)),
+            prior,
             steps: position.step,
             tau: position.tau,
         };

@@ -8,17 +8,18 @@ use shike_data::{Loader, Sampler};
 use shike_model::Shike;
 
 use super::loss::StageLoss;
-use super::scores::{FinalScores, Scores, Split};
+use super::scores::{FinalScores, curve};
 use super::state::EpochSums;
 use super::{Learner, Outcome, State};
 use crate::config::{StageConfig, TrainConfigError};
 use crate::device;
 use crate::error::TrainError;
 use crate::method::Stage2;
+use crate::metrics::{Evaluation, Scored};
 use crate::progress::Progress;
-use crate::receipt::{ChosenOn, Receipt, SplitReceipt, class_order};
+use crate::receipt::{ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
 use crate::report::write_report;
-use crate::run_dir::{EpochRow, RunDir};
+use crate::run_dir::{EpochRow, RowScores, RunDir};
 
 impl Learner {
     pub(super) fn train(
@@ -48,15 +49,8 @@ impl Learner {
             if let Some(config) = self.config.stage(stage) {
                 match self.run_stage(config, state, run, progress, stop)? {
                     (after, Some(last)) => {
-                        let before = scores.as_ref().and_then(Scores::class_averaged);
-                        if let (2, Some(before), Some(now)) = (stage, before, last.class_averaged())
-                            && now < before
-                        {
-                            progress.message(&format!(
-                                "stage 2 ends below stage 1 (class average {now:.2} % after \
-                                 {before:.2} %): its new classifiers may want more epochs \
-                                 (--stage2-epochs; --stage2-from repeats stage 2 alone)"
-                            ));
+                        if let Some(advice) = stage2_advice(run.rows()) {
+                            progress.message(&advice);
                         }
                         state = after;
                         scores = Some(last);
@@ -88,11 +82,10 @@ impl Learner {
         // A run that was already finished is only scored again.
         let scores = match scores {
             Some(scores) => scores,
-            None => self.score(&state, self.last_stage())?,
+            None => self.score(&state, self.last_stage(), true)?,
         };
         let scores = FinalScores {
-            val: scores.val,
-            test: scores.test,
+            scores,
             best: state.position.best,
         };
         let reported = scores.reported();
@@ -176,14 +169,18 @@ impl Learner {
         state: &mut State,
         run: &mut RunDir,
         progress: &mut Progress,
-    ) -> Result<Scores, TrainError> {
+    ) -> Result<Scored<Evaluation>, TrainError> {
         let started = Instant::now();
+        state.model = self.features(state);
         let normalize = |model: Shike, tau| {
             let model = model.tau_normalize(tau);
             model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
         };
         let normalized = |tau| normalize(state.model.clone(), tau);
-        let val = self.eval_loaders.iter().find(|(s, _)| *s == Split::Val);
+        let val = self
+            .eval_loaders
+            .iter()
+            .find(|(s, _)| *s == ScoredSplit::Val);
         let mut best: Option<(f64, f64)> = None;
         for &tau in taus {
             let accuracy = match val {
@@ -209,19 +206,19 @@ impl Learner {
             state.ema = Some(ema.try_map(|model| normalize(model, tau))?);
         }
         state.position.tau = Some(tau);
-        let scores = self.score(state, 2)?;
+        let scores = self.score(state, 2, true)?;
         self.keep_best(state, &scores, run)?;
-        let mut row = EpochRow {
+        let row = EpochRow {
             stage: 2,
             // Nothing was trained.
             train_loss: f64::NAN,
             images_per_second: f64::NAN,
             seconds: started.elapsed().as_secs_f64(),
+            scores: scores.map(RowScores::new),
             ..EpochRow::default()
         };
-        if let Some((split, evaluation)) = scores.shown() {
+        if let Some((split, evaluation, _)) = curve(&scores) {
             progress.message(&format!("{split} set: {}", evaluation.summary()));
-            row = row.with_evaluation(evaluation);
         }
         run.append_row(row)?;
         Ok(scores)
@@ -235,12 +232,16 @@ impl Learner {
         run: &mut RunDir,
         progress: &mut Progress,
         stop: &AtomicBool,
-    ) -> Result<(State, Option<Scores>), TrainError> {
+    ) -> Result<(State, Option<Scored<Evaluation>>), TrainError> {
         let stage = state.position.stage;
         let (sampler, loader) = self.stage_parts(stage, config)?;
         if state.position.epoch == 0 && state.position.batch == 0 {
-            state.model = self.begin(state.model, stage)?;
-            // Stage 2 trains its classifiers on the features as they are now.
+            let model = match stage {
+                1 => state.model,
+                _ => self.features(&state),
+            };
+            state.model = self.begin(model, stage)?;
+            // That of stage 1 is in the features, or was only scored.
             state.ema = self.ema(&state.model);
         }
         let mut scores = None;
@@ -259,33 +260,23 @@ impl Learner {
             }
 
             let last = epoch + 1 == config.epochs;
-            let row = state.position.sums.row(stage, epoch, lr);
-            let row = if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
-                let new = self.score(&state, stage)?;
+            let mut row = state.position.sums.row(stage, epoch, lr);
+            let mut text = format!("training loss {:.4}", row.train_loss);
+            let mut averaged = None;
+            if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
+                let new = self.score(&state, stage, last && stage == self.last_stage())?;
                 self.keep_best(&mut state, &new, run)?;
-                let shown = new.shown();
-                let summary = shown.map_or_else(String::new, |(split, scores)| {
-                    format!("; {split} set: {}", scores.summary())
-                });
-                progress.epoch_end(&format!("training loss {:.4}{summary}", row.train_loss));
-                let row = match shown.map(|(_, evaluation)| evaluation) {
-                    Some(evaluation) => row.with_evaluation(evaluation),
-                    None => row,
-                };
-                let row = match &new.ema {
-                    Some(evaluation) => {
-                        let summary = evaluation.summary();
-                        progress.message(&format!("averaged weights: {summary}"));
-                        row.with_ema(evaluation)
-                    }
-                    None => row,
-                };
+                if let Some((split, evaluation, ema)) = curve(&new) {
+                    text += &format!("; {split} set: {}", evaluation.summary());
+                    averaged = ema.map(Evaluation::summary);
+                }
+                row.scores = new.map(RowScores::new);
                 scores = Some(new);
-                row
-            } else {
-                progress.epoch_end(&format!("training loss {:.4}", row.train_loss));
-                row
-            };
+            }
+            progress.epoch_end(&text);
+            if let Some(summary) = averaged {
+                progress.message(&format!("averaged weights: {summary}"));
+            }
             run.append_row(row)?;
             state.position.next_epoch();
             if !last {
@@ -294,10 +285,26 @@ impl Learner {
         }
         let scores = match scores {
             Some(scores) => scores,
-            None => self.score(&state, stage)?,
+            None => self.score(&state, stage, stage == self.last_stage())?,
         };
         Ok((state, Some(scores)))
     }
+}
+
+/// What there is to say where stage 2 ends below stage 1, on the set that the curves are of.
+fn stage2_advice(rows: &[EpochRow]) -> Option<String> {
+    let end = |stage| {
+        let last = rows.iter().rfind(|row| row.stage == stage)?;
+        let (split, scores, _) = curve(&last.scores)?;
+        Some((split, scores.class_averaged))
+    };
+    let ((_, before), (split, after)) = (end(1)?, end(2)?);
+    (after < before).then(|| {
+        format!(
+            "stage 2 ends below stage 1 (class average on the {split} set {after:.2} % after {before:.2} \
+             %): its new classifiers may want more epochs (stage2.epochs); stage 2 can be repeated alone"
+        )
+    })
 }
 
 /// Stages draw orders and augmentations of their own.

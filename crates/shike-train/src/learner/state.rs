@@ -1,6 +1,7 @@
 //! Where a run stands, in and out of a checkpoint.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -16,6 +17,7 @@ use super::{Learner, State};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorEntry};
 use crate::ema::Ema;
 use crate::error::TrainError;
+use crate::metrics::nullable;
 use crate::run_dir::RunDir;
 
 /// Position of a run, to the batch, and what it has summed up so far.
@@ -60,8 +62,41 @@ pub struct BestEpoch {
     pub stage: usize,
     /// Epoch within the stage, from 0.
     pub epoch: usize,
+    /// The weights that were better.
+    pub weights: Weights,
+    /// Cross-entropy on the validation set, averaged over classes, by which it was chosen.
+    #[serde(with = "nullable")]
+    pub class_averaged_loss: f64,
     /// Class-averaged accuracy on the validation set, in percent.
     pub accuracy: f64,
+}
+
+/// One of the two sets of weights that a run has with [`Ema`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// Those that are trained.
+    Trained,
+    /// Their moving average.
+    Averaged,
+}
+
+impl fmt::Display for BestEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let averaged = match self.weights {
+            Weights::Trained => "",
+            Weights::Averaged => ", averaged weights",
+        };
+        write!(
+            f,
+            "the best was epoch {} of stage {}{averaged}, with a class-averaged loss of {:.4} and \
+             accuracy of {:.2} %",
+            self.epoch + 1,
+            self.stage,
+            self.class_averaged_loss,
+            self.accuracy
+        )
+    }
 }
 
 impl Position {
@@ -140,7 +175,7 @@ impl ModuleVisitor for FiniteSum {
 }
 
 const MODEL: &str = "model";
-const EMA: &str = "ema";
+pub(super) const EMA: &str = "ema";
 const OPTIMIZER: &str = "optimizer";
 const POSITION: &str = "position";
 

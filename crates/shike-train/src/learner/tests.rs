@@ -7,10 +7,12 @@ use burn::tensor::Device;
 use shike_data::Dataset;
 use shike_model::{DktLossConfig, Part, ShikeConfig};
 
-use super::{Learner, TrainData};
+use super::{BestEpoch, Learner, TrainData, Weights};
 use crate::config::TrainConfig;
 use crate::error::{TrainError, panic_message};
 use crate::method::Loss;
+use crate::metrics::Scored;
+use crate::model_file::load_model;
 
 fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
     let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();
@@ -117,5 +119,85 @@ fn weights_that_are_not_finite_are_not_saved() {
         let error = learner.save(&run, &state).unwrap_err().to_string();
         assert!(error.contains("the sum of all weights is"), "{error}");
         assert_eq!(saved(), 1);
+    }
+}
+
+#[test]
+fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average() {
+    let learner = learner(|config| config.ema_decay = Some(0.5));
+    let dir = tempfile::tempdir().unwrap();
+    let run = learner
+        .create_run(&dir.path().join("run"), None, None)
+        .unwrap();
+    let (mut state, _) = learner.start().unwrap();
+    // Other weights than the average's.
+    let weight = &mut state.model.stem.conv.weight;
+    *weight = weight.clone().map(|weight| weight.add_scalar(1.0));
+    let mut evaluator = learner.evaluator().unwrap();
+    let logits = [[1.0, 0.0]; 3];
+    evaluator
+        .add_batch(&logits.each_ref().map(|l| &l[..]), &[0])
+        .unwrap();
+    let evaluation = evaluator.finish().unwrap();
+    let first_weight = || {
+        let (model, _) = load_model(&run.paths().best(), &Device::flex()).unwrap();
+        model
+            .stem
+            .conv
+            .weight
+            .val()
+            .into_data()
+            .iter::<f32>()
+            .next()
+            .unwrap()
+    };
+    let own = |model: &shike_model::Shike| {
+        model
+            .stem
+            .conv
+            .weight
+            .val()
+            .into_data()
+            .iter::<f32>()
+            .next()
+            .unwrap()
+    };
+    let nan = f64::NAN;
+    // Stage, losses of the trained and of the averaged weights, and what is kept after them.
+    for (epoch, (stage, losses, kept)) in [
+        (1, [nan, nan], (1, 0, Weights::Trained)),
+        (1, [2.0, 1.5], (1, 1, Weights::Averaged)),
+        (1, [1.5, 1.6], (1, 1, Weights::Averaged)),
+        (1, [nan, nan], (1, 1, Weights::Averaged)),
+        (1, [1.0, 1.0], (1, 4, Weights::Trained)),
+        (2, [3.0, 2.0], (2, 5, Weights::Averaged)),
+        (2, [1.9, 2.0], (2, 6, Weights::Trained)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        (state.position.stage, state.position.epoch) = (stage, epoch);
+        let of = |class_averaged_loss| {
+            let mut evaluation = evaluation.clone();
+            evaluation.class_averaged_loss = class_averaged_loss;
+            Some(evaluation)
+        };
+        let scores = Scored {
+            val: of(losses[0]),
+            val_ema: of(losses[1]),
+            ..Scored::default()
+        };
+        learner.keep_best(&mut state, &scores, &run).unwrap();
+        let best = state.position.best.clone().unwrap();
+        assert_eq!((best.stage, best.epoch, best.weights), kept);
+        let expected = match best.weights {
+            Weights::Trained => own(&state.model),
+            Weights::Averaged => own(state.ema.as_ref().unwrap().model()),
+        };
+        assert_eq!(first_weight(), expected, "epoch {epoch}");
+        // It survives a checkpoint, NaN and all.
+        let text = serde_json::to_string(&best).unwrap();
+        let again: BestEpoch = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.to_string(), best.to_string());
     }
 }

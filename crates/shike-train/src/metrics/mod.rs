@@ -10,10 +10,12 @@ mod confusion;
 mod interval;
 pub(crate) mod nullable;
 mod report;
+mod scored;
 
 pub use calibration::{BINS, Bin, Calibration};
 pub use confusion::Confusion;
 pub use interval::{Interval, TOO_WIDE};
+pub use scored::Scored;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -201,6 +203,9 @@ pub struct Evaluation {
     /// the evaluator was told to add to them, which is nothing by default. NaN if logits were NaN; NaN is `null` in JSON.
     #[serde(with = "nullable")]
     pub loss: f64,
+    /// The same averaged over each class's images, then over the classes that have some.
+    #[serde(with = "nullable")]
+    pub class_averaged_loss: f64,
     /// The mean of the experts' logits.
     pub ensemble: Accuracy,
     /// Each expert alone.
@@ -235,6 +240,8 @@ pub struct Evaluator {
     ensemble: Tally,
     experts: Vec<Tally>,
     loss_sum: f64,
+    /// Of each class.
+    class_losses: Vec<f64>,
     scores: Vec<ImageScore>,
     /// Added to every expert's logits, `[classes]`; empty for nothing.
     shift: Vec<f32>,
@@ -281,6 +288,7 @@ impl Evaluator {
             ensemble: tally.clone(),
             experts: vec![tally; num_experts],
             loss_sum: 0.0,
+            class_losses: vec![0.0; classes],
             scores: vec![],
             shift: vec![],
         })
@@ -342,7 +350,9 @@ impl Evaluator {
             let experts = expert_logits.len() as f32;
             mean.iter_mut().for_each(|m| *m /= experts);
             self.ensemble.add(&mean, label);
-            self.loss_sum += cross_entropy(&mean, label);
+            let loss = cross_entropy(&mean, label);
+            self.loss_sum += loss;
+            self.class_losses[label] += loss;
             self.scores.push(image_score(&mean, label));
             self.test_counts[label] += 1;
         }
@@ -392,10 +402,16 @@ impl Evaluator {
             correct: self.ensemble.correct[class],
             accuracy: percent(self.ensemble.correct[class], self.test_counts[class]),
         };
+        let sums = self.class_losses.iter().zip(&self.test_counts);
+        let means = sums.filter(|(_, count)| **count > 0);
+        let (losses, classes) = means.fold((0.0, 0.0), |(total, classes), (sum, &count)| {
+            (total + sum / count as f64, classes + 1.0)
+        });
         Ok(Evaluation {
             images,
             thresholds: self.thresholds,
             loss: self.loss_sum / images as f64,
+            class_averaged_loss: losses / classes,
             ensemble: self.accuracy(&self.ensemble),
             experts: self.experts.iter().map(|t| self.accuracy(t)).collect(),
             per_class: (0..self.train_counts.len()).map(class_row).collect(),

@@ -19,7 +19,8 @@ use crate::config::TrainConfig;
 use crate::data_source::RunConfig;
 use crate::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
 use crate::progress::clean;
-use crate::run_dir::{Classes, EpochRow, RunDirError, RunPaths};
+use crate::receipt::ScoredSplit;
+use crate::run_dir::{Classes, EpochRow, RowScores, RunDirError, RunPaths};
 
 /// Why there is no report.
 #[derive(Debug, Error)]
@@ -119,7 +120,7 @@ fn html(
     );
     page += &summary(evaluation, &split);
     page += "<h2>Training</h2><div class=\"plots\">";
-    page += &curves(&rows, &split).map_err(plot_failed)?;
+    page += &curves(&rows).map_err(plot_failed)?;
     page += "</div>\n<h2>Classes</h2><div class=\"plots\">";
     page += &plots::classes(&evaluation.per_class).map_err(plot_failed)?;
     let scorer = |name: String, a: &Accuracy| (name, [a.many, a.medium, a.few]);
@@ -258,8 +259,21 @@ fn summary(evaluation: &Evaluation, split: &str) -> String {
     table
 }
 
-/// Losses, their terms, and accuracies over both stages.
-fn curves(rows: &[EpochRow], split: &str) -> Result<String, Box<dyn std::error::Error>> {
+/// The scores of an epoch on a split, of the trained or the averaged weights.
+fn part(row: &EpochRow, split: ScoredSplit, averaged: bool) -> Option<&RowScores> {
+    let scores = &row.scores;
+    let part = match (split, averaged) {
+        (ScoredSplit::Val, false) => &scores.val,
+        (ScoredSplit::Val, true) => &scores.val_ema,
+        (ScoredSplit::Test, false) => &scores.test,
+        (ScoredSplit::Test, true) => &scores.test_ema,
+    };
+    part.as_ref()
+}
+
+/// Losses, their terms, and accuracies over both stages: of the validation set where there is one, and of
+/// the test set where it was scored more than once.
+fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
     let ends: Vec<f64> = rows
         .windows(2)
         .zip(1..)
@@ -277,28 +291,53 @@ fn curves(rows: &[EpochRow], split: &str) -> Result<String, Box<dyn std::error::
     let size = (560, 320);
     // SHIKE's training loss is a sum over experts and terms: no scale for both.
     let training = [line("training", &|row| Some(row.train_loss))];
-    let scored = [line("scored", &|row| row.test_loss)];
-    let accuracies = [
-        line("top-1", &|row| row.top1),
-        line("many", &|row| row.many),
-        line("medium", &|row| row.medium),
-        line("few", &|row| row.few),
-    ];
     let mut all = plots::lines("training loss", "", &training, &ends, size)?;
-    let title = format!("cross-entropy, {split} images");
-    all += &plots::lines(&title, "", &scored, &ends, size)?;
-    let title = format!("accuracy, {split} images");
-    all += &plots::lines(&title, "%", &accuracies, &ends, size)?;
-    let experts = rows.iter().map(|row| row.experts.len()).max().unwrap_or(0);
-    if experts > 1 {
-        let lines: Vec<_> = (0..experts)
-            .map(|i| {
-                line(&format!("expert {i}"), &move |row| {
-                    row.experts.get(i).copied()
-                })
-            })
-            .collect();
-        all += &plots::lines("top-1 of each expert", "%", &lines, &ends, size)?;
+    let validated = rows.iter().any(|row| row.scores.val.is_some());
+    for split in [ScoredSplit::Val, ScoredSplit::Test] {
+        let of = |row: &EpochRow, score: fn(&RowScores) -> Option<f64>| {
+            part(row, split, false).and_then(score)
+        };
+        // Beside validation images, test images that were scored at the end alone make no curve.
+        let least = 1 + usize::from(split == ScoredSplit::Test && validated);
+        if rows
+            .iter()
+            .filter(|row| part(row, split, false).is_some())
+            .count()
+            < least
+        {
+            continue;
+        }
+        let losses = [
+            line("all images", &|row| of(row, |s| Some(s.loss))),
+            line("class average", &|row| {
+                of(row, |s| Some(s.class_averaged_loss))
+            }),
+        ];
+        let title = format!("cross-entropy, {split} images");
+        all += &plots::lines(&title, "", &losses, &ends, size)?;
+        let mut accuracies = vec![
+            line("top-1", &|row| of(row, |s| Some(s.top1))),
+            line("many", &|row| of(row, |s| s.many)),
+            line("medium", &|row| of(row, |s| s.medium)),
+            line("few", &|row| of(row, |s| s.few)),
+        ];
+        if rows.iter().any(|row| part(row, split, true).is_some()) {
+            let top1 = |row: &EpochRow| Some(part(row, split, true)?.top1);
+            accuracies.push(line("top-1, averaged weights", &top1));
+        }
+        let title = format!("accuracy, {split} images");
+        all += &plots::lines(&title, "%", &accuracies, &ends, size)?;
+        let scored = rows.iter().filter_map(|row| part(row, split, false));
+        let experts = scored.map(|scores| scores.experts.len()).max().unwrap_or(0);
+        if experts > 1 {
+            let expert = |i: usize| {
+                let top1 = |row: &EpochRow| part(row, split, false)?.experts.get(i).copied();
+                line(&format!("expert {i}"), &top1)
+            };
+            let lines: Vec<_> = (0..experts).map(expert).collect();
+            let title = format!("top-1 of each expert, {split} images");
+            all += &plots::lines(&title, "%", &lines, &ends, size)?;
+        }
     }
     let mut terms: Vec<&String> = rows.iter().flat_map(|row| row.loss_terms.keys()).collect();
     terms.sort();

@@ -33,7 +33,7 @@ use shike_data::BadImage;
 use thiserror::Error;
 
 pub use self::paths::{Latest, RunPaths};
-pub use self::rows::EpochRow;
+pub use self::rows::{EpochRow, RowScores};
 use crate::checkpoint::{self, Checkpoint, CheckpointError, WriteError, atomic_write};
 use crate::metrics::Evaluation;
 use crate::receipt::Receipt;

@@ -5,10 +5,9 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Evaluation, nullable};
+use crate::metrics::{Evaluation, Scored, nullable};
 
-/// One row of `metrics.jsonl` and `metrics.csv`. Accuracies are in percent and those of the
-/// ensemble; what was not evaluated in an epoch is `None`.
+/// One row of `metrics.jsonl` and `metrics.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// Stage, from 1.
@@ -24,26 +23,9 @@ pub struct EpochRow {
     /// The parts of the training loss by name; `loss_<name>` in the CSV file.
     #[serde(with = "nullable::map")]
     pub loss_terms: BTreeMap<String, f64>,
-    /// Cross-entropy on the test set.
-    pub test_loss: Option<f64>,
-    /// Top-1 accuracy.
-    pub top1: Option<f64>,
-    /// Top-5 accuracy.
-    pub top5: Option<f64>,
-    /// Class-averaged accuracy of the many-shot classes.
-    pub many: Option<f64>,
-    /// Class-averaged accuracy of the medium-shot classes.
-    pub medium: Option<f64>,
-    /// Class-averaged accuracy of the few-shot classes.
-    pub few: Option<f64>,
-    /// Top-1 accuracy of each expert; `expert<i>` in the CSV file.
-    pub experts: Vec<f64>,
-    /// Top-1 accuracy of the averaged weights, where the run has them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ema_top1: Option<f64>,
-    /// Their class-averaged accuracies of the many-, medium- and few-shot classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ema_shots: Option<[Option<f64>; 3]>,
+    /// What was scored after the epoch; `<part>_<score>` in the CSV file.
+    #[serde(flatten)]
+    pub scores: Scored<RowScores>,
     /// Duration of the epoch's training.
     #[serde(with = "nullable")]
     pub seconds: f64,
@@ -52,27 +34,64 @@ pub struct EpochRow {
     pub images_per_second: f64,
 }
 
+/// Scores of one part of the data. Accuracies are in percent and those of the ensemble.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowScores {
+    /// Cross-entropy.
+    #[serde(with = "nullable")]
+    pub loss: f64,
+    /// Cross-entropy averaged over classes, by which the best epoch is chosen.
+    #[serde(with = "nullable")]
+    pub class_averaged_loss: f64,
+    /// Top-1 accuracy.
+    pub top1: f64,
+    /// Top-5 accuracy.
+    pub top5: f64,
+    /// Class-averaged accuracy.
+    pub class_averaged: f64,
+    /// The same of the many-shot classes.
+    pub many: Option<f64>,
+    /// The same of the medium-shot classes.
+    pub medium: Option<f64>,
+    /// The same of the few-shot classes.
+    pub few: Option<f64>,
+    /// Top-1 accuracy of each expert; `expert<i>` in the CSV file.
+    pub experts: Vec<f64>,
+}
+
+impl RowScores {
+    /// Those of an evaluation.
+    pub fn new(evaluation: &Evaluation) -> Self {
+        let ensemble = &evaluation.ensemble;
+        Self {
+            loss: evaluation.loss,
+            class_averaged_loss: evaluation.class_averaged_loss,
+            top1: ensemble.top1,
+            top5: ensemble.top5,
+            class_averaged: ensemble.class_averaged,
+            many: ensemble.many,
+            medium: ensemble.medium,
+            few: ensemble.few,
+            experts: evaluation.experts.iter().map(|e| e.top1).collect(),
+        }
+    }
+
+    /// All but the experts', by name.
+    fn columns(&self) -> [(&'static str, Option<f64>); 8] {
+        [
+            ("loss", Some(self.loss)),
+            ("class_averaged_loss", Some(self.class_averaged_loss)),
+            ("top1", Some(self.top1)),
+            ("top5", Some(self.top5)),
+            ("class_averaged", Some(self.class_averaged)),
+            ("many", self.many),
+            ("medium", self.medium),
+            ("few", self.few),
+        ]
+    }
+}
+
 impl EpochRow {
-    /// The row with the results of `evaluation` filled in.
-    pub fn with_evaluation(mut self, evaluation: &Evaluation) -> Self {
-        let ensemble = &evaluation.ensemble;
-        // NaN has no place in JSON.
-        self.test_loss = Some(evaluation.loss).filter(|loss| loss.is_finite());
-        self.top1 = Some(ensemble.top1);
-        self.top5 = Some(ensemble.top5);
-        (self.many, self.medium, self.few) = (ensemble.many, ensemble.medium, ensemble.few);
-        self.experts = evaluation.experts.iter().map(|e| e.top1).collect();
-        self
-    }
-
-    /// The row with the results of the averaged weights filled in.
-    pub fn with_ema(mut self, evaluation: &Evaluation) -> Self {
-        let ensemble = &evaluation.ensemble;
-        self.ema_top1 = Some(ensemble.top1);
-        self.ema_shots = Some([ensemble.many, ensemble.medium, ensemble.few]);
-        self
-    }
-
     /// The order of rows.
     pub(super) fn position(&self) -> (usize, usize) {
         (self.stage, self.epoch)
@@ -80,48 +99,40 @@ impl EpochRow {
 }
 
 /// Writes the rows as CSV. The columns are those that any row needs: loss terms differ between the
-/// stages.
+/// stages, and not every part is scored in every epoch.
 pub(super) fn write_csv(writer: &mut dyn Write, rows: &[EpochRow]) -> io::Result<()> {
     let terms: BTreeSet<&String> = rows.iter().flat_map(|r| r.loss_terms.keys()).collect();
-    let experts = rows.iter().map(|r| r.experts.len()).max().unwrap_or(0);
     let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-
     let mut csv = csv::Writer::from_writer(writer);
     let mut header = ["stage", "epoch", "lr", "train_loss"]
         .map(str::to_owned)
         .to_vec();
     header.extend(terms.iter().map(|term| format!("loss_{term}")));
-    header.extend(["test_loss", "top1", "top5", "many", "medium", "few"].map(str::to_owned));
-    header.extend((0..experts).map(|expert| format!("expert{expert}")));
-    let ema = rows.iter().any(|row| row.ema_top1.is_some());
-    if ema {
-        header.extend(["ema_top1", "ema_many", "ema_medium", "ema_few"].map(str::to_owned));
+    // The place of each part that was scored, and its number of experts.
+    let mut parts = Vec::new();
+    for (place, (part, _)) in EpochRow::default().scores.named().into_iter().enumerate() {
+        let scored = rows.iter().filter_map(|row| row.scores.named()[place].1);
+        let Some(experts) = scored.map(|scores| scores.experts.len()).max() else {
+            continue;
+        };
+        let columns = RowScores::default().columns();
+        header.extend(columns.map(|(name, _)| format!("{part}_{name}")));
+        header.extend((0..experts).map(|expert| format!("{part}_expert{expert}")));
+        parts.push((place, experts));
     }
     header.extend(["seconds", "images_per_second"].map(str::to_owned));
     csv.write_record(&header)?;
     for row in rows {
         let mut record = vec![row.stage.to_string(), row.epoch.to_string()];
         record.extend([row.lr, row.train_loss].map(|value| value.to_string()));
-        record.extend(
-            terms
-                .iter()
-                .map(|&term| number(row.loss_terms.get(term).copied())),
-        );
-        record.extend(
-            [
-                row.test_loss,
-                row.top1,
-                row.top5,
-                row.many,
-                row.medium,
-                row.few,
-            ]
-            .map(number),
-        );
-        record.extend((0..experts).map(|expert| number(row.experts.get(expert).copied())));
-        if ema {
-            record.push(number(row.ema_top1));
-            record.extend(row.ema_shots.unwrap_or_default().map(number));
+        let term = |&term: &&String| number(row.loss_terms.get(term).copied());
+        record.extend(terms.iter().map(term));
+        for &(place, experts) in &parts {
+            let scores = row.scores.named()[place].1;
+            let columns = scores.map_or([None; 8], |s| s.columns().map(|(_, value)| value));
+            record.extend(columns.map(number));
+            let expert = |i| number(scores.and_then(|s| s.experts.get(i).copied()));
+            record.extend((0..experts).map(expert));
         }
         record.extend([row.seconds, row.images_per_second].map(|value| value.to_string()));
         csv.write_record(&record)?;

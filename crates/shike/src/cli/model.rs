@@ -18,7 +18,7 @@ pub struct ModelArgs {
     #[arg(long, value_enum, default_value_t = Which::Model)]
     pub model: Which,
     /// Class frequencies where the model is used: `uniform`, `train` (as in training), or a file with a
-    /// line `class<TAB>frequency` a class. Default: those that its logits are made for.
+    /// line `class<TAB>frequency` a class. Default: those that its logits stand for.
     #[arg(long, value_name = "uniform|train|FILE")]
     pub prior: Option<String>,
     /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.

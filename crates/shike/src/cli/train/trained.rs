@@ -134,7 +134,8 @@ fn add_scores(object: &mut Value, finals: &FinalScores) {
         Some((ScoredSplit::Val, _)) => "val".into(),
         None => Value::Null,
     };
-    object["val"] = finals.val.as_ref().map_or(Value::Null, scores);
-    object["test"] = finals.test.as_ref().map_or(Value::Null, scores);
+    for (part, evaluation) in finals.scores.named() {
+        object[part] = evaluation.map_or(Value::Null, scores);
+    }
     object["best"] = json!(finals.best);
 }

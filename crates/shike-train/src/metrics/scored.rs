@@ -1,0 +1,54 @@
+//! Results of the parts of the data that are scored.
+
+use serde::{Deserialize, Serialize};
+
+/// A result of each part of the data that was scored, for the trained weights and for their average
+/// (`ema`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored<T> {
+    /// On the validation set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val: Option<T>,
+    /// Of the averaged weights, on the validation set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_ema: Option<T>,
+    /// On the test set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<T>,
+    /// Of the averaged weights, on the test set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_ema: Option<T>,
+}
+
+impl<T> Default for Scored<T> {
+    fn default() -> Self {
+        Self {
+            val: None,
+            val_ema: None,
+            test: None,
+            test_ema: None,
+        }
+    }
+}
+
+impl<T> Scored<T> {
+    /// All of them by name.
+    pub fn named(&self) -> [(&'static str, Option<&T>); 4] {
+        [
+            ("val", self.val.as_ref()),
+            ("val_ema", self.val_ema.as_ref()),
+            ("test", self.test.as_ref()),
+            ("test_ema", self.test_ema.as_ref()),
+        ]
+    }
+
+    /// `f` of each.
+    pub fn map<U>(&self, f: impl Fn(&T) -> U) -> Scored<U> {
+        Scored {
+            val: self.val.as_ref().map(&f),
+            val_ema: self.val_ema.as_ref().map(&f),
+            test: self.test.as_ref().map(&f),
+            test_ema: self.test_ema.as_ref().map(&f),
+        }
+    }
+}
