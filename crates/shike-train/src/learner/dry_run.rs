@@ -181,7 +181,8 @@ impl Learner {
             };
             let batch = batch?;
             let (inputs, labels) = self.inputs(&batch);
-            let terms = loss.forward(&state.model.forward(inputs, head(stage)), labels);
+            let logits = state.model.forward(inputs, head(stage));
+            let terms = loss.forward(&logits, labels, None);
             let values = terms.unread().values();
             loss::check_finite(&values, &state.position, state.position.step, lr)?;
             timed.losses.extend(values.first().map(|(_, value)| *value));

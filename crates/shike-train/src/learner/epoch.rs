@@ -75,15 +75,7 @@ impl Learner {
                 let mix = self.mix(&mut next, &state.position, batch);
                 let (inputs, labels) = self.inputs(&next);
                 let logits = state.model.forward(inputs, head(state.position.stage));
-                let terms = loss.forward(&logits, labels.clone());
-                let terms = match mix {
-                    // Images are mixed with those of the batch in reverse.
-                    Some(mix) => {
-                        let partners = loss.forward(&logits, labels.flip([0]));
-                        terms.mixed(partners, mix.share)
-                    }
-                    None => terms,
-                };
+                let terms = loss.forward(&logits, labels, mix.map(|mix| mix.share));
                 let unread = terms.unread();
                 // Each batch's loss is a mean; the step's is the mean over all their images.
                 let total = match group.len() {
