@@ -336,7 +336,7 @@ fn stage_2_works_on_the_averaged_features() {
         error.contains("its stage 1 has no averaged weights"),
         "{error}"
     );
-    // Nor has the field a meaning there.
+    // Nor has the field a meaning there, or the time of a score without images.
     without.ema_features = false;
     let error = learner(&without, false).unwrap_err().to_string();
     assert!(

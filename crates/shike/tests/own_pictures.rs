@@ -279,7 +279,9 @@ fn several_seeds_go_on_where_they_were_stopped() {
     );
     let top1 = |run: &str| {
         let rows = fs::read_to_string(dir.join(run).join("metrics.jsonl")).unwrap();
-        json(rows.lines().last().unwrap())["top1"].as_f64().unwrap()
+        json(rows.lines().last().unwrap())["test"]["top1"]
+            .as_f64()
+            .unwrap()
     };
     let (a, b) = (top1("all/seed0"), top1("all/seed1"));
     let number = |key: &str| result[key]["top1"].as_f64().unwrap();

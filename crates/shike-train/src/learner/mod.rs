@@ -159,6 +159,11 @@ impl Learner {
                 taus.len()
             )));
         }
+        if config.score_test.is_some() && data.test.is_none() {
+            return Err(TrainError::Mismatch(
+                "score_test is given, and there is no test set: leave it out".into(),
+            ));
+        }
         Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
         config.bad_images.validate()?;
         let mut notes = check::at_start(&data, config.bad_images)?;

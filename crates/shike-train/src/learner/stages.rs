@@ -11,7 +11,7 @@ use super::loss::StageLoss;
 use super::scores::{FinalScores, curve};
 use super::state::EpochSums;
 use super::{Learner, Outcome, State};
-use crate::config::{StageConfig, TrainConfigError};
+use crate::config::{ScoreTest, StageConfig, TrainConfigError};
 use crate::device;
 use crate::error::TrainError;
 use crate::method::Stage2;
@@ -30,9 +30,15 @@ impl Learner {
         stop: &AtomicBool,
     ) -> Result<Outcome, TrainError> {
         if self.data.val.is_none() {
-            progress.message(
-                "no validation set: the model of the last epoch is kept, and no best one is chosen",
-            );
+            let tested = self.data.test.is_some() && self.config.score_test != Some(ScoreTest::End);
+            let curves = if tested {
+                "curves are of the test set, "
+            } else {
+                ""
+            };
+            progress.message(&format!(
+                "no validation set: {curves}the model of the last epoch is kept, and no best one is chosen"
+            ));
         }
         for note in self.notes() {
             progress.message(note);
