@@ -343,6 +343,14 @@ fn stage_2_works_on_the_averaged_features() {
         error.contains("ema_features = false: it must be true"),
         "{error}"
     );
+    (without.ema_features, without.score_test) = (true, Some(ScoreTest::End));
+    let images = TrainData {
+        test: None,
+        ..data(true)
+    };
+    let error = Learner::new(without, images, Device::flex());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("there is no test set"), "{error}");
 }
 
 #[test]
