@@ -43,7 +43,7 @@ fn yes() -> bool {
     true
 }
 
-/// More of anything is a slip, and products of such numbers have to be numbers.
+/// Larger values are typos, and products of two must not overflow.
 const LARGEST: usize = 1_000_000_000;
 const RANGE: &str = "1 to 1000000000";
 
@@ -568,7 +568,7 @@ impl TrainConfig {
         )?;
         let linear = self.model.classifier == ClassifierConfig::Linear;
         let needs_linear = "retrain, or the network's classifier linear (model.classifier): the \
-                            weights of the cosine classifier have no length that counts";
+                            norm of a cosine classifier's weights has no effect";
         match stage2 {
             Stage2::Retrain(_) => {}
             Stage2::Lws(_) => check("stage2.method", linear, &"lws", needs_linear)?,

@@ -22,7 +22,7 @@ enum Command {
     /// Train a network on long-tailed images.
     ///
     /// Pictures without a recipe get settings that are chosen for them and this machine; each is printed
-    /// with its reason, and all are written to recipe.toml in the run. Options go before them. A folder
+    /// with its reason, and all are written to recipe.toml in the run. Options override them. A folder
     /// without val and test is split first.
     ///
     /// Exit status: 0 finished, 1 error, 2 wrong arguments, 130 stopped by Ctrl-C (resume with

@@ -391,7 +391,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         assert!(report.contains(wanted), "{wanted}");
     }
 
-    // Written anew, it is the same; also for a run of before there were reports and receipts.
+    // Written anew, it is the same; also for a run from before reports and receipts existed.
     let other = path("report.html");
     let said = works(&["report", &a0, "--out", &other]);
     assert_eq!(said.trim(), other);

@@ -12,7 +12,7 @@ use super::rows::{Rows, Wrong};
 const SHAPE: &str =
     r#"wanted {"annotations": [{"fpath": "a/b.jpg", "category_id": 0}], "num_classes": 1}"#;
 
-/// Further fields, such as `image_id` and the sizes of images, are passed over.
+/// Further fields, such as `image_id` and the sizes of images, are ignored.
 #[derive(Deserialize)]
 struct Annotation {
     fpath: String,

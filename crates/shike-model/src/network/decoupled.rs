@@ -73,8 +73,7 @@ impl Classifier {
             _ => Err(ConfigError::Field {
                 field: "classifier",
                 found: "the cosine classifier".into(),
-                expected: "linear: the cosine classifier's weights have no length that counts"
-                    .into(),
+                expected: "linear: the norm of a cosine classifier's weights has no effect".into(),
             }),
         }
     }

@@ -121,7 +121,7 @@ impl Shike {
         }
     }
 
-    /// The network with running statistics of its own, which a clone shares with its original.
+    /// Gives the network its own running statistics (clones share them).
     pub(crate) fn with_own_statistics(mut self) -> Self {
         let own_stages = self
             .experts

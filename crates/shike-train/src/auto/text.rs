@@ -30,7 +30,7 @@ pub fn recipe_text(head: &str, choices: &[Choice]) -> String {
             tables.push(name);
         }
     }
-    // What belongs to no table goes before the first one.
+    // Fields outside a table stand above the first table.
     tables.sort_by_key(|name| !name.is_empty());
     for name in tables {
         text.push('\n');
@@ -133,7 +133,7 @@ pub fn given(mut choices: Vec<Choice>, config: &TrainConfig) -> Vec<Choice> {
     if comes_to(&choices).as_ref() == Some(&wanted) {
         return choices;
     }
-    // Every field as it is: always right, if nothing to read with pleasure.
+    // Every field as it is: always right, but long.
     let mut all = Vec::new();
     for (field, value) in wanted.as_object().into_iter().flatten() {
         match (value.is_null(), field.as_str()) {

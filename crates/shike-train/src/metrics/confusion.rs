@@ -54,7 +54,7 @@ impl Evaluation {
     /// All confusions, those of the most images first.
     pub fn largest_confusions(&self) -> Vec<Confusion> {
         let mut all = self.confusions();
-        // A stable sort: the larger share goes before among equals.
+        // A stable sort: among equal counts the larger share stays first.
         all.sort_by_key(|c| Reverse(c.images));
         all
     }

@@ -47,7 +47,7 @@ impl Interval {
 
     /// Of the unweighted mean of class accuracies, which papers report: classes are independent, so
     /// that their variances add up. Each is taken at (correct + 2) / (images + 4) (Agresti and
-    /// Coull 1998), for a class with every image right is not known for certain.
+    /// Coull 1998), because even a class with all images right is uncertain.
     fn class_averaged<'a>(rows: impl Iterator<Item = &'a ClassRow>) -> Option<Self> {
         let (mut classes, mut mean, mut variance) = (0.0, 0.0, 0.0);
         for row in rows.filter(|row| row.test_count > 0) {

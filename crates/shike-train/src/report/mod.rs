@@ -82,8 +82,8 @@ fn range(interval: Option<Interval>) -> String {
 /// ([`RunPaths::report`], or elsewhere).
 ///
 /// # Errors
-/// If a file of the run cannot be read, or the report cannot be written. A run of before there were
-/// receipts has none, which the report says.
+/// If a file of the run cannot be read, or the report cannot be written. Runs from before
+/// receipts existed have none; the report says so.
 pub fn write_report(
     paths: &RunPaths,
     evaluation: &Evaluation,

@@ -140,7 +140,7 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
     match run(args) {
         Ok(problems) if args.strict && problems => ExitCode::from(3),
         Ok(_) => ExitCode::SUCCESS,
-        // Who reads only the beginning has what he wanted.
+        // A closed pipe is no error: the reader has what it wanted.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

@@ -378,7 +378,7 @@ fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
         value,
         reason: reason.to_owned(),
     };
-    let why = "where the pictures are; --data DIR goes before it";
+    let why = "where the pictures are; --data DIR overrides it";
     let mut fields = Vec::new();
     match source {
         DataSource::Folder { dir } => {
