@@ -1,6 +1,6 @@
 //! What a run does about an image that cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,12 +135,15 @@ impl Replacer {
             });
         };
         note(bad, &error);
-        let mut candidates = self.classes[label as usize].clone();
+        let class = &self.classes[label as usize];
+        // A shuffle of which only what was drawn is kept: a class may be large, and many of it bad.
+        let mut moved = HashMap::new();
         let mut draw = rng(self.seed, epoch, position, Purpose::Replace);
-        for i in 0..candidates.len() {
-            let left = (candidates.len() - i) as u32;
-            candidates.swap(i, i + draw.below(left) as usize);
-            let candidate = candidates[i];
+        for i in 0..class.len() {
+            let left = (class.len() - i) as u32;
+            let drawn = i + draw.below(left) as usize;
+            let here = moved.get(&i).copied().unwrap_or(class[i]);
+            let candidate = moved.insert(drawn, here).unwrap_or(class[drawn]);
             if candidate == bad {
                 continue;
             }

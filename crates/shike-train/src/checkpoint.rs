@@ -1,112 +1,43 @@
 //! Checkpoints: one file holds everything that a run needs to go on, written so that it is either
 //! complete or not there.
 //!
-//! The file is a [safetensors](https://github.com/huggingface/safetensors) file. The learner stores
-//! Burn's records of the network and of the optimizer in it, as bytes. Its `__metadata__` holds
+//! The file is a [safetensors](https://github.com/huggingface/safetensors) file with Burn's records of the
+//! network and of the optimizer as tensors of bytes. Its `__metadata__` holds
 //!
 //! | key | value |
 //! |---|---|
 //! | `format` | `shike-checkpoint` |
-//! | `format_version` | `1` |
-//! | `state` | the state as JSON: stage, epoch, batch, step, sums, best epoch |
-//! | `checksum` | FNV-1a (64 bits, hexadecimal) over the state and every tensor |
+//! | `format_version` | `2` |
+//! | `state` | the state as JSON: stage, epoch, batch, step, sums, best epoch, settings |
+//! | `checksum` | XXH3 of the whole file, see [`shike_model::weights::file`] |
 //!
 //! Weights, momentum and counters are one set: a checkpoint in several files could mix two steps
 //! after a crash. Equal checkpoints give equal bytes, so `cmp` can compare two runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Metadata, TensorInfo};
-use serde::Serialize;
+use burn::tensor::Bytes;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 pub use shike_data::write::{WriteError, atomic_write};
+use shike_model::weights::file::{self, CHECKSUM, Entry, MAX_HEADER, Seal};
 use thiserror::Error;
 
 const FORMAT: &str = "shike-checkpoint";
 
-/// The checkpoint format that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// The longest header that safetensors readers accept, in bytes.
-const MAX_HEADER: usize = 100_000_000;
-
-/// Element type of a [`TensorEntry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// IEEE double precision.
-    F64,
-    /// bfloat16.
-    Bf16,
-    /// 64-bit signed integer.
-    I64,
-    /// Bytes, such as a record in a format of its own.
-    U8,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::U8 => 1,
-            Self::Bf16 => 2,
-            Self::F32 => 4,
-            Self::F64 | Self::I64 => 8,
-        }
-    }
-
-    fn to_safetensors(self) -> safetensors::Dtype {
-        match self {
-            Self::F32 => safetensors::Dtype::F32,
-            Self::F64 => safetensors::Dtype::F64,
-            Self::Bf16 => safetensors::Dtype::BF16,
-            Self::I64 => safetensors::Dtype::I64,
-            Self::U8 => safetensors::Dtype::U8,
-        }
-    }
-
-    fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
-        match dtype {
-            safetensors::Dtype::F32 => Some(Self::F32),
-            safetensors::Dtype::F64 => Some(Self::F64),
-            safetensors::Dtype::BF16 => Some(Self::Bf16),
-            safetensors::Dtype::I64 => Some(Self::I64),
-            safetensors::Dtype::U8 => Some(Self::U8),
-            _ => None,
-        }
-    }
-}
-
-/// A tensor as bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorEntry {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// The elements in row-major order, little-endian: `product(shape) × dtype.size()` bytes.
-    pub bytes: Vec<u8>,
-}
-
-impl TensorEntry {
-    /// Bytes that dtype and shape ask for; `None` if that overflows.
-    fn expected_len(&self) -> Option<usize> {
-        self.shape
-            .iter()
-            .try_fold(self.dtype.size(), |size, &dim| size.checked_mul(dim))
-    }
-}
+/// The checkpoint format that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Everything that a run needs to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
-    /// Tensors by name; any name but `__metadata__`.
-    pub tensors: BTreeMap<String, TensorEntry>,
+    /// Records by name, as bytes; any name but `__metadata__`.
+    pub records: BTreeMap<String, Bytes>,
     /// The rest. Finite numbers come back bit for bit; JSON has no NaN and no infinity, so those
-    /// belong into a tensor.
+    /// belong into a record.
     pub state: serde_json::Value,
 }
 
@@ -155,11 +86,23 @@ pub enum CheckpointError {
     },
     /// Written by a later version of this program.
     #[error(
-        "checkpoint {} has format version {found}, this program reads up to version {FORMAT_VERSION}; use the \
+        "checkpoint {} has format version {found}, this program reads version {FORMAT_VERSION}; use the \
          version of shike that wrote it, or a later one",
         .path.display()
     )]
     NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+    },
+    /// Written before the first release of this program.
+    #[error(
+        "checkpoint {} has format version {found}, of before the first release, which this program does not \
+         read; end the run with the build that began it, or begin it again",
+        .path.display()
+    )]
+    OlderVersion {
         /// The file.
         path: PathBuf,
         /// Its format version.
@@ -184,71 +127,22 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Those of the writer; `InvalidInput` for a tensor whose bytes do not fit its shape, or a
-    /// header beyond safetensors' 100 MB.
-    pub fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
-        // Safetensors puts wide element types first, so that every tensor is aligned.
-        let mut order: Vec<(&String, &TensorEntry)> = self.tensors.iter().collect();
-        order.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.dtype.to_safetensors()));
-
-        let mut infos = BTreeMap::new();
-        let mut offset = 0;
-        for (name, entry) in &order {
-            if entry.expected_len() != Some(entry.bytes.len()) || *name == "__metadata__" {
-                return Err(invalid(format!(
-                    "tensor `{name}` of shape {:?} and type {:?} has {} bytes",
-                    entry.shape,
-                    entry.dtype,
-                    entry.bytes.len()
-                )));
-            }
-            let end = offset + entry.bytes.len();
-            let info = TensorInfo {
-                dtype: entry.dtype.to_safetensors(),
-                shape: entry.shape.clone(),
-                data_offsets: (offset, end),
-            };
-            infos.insert(name.as_str(), info);
-            offset = end;
-        }
-        let state = self.state.to_string();
-        let header = Header {
-            metadata: BTreeMap::from([
-                ("checksum", checksum(&state, &self.tensors)),
-                ("format", FORMAT.to_owned()),
-                ("format_version", FORMAT_VERSION.to_string()),
-                ("state", state),
-            ]),
-            tensors: infos,
-        };
-        let mut header = serde_json::to_vec(&header)?;
-        header.resize(header.len().next_multiple_of(8), b' ');
-        if header.len() > MAX_HEADER {
-            return Err(invalid(
-                "the state is too large for a safetensors header".to_owned(),
-            ));
-        }
-        writer.write_all(&(header.len() as u64).to_le_bytes())?;
-        writer.write_all(&header)?;
-        for (_, entry) in order {
-            writer.write_all(&entry.bytes)?;
-        }
-        Ok(())
+    /// Those of the writer; `InvalidInput` for a header beyond safetensors' 100 MB.
+    pub fn write_to(&self, writer: impl Write) -> io::Result<()> {
+        let entries = self.records.iter().map(|(name, bytes)| Entry {
+            name,
+            dtype: Dtype::U8,
+            shape: vec![bytes.len()],
+            bytes,
+        });
+        let metadata = [
+            ("format", FORMAT.to_owned()),
+            ("format_version", FORMAT_VERSION.to_string()),
+            ("state", self.state.to_string()),
+        ];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        file::write(writer, entries.collect(), &BTreeMap::from(metadata), true)
     }
-}
-
-/// The JSON at the head of a safetensors file. Ordered maps make equal checkpoints equal bytes;
-/// safetensors' own writer goes through a hash map.
-#[derive(Serialize)]
-struct Header<'a> {
-    #[serde(rename = "__metadata__")]
-    metadata: BTreeMap<&'a str, String>,
-    #[serde(flatten)]
-    tensors: BTreeMap<&'a str, TensorInfo>,
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// Writes `checkpoint` to `path`: after a crash or on a full disk the file is either the new
@@ -267,18 +161,20 @@ pub fn write_atomic(path: &Path, checkpoint: &Checkpoint) -> Result<(), WriteErr
 ///
 /// A [`CheckpointError`] that tells a missing, cut off, foreign, newer and damaged file apart.
 pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let bytes = fs::read(path).map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::Missing { path: path.into() },
         _ => CheckpointError::Read {
             path: path.into(),
             source,
         },
-    })?;
-    decode(path, &bytes)
+    };
+    let file = File::open(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    decode(path, len, file)
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
-    let actual = bytes.len() as u64;
+/// Reads a file of `actual` bytes; the records go straight to where they stay.
+fn decode(path: &Path, actual: u64, mut file: impl Read) -> Result<Checkpoint, CheckpointError> {
     let cut_off = |expected: u64| CheckpointError::Truncated {
         path: path.into(),
         expected,
@@ -292,23 +188,35 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
         path: path.into(),
         reason,
     };
-
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(cut_off(8));
+    let mut read = |len: u64| {
+        let mut bytes = vec![0; len as usize];
+        let read = file.read_exact(&mut bytes).map(|()| bytes);
+        read.map_err(|source| CheckpointError::Read {
+            path: path.into(),
+            source,
+        })
     };
-    let length = u64::from_le_bytes(*length);
+
+    if actual < 9 {
+        return Err(cut_off(9));
+    }
+    let start = read(9)?;
+    let mut length = [0; 8];
+    length.copy_from_slice(&start[..8]);
+    let length = u64::from_le_bytes(length);
     if length == 0 {
         // What some file systems leave of a file after a power cut.
         return Err(damaged("it starts with zeros".to_owned()));
     }
-    if length > MAX_HEADER as u64 || rest.first().is_some_and(|&byte| byte != b'{') {
+    if length > MAX_HEADER as u64 || start[8] != b'{' {
         return Err(foreign("no safetensors header"));
     }
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
+    if actual < 8 + length {
         return Err(cut_off(8 + length));
-    };
-    let header: Metadata = serde_json::from_slice(header).map_err(|error| {
-        let ours = header.windows(FORMAT.len()).any(|w| w == FORMAT.as_bytes());
+    }
+    let text = [&start[8..], &read(length - 1)?[..]].concat();
+    let header: Metadata = serde_json::from_slice(&text).map_err(|error| {
+        let ours = text.windows(FORMAT.len()).any(|w| w == FORMAT.as_bytes());
         if ours {
             damaged(format!("header: {error}"))
         } else {
@@ -327,81 +235,50 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
         value.ok_or_else(|| damaged(format!("`{name}` is missing")))
     };
     let version = field("format_version")?;
+    let path = || path.to_owned();
     match version.parse::<u32>() {
         Ok(FORMAT_VERSION) => {}
         Ok(found) if found > FORMAT_VERSION => {
             return Err(CheckpointError::NewerVersion {
-                path: path.into(),
+                path: path(),
+                found,
+            });
+        }
+        Ok(found) if found > 0 => {
+            return Err(CheckpointError::OlderVersion {
+                path: path(),
                 found,
             });
         }
         _ => return Err(damaged(format!("format version `{version}`"))),
     }
-    if header.data_len() > data.len() {
-        return Err(cut_off(8 + length + header.data_len() as u64));
+    let expected = 8 + length + header.data_len() as u64;
+    if actual < expected {
+        return Err(cut_off(expected));
     }
-    if header.data_len() < data.len() {
-        return Err(damaged("bytes after the last tensor".to_owned()));
+    if actual > expected {
+        return Err(damaged("bytes after the last record".to_owned()));
     }
-    let mut tensors = BTreeMap::new();
-    for (name, info) in header.tensors() {
-        let Some(dtype) = Dtype::from_safetensors(info.dtype) else {
-            return Err(damaged(format!("tensor `{name}` has type {}", info.dtype)));
+    let checksum = field(CHECKSUM)?;
+    let other = || damaged("checksum does not match".to_owned());
+    let mut seal = Seal::new(&text, checksum).ok_or_else(other)?;
+    let mut records = BTreeMap::new();
+    for name in header.offset_keys() {
+        // Safetensors has checked that the ranges follow one another.
+        let Some(info) = header.info(&name) else {
+            continue;
         };
-        // Safetensors has checked that the ranges are in order and within the data.
         let (start, end) = info.data_offsets;
-        let entry = TensorEntry {
-            dtype,
-            shape: info.shape.clone(),
-            bytes: data[start..end].to_vec(),
-        };
-        tensors.insert(name, entry);
+        let bytes = read((end - start) as u64)?;
+        seal.add(&bytes);
+        records.insert(name, Bytes::from_bytes_vec(bytes));
     }
-    let state = field("state")?;
-    if *field("checksum")? != checksum(state, &tensors) {
-        return Err(damaged("checksum does not match".to_owned()));
+    if seal.digits() != *checksum {
+        return Err(other());
     }
-    let state = serde_json::from_str(state).map_err(|e| damaged(format!("state: {e}")))?;
-    Ok(Checkpoint { tensors, state })
-}
-
-/// FNV-1a over the state and, in order of name, each tensor's name, type, shape and bytes. Every
-/// part goes in with its length, so that bytes cannot wander from one part to the next.
-fn checksum(state: &str, tensors: &BTreeMap<String, TensorEntry>) -> String {
-    let mut hash = Fnv::default();
-    hash.part(state.as_bytes());
-    for (name, entry) in tensors {
-        hash.part(name.as_bytes());
-        hash.part(entry.dtype.to_safetensors().to_string().as_bytes());
-        hash.bytes(&(entry.shape.len() as u64).to_le_bytes());
-        for &dim in &entry.shape {
-            hash.bytes(&(dim as u64).to_le_bytes());
-        }
-        hash.part(&entry.bytes);
-    }
-    format!("{:016x}", hash.0)
-}
-
-/// FNV-1a with 64 bits: not cryptographic, but sure to see a damaged byte.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    }
-
-    fn part(&mut self, bytes: &[u8]) {
-        self.bytes(&(bytes.len() as u64).to_le_bytes());
-        self.bytes(bytes);
-    }
+    let state = serde_json::from_str(field("state")?);
+    let state = state.map_err(|e| damaged(format!("state: {e}")))?;
+    Ok(Checkpoint { records, state })
 }
 
 #[cfg(test)]
@@ -410,29 +287,22 @@ mod tests {
 
     use super::*;
 
-    /// Wherever a bit flips, in the header, its padding or the tensors, reading fails.
+    /// Wherever a bit flips, in the header, its padding or the records, reading fails.
     #[test]
     fn every_damaged_bit_is_found() {
-        let entry = |dtype: Dtype, len: u8| TensorEntry {
-            dtype,
-            shape: vec![usize::from(len) / dtype.size()],
-            bytes: (1..=len).collect(),
-        };
+        let record = |len: u8| Bytes::from_bytes_vec((1..=len).collect());
         let checkpoint = Checkpoint {
-            tensors: BTreeMap::from([
-                ("a".to_owned(), entry(Dtype::F32, 16)),
-                ("b".to_owned(), entry(Dtype::I64, 16)),
-            ]),
+            records: BTreeMap::from([("a".to_owned(), record(16)), ("b".to_owned(), record(13))]),
             state: serde_json::json!({"epoch": 3, "rng": [1, 2]}),
         };
         let mut bytes = Vec::new();
         checkpoint.write_to(&mut bytes).unwrap();
-        let path = Path::new("checkpoint");
-        assert_eq!(decode(path, &bytes).unwrap(), checkpoint);
+        let decode = |bytes: &[u8]| decode(Path::new("checkpoint"), bytes.len() as u64, bytes);
+        assert_eq!(decode(&bytes).unwrap(), checkpoint);
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 bytes[at] ^= 1 << bit;
-                assert!(decode(path, &bytes).is_err(), "bit {bit} of byte {at}");
+                assert!(decode(&bytes).is_err(), "bit {bit} of byte {at}");
                 bytes[at] ^= 1 << bit;
             }
         }

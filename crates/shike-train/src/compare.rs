@@ -171,7 +171,7 @@ impl ScoredRun {
             names,
             train_counts,
         } = paths.read_classes()?;
-        let mut config: RunConfig = paths.read_config()?;
+        let mut config = RunConfig::read(&paths)?;
         config.train.seed = 0;
         let scores = paths.read_predictions()?;
         let labels: Vec<u32> = scores.iter().map(|(_, score)| score.label).collect();

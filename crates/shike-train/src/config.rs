@@ -222,7 +222,7 @@ pub enum TrainConfigError {
     /// Something about images that no loader can do.
     #[error("{field}: {source}")]
     Images {
-        /// `train_pipeline`, `eval_pipeline` or `bad_images`.
+        /// `train_pipeline`, `eval_pipeline`, `normalization` or `bad_images`.
         field: &'static str,
         /// What is wrong.
         source: DataError,
@@ -538,10 +538,7 @@ impl TrainConfig {
         images("train_pipeline", self.train_pipeline.validate())?;
         images("eval_pipeline", self.eval_pipeline.validate())?;
         images("bad_images", self.bad_images.validate())?;
-        for std in self.normalization.std {
-            let valid = std.is_finite() && std > 0.0;
-            check("normalization.std", valid, &std, "three numbers above 0")?;
-        }
+        images("normalization", self.normalization.validate())?;
         self.thresholds.validate()?;
         check(
             "stage1.epochs",

@@ -13,6 +13,8 @@ use shike_data::{
 
 use crate::config::TrainConfig;
 use crate::learner::TrainData;
+use crate::receipt::settings;
+use crate::run_dir::{RunDirError, RunPaths};
 
 /// A data set on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,6 +173,29 @@ pub struct RunConfig {
     /// The run whose stage 1 this one starts from, if it only re-trains the classifiers.
     #[serde(default)]
     pub stage2_from: Option<PathBuf>,
+}
+
+impl RunConfig {
+    /// Reads `config.json` of a run, and compares its settings with those that the run began with, where it
+    /// has a receipt.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its settings are others.
+    pub fn read(paths: &RunPaths) -> Result<Self, RunDirError> {
+        let read: Value = paths.read_config()?;
+        let failed = |message: String| RunDirError::Format {
+            path: paths.config(),
+            message,
+        };
+        if let Some(receipt) = paths.receipt_if_any()?
+            && receipt.settings != settings(&read["train"])
+        {
+            let message = "its settings are not those that the run began with (receipt.json has their \
+                           hash): it was edited or damaged; put it back";
+            return Err(failed(message.into()));
+        }
+        Self::deserialize(read).map_err(|error| failed(error.to_string()))
+    }
 }
 
 /// Reads a configuration as it is written now, or as it was before stages had losses of their own: the

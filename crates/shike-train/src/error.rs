@@ -81,6 +81,16 @@ pub enum TrainError {
         /// The learning rate.
         lr: f64,
     },
+    /// A trained network gives no numbers.
+    #[error(
+        "{path}: the model's logits are NaN or infinite: its weights are broken, as those of a run that \
+         diverged; take another model, or train it again with a lower learning rate",
+        path = path.display()
+    )]
+    NotANumber {
+        /// The model file.
+        path: PathBuf,
+    },
     /// A step does not fit into the memory.
     #[error("{}", out_of_memory(*batch_size, *needed, *available, *fits, cause.as_deref()))]
     OutOfMemory {

@@ -1,6 +1,6 @@
 //! Class probabilities for new images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, Transaction};
@@ -12,6 +12,7 @@ use shike_model::{ExpertLogits, Shike};
 use crate::batch::{Upload, normalized};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
+use crate::memory::{self, gib};
 use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
 use crate::model_file::{ModelInfo, load_model};
 use crate::prior::Prior;
@@ -31,6 +32,8 @@ use crate::prior::Prior;
 /// ```
 #[derive(Debug)]
 pub struct Predictor {
+    /// Its file.
+    path: PathBuf,
     model: Shike,
     info: ModelInfo,
     device: Device,
@@ -87,11 +90,24 @@ impl Predictor {
     /// Reads a run's `model.safetensors` or `best.safetensors`.
     ///
     /// # Errors
-    /// If the file cannot be read or is no model file.
+    /// If the file cannot be read, is damaged or no model file, or the memory cannot hold what the
+    /// network makes of one image.
     pub fn load(path: &Path, device: &Device) -> Result<Self, TrainError> {
         let device = device.clone().without_autodiff();
         let (model, info) = load_model(path, &device)?;
+        if let Some(side) = info.pipeline.output_size() {
+            let needed = memory::of_scoring(&model.describe([side, side]));
+            if let Some(available) = memory::available(&device).filter(|bytes| needed > *bytes) {
+                return Err(TrainError::Mismatch(format!(
+                    "{}: an image of {side} pixels takes about {} in this network, and {} are there",
+                    path.display(),
+                    gib(needed),
+                    gib(available)
+                )));
+            }
+        }
         Ok(Self {
+            path: path.to_owned(),
             shift: vec![0.0; info.class_names.len()],
             model,
             info,
@@ -141,10 +157,10 @@ impl Predictor {
     /// Class probabilities of an image file.
     ///
     /// # Errors
-    /// If the file is no whole image.
+    /// If the file is no whole image, or the network's answer is no number.
     pub fn predict_file(&self, path: &Path) -> Result<Prediction<'_>, TrainError> {
         let image = self.read(path)?;
-        let mut predictions = self.predict_prepared(&[image]);
+        let mut predictions = self.predict_prepared(&[image])?;
         Ok(predictions.remove(0))
     }
 
@@ -172,10 +188,11 @@ impl Predictor {
     /// Class probabilities of an RGB image of any size.
     ///
     /// # Errors
-    /// If the model's preparation cannot take an image of this size.
+    /// If the model's preparation cannot take an image of this size, or the network's answer is no
+    /// number.
     pub fn predict_pixels(&self, image: RgbImage) -> Result<Prediction<'_>, TrainError> {
         let image = self.prepare(image)?;
-        let mut predictions = self.predict_prepared(&[image]);
+        let mut predictions = self.predict_prepared(&[image])?;
         Ok(predictions.remove(0))
     }
 
@@ -195,7 +212,10 @@ impl Predictor {
 
     /// Class probabilities of images that [`prepare`](Self::prepare) gave. Images of one size that
     /// follow each other go through the network together.
-    pub fn predict_prepared(&self, images: &[RgbImage]) -> Vec<Prediction<'_>> {
+    ///
+    /// # Errors
+    /// If a logit is NaN or infinite: the weights are broken.
+    pub fn predict_prepared(&self, images: &[RgbImage]) -> Result<Vec<Prediction<'_>>, TrainError> {
         let mut predictions = Vec::with_capacity(images.len());
         for images in images.chunk_by(|a, b| a.dimensions() == b.dimensions()) {
             let size = [images[0].height() as usize, images[0].width() as usize];
@@ -223,6 +243,10 @@ impl Predictor {
                 .map(|data| data.iter::<f32>().collect())
                 .collect();
             let probabilities = values.pop().unwrap_or_default();
+            let mut all = values.iter().flatten().chain(&probabilities);
+            if !all.all(|value| value.is_finite()) {
+                return Err(self.not_a_number());
+            }
             for (i, probabilities) in probabilities.chunks_exact(classes).enumerate() {
                 let row = |values: &Vec<f32>| values[i * classes..][..classes].to_vec();
                 predictions.push(Prediction {
@@ -232,14 +256,20 @@ impl Predictor {
                 });
             }
         }
-        predictions
+        Ok(predictions)
+    }
+
+    fn not_a_number(&self) -> TrainError {
+        TrainError::NotANumber {
+            path: self.path.clone(),
+        }
     }
 
     /// Scores the model, under its prior, on all images of a loader; the loader's images have to be
     /// prepared as [`info`](Self::info) says.
     ///
     /// # Errors
-    /// If an image cannot be read, or labels and classes do not fit.
+    /// If an image cannot be read, labels and classes do not fit, or a logit is NaN or infinite.
     pub fn evaluate(
         &self,
         loader: &Loader,
@@ -248,7 +278,7 @@ impl Predictor {
         let info = &self.info;
         let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
             .with_shift(self.shift.clone())?;
-        evaluate(
+        let evaluation = evaluate(
             &self.model,
             info.head,
             loader,
@@ -256,6 +286,11 @@ impl Predictor {
             Upload::default(),
             evaluator,
             &self.device,
-        )
+        )?;
+        let mut scores = evaluation.scores.iter();
+        match scores.any(|score| score.predicted.is_none()) {
+            true => Err(self.not_a_number()),
+            false => Ok(evaluation),
+        }
     }
 }

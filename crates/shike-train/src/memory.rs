@@ -94,6 +94,13 @@ impl fmt::Display for StepMemory {
     }
 }
 
+/// An estimate of what scoring one image takes, in bytes: all activations of float32, of which a few are
+/// there at a time.
+pub(crate) fn of_scoring(summary: &ModelSummary) -> u64 {
+    let [height, width] = summary.image_size;
+    FLOAT * (summary.activations() + (3 * height * width) as u64)
+}
+
 /// Bytes as people read them.
 pub fn gib(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1u32 << 30);

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use shike_data::{Normalization, Pipeline};
-use shike_model::weights::{self, WeightsError};
+use shike_model::weights::{self, Checksum, StateFile, WeightsError};
 use shike_model::{Head, Shike, ShikeConfig};
 
 use crate::checkpoint::atomic_write;
@@ -44,33 +44,52 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// What does not fit together.
-    fn problem(&self) -> Option<String> {
+    /// Checks every field, as a recipe's are, and that they fit together.
+    fn check(&self) -> Result<(), String> {
+        self.model
+            .validate()
+            .map_err(|error| format!("model: {error}"))?;
+        let pipeline = self.pipeline.validate();
+        pipeline.map_err(|error| format!("pipeline: {error}"))?;
+        let normalization = self.normalization.validate();
+        normalization.map_err(|error| format!("normalization.{error}"))?;
+        if let Some(tau) = self.tau.filter(|tau| !(tau.is_finite() && *tau >= 0.0)) {
+            return Err(format!("tau = {tau}: it must be 0 or more"));
+        }
         let classes = self.model.num_classes;
         for (name, given) in [
             ("class names", self.class_names.len()),
             ("training counts", self.train_counts.len()),
         ] {
             if given != classes {
-                return Some(format!("{given} {name} for a network of {classes} classes"));
+                return Err(format!("{given} {name} for a network of {classes} classes"));
             }
         }
         if let Err(error) = prior::total(&self.prior, classes) {
-            return Some(format!("a prior in which {error}"));
+            return Err(format!("a prior in which {error}"));
         }
-        (self.head == Head::Stage2 && !self.model.stage2_heads)
-            .then(|| "the stage-2 heads of a network that has none".to_owned())
+        if self
+            .train_counts
+            .iter()
+            .any(|count| u32::try_from(*count).is_err())
+        {
+            return Err("more training images of a class than there can be".to_owned());
+        }
+        match self.head == Head::Stage2 && !self.model.stage2_heads {
+            true => Err("the stage-2 heads of a network that has none".to_owned()),
+            false => Ok(()),
+        }
     }
 }
 
-/// The version of [`ModelInfo`] that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of model files that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Key in the safetensors metadata.
 const KEY: &str = "shike";
 
-/// Writes a model file: safetensors under the reference's names with a [`ModelInfo`] in its
-/// metadata. An older file is replaced in one step.
+/// Writes a model file: safetensors under the reference's names with a [`ModelInfo`] and a
+/// [checksum](weights::file) in its metadata. An older file is replaced in one step.
 ///
 /// Factors of learnable weight scaling are folded into their classifiers.
 ///
@@ -79,31 +98,32 @@ const KEY: &str = "shike";
 /// untouched.
 pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), TrainError> {
     let heads = model.experts.iter().all(|expert| expert.head2.is_some());
-    let problem = info.problem().or_else(|| {
-        (heads != info.model.stage2_heads).then(|| {
-            let has = if heads { "has" } else { "has no" };
-            format!("the network {has} stage-2 heads, and model.stage2_heads says otherwise")
-        })
-    });
-    if let Some(problem) = problem {
-        return Err(TrainError::Mismatch(format!(
-            "{}: {problem}",
-            path.display()
-        )));
-    }
+    let fits = info
+        .check()
+        .and_then(|()| match heads == info.model.stage2_heads {
+            true => Ok(()),
+            false => {
+                let has = if heads { "has" } else { "has no" };
+                Err(format!(
+                    "the network {has} stage-2 heads, and model.stage2_heads says otherwise"
+                ))
+            }
+        });
+    fits.map_err(|problem| TrainError::Mismatch(format!("{}: {problem}", path.display())))?;
     let model = &model.clone().fold_head_scales();
     let text = serde_json::to_string(info)
         .map_err(|error| WeightsError::Serialize(format!("model description: {error}")))?;
     let metadata = BTreeMap::from([(KEY.to_owned(), text)]);
     let steps = i64::try_from(info.steps).unwrap_or(i64::MAX);
-    let bytes = weights::to_safetensors(model, steps, &metadata)?;
+    let bytes = weights::to_safetensors(model, steps, &metadata, true)?;
     Ok(atomic_write(path, |writer| writer.write_all(&bytes))?)
 }
 
-/// Reads a model file onto a device.
+/// Reads a model file onto a device. Nothing is built before the file was compared with its checksum, and
+/// its description with the tensors that it holds.
 ///
 /// # Errors
-/// If the file cannot be read, is no model file of this program, or is of a newer version.
+/// If the file cannot be read, is damaged, is no model file of this program, or is of another version.
 pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), TrainError> {
     let format = |problem: String| {
         TrainError::from(WeightsError::Format {
@@ -111,8 +131,8 @@ pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), Tr
             problem,
         })
     };
-    let (state, metadata) = weights::read_safetensors(path)?;
-    let text = metadata.get(KEY).ok_or_else(|| {
+    let file = StateFile::open(path)?;
+    let text = file.metadata().get(KEY).ok_or_else(|| {
         format(format!(
             "its metadata has no `{KEY}` entry, so this is not a model that a run has saved \
              (model.safetensors or best.safetensors of a run folder is)"
@@ -121,21 +141,55 @@ pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), Tr
     let version = serde_json::from_str::<serde_json::Value>(text)
         .ok()
         .and_then(|info| info["format_version"].as_u64());
-    if version.is_some_and(|version| version > FORMAT_VERSION.into()) {
-        return Err(format(format!(
-            "model format {}; this program reads up to {FORMAT_VERSION}: use a newer release",
-            version.unwrap_or_default()
-        )));
+    match version {
+        Some(version) if version > FORMAT_VERSION.into() => {
+            return Err(format(format!(
+                "model format {version}; this program reads {FORMAT_VERSION}: use a newer release"
+            )));
+        }
+        Some(version @ 1) => {
+            return Err(format(format!(
+                "model format {version} has no checksum, and this program reads {FORMAT_VERSION}: train \
+                 it again, or start a new run from it (`weights`)"
+            )));
+        }
+        _ => {}
+    }
+    match file.checksum() {
+        Checksum::Right => {}
+        Checksum::Wrong => {
+            return Err(format(
+                "its checksum is of other content: it is damaged, or another program has changed it; \
+                 copy it again if it is a copy"
+                    .into(),
+            ));
+        }
+        Checksum::Absent => {
+            return Err(format(
+                "it has no checksum, so another program has written it: take the file that the run has \
+                 saved, or start a new run from it (`weights`)"
+                    .into(),
+            ));
+        }
     }
     let info: ModelInfo = serde_json::from_str(text)
         .map_err(|error| format(format!("the model's description is damaged: {error}")))?;
-    if let Some(problem) = info.problem() {
-        return Err(format(format!("its description is of {problem}")));
+    let wrong = |problem: String| format(format!("its description is wrong: {problem}"));
+    info.check().map_err(wrong)?;
+    let described = info
+        .model
+        .num_values()
+        .map_err(|error| wrong(error.to_string()))?;
+    let held = file.num_values();
+    if described != held {
+        return Err(wrong(format!(
+            "it is of a network of {described} numbers, and the file holds {held}"
+        )));
     }
     let model = info
         .model
         .init(device)
-        .map_err(|error| format(error.to_string()))?;
-    let model = weights::load_state_dict(model, state, path)?;
+        .map_err(|error| wrong(error.to_string()))?;
+    let model = weights::load_file(model, file, path)?;
     Ok((model, info))
 }

@@ -1,19 +1,30 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shike_data::Dataset;
 
+use crate::auto::without_speed;
+use crate::config::TrainConfig;
 use crate::metrics::ShotThresholds;
 use crate::run_dir::RunDir;
 
 /// `receipt.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Version of the program.
+    /// Version of the program; of a run that others went on with, all, in turn.
     pub version: String,
-    /// Where it ran, such as `flex`.
+    /// Where it ran, such as `flex`; all devices in turn.
     pub device: String,
+    /// SHA-256 of the settings in `config.json`, without those that say how fast and not what.
+    pub settings: String,
+    /// SHA-256 of the file of weights that it started from.
+    pub weights: Option<String>,
     /// Seed of weights, order and augmentation.
     pub seed: u64,
     /// Bounds of many-, medium- and few-shot classes.
@@ -26,6 +37,9 @@ pub struct Receipt {
     pub val: Option<SplitReceipt>,
     /// Test images.
     pub test: Option<SplitReceipt>,
+    /// Bytes of up to 1000 files of each part (training, validation, test), spread evenly over its list: other
+    /// pictures under the same names have others.
+    pub file_bytes: [u64; 3],
     /// How `model.safetensors` was chosen.
     pub model_chosen_on: ChosenOn,
     /// How `best.safetensors` was chosen; none where there is no such file.
@@ -82,6 +96,108 @@ impl Receipt {
         self.best_chosen_on = best.then_some(ChosenOn::Validation);
         self.training_seconds = run.rows().iter().map(|row| row.seconds).sum();
     }
+
+    /// Takes over what the run was begun with, and says what is no more the same. `trained`: it has done a
+    /// step, so that its first weights have no effect any more.
+    ///
+    /// # Errors
+    /// A text on inputs that differ: to go on with others would make a run that is neither.
+    pub(crate) fn follow(&mut self, begun: &Self, trained: bool) -> Result<Vec<String>, String> {
+        let mut differ = Vec::new();
+        if self.settings != begun.settings {
+            differ.push("the settings".to_owned());
+        }
+        if self.class_order != begun.class_order {
+            differ.push("the class names or their order".to_owned());
+        }
+        let images = |split: Option<&SplitReceipt>| split.map_or(0, |split| split.images);
+        for (name, now, before) in [
+            ("training", Some(&self.train), Some(&begun.train)),
+            ("validation", self.val.as_ref(), begun.val.as_ref()),
+            ("test", self.test.as_ref(), begun.test.as_ref()),
+        ] {
+            if now != before {
+                let (before, now) = (images(before), images(now));
+                differ.push(format!("the {name} images ({before} then, {now} now)"));
+            }
+        }
+        let mut notes = Vec::new();
+        // A file that is gone is nobody's mistake: the run has taken what it needs.
+        if trained && (self.weights.is_none() || begun.weights.is_none()) {
+            self.weights.clone_from(&begun.weights);
+        }
+        if self.weights != begun.weights {
+            match trained {
+                true => notes.push(
+                    "the file of initial weights is another one than the run began with, without effect".into(),
+                ),
+                false => differ.push("the initial weights".to_owned()),
+            }
+            self.weights.clone_from(&begun.weights);
+        }
+        if !differ.is_empty() {
+            return Err(format!(
+                "{} are not those that the run began with, by its receipt.json; resume with the same data and \
+                 settings, or begin another run",
+                differ.join(", ")
+            ));
+        }
+        let parts = ["training", "validation", "test"]
+            .into_iter()
+            .zip(self.file_bytes);
+        for ((name, now), before) in parts.zip(begun.file_bytes) {
+            if now != before {
+                notes.push(format!(
+                    "files of the {name} images have other sizes than when the run began; it goes on with \
+                     those that are there now"
+                ));
+            }
+        }
+        for (what, now, before) in [
+            ("version", &mut self.version, &begun.version),
+            ("device", &mut self.device, &begun.device),
+        ] {
+            if before.rsplit(", ").next() == Some(now) {
+                now.clone_from(before);
+            } else {
+                notes.push(format!(
+                    "the run goes on with another {what} ({before} before, {now} now): results may differ a little"
+                ));
+                *now = format!("{before}, {now}");
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// [`settings`] of a configuration that is not written yet: as text, in which a float has fewer digits.
+pub(crate) fn settings_of(config: &TrainConfig) -> String {
+    let text = serde_json::to_string(config).unwrap_or_default();
+    settings(&serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// SHA-256 of the settings as they stand in `config.json`, but for those that say how fast and not what.
+pub(crate) fn settings(train: &Value) -> String {
+    let mut train = train.clone();
+    without_speed(&mut train);
+    hex(Sha256::new_with_prefix(train.to_string()))
+}
+
+/// SHA-256 of a file.
+pub(crate) fn file_hash(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hex(hash))
+}
+
+/// Bytes of up to 1000 files of a data set, spread evenly over its list; 0 of images in memory.
+pub(crate) fn file_bytes(data: &Dataset) -> u64 {
+    let Some(root) = data.root() else { return 0 };
+    let places = (0..data.len()).step_by(data.len().div_ceil(1000).max(1));
+    let files = places.filter_map(|i| Some(root.join(data.relative_path(i)?)));
+    files
+        .map(|file| file.metadata().map_or(0, |file| file.len()))
+        .sum()
 }
 
 impl SplitReceipt {
@@ -109,4 +225,90 @@ pub fn class_order(names: &[String]) -> String {
 fn hex(hash: Sha256) -> String {
     let digits = hash.finalize();
     digits.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Receipt {
+        let images = |images| SplitReceipt {
+            images,
+            sha256: format!("list of {images}"),
+        };
+        Receipt {
+            version: "1".into(),
+            device: "flex".into(),
+            settings: "settings".into(),
+            weights: Some("weights".into()),
+            seed: 0,
+            thresholds: ShotThresholds::default(),
+            class_order: class_order(&["a".into(), "b".into()]),
+            train: images(12),
+            val: None,
+            test: Some(images(4)),
+            file_bytes: [1200, 0, 400],
+            model_chosen_on: ChosenOn::LastEpoch,
+            best_chosen_on: None,
+            scored: None,
+            training_seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn what_a_resume_finds_is_what_the_run_began_with() {
+        let begun = receipt();
+        assert_eq!(receipt().follow(&begun, true), Ok(vec![]));
+        let refused = |change: fn(&mut Receipt), trained, says: &str| {
+            let mut now = receipt();
+            change(&mut now);
+            let problem = now.follow(&begun, trained).unwrap_err();
+            assert!(problem.contains(says), "{problem}");
+        };
+        refused(|r| r.settings.push('x'), true, "the settings are not");
+        refused(|r| r.class_order.clear(), true, "the class names");
+        refused(
+            |r| r.train.sha256.clear(),
+            true,
+            "training images (12 then, 12 now)",
+        );
+        refused(
+            |r| r.val = r.test.clone(),
+            true,
+            "validation images (0 then, 4 now)",
+        );
+        refused(|r| r.test = None, true, "test images (4 then, 0 now)");
+        refused(
+            |r| r.weights = Some("other".into()),
+            false,
+            "initial weights",
+        );
+
+        let mut now = receipt();
+        now.weights = Some("other".into());
+        now.version = "2".into();
+        now.device = "cuda:0".into();
+        let notes = now.follow(&begun, true).unwrap();
+        assert_eq!(notes.len(), 3);
+        assert!(
+            notes[1].contains("another version (1 before, 2 now)"),
+            "{notes:?}"
+        );
+        assert_eq!((&*now.version, &*now.device), ("1, 2", "flex, cuda:0"));
+        assert_eq!(now.weights, begun.weights);
+        let mut resized = receipt();
+        resized.file_bytes[2] -= 1;
+        let notes = resized.follow(&begun, true).unwrap();
+        assert!(notes[0].contains("files of the test images"), "{notes:?}");
+        // What was said once is not said again.
+        let mut again = receipt();
+        (again.version, again.device) = ("2".into(), "cuda:0".into());
+        assert_eq!(again.follow(&now, true), Ok(vec![]));
+        assert_eq!(again.version, "1, 2");
+        // The file of weights may be gone once they were read.
+        again.weights = None;
+        assert_eq!(again.follow(&now, true), Ok(vec![]));
+        assert_eq!(again.weights, begun.weights);
+    }
 }

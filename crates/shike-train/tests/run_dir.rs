@@ -303,7 +303,7 @@ fn resume_falls_back_behind_damage() {
     );
 
     // A newer program's checkpoint is no damage: going back would lose work.
-    let from = br#""format_version":"1""#;
+    let from = br#""format_version":"2""#;
     let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
     let mut newer = bytes;
     newer[at + from.len() - 2] = b'9';
@@ -333,4 +333,75 @@ fn the_list_of_bad_images_comes_back() {
     fs::write(run.paths().bad_images(), "path,label\na,b\n").unwrap();
     let error = run.paths().read_bad_images().unwrap_err().to_string();
     assert!(error.contains("bad_images.csv"), "{error}");
+}
+
+/// A start that ends between any two files leaves no run, and is no obstacle.
+#[test]
+fn config_json_is_the_last_file_of_a_start() {
+    struct Fails;
+    impl serde::Serialize for Fails {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("as if killed"))
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let create =
+        |config: &Value| RunDir::create_with_recipe(&path, config, classes(), Some("seed = 0\n"));
+    RunDir::create_with_recipe(&path, &Fails, classes(), Some("seed = 0\n")).unwrap_err();
+    let paths = RunPaths::new(&path);
+    assert!(paths.recipe().is_file() && paths.classes().is_file() && !paths.is_run());
+    RunDir::check_free(&path).unwrap();
+    drop(create(&json!({})).unwrap());
+    assert_eq!(fs::read_to_string(paths.recipe()).unwrap(), "seed = 0\n");
+    assert!(matches!(
+        create(&json!({})),
+        Err(RunDirError::AlreadyARun(_))
+    ));
+}
+
+#[test]
+fn a_folder_that_is_gone_is_not_written_to() {
+    let gone = |run: &mut RunDir| {
+        let rows = run.append_row(row(1, 0)).unwrap_err();
+        assert!(matches!(rows, RunDirError::Gone(_)), "{rows}");
+        let saved = run.save_checkpoint(1, &checkpoint(1)).unwrap_err();
+        assert!(matches!(saved, RunDirError::Gone(_)), "{saved}");
+        let bad = run.write_bad_images(&[]).unwrap_err();
+        assert!(matches!(bad, RunDirError::Gone(_)), "{bad}");
+        assert!(matches!(run.writable(), Err(RunDirError::Gone(_))));
+    };
+    let (folder, mut run) = new_run();
+    let path = folder.path().join("run");
+    run.save_checkpoint(1, &checkpoint(1)).unwrap();
+    let moved = folder.path().join("moved");
+    fs::rename(&path, &moved).unwrap();
+    gone(&mut run);
+    assert!(!path.exists());
+    // Another run in its place is another one.
+    drop(RunDir::create(&path, &json!({"seed": 1}), classes()).unwrap());
+    let files = || fs::read_dir(&path).unwrap().count();
+    let before = files();
+    gone(&mut run);
+    assert_eq!(files(), before);
+    drop(run);
+    assert_eq!(steps(&RunDir::open(&moved).unwrap()), [1]);
+}
+
+#[test]
+fn checkpoints_that_a_kill_has_left_are_removed() {
+    let (_folder, run) = new_run();
+    for step in [5, 10] {
+        run.save_checkpoint(step, &checkpoint(step)).unwrap();
+    }
+    fs::copy(
+        run.paths().step_checkpoint(5),
+        run.paths().step_checkpoint(3),
+    )
+    .unwrap();
+    run.remove_old_checkpoints(10).unwrap();
+    assert_eq!(steps(&run), [5, 10]);
+    // One that could not be read is not among those that are kept.
+    run.remove_old_checkpoints(5).unwrap();
+    assert_eq!(steps(&run), [5, 10]);
 }

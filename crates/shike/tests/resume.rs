@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::{Bytes, Device};
+use burn::tensor::Device;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
 use shike::model::weights;
 use shike::train::checkpoint::{self, Checkpoint};
@@ -93,7 +93,13 @@ impl Fixture {
     /// Starts a run; `more` are arguments beyond the common ones, or `-name` to leave one of those
     /// out with its value.
     fn start_in(&self, run: &Path, more: &[&str]) -> Process {
-        let mut args = self.data();
+        let data = self.data();
+        let mut args: Vec<String> = data
+            .chunks(2)
+            .filter(|pair| !more.contains(&pair[0].as_str()))
+            .flatten()
+            .cloned()
+            .collect();
         let common = "--arch resnet8 --experts 2 --image-size 16 --batch-size 16 --epochs 3 \
                       --stage2-epochs 2 --warmup-epochs 1 --stage2-warmup-epochs 1 --workers 2 \
                       --checkpoint-seconds 0 --device flex";
@@ -266,15 +272,13 @@ fn position(run: &RunPaths) -> Option<[u64; 4]> {
     Some(["stage", "epoch", "batch", "step"].map(|key| position[key].as_u64().unwrap()))
 }
 
-/// The network of a checkpoint, under names that do not change from process to process as the
-/// identities of parameters do.
+/// The network of a checkpoint, as a file of weights.
 fn network(run: &RunPaths, checkpoint: &Checkpoint) -> Vec<u8> {
     let config: RunConfig = run.read_config().unwrap();
     let model = config.train.model.init(&Device::flex()).unwrap();
-    let bytes = checkpoint.tensors["model"].bytes.clone();
-    let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).unwrap();
+    let record = ModuleRecord::from_bytes(checkpoint.records["model"].clone()).unwrap();
     let model = model.try_load_record(record).unwrap();
-    weights::to_safetensors(&model, 0, &BTreeMap::new()).unwrap()
+    weights::to_safetensors(&model, 0, &BTreeMap::new(), false).unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -401,11 +405,11 @@ fn killed_twenty_times_and_resumed_gives_the_same_bytes() {
 
     // The comparison can fail: amid an epoch, a resume that forgets the momentum (the optimizer of
     // the last checkpoint has none) ends elsewhere.
-    let forgotten = of(&fixture.reference, last(&fixture.reference)).1.tensors["optimizer"].clone();
+    let forgotten = of(&fixture.reference, last(&fixture.reference)).1.records["optimizer"].clone();
     let mut latest = control.latest().unwrap().unwrap();
     latest
         .checkpoint
-        .tensors
+        .records
         .insert("optimizer".into(), forgotten);
     checkpoint::write_atomic(&latest.path, &latest.checkpoint).unwrap();
     resume(&control).succeed();
@@ -486,7 +490,7 @@ fn foreign_and_newer_checkpoints_are_errors() {
 
     // The number of the version, at its length.
     let mut bytes = fs::read(&path).unwrap();
-    let key = br#""format_version":"1""#;
+    let key = br#""format_version":"2""#;
     let at = bytes
         .windows(key.len())
         .position(|window| window == key)
@@ -778,4 +782,193 @@ fn a_start_that_was_killed_is_no_obstacle() {
         "{}",
         process.said()
     );
+}
+
+#[test]
+fn two_runs_of_one_command_give_equal_checkpoints() {
+    let fixture = fixture();
+    let run = fixture.run("twin");
+    fixture.start_in(run.root(), &[]).succeed();
+    let files = |run: &RunPaths| {
+        let steps = run.step_checkpoints().unwrap();
+        let mut files = vec![run.stage_checkpoint(1), run.model()];
+        files.extend(steps.last().map(|(_, path)| path.clone()));
+        files
+            .into_iter()
+            .map(|file| fs::read(file).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert!(files(&run) == files(&fixture.reference));
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_configuration_that_was_edited_is_refused() {
+    let fixture = fixture();
+    let run = fixture.killed("edited");
+    for (from, to, says) in [
+        (
+            "\"batch_size\": 16",
+            "\"batch_size\": 8",
+            "loader.batch_size",
+        ),
+        ("\"seed\": 0", "\"seed\": 1", "seed"),
+        ("\"momentum\": 0.9", "\"momentum\": 0.8", "momentum"),
+        ("\"momentum\"", "\"momentun\"", "config.json"),
+    ] {
+        edit(&run.config(), from, to);
+        let before = position(&run);
+        let said = resume(&run).fail();
+        assert!(
+            said.contains(says) && said.contains("config.json"),
+            "{said}"
+        );
+        assert_eq!(position(&run), before);
+        edit(&run.config(), to, from);
+    }
+    // How fast is nobody's business but the machine's.
+    edit(&run.config(), "\"workers\": 2", "\"workers\": 1");
+    resume(&run).succeed();
+    fixture.assert_equals_reference(&run);
+}
+
+#[test]
+fn commands_notice_what_was_edited_in_a_finished_run() {
+    let fixture = fixture();
+    let run = fixture.run("finished");
+    copy(fixture.reference.root(), run.root());
+    let command = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        spawn(command.arg(name).arg(run.root()))
+    };
+    let all = ["report", "eval", "compare"];
+    for name in all {
+        command(name).succeed();
+    }
+    let text = fs::read_to_string(run.config()).unwrap();
+    edit(&run.config(), "\"few_below\": 20", "\"few_below\": 30");
+    for name in all {
+        let said = command(name).fail();
+        assert!(
+            said.contains("config.json: its settings are not"),
+            "{name}: {said}"
+        );
+    }
+    fs::write(run.config(), text).unwrap();
+    let names = fixture.reference.read_classes().unwrap().names;
+    edit(&run.classes(), &format!("\"{}\"", names[1]), "\"another\"");
+    for name in ["report", "compare"] {
+        let said = command(name).fail();
+        assert!(
+            said.contains("classes.json: its class names"),
+            "{name}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_run_whose_folder_is_gone_stops() {
+    let fixture = fixture();
+    let run = fixture.run("gone");
+    let mut process = fixture.start_in(run.root(), &[]);
+    assert!(process.wait_until(|| newest(&run).is_some_and(|step| step >= 2)));
+    let moved = fixture.run("moved");
+    fs::rename(run.root(), moved.root()).unwrap();
+    let said = process.fail();
+    assert!(said.contains("is no more the folder of this run"), "{said}");
+    assert!(!run.root().exists());
+    resume(&moved).succeed();
+    fixture.assert_equals_reference(&moved);
+}
+
+#[test]
+fn other_test_images_are_an_error() {
+    let fixture = fixture();
+    let run = fixture.run("other-test");
+    let list = fixture.folder.path().join("test-copy.txt");
+    let text = fs::read_to_string(&fixture.set.test_list).unwrap();
+    fs::write(&list, &text).unwrap();
+    let list_name = list.display().to_string();
+    let mut process = fixture.start_in(run.root(), &["--test-list", &list_name]);
+    assert!(
+        process.wait_until(|| newest(&run).is_some()),
+        "{}",
+        process.said()
+    );
+    process.kill();
+    fs::write(&list, text.split_once('\n').unwrap().1).unwrap();
+    let said = resume(&run).fail();
+    assert!(said.contains("the test images (12 then, 11 now)"), "{said}");
+    fs::write(&list, text).unwrap();
+    resume(&run).succeed();
+    fixture.assert_equals_reference(&run);
+}
+
+#[test]
+fn a_kill_loses_no_entry_of_the_list_of_bad_images() {
+    let fixture = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let set = generate(folder.path(), &set_config()).unwrap();
+    let list = fs::read_to_string(&set.train_list).unwrap();
+    for line in list.lines().step_by(40).take(3) {
+        let (path, _) = line.rsplit_once(' ').unwrap();
+        fs::write(set.root.join(path), "").unwrap();
+    }
+    let lists = [&set.root, &set.train_list, &set.test_list].map(|p| p.display().to_string());
+    let [root, train, test] = &lists;
+    let more = [
+        "--data",
+        root,
+        "--train-list",
+        train,
+        "--test-list",
+        test,
+        "--bad-images",
+        "skip",
+        "--max-bad-share",
+        "0.1",
+    ];
+    let whole = fixture.run("bad-whole");
+    fixture.start_in(whole.root(), &more).succeed();
+    let listed = |run: &RunPaths| fs::read_to_string(run.bad_images()).unwrap();
+    assert_eq!(listed(&whole).lines().count(), 1 + 3);
+
+    let run = fixture.run("bad-killed");
+    let mut process = fixture.start_in(run.root(), &more);
+    for step in [1, 3, batches() as u64 + 1] {
+        assert!(
+            process.wait_until(|| newest(&run) >= Some(step)),
+            "{}",
+            process.said()
+        );
+        process.kill();
+        process = resume(&run);
+    }
+    process.succeed();
+    assert_eq!(listed(&run), listed(&whole));
+    assert!(fs::read(run.model()).unwrap() == fs::read(whole.model()).unwrap());
+}
+
+#[test]
+fn a_network_beyond_all_machines_is_a_wrong_argument() {
+    let fixture = fixture();
+    let run = fixture.run("experts");
+    for wrong in [
+        ["--experts", "1000000000"],
+        ["--set", "model.experts=100000"],
+    ] {
+        let mut process = fixture.start_in(run.root(), &wrong);
+        assert_eq!(process.end().code(), Some(2), "{}", process.said());
+        let said = process.said();
+        assert!(
+            said.contains("1 to 100") && said.contains(wrong[0]),
+            "{said}"
+        );
+    }
+    assert!(!run.root().exists());
 }

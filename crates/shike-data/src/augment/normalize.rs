@@ -3,6 +3,8 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{DataError, Result};
+
 /// Mean and standard deviation of each channel (R, G, B), of values from 0 to 1.
 ///
 /// Batches travel as `u8` and are normalised on the device; [`Normalization::normalize`] is the
@@ -46,6 +48,24 @@ impl Normalization {
             "imagenet" => Some(Self::IMAGENET),
             "inaturalist" => Some(Self::INATURALIST),
             _ => None,
+        }
+    }
+
+    /// Checks that what comes out are numbers.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |field: &str, found: [f32; 3], expected| DataError::Config {
+            field: field.into(),
+            problem: format!("is {found:?}, must be three numbers{expected}"),
+        };
+        if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+            return Err(wrong("std", self.std, " above 0"));
+        }
+        match self.mean.iter().all(|mean| mean.is_finite()) {
+            true => Ok(()),
+            false => Err(wrong("mean", self.mean, "")),
         }
     }
 

@@ -233,24 +233,22 @@ impl BackboneConfig {
         (stem, stages)
     }
 
+    /// Channels that come into a stage, counted from 0.
+    pub(super) fn channels_before(&self, stage: usize) -> usize {
+        let before = stage.checked_sub(1);
+        before.map_or(self.stem.channels, |i| self.stages[i].channels)
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let zero = |field, value: usize| match value {
-            0 => Err(ConfigError::Field {
-                field,
-                found: "0".into(),
-                expected: "at least 1".into(),
-            }),
-            _ => Ok(()),
-        };
-        zero("backbone.stem.channels", self.stem.channels)?;
-        zero("backbone.stages", self.stages.len())?;
+        within("backbone.stem.channels", self.stem.channels, CHANNELS)?;
+        within("backbone.stages", self.stages.len(), 16)?;
         for stage in &self.stages {
-            zero("backbone.stages.channels", stage.channels)?;
-            zero("backbone.stages.blocks", stage.blocks)?;
-            zero("backbone.stages.stride", stage.stride)?;
+            within("backbone.stages.channels", stage.channels, CHANNELS)?;
+            within("backbone.stages.blocks", stage.blocks, 1000)?;
+            within("backbone.stages.stride", stage.stride, 16)?;
             if let BlockKind::Bottleneck { width, groups } = stage.block {
-                zero("backbone.stages.block.width", width)?;
-                zero("backbone.stages.block.groups", groups)?;
+                within("backbone.stages.block.width", width, CHANNELS)?;
+                within("backbone.stages.block.groups", groups, CHANNELS)?;
                 if !width.is_multiple_of(groups) {
                     return Err(ConfigError::Field {
                         field: "backbone.stages.block.width",
@@ -261,6 +259,21 @@ impl BackboneConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// Channels of a layer: far more than any network has, and products of them are still numbers.
+const CHANNELS: usize = 65_536;
+
+/// Refuses a size outside 1 to `most`.
+pub(super) fn within(field: &'static str, found: usize, most: usize) -> Result<(), ConfigError> {
+    match (1..=most).contains(&found) {
+        true => Ok(()),
+        false => Err(ConfigError::Field {
+            field,
+            found: found.to_string(),
+            expected: format!("1 to {most}"),
+        }),
     }
 }
 
@@ -275,7 +288,22 @@ pub struct Stem {
     pub pool: Option<MaxPool2d>,
 }
 
+/// Numbers in a convolution of square kernels without bias and in the normalisation behind it.
+pub(super) fn conv_norm_values(channels: [usize; 2], kernel: usize, groups: usize) -> u64 {
+    let [from, to] = channels.map(|channels| channels as u64);
+    from / groups as u64 * to * (kernel * kernel) as u64 + 4 * to
+}
+
 impl StemConfig {
+    /// Parameters and running statistics.
+    pub(super) fn num_values(&self) -> u64 {
+        let kernel = match self.kind {
+            StemKind::Cifar => 3,
+            StemKind::ImageNet => 7,
+        };
+        conv_norm_values([3, self.channels], kernel, 1)
+    }
+
     /// Initialises the stem.
     pub fn init(&self, conv_init: ConvInit, device: &Device) -> Stem {
         let channels = [3, self.channels];
@@ -324,6 +352,29 @@ pub struct Stage {
 }
 
 impl StageConfig {
+    /// Parameters and running statistics behind a layer that puts out `from` channels.
+    pub(super) fn num_values(&self, from: usize) -> u64 {
+        let to = self.channels;
+        let block = |from: usize, stride: usize| {
+            let layers = match self.block {
+                BlockKind::Basic => {
+                    conv_norm_values([from, to], 3, 1) + conv_norm_values([to, to], 3, 1)
+                }
+                BlockKind::Bottleneck { width, groups } => {
+                    conv_norm_values([from, width], 1, 1)
+                        + conv_norm_values([width, width], 3, groups)
+                        + conv_norm_values([width, to], 1, 1)
+                }
+            };
+            match stride != 1 || from != to {
+                true => layers + conv_norm_values([from, to], 1, 1),
+                false => layers,
+            }
+        };
+        let rest = self.blocks.saturating_sub(1) as u64;
+        block(from, self.stride) + rest * block(to, 1)
+    }
+
     /// Initialises the stage behind a layer that puts out `from` channels.
     pub fn init(&self, from: usize, conv_init: ConvInit, device: &Device) -> Stage {
         let block = |index| {

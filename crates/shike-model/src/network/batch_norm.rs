@@ -1,5 +1,5 @@
 use burn::config::Config;
-use burn::module::{Flag, Module, Param, RunningState};
+use burn::module::{Flag, Module, Param, ParamId, RunningState};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 use shike_kernels::{Then, batch_norm, batch_norm_train};
@@ -62,10 +62,11 @@ impl BatchNormConfig {
 }
 
 impl BatchNorm {
-    /// Gives the module running statistics of its own; a clone shares those of its original.
-    pub(crate) fn own_statistics(&mut self) {
+    /// Gives the module running statistics of its own, under these identities; a clone shares those of
+    /// its original.
+    pub(crate) fn own_statistics(&mut self, mut id: impl FnMut() -> ParamId) {
         for running in [&mut self.running_mean, &mut self.running_var] {
-            *running = RunningState::new(running.value_sync());
+            *running = RunningState::with_id(id(), running.value_sync());
         }
     }
 

@@ -4,6 +4,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use shike_kernels::conv2d;
 
+use super::backbone::conv_norm_values;
 use super::block::{Cost, chain_cost, conv_config};
 use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
 
@@ -56,11 +57,8 @@ fn halvings(mut from: usize, to: usize) -> Option<usize> {
 }
 
 impl DkfConfig {
-    /// Initialises the module.
-    ///
-    /// # Errors
-    /// [`ConfigError::Fusion`] if halving the shallow map never gives the deep map's size.
-    pub fn init(&self, device: &Device) -> Result<Dkf, ConfigError> {
+    /// Stride and channels of each convolution.
+    fn steps(&self) -> Result<Vec<([usize; 2], [usize; 2])>, ConfigError> {
         let (shallow, deep) = (self.shallow, self.deep);
         let (rows, columns) = halvings(shallow.height, deep.height)
             .zip(halvings(shallow.width, deep.width))
@@ -74,21 +72,36 @@ impl DkfConfig {
             let part = step as f64 / count as f64;
             (shallow.channels as f64 * growth.powf(part)).round() as usize
         };
-        let convs = (0..count)
-            .map(|step| {
-                let stride = [
-                    1 + usize::from(step < rows),
-                    1 + usize::from(step < columns),
-                ];
-                let to = channels(step + 1);
-                StridedConv {
-                    conv: conv_config([channels(step), to], 3, stride).init(device),
-                    bn: BatchNormConfig::new(to).init(device),
-                    relu: step != WITHOUT_RELU,
-                }
-            })
-            .collect();
-        Ok(Dkf { convs })
+        let step = |step: usize| {
+            let stride = |steps: usize| 1 + usize::from(step < steps);
+            let channels = [channels(step), channels(step + 1)];
+            ([stride(rows), stride(columns)], channels)
+        };
+        Ok((0..count).map(step).collect())
+    }
+
+    /// Parameters and running statistics.
+    pub(super) fn num_values(&self) -> Result<u64, ConfigError> {
+        let steps = self.steps()?.into_iter();
+        Ok(steps
+            .map(|(_, channels)| conv_norm_values(channels, 3, 1))
+            .sum())
+    }
+
+    /// Initialises the module.
+    ///
+    /// # Errors
+    /// [`ConfigError::Fusion`] if halving the shallow map never gives the deep map's size.
+    pub fn init(&self, device: &Device) -> Result<Dkf, ConfigError> {
+        let steps = self.steps()?.into_iter().enumerate();
+        let convs = steps.map(|(step, (stride, channels))| StridedConv {
+            conv: conv_config(channels, 3, stride).init(device),
+            bn: BatchNormConfig::new(channels[1]).init(device),
+            relu: step != WITHOUT_RELU,
+        });
+        Ok(Dkf {
+            convs: convs.collect(),
+        })
     }
 }
 

@@ -40,6 +40,12 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
+    /// A network whose weights no machine could hold.
+    #[error("a network of {found} numbers is not possible; it must have at most 10000000000")]
+    Size {
+        /// How many it would have.
+        found: u64,
+    },
     /// Stride-2 convolutions cannot bring the shallow map to the deep map's size.
     #[error(
         "knowledge fusion: no number of stride-2 convolutions brings a {shallow} map to {deep} \

@@ -3,6 +3,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::backbone::within;
 use super::{
     BackboneConfig, Classifier, ClassifierConfig, ConfigError, Dkf, DkfConfig, Stage, Stem,
 };
@@ -40,6 +41,16 @@ pub struct ShikeConfig {
     #[config(default = true)]
     pub stage2_heads: bool,
 }
+
+/// The most experts that a network may have.
+const EXPERTS: usize = 100;
+/// The most classes.
+const CLASSES: usize = 1_000_000;
+/// The most numbers: 40 GB of float32.
+const VALUES: u64 = 10_000_000_000;
+
+/// Fusion depends on the ratio of the sides alone; 224 is divisible by every stride in use.
+const FUSION_SIZE: [usize; 2] = [224, 224];
 
 impl ShikeConfig {
     /// SHIKE on any backbone, as the released code builds it on its own: three experts that own
@@ -112,16 +123,11 @@ impl ShikeConfig {
         let shared = self.shared_stages;
         check(
             "num_classes",
-            self.num_classes >= 2,
+            (2..=CLASSES).contains(&self.num_classes),
             self.num_classes,
-            "at least 2".into(),
+            format!("2 to {CLASSES}"),
         )?;
-        check(
-            "experts",
-            self.experts >= 1,
-            self.experts,
-            "at least 1".into(),
-        )?;
+        within("experts", self.experts, EXPERTS)?;
         check(
             "shared_stages",
             shared < stages,
@@ -136,7 +142,47 @@ impl ShikeConfig {
                 format!("a shared stage, 1 to {shared}"),
             )?;
         }
-        Ok(())
+        // Beyond it lie sums of fields each of which is possible.
+        match self.num_values()? {
+            0..=VALUES => Ok(()),
+            found => Err(ConfigError::Size { found }),
+        }
+    }
+
+    /// Numbers in the network, parameters and running statistics: what its weights take before any are
+    /// made.
+    ///
+    /// # Errors
+    /// [`ConfigError::Fusion`] for stages that cannot be fused.
+    pub fn num_values(&self) -> Result<u64, ConfigError> {
+        let backbone = &self.backbone;
+        let stage = |i: usize| backbone.stages[i].num_values(backbone.channels_before(i));
+        let stages = backbone.stages.len();
+        let shared: u64 = (0..self.shared_stages).map(stage).sum();
+        let own: u64 = (self.shared_stages..stages).map(stage).sum();
+        let (_, shapes) = backbone.feature_shapes(FUSION_SIZE);
+        let last = shapes[stages - 1];
+        let (features, classes) = (last.channels as u64, self.num_classes as u64);
+        let head = match self.classifier {
+            ClassifierConfig::Cosine { .. } => features * classes,
+            ClassifierConfig::Linear => features * classes + classes,
+        };
+        let heads = head * (1 + u64::from(self.stage2_heads));
+        let mut sum = backbone.stem.num_values() + shared;
+        for expert in 0..self.experts {
+            let fusion = self
+                .fused_stage(expert)
+                .map(|s| DkfConfig::new(shapes[s], last));
+            let fusion = fusion.map(|fusion| fusion.num_values()).transpose()?;
+            sum += own + heads + fusion.unwrap_or_default();
+        }
+        Ok(sum)
+    }
+
+    /// Index of the stage that is fused into an expert.
+    fn fused_stage(&self, expert: usize) -> Option<usize> {
+        let fused = &self.fused_stages;
+        (!fused.is_empty()).then(|| fused[expert % fused.len()] - 1)
     }
 
     /// Initialises the network with random weights from the device's generator
@@ -151,20 +197,13 @@ impl ShikeConfig {
         let build = |range: core::ops::Range<usize>| -> Vec<Stage> {
             let stages = &backbone.stages;
             range
-                .map(|i| {
-                    let from = i
-                        .checked_sub(1)
-                        .map_or(backbone.stem.channels, |i| stages[i].channels);
-                    stages[i].init(from, backbone.conv_init, device)
-                })
+                .map(|i| stages[i].init(backbone.channels_before(i), backbone.conv_init, device))
                 .collect()
         };
-        // Fusion depends on the ratio of the sides alone; 224 is divisible by every stride in use.
-        let (_, shapes) = backbone.feature_shapes([224, 224]);
+        let (_, shapes) = backbone.feature_shapes(FUSION_SIZE);
         let last = shapes.len() - 1;
         let expert = |k: usize| -> Result<Expert, ConfigError> {
-            let fused = &self.fused_stages;
-            let source = (!fused.is_empty()).then(|| fused[k % fused.len()] - 1);
+            let source = self.fused_stage(k);
             let head = || {
                 self.classifier
                     .init(shapes[last].channels, self.num_classes, device)
@@ -386,5 +425,75 @@ impl Expert {
     /// Index into [`Shike::shared`] of the stage that is fused, where there is fusion.
     pub fn fused_stage(&self) -> Option<usize> {
         self.fusion.as_ref().map(|_| self.fused_stage)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_before_they_are_made() {
+        struct Count(u64);
+        impl ModuleVisitor for Count {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0 += param.lazy_shape().num_elements() as u64;
+            }
+        }
+        for name in ["resnet8", "resnet20", "resnet18", "resnet50", "resnext50"] {
+            let backbone = BackboneConfig::named(name).unwrap();
+            let mut configs = vec![
+                ShikeConfig::on(backbone.clone(), 7),
+                ShikeConfig::plain(backbone.clone(), 7),
+                ShikeConfig::on(backbone.clone(), 3)
+                    .with_experts(2)
+                    .with_stage2_heads(false),
+            ];
+            let linear = ShikeConfig::on(backbone, 5).with_classifier(ClassifierConfig::Linear);
+            if name == "resnet8" {
+                let mut odd = linear.clone();
+                odd.backbone.stages[1].channels = 50;
+                odd.backbone.stages[0].stride = 2;
+                odd.shared_stages = 1;
+                odd.fused_stages = vec![1];
+                configs.push(odd);
+            }
+            configs.push(linear);
+            for config in configs {
+                let mut count = Count(0);
+                config.init(&Device::flex()).unwrap().visit(&mut count);
+                assert_eq!(config.num_values().unwrap(), count.0, "{config:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_size_is_beyond_all_machines() {
+        let config = || ShikeConfig::cifar(8, 10).unwrap();
+        let refused = |change: fn(&mut ShikeConfig), says: &str| {
+            let mut config = config();
+            change(&mut config);
+            let error = config.init(&Device::flex()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        refused(
+            |c| c.experts = 1_000_000_000,
+            "experts: 1000000000 is not possible; it must be 1 to 100",
+        );
+        refused(|c| c.experts = 0, "1 to 100");
+        refused(|c| c.num_classes = usize::MAX, "2 to 1000000");
+        refused(|c| c.backbone.stem.channels = 1 << 40, "1 to 65536");
+        refused(|c| c.backbone.stages[2].blocks = 1 << 53, "1 to 1000");
+        refused(|c| c.backbone.stages[2].stride = usize::MAX, "1 to 16");
+        // Each is possible, and all together are not.
+        refused(
+            |c| {
+                c.experts = 100;
+                c.backbone.stages[2].channels = 65_536;
+                c.backbone.stages[2].blocks = 1000;
+            },
+            "it must have at most 10000000000",
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! `load_state_dict(strict=True)`. [`import_pretrained`] starts a network, with experts or not,
 //! from the weights of a plain one: torchvision's and timm's ResNets and ResNeXts.
 
+pub mod file;
 mod names;
 mod read;
 
@@ -15,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData};
-use safetensors::tensor::TensorView;
 use thiserror::Error;
 
 use crate::network::Shike;
 use names::{Names, StateName};
+use read::Entries;
 
-pub use read::{read_safetensors, read_state_dict};
+pub use read::{Checksum, StateFile, read_state_dict};
 
 /// Weights that could not be read or do not fit.
 #[derive(Debug, Error)]
@@ -73,26 +74,28 @@ impl Mismatch {
     }
 }
 
+/// Tensors of a kind that a message names.
+const NAMED: usize = 200;
+
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the weights are of another network:")?;
-        if !self.missing.is_empty() {
-            write!(
-                f,
-                "\n  {} missing: {}",
-                self.missing.len(),
-                self.missing.join(", ")
-            )?;
-        }
-        if !self.unexpected.is_empty() {
-            let names = self.unexpected.join(", ");
-            write!(f, "\n  {} unexpected: {names}", self.unexpected.len())?;
+        let more = |count: usize| match count.saturating_sub(NAMED) {
+            0 => String::new(),
+            rest => format!(", and {rest} more"),
+        };
+        for (names, what) in [(&self.missing, "missing"), (&self.unexpected, "unexpected")] {
+            if !names.is_empty() {
+                let (count, named) = (names.len(), &names[..names.len().min(NAMED)]);
+                write!(f, "\n  {count} {what}: {}{}", named.join(", "), more(count))?;
+            }
         }
         if !self.mis_shaped.is_empty() {
             write!(f, "\n  {} mis-shaped:", self.mis_shaped.len())?;
-            for (name, expected, found) in &self.mis_shaped {
+            for (name, expected, found) in self.mis_shaped.iter().take(NAMED) {
                 write!(f, " {name} (expected {expected:?}, found {found:?})")?;
             }
+            write!(f, "{}", more(self.mis_shaped.len()))?;
         }
         Ok(())
     }
@@ -104,6 +107,10 @@ pub type StateDict = BTreeMap<String, TensorData>;
 /// PyTorch counts batches in every batch normalisation; the count has no effect while a momentum
 /// is set, as it is here.
 const BATCH_COUNT: &str = "num_batches_tracked";
+
+fn is_batch_count(name: &str) -> bool {
+    name.rsplit('.').next() == Some(BATCH_COUNT)
+}
 
 /// Calls `each` with the state-dict name of every tensor.
 struct Walk<F> {
@@ -189,40 +196,52 @@ pub fn state_dict(model: &Shike) -> Vec<(String, TensorData)> {
 /// # Errors
 /// [`WeightsError::Mismatch`] lists all missing, unexpected and mis-shaped tensors;
 /// `num_batches_tracked` may be there or not.
-pub fn load_state_dict(
-    model: Shike,
-    mut state: StateDict,
-    path: &Path,
-) -> Result<Shike, WeightsError> {
-    state.retain(|name, _| name.rsplit('.').next() != Some(BATCH_COUNT));
+pub fn load_state_dict(model: Shike, state: StateDict, path: &Path) -> Result<Shike, WeightsError> {
+    load(model, Entries::of(state, path), path)
+}
+
+/// Puts the tensors of a file into a network.
+///
+/// # Errors
+/// As [`load_state_dict`]; nothing is read of a file whose names and shapes are not the network's.
+pub fn load_file(model: Shike, file: StateFile, path: &Path) -> Result<Shike, WeightsError> {
+    load(model, file.entries, path)
+}
+
+fn load(model: Shike, mut state: Entries, path: &Path) -> Result<Shike, WeightsError> {
+    state.tensors.retain(|name, _| !is_batch_count(name));
     let mut mismatch = Mismatch::default();
-    let mut values = HashMap::new();
+    let mut wanted = Vec::new();
     let mut walk = Walk::new(
         &model,
         Collect(
             |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
-                let Some(data) = state.remove(&name.name) else {
+                let Some(entry) = state.tensors.remove(&name.name) else {
                     mismatch.missing.push(name.name);
                     return;
                 };
                 let expected = shape_in_file(&name, &shape);
-                if data.shape().as_slice() != expected.as_slice() {
-                    let found = data.shape().to_vec();
-                    mismatch.mis_shaped.push((name.name, expected, found));
+                if entry.shape != expected {
+                    mismatch.mis_shaped.push((name.name, expected, entry.shape));
                     return;
                 }
-                let data = oriented(&name, data);
-                values.insert(name.name, data);
+                wanted.push((name, entry));
             },
         ),
     );
     model.visit(&mut walk);
-    mismatch.unexpected = state.into_keys().collect();
+    mismatch.unexpected = std::mem::take(&mut state.tensors).into_keys().collect();
     if !mismatch.is_empty() {
         return Err(WeightsError::Mismatch {
             path: path.to_owned(),
             mismatch,
         });
+    }
+    state.check_size(wanted.iter().map(|(name, entry)| (&name.name, entry)))?;
+    let mut values = HashMap::new();
+    for (name, entry) in wanted {
+        let data = oriented(&name, state.read(&name.name, &entry)?);
+        values.insert(name.name, data);
     }
     let model = model.with_own_statistics();
     let mut walk = Walk::new(&model, Apply(&values));
@@ -235,7 +254,7 @@ pub fn load_state_dict(
 /// If the file cannot be read, or its tensors are not the network's.
 pub fn import(model: Shike, path: impl AsRef<Path>) -> Result<Shike, WeightsError> {
     let path = path.as_ref();
-    load_state_dict(model, read_state_dict(path)?, path)
+    load(model, Entries::open(path)?, path)
 }
 
 /// What [`import_pretrained`] took from a file and what it left as it was.
@@ -267,34 +286,32 @@ pub fn import_pretrained(
     path: impl AsRef<Path>,
 ) -> Result<(Shike, Pretrained), WeightsError> {
     let path = path.as_ref();
-    let mut state = read_state_dict(path)?;
-    state.retain(|name, _| name.rsplit('.').next() != Some(BATCH_COUNT));
+    let mut state = Entries::open(path)?;
+    state.tensors.retain(|name, _| !is_batch_count(name));
     let mut report = Pretrained::default();
     let mut mismatch = Mismatch::default();
-    let mut values = HashMap::new();
+    let mut wanted = Vec::new();
     let mut used = HashSet::new();
     let mut walk = Walk::new(
         &model,
         Collect(
             |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
                 let optional = Names::is_classifier(&name.name) || Names::is_fusion(&name.name);
-                let found = state.get_key_value(&name.name).or_else(|| {
+                let found = state.tensors.get_key_value(&name.name).or_else(|| {
                     let plain = Names::in_plain_network(&name.name)?;
-                    state.get_key_value(&plain)
+                    state.tensors.get_key_value(&plain)
                 });
                 let expected = shape_in_file(&name, &shape);
                 match found {
-                    Some((source, data)) if data.shape().as_slice() == expected.as_slice() => {
-                        used.insert(source.clone());
-                        let data = data.clone();
-                        let data = oriented(&name, data);
-                        values.insert(name.name.clone(), data);
-                        report.loaded.push(name.name);
+                    Some((source, entry)) if entry.shape == expected => {
+                        used.insert(source);
+                        report.loaded.push(name.name.clone());
+                        wanted.push((name, source, entry));
                     }
                     _ if optional => report.random.push(name.name),
-                    Some((source, data)) => {
-                        used.insert(source.clone());
-                        let found = data.shape().to_vec();
+                    Some((source, entry)) => {
+                        used.insert(source);
+                        let found = entry.shape.clone();
                         mismatch.mis_shaped.push((name.name, expected, found));
                     }
                     None => mismatch.missing.push(name.name),
@@ -310,19 +327,27 @@ pub fn import_pretrained(
     };
     let lacking: Vec<_> = (0..model.experts.len()).filter_map(lacking).collect();
     let lacks = |name: &String| lacking.iter().any(|(_, fusion)| name.starts_with(fusion));
-    values.retain(|name, _| !lacks(name));
+    wanted.retain(|(name, _, _)| !lacks(&name.name));
     report
         .random
         .extend(report.loaded.extract_if(.., |name| lacks(name)));
     used.retain(|name| !lacks(name));
-    let rest = state.into_keys().filter(|name| !used.contains(name));
-    (report.unused, mismatch.unexpected) =
-        rest.partition(|name| Names::is_classifier(name) || Names::is_fusion(name));
+    let rest = state.tensors.keys().filter(|name| !used.contains(name));
+    (report.unused, mismatch.unexpected) = rest
+        .cloned()
+        .partition(|name| Names::is_classifier(name) || Names::is_fusion(name));
     if !mismatch.is_empty() {
         return Err(WeightsError::Mismatch {
             path: path.to_owned(),
             mismatch,
         });
+    }
+    let sources = state.tensors.iter();
+    state.check_size(sources.filter(|(name, _)| used.contains(name)))?;
+    let mut values = HashMap::new();
+    for (name, source, entry) in wanted {
+        let data = oriented(&name, state.read(source, entry)?);
+        values.insert(name.name, data);
     }
     let model = model.with_own_statistics();
     let mut walk = Walk::new(&model, Apply(&values));
@@ -336,7 +361,8 @@ pub fn import_pretrained(
 }
 
 /// A safetensors file of the network under PyTorch's names, with `num_batches_tracked`
-/// counts as PyTorch's strict loading wants them, and `metadata` in its header.
+/// counts as PyTorch's strict loading wants them, and `metadata` in its header, with a
+/// [checksum](file) if `sealed`.
 ///
 /// # Errors
 /// If a tensor cannot be serialised.
@@ -344,6 +370,7 @@ pub fn to_safetensors(
     model: &Shike,
     num_batches_tracked: i64,
     metadata: &BTreeMap<String, String>,
+    sealed: bool,
 ) -> Result<Vec<u8>, WeightsError> {
     let mut tensors = state_dict(model);
     let counts: Vec<String> = tensors
@@ -354,7 +381,7 @@ pub fn to_safetensors(
     let count = || TensorData::new(vec![num_batches_tracked], Vec::<usize>::new());
     tensors.extend(counts.into_iter().map(|name| (name, count())));
 
-    let views = tensors.iter().map(|(name, data)| {
+    fn entry((name, data): &(String, TensorData)) -> Result<file::Entry<'_>, WeightsError> {
         let dtype = match data.dtype() {
             DType::F32 => safetensors::Dtype::F32,
             DType::F64 => safetensors::Dtype::F64,
@@ -367,39 +394,20 @@ pub fn to_safetensors(
                 )));
             }
         };
-        TensorView::new(dtype, data.shape().to_vec(), data.as_bytes())
-            .map(|view| (name, view))
-            .map_err(|error| WeightsError::Serialize(format!("{name}: {error}")))
-    });
-    let views = views.collect::<Result<Vec<_>, _>>()?;
-    let bytes = safetensors::serialize(views, None)
+        Ok(file::Entry {
+            name,
+            dtype,
+            shape: data.shape().to_vec(),
+            bytes: data.as_bytes(),
+        })
+    }
+    let entries = tensors.iter().map(entry).collect::<Result<_, _>>()?;
+    let mut metadata = metadata.clone();
+    metadata.insert("format".into(), "pt".into());
+    let mut bytes = Vec::new();
+    file::write(&mut bytes, entries, &metadata, sealed)
         .map_err(|error| WeightsError::Serialize(error.to_string()))?;
-    let mut header = metadata.clone();
-    header.insert("format".into(), "pt".into());
-    with_metadata(&bytes, &header)
-}
-
-/// A safetensors file with `metadata` put into its header in the order of the keys. The crate's own
-/// writer takes a hash map, whose order differs from process to process: equal networks are to give
-/// equal bytes.
-fn with_metadata(
-    file: &[u8],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, WeightsError> {
-    let failed = |problem: String| WeightsError::Serialize(format!("header: {problem}"));
-    let parts = file.split_first_chunk::<8>().and_then(|(length, rest)| {
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let (header, data) = rest.split_at_checked(length)?;
-        Some((header.strip_prefix(b"{")?.trim_ascii_end(), data))
-    });
-    let (tensors, data) = parts.ok_or_else(|| failed("it has none".into()))?;
-    let metadata = serde_json::to_vec(metadata).map_err(|error| failed(error.to_string()))?;
-    let comma: &[u8] = if tensors == b"}" { b"" } else { b"," };
-    let mut header = [&b"{\"__metadata__\":"[..], &metadata[..], comma, tensors].concat();
-    // Tensors stay aligned, as the format asks.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let length = (header.len() as u64).to_le_bytes();
-    Ok([&length[..], &header, data].concat())
+    Ok(bytes)
 }
 
 /// Writes [`to_safetensors`] to a file.
@@ -412,7 +420,7 @@ pub fn export(
     num_batches_tracked: i64,
 ) -> Result<(), WeightsError> {
     let path = path.as_ref();
-    let bytes = to_safetensors(model, num_batches_tracked, &BTreeMap::new())?;
+    let bytes = to_safetensors(model, num_batches_tracked, &BTreeMap::new(), false)?;
     std::fs::write(path, bytes).map_err(|source| WeightsError::Io {
         path: path.to_owned(),
         source,

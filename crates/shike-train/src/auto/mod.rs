@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use shike_model::{BackboneConfig, DktLossConfig};
 use thiserror::Error;
 
+pub(crate) use self::text::without_speed;
 pub use self::text::{GIVEN, differing, given, recipe_text, shown};
 use crate::method::{FEW_CLASSES, Loss};
 use crate::metrics::{Shot, ShotThresholds};

@@ -80,15 +80,24 @@ fn differences(base: &Value, now: &Value, path: &str, into: &mut Vec<String>) {
     }
 }
 
+/// Takes out the fields of a configuration that say how fast and not what.
+pub(crate) fn without_speed(config: &mut Value) {
+    for (table, fields) in [
+        ("", ["checkpoint_seconds", "keep_checkpoints"]),
+        ("/loader", ["workers", "prefetch"]),
+    ] {
+        if let Some(table) = config.pointer_mut(table).and_then(Value::as_object_mut) {
+            fields.iter().for_each(|field| drop(table.remove(*field)));
+        }
+    }
+}
+
 /// The fields in which two runs differ, but for those that say how fast and not what.
 pub fn differing(one: &TrainConfig, other: &TrainConfig) -> Vec<String> {
     let plain = |config: &TrainConfig| {
-        let mut config = config.clone();
-        config.loader.workers = 0;
-        config.loader.prefetch = 1;
-        config.checkpoint_seconds = 0.0;
-        config.keep_checkpoints = 1;
-        json!(config)
+        let mut config = json!(config);
+        without_speed(&mut config);
+        config
     };
     let mut paths = vec![];
     differences(&plain(one), &plain(other), "", &mut paths);

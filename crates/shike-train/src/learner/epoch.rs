@@ -40,7 +40,7 @@ impl Learner {
         let rates = self.rates(&state.model, lr);
         let total = loader.batches_per_epoch(images);
         // Counted before the loader's threads begin, which may meet the first at once.
-        let mut listed = self.bad_images.len();
+        let mut none_yet = self.bad_images.is_empty();
         let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
         let mut started = Instant::now();
         let mut saved = Instant::now();
@@ -52,18 +52,14 @@ impl Learner {
             let mut accumulator = GradientsAccumulator::new();
             for batch in group.clone() {
                 let next = batches.next();
-                if self.bad_images.len() > listed {
-                    let images = self.bad_images.entries();
-                    run.write_bad_images(&images)?;
-                    if listed == 0 {
-                        let list = run.paths().bad_images();
-                        let path = &images[0].path;
-                        let list = list.display();
-                        progress.message(&format!(
-                            "{path} cannot be read and is replaced; {list} has all of them"
-                        ));
-                    }
-                    listed = images.len();
+                if none_yet && let Some(first) = self.bad_images.entries().first() {
+                    none_yet = false;
+                    let list = run.paths().bad_images();
+                    progress.message(&format!(
+                        "{} cannot be read and is replaced; {} lists all of them, with each checkpoint",
+                        first.path,
+                        list.display()
+                    ));
                 }
                 let Some(next) = next else {
                     return Err(TrainError::ShortEpoch {

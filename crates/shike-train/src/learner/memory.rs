@@ -6,6 +6,7 @@ use shike_model::Shike;
 use shike_model::network::ModelSummary;
 
 use super::Learner;
+use crate::config::TrainConfigError;
 use crate::error::{TrainError, panic_message};
 use crate::memory::{self, StepMemory};
 
@@ -33,13 +34,29 @@ impl Learner {
     /// Refuses a batch that cannot fit, where the memory can be known: a process that the operating
     /// system kills for its memory says nothing.
     pub(super) fn check_memory(&self, model: &Shike) -> Result<(), TrainError> {
-        let needed = self.step_memory(model);
+        self.check(&self.step_memory(model))
+    }
+
+    fn check(&self, needed: &StepMemory) -> Result<(), TrainError> {
         match memory::available(&self.device) {
             Some(available) if needed.total() > available => {
-                Err(out_of_memory(&needed, available, None))
+                Err(out_of_memory(needed, available, None))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a network whose weights alone cannot fit, before they are drawn.
+    pub(super) fn check_weights(&self) -> Result<(), TrainError> {
+        let values = self.config.model.num_values();
+        let needed = StepMemory {
+            weights: 4 * values.map_err(TrainConfigError::from)?,
+            gradients: 0,
+            momentum: 0,
+            activations: 0,
+            batch_size: self.config.loader.batch_size,
+        };
+        self.check(&needed)
     }
 
     /// Turns a backend's panic over its memory into an error; any other panic goes on.

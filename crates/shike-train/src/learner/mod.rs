@@ -9,7 +9,7 @@ mod scores;
 mod stages;
 mod state;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
@@ -76,6 +76,8 @@ pub struct Learner {
     eval_loaders: Vec<(ScoredSplit, Loader)>,
     /// Training images that could not be read.
     bad_images: BadImageLog,
+    /// How many of them are in the run's list.
+    listed: AtomicUsize,
     /// What a person should know about the images.
     notes: Vec<String>,
 }
@@ -181,6 +183,7 @@ impl Learner {
             device: device.autodiff(),
             eval_loaders,
             bad_images: BadImageLog::default(),
+            listed: AtomicUsize::new(0),
             notes,
         };
         for stage in 1..=2 {
@@ -236,6 +239,21 @@ impl Learner {
         source: Option<DataSource>,
         stage2_from: Option<std::path::PathBuf>,
     ) -> Result<RunDir, TrainError> {
+        self.create_run_with_recipe(folder, source, stage2_from, None)
+    }
+
+    /// As [`create_run`](Self::create_run), with the text of `recipe.toml`, where settings were chosen for
+    /// the data.
+    ///
+    /// # Errors
+    /// As [`create_run`](Self::create_run).
+    pub fn create_run_with_recipe(
+        &self,
+        folder: &std::path::Path,
+        source: Option<DataSource>,
+        stage2_from: Option<std::path::PathBuf>,
+        recipe: Option<&str>,
+    ) -> Result<RunDir, TrainError> {
         // What cannot start leaves no folder behind that would be in the way of the next try.
         let (state, _) = self.start()?;
         self.check_memory(&state.model)?;
@@ -244,7 +262,8 @@ impl Learner {
             train: self.config.clone(),
             stage2_from,
         };
-        let run = RunDir::create(folder, &config, self.classes())?;
+        let classes = self.classes();
+        let run = RunDir::create_with_recipe(folder, &config, classes, recipe)?;
         Ok(run.keep_last(self.config.keep_checkpoints))
     }
 
@@ -261,7 +280,9 @@ impl Learner {
         stop: &AtomicBool,
     ) -> Result<Outcome, TrainError> {
         // Folders that other programs made hold configurations of theirs.
-        if let Ok(recorded) = run.paths().read_config::<RunConfig>() {
+        let recorded: serde_json::Value = run.paths().read_config()?;
+        if recorded.get("train").is_some() {
+            let recorded: RunConfig = run.paths().read_config()?;
             let differ = differing(&recorded.train, &self.config);
             if !differ.is_empty() {
                 return Err(TrainError::Mismatch(format!(
@@ -271,19 +292,28 @@ impl Learner {
                 )));
             }
         }
+        if *run.classes() != self.classes() {
+            return Err(TrainError::Mismatch(format!(
+                "{}: the class names or the training images of each class are not those that the run began \
+                 with; resume with the same data",
+                run.paths().classes().display()
+            )));
+        }
         let latest = run.latest()?;
         let state = match latest {
             Some(latest) => {
                 for warning in &latest.warnings {
                     progress.message(warning);
                 }
-                let state = self.restore(&latest.checkpoint, &latest.path)?;
+                let state = self.restore(latest.checkpoint, &latest.path)?;
                 let Position {
                     stage,
                     epoch,
                     batch,
+                    step,
                     ..
                 } = state.position;
+                run.remove_old_checkpoints(step)?;
                 if stage <= 2 {
                     progress.message(&format!(
                         "resuming at stage {stage}, epoch {}, batch {batch}",
@@ -300,8 +330,34 @@ impl Learner {
                 state
             }
         };
+        self.train_and_list(state, run, progress, stop)
+    }
+
+    /// Trains; what is known of bad images is listed also where it ends with an error.
+    fn train_and_list(
+        &self,
+        state: State,
+        run: &mut RunDir,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, TrainError> {
         let needed = self.step_memory(&state.model);
-        self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop))
+        let outcome = self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop));
+        if outcome.is_err() {
+            // That error counts, not another one of this list.
+            self.list_bad_images(run).ok();
+        }
+        outcome
+    }
+
+    /// Writes the list of bad images, if it has grown.
+    fn list_bad_images(&self, run: &RunDir) -> Result<(), TrainError> {
+        if self.bad_images.len() > self.listed.load(Ordering::Relaxed) {
+            let images = self.bad_images.entries();
+            run.write_bad_images(&images)?;
+            self.listed.store(images.len(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Re-trains the classifiers on the features of another run's finished stage 1.
@@ -323,7 +379,7 @@ impl Learner {
         if run.latest()?.is_some() {
             return self.run(run, progress, stop);
         }
-        let theirs = source.read_config::<RunConfig>()?.train.model;
+        let theirs = RunConfig::read(source)?.train.model;
         let classes = source.read_classes()?;
         // A stage 1 that was to have no second one can get it here.
         let with_heads = theirs.clone().with_stage2_heads(true);
@@ -337,7 +393,7 @@ impl Learner {
         let checkpoint = crate::checkpoint::read(&path)?;
         if self.config.ema_decay.is_some()
             && self.config.ema_features
-            && !checkpoint.tensors.contains_key(state::EMA)
+            && !checkpoint.records.contains_key(state::EMA)
         {
             return Err(TrainError::Mismatch(format!(
                 "{}: its stage 1 has no averaged weights to train classifiers on: unset ema_features or \
@@ -345,12 +401,11 @@ impl Learner {
                 source.root().display()
             )));
         }
-        let mut state = self.restore_from(&checkpoint, &path, &theirs)?;
+        let mut state = self.restore_from(checkpoint, &path, &theirs)?;
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
         self.save(run, &state)?;
-        let needed = self.step_memory(&state.model);
-        self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop))
+        self.train_and_list(state, run, progress, stop)
     }
 
     /// A run before its first step, and a line on the weights that it starts from.
@@ -380,6 +435,7 @@ impl Learner {
 
     /// The network with the random weights that a run starts from.
     fn new_model(&self) -> Result<Shike, TrainError> {
+        self.check_weights()?;
         // The generator is the process's: another run that begins must not draw in between.
         static DRAWING: Mutex<()> = Mutex::new(());
         let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -413,6 +469,8 @@ impl Learner {
 
     /// Freezes what a stage does not train.
     fn prepare(&self, model: Shike, stage: usize) -> Shike {
+        // Equal states are to give equal checkpoints.
+        let model = model.with_numbered_parameters();
         let model = match stage {
             1 => model,
             _ => model.freeze_for_stage2(self.config.freeze_batch_norm),

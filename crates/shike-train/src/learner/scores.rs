@@ -173,7 +173,7 @@ impl Learner {
             }
         }
         if let Some(model) = better {
-            self.save_model(&run.paths().best(), model, &state.position, stage)?;
+            self.save_model(&run.writable()?.best(), model, &state.position, stage)?;
             state.position.best = best;
         }
         Ok(())

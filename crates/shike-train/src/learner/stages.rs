@@ -1,11 +1,13 @@
 //! Both stages, from where a run stands to its end.
 
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
 use shike_data::{Loader, Sampler};
 use shike_model::Shike;
+use shike_model::weights::WeightsError;
 
 use super::loss::StageLoss;
 use super::scores::{FinalScores, curve};
@@ -17,7 +19,7 @@ use crate::error::TrainError;
 use crate::method::Stage2;
 use crate::metrics::{Evaluation, Scored};
 use crate::progress::Progress;
-use crate::receipt::{ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
+use crate::receipt::{self, ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
 use crate::report::write_report;
 use crate::run_dir::{EpochRow, RowScores, RunDir};
 
@@ -43,12 +45,22 @@ impl Learner {
         for note in self.notes() {
             progress.message(note);
         }
-        run.truncate_rows_from(state.position.stage, state.position.epoch)?;
-        let mut receipt = self.receipt(run);
-        run.write_receipt(&receipt)?;
-        for image in run.paths().read_bad_images()? {
-            self.bad_images.add(image);
+        let mut receipt = self.receipt()?;
+        if let Some(begun) = run.paths().receipt_if_any()? {
+            let notes = receipt.follow(&begun, state.position.step > 0);
+            let notes = notes.map_err(|problem| {
+                TrainError::Mismatch(format!("{}: {problem}", run.paths().root().display()))
+            })?;
+            notes.iter().for_each(|note| progress.message(note));
         }
+        run.truncate_rows_from(state.position.stage, state.position.epoch)?;
+        receipt.set_progress(run);
+        run.write_receipt(&receipt)?;
+        let listed = run.paths().read_bad_images()?;
+        self.listed.store(listed.len(), Ordering::Relaxed);
+        listed
+            .into_iter()
+            .for_each(|image| self.bad_images.add(image));
         let mut scores = None;
         while state.position.stage <= 2 {
             let stage = state.position.stage;
@@ -70,9 +82,14 @@ impl Learner {
                 state.model = state.model.fold_head_scales();
                 state.ema = state.ema.map(|ema| ema.map(Shike::fold_head_scales));
                 let last = self.last_stage();
-                self.save_model(&run.paths().model(), &state.model, &state.position, last)?;
+                self.save_model(
+                    &run.writable()?.model(),
+                    &state.model,
+                    &state.position,
+                    last,
+                )?;
                 if let Some(ema) = &state.ema {
-                    self.save_model(&run.paths().ema(), ema.model(), &state.position, last)?;
+                    self.save_model(&run.writable()?.ema(), ema.model(), &state.position, last)?;
                 }
             }
             state.position.next_stage();
@@ -111,23 +128,36 @@ impl Learner {
     }
 
     /// What the run is obtained with. All images in memory are hashed, and so this is done once.
-    fn receipt(&self, run: &RunDir) -> Receipt {
-        let mut receipt = Receipt {
+    fn receipt(&self) -> Result<Receipt, TrainError> {
+        let weights = self.config.weights.as_deref().filter(|file| file.is_file());
+        let hash = |file: &Path| {
+            receipt::file_hash(file).map_err(|source| WeightsError::Io {
+                path: file.to_owned(),
+                source,
+            })
+        };
+        Ok(Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
             device: device::name(&self.device),
+            settings: receipt::settings_of(&self.config),
+            weights: weights.map(hash).transpose()?,
             seed: self.config.seed,
             thresholds: self.config.thresholds,
             class_order: class_order(self.data.train.class_names()),
             train: SplitReceipt::new(&self.data.train),
             val: self.data.val.as_ref().map(SplitReceipt::new),
             test: self.data.test.as_ref().map(SplitReceipt::new),
+            file_bytes: [
+                Some(&self.data.train),
+                self.data.val.as_ref(),
+                self.data.test.as_ref(),
+            ]
+            .map(|images| images.map_or(0, receipt::file_bytes)),
             model_chosen_on: ChosenOn::LastEpoch,
             best_chosen_on: None,
             scored: None,
             training_seconds: 0.0,
-        };
-        receipt.set_progress(run);
-        receipt
+        })
     }
 
     fn last_stage(&self) -> usize {

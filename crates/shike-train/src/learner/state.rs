@@ -8,13 +8,17 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::OptimizerRecord;
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Bytes, Tensor};
+use burn_store::burn_pack::{Reader, Writer};
 use serde::{Deserialize, Serialize};
 use shike_data::Dataset;
 use shike_model::ShikeConfig;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::loss::TOTAL;
 use super::{Learner, State};
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorEntry};
+use crate::auto::differing;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::TrainConfig;
 use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::metrics::nullable;
@@ -41,7 +45,7 @@ pub(super) struct Position {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
     /// Of the training set: other images, or another order, would make another run.
-    pub data: u64,
+    pub data: String,
 }
 
 /// Sums over the images of an epoch.
@@ -100,7 +104,7 @@ impl fmt::Display for BestEpoch {
 }
 
 impl Position {
-    pub fn start(data: u64) -> Self {
+    pub fn start(data: String) -> Self {
         Self {
             stage: 1,
             epoch: 0,
@@ -141,22 +145,35 @@ impl EpochSums {
     }
 }
 
-/// FNV-1a over the labels and the places of a data set's images.
-pub(super) fn fingerprint(data: &Dataset) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+/// XXH3 over the labels and the names of a data set's files.
+pub(super) fn fingerprint(data: &Dataset) -> String {
+    let mut hash = Xxh3::new();
     for i in 0..data.len() {
-        add(&data.label(i).to_le_bytes());
+        hash.update(&data.label(i).to_le_bytes());
         // Where a file lies may differ between machines; its name may not.
         let origin = data.origin(i);
         let name = origin.rsplit(['/', '\\']).next().unwrap_or_default();
-        add(name.as_bytes());
+        hash.update(name.as_bytes());
+        hash.update(b"\n");
     }
-    hash
+    format!("{:032x}", hash.digest128())
+}
+
+/// A record of an optimizer with its tensors in the order of their names: Burn's comes out of a hash map.
+fn in_order(record: Bytes) -> Result<Bytes, RecordError> {
+    let reader = Reader::from_bytes(record)?;
+    let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+    let mut tensors = reader.into_tensors()?;
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let writer = scalars
+        .iter()
+        .fold(Writer::new(tensors), |writer, (name, value)| {
+            writer.with_scalar(name, *value)
+        });
+    let writer = metadata.iter().fold(writer, |writer, (name, value)| {
+        writer.with_metadata(name, value)
+    });
+    Ok(writer.into_bytes()?)
 }
 
 /// The sum of all weights: NaN or infinite where one of them is, on the device until it is read.
@@ -178,6 +195,7 @@ const MODEL: &str = "model";
 pub(super) const EMA: &str = "ema";
 const OPTIMIZER: &str = "optimizer";
 const POSITION: &str = "position";
+const SETTINGS: &str = "settings";
 
 impl Learner {
     /// Everything that the run needs to go on, as one file. Burn's records keep the identity of
@@ -194,24 +212,19 @@ impl Learner {
             .into_bytes()
             .map_err(failed)?;
         let optimizer = state.optimizer.to_record().into_bytes().map_err(failed)?;
-        let entry = |bytes: Bytes| TensorEntry {
-            dtype: Dtype::U8,
-            shape: vec![bytes.len()],
-            bytes: bytes.to_vec(),
-        };
-        let mut tensors = BTreeMap::from([
-            (MODEL.to_owned(), entry(model)),
-            (OPTIMIZER.to_owned(), entry(optimizer)),
+        let mut records = BTreeMap::from([
+            (MODEL.to_owned(), model),
+            (OPTIMIZER.to_owned(), in_order(optimizer).map_err(failed)?),
         ]);
         let mut position = state.position.clone();
         if let Some(ema) = &state.ema {
             let record = ema.model().clone().into_record().into_bytes();
-            tensors.insert(EMA.to_owned(), entry(record.map_err(failed)?));
+            records.insert(EMA.to_owned(), record.map_err(failed)?);
             position.ema_updates = ema.updates();
         }
         Ok(Checkpoint {
-            tensors,
-            state: serde_json::json!({ POSITION: position }),
+            records,
+            state: serde_json::json!({ POSITION: position, SETTINGS: self.config }),
         })
     }
 
@@ -233,16 +246,28 @@ impl Learner {
                 lr: stage.map_or(0.0, |stage| stage.schedule.lr(position.epoch)),
             });
         }
+        // A run that goes on from here does not meet them again.
+        self.list_bad_images(run)?;
         run.save_checkpoint(state.position.step, &self.checkpoint(state)?)?;
         Ok(())
     }
 
     /// The state that a checkpoint of this run holds.
-    pub(super) fn restore(
-        &self,
-        checkpoint: &Checkpoint,
-        path: &Path,
-    ) -> Result<State, TrainError> {
+    pub(super) fn restore(&self, checkpoint: Checkpoint, path: &Path) -> Result<State, TrainError> {
+        let settings = TrainConfig::deserialize(&checkpoint.state[SETTINGS]);
+        let settings = settings.map_err(|error| CheckpointError::Foreign {
+            path: path.to_owned(),
+            reason: format!("its `{SETTINGS}` entry: {error}"),
+        })?;
+        let differ = differing(&settings, &self.config);
+        if !differ.is_empty() {
+            return Err(TrainError::Mismatch(format!(
+                "{}: it was trained with other settings ({} differ): config.json was edited or damaged; \
+                 put it back, for a run goes on with the settings that it began with",
+                path.display(),
+                differ.join(", ")
+            )));
+        }
         self.restore_from(checkpoint, path, &self.config.model)
     }
 
@@ -250,7 +275,7 @@ impl Learner {
     /// stage-2 heads, which are new where it has none.
     pub(super) fn restore_from(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: Checkpoint,
         path: &Path,
         network: &ShikeConfig,
     ) -> Result<State, TrainError> {
@@ -264,10 +289,10 @@ impl Learner {
             path: path.to_owned(),
             source,
         };
-        let bytes = |name: &str| {
-            let entry = checkpoint.tensors.get(name);
-            let entry = entry.ok_or_else(|| foreign(format!("it has no `{name}` entry")))?;
-            Ok::<_, TrainError>(Bytes::from_bytes_vec(entry.bytes.clone()))
+        let mut records = checkpoint.records;
+        let mut take = |name: &str| {
+            let record = records.remove(name);
+            record.ok_or_else(|| foreign(format!("it has no `{name}` entry")))
         };
         let position: Position = serde_json::from_value(checkpoint.state[POSITION].clone())
             .map_err(|error| foreign(format!("its `{POSITION}` entry: {error}")))?;
@@ -278,7 +303,7 @@ impl Learner {
                 path.display()
             )));
         }
-        let record = ModuleRecord::from_bytes(bytes(MODEL)?).map_err(failed)?;
+        let record = ModuleRecord::from_bytes(take(MODEL)?).map_err(failed)?;
         let model = self.init_model(network)?;
         // Until its first step, a stage has the heads that it was given.
         let begun = position.epoch > 0 || position.batch > 0;
@@ -294,10 +319,10 @@ impl Learner {
             }
             model = self.prepare(model, position.stage);
         }
-        let record = OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed)?;
-        let ema = match (self.config.ema_decay, checkpoint.tensors.get(EMA)) {
-            (Some(decay), Some(_)) => {
-                let record = ModuleRecord::from_bytes(bytes(EMA)?).map_err(failed)?;
+        let record = OptimizerRecord::from_bytes(take(OPTIMIZER)?).map_err(failed)?;
+        let ema = match (self.config.ema_decay, take(EMA).ok()) {
+            (Some(decay), Some(record)) => {
+                let record = ModuleRecord::from_bytes(record).map_err(failed)?;
                 let average = model.valid().try_load_record(record).map_err(failed)?;
                 Some(Ema::resumed(decay, position.ema_updates, average))
             }

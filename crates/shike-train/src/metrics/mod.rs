@@ -179,7 +179,7 @@ pub struct ClassRow {
 pub struct ImageScore {
     /// The image's class.
     pub label: u32,
-    /// The class with the highest logit; `None` if a logit was NaN.
+    /// The class with the highest logit; `None` if a logit was NaN or infinite.
     pub predicted: Option<u32>,
     /// Its probability by the softmax of the mean logits, 0 to 1.
     pub confidence: f32,
@@ -315,7 +315,7 @@ impl Evaluator {
     }
 
     /// Scores a batch: for each expert its logits `[images, classes]` in row-major order, and one
-    /// label an image. An image whose logits hold a NaN counts as wrong.
+    /// label an image. An image whose logits are NaN or infinite counts as wrong.
     ///
     /// # Errors
     ///
@@ -467,12 +467,12 @@ impl Tally {
     }
 }
 
-/// How many classes rank before `label` (0: it wins); `None` if a logit is NaN.
+/// How many classes rank before `label` (0: it wins); `None` if a logit is NaN or infinite.
 fn rank(logits: &[f32], label: usize) -> Option<usize> {
     let own = logits[label];
     let mut before = 0;
     for (class, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
+        if !logit.is_finite() {
             return None;
         }
         before += usize::from(logit > own || (logit == own && class < label));
@@ -488,10 +488,10 @@ fn image_score(logits: &[f32], label: usize) -> ImageScore {
         }
     }
     let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
-    let nan = logits.iter().any(|logit| logit.is_nan());
+    let finite = logits.iter().all(|logit| logit.is_finite());
     ImageScore {
         label: label as u32,
-        predicted: (!nan).then_some(best.1 as u32),
+        predicted: finite.then_some(best.1 as u32),
         confidence: if sum.is_finite() {
             (1.0 / sum) as f32
         } else {

@@ -103,11 +103,8 @@ fn html(
 ) -> Result<String, ReportError> {
     let classes = paths.read_classes()?;
     let rows = paths.read_rows()?;
-    let config: RunConfig = paths.read_config()?;
-    let receipt = match paths.receipt().exists() {
-        true => Some(paths.read_receipt()?),
-        false => None,
-    };
+    let config = RunConfig::read(paths)?;
+    let receipt = paths.receipt_if_any()?;
     let split = receipt.as_ref().and_then(|receipt| receipt.scored);
     let split = split.map_or_else(|| "scored".to_owned(), |split| split.to_string());
     let name = paths.root().file_name().unwrap_or_default();

@@ -27,6 +27,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use same_file::Handle;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shike_data::BadImage;
@@ -53,6 +54,13 @@ pub enum RunDirError {
     /// There is no run to open.
     #[error("{} is not the folder of a run: it has no config.json and classes.json", .0.display())]
     NotARun(PathBuf),
+    /// The folder was removed or moved while this process was at work, or another one is in its place.
+    #[error(
+        "{} is no more the folder of this run: it was removed or moved, or another is in its place; nothing \
+         more is written (a folder that was moved can be resumed where it is now)",
+        .0.display()
+    )]
+    Gone(PathBuf),
     /// Another process writes into the run.
     #[error(
         "run {} is in use by {}: wait until it ends, or stop it first",
@@ -115,7 +123,7 @@ pub struct RunDir {
     rows: Vec<EpochRow>,
     keep_last: usize,
     /// Unlocked by the system when it is closed, even if the process is killed.
-    _lock: File,
+    lock: Handle,
 }
 
 impl RunDir {
@@ -132,6 +140,21 @@ impl RunDir {
         config: &impl Serialize,
         classes: Classes,
     ) -> Result<Self, RunDirError> {
+        Self::create_with_recipe(folder, config, classes, None)
+    }
+
+    /// As [`create`](Self::create), with the text of `recipe.toml`, where settings were chosen for the
+    /// data.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](Self::create).
+    pub fn create_with_recipe(
+        folder: impl Into<PathBuf>,
+        config: &impl Serialize,
+        classes: Classes,
+        recipe: Option<&str>,
+    ) -> Result<Self, RunDirError> {
         let paths = RunPaths::new(folder);
         let root = paths.root().to_owned();
         Self::check_free(&root)?;
@@ -141,6 +164,12 @@ impl RunDir {
             return Err(RunDirError::AlreadyARun(root));
         }
         remove_temporaries(&paths)?;
+        // config.json makes it a run, which has all that a resume needs.
+        if let Some(recipe) = recipe {
+            atomic_write(&paths.recipe(), |writer| {
+                writer.write_all(recipe.as_bytes())
+            })?;
+        }
         write_json(&paths.classes(), &classes)?;
         write_json(&paths.config(), config)?;
         Ok(Self::with_lock(paths, classes, Vec::new(), lock))
@@ -162,12 +191,12 @@ impl RunDir {
             return Err(RunDirError::AlreadyARun(root));
         }
         // What a start that failed may have left is no obstacle: a split may lie there before; the
-        // lock comes first, then classes.json, and config.json makes it a run.
+        // lock comes first, then recipe.toml and classes.json, and config.json makes it a run.
         let started = paths.lock().is_file();
         let leftover = |path: &PathBuf| {
             *path == paths.lock()
                 || is_temporary(path)
-                || (started && *path == paths.classes())
+                || (started && [paths.recipe(), paths.classes()].contains(path))
                 || (*path == paths.lists() && path.join("split.json").is_file())
         };
         match list(&root)?.iter().all(leftover) {
@@ -194,13 +223,13 @@ impl RunDir {
         Ok(Self::with_lock(paths, classes, rows, lock))
     }
 
-    fn with_lock(paths: RunPaths, classes: Classes, rows: Vec<EpochRow>, lock: File) -> Self {
+    fn with_lock(paths: RunPaths, classes: Classes, rows: Vec<EpochRow>, lock: Handle) -> Self {
         Self {
             paths,
             classes,
             rows,
             keep_last: 2,
-            _lock: lock,
+            lock,
         }
     }
 
@@ -213,6 +242,20 @@ impl RunDir {
     /// Where things lie, and how to read them.
     pub fn paths(&self) -> &RunPaths {
         &self.paths
+    }
+
+    /// Where things lie, to be written: the folder is still that of this run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Gone`].
+    pub fn writable(&self) -> Result<&RunPaths, RunDirError> {
+        let path = self.paths.lock();
+        match Handle::from_path(&path) {
+            Ok(lock) if lock == self.lock => Ok(&self.paths),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path)(error)),
+            _ => Err(RunDirError::Gone(self.paths.root().to_owned())),
+        }
     }
 
     /// The classes of the run.
@@ -269,15 +312,15 @@ impl RunDir {
     /// Both files are written anew: a log is small, a torn last line cannot happen, and the CSV
     /// header can gain the loss terms of stage 2.
     fn write_rows(&self) -> Result<(), RunDirError> {
-        atomic_write(&self.paths.metrics_jsonl(), |writer| {
+        let paths = self.writable()?;
+        atomic_write(&paths.metrics_jsonl(), |writer| {
             for row in &self.rows {
                 serde_json::to_writer(&mut *writer, row)?;
                 writer.write_all(b"\n")?;
             }
             Ok(())
         })?;
-        let path = self.paths.metrics_csv();
-        Ok(atomic_write(&path, |writer| {
+        Ok(atomic_write(&paths.metrics_csv(), |writer| {
             rows::write_csv(writer, &self.rows)
         })?)
     }
@@ -288,7 +331,7 @@ impl RunDir {
     ///
     /// [`RunDirError::Write`].
     pub fn write_bad_images(&self, images: &[BadImage]) -> Result<(), RunDirError> {
-        Ok(atomic_write(&self.paths.bad_images(), |writer| {
+        Ok(atomic_write(&self.writable()?.bad_images(), |writer| {
             let mut writer = csv::Writer::from_writer(writer);
             for image in images {
                 writer.serialize(image)?;
@@ -304,7 +347,7 @@ impl RunDir {
     /// [`RunDirError::Write`].
     pub fn write_per_class(&self, evaluation: &Evaluation) -> Result<(), RunDirError> {
         let names = &self.classes.names;
-        Ok(atomic_write(&self.paths.per_class_csv(), |writer| {
+        Ok(atomic_write(&self.writable()?.per_class_csv(), |writer| {
             evaluation.write_per_class_csv(writer, names)
         })?)
     }
@@ -319,9 +362,10 @@ impl RunDir {
         evaluation: &Evaluation,
         name: impl Fn(usize) -> String,
     ) -> Result<(), RunDirError> {
-        Ok(atomic_write(&self.paths.predictions_csv(), |writer| {
-            evaluation.write_predictions_csv(writer, &name)
-        })?)
+        Ok(atomic_write(
+            &self.writable()?.predictions_csv(),
+            |writer| evaluation.write_predictions_csv(writer, &name),
+        )?)
     }
 
     /// Writes `receipt.json`.
@@ -330,7 +374,7 @@ impl RunDir {
     ///
     /// [`RunDirError::Write`].
     pub fn write_receipt(&self, receipt: &Receipt) -> Result<(), RunDirError> {
-        write_json(&self.paths.receipt(), receipt)
+        write_json(&self.writable()?.receipt(), receipt)
     }
 
     /// Writes the checkpoint of `step` (steps count on over both stages), then removes the step
@@ -347,16 +391,28 @@ impl RunDir {
     ) -> Result<PathBuf, RunDirError> {
         let path = self.paths.step_checkpoint(step);
         self.write_checkpoint(&path, checkpoint)?;
-        let (mut past, later): (Vec<_>, Vec<_>) = self
-            .paths
-            .step_checkpoints()?
-            .into_iter()
-            .partition(|(other, _)| *other <= step);
+        let steps = self.paths.step_checkpoints()?.into_iter();
+        for (_, later) in steps.filter(|(other, _)| *other > step) {
+            fs::remove_file(&later).map_err(io_error(&later))?;
+        }
+        self.remove_old_checkpoints(step)?;
+        Ok(path)
+    }
+
+    /// Removes the step checkpoints up to `step` that are not among the newest: a kill may have come
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`].
+    pub fn remove_old_checkpoints(&self, step: u64) -> Result<(), RunDirError> {
+        let mut past = self.writable()?.step_checkpoints()?;
+        past.retain(|(other, _)| *other <= step);
         past.truncate(past.len().saturating_sub(self.keep_last));
-        for (_, old) in past.into_iter().chain(later) {
+        for (_, old) in past {
             fs::remove_file(&old).map_err(io_error(&old))?;
         }
-        Ok(path)
+        Ok(())
     }
 
     /// Writes `stage<stage>.safetensors`, which is kept for good.
@@ -375,8 +431,13 @@ impl RunDir {
     }
 
     fn write_checkpoint(&self, path: &Path, checkpoint: &Checkpoint) -> Result<(), RunDirError> {
-        let folder = self.paths.checkpoints();
-        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        let folder = self.writable()?.checkpoints();
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error(&folder)(error));
+            }
+            _ => {}
+        }
         Ok(checkpoint::write_atomic(path, checkpoint)?)
     }
 
@@ -390,7 +451,7 @@ impl RunDir {
     }
 }
 
-fn lock(paths: &RunPaths) -> Result<File, RunDirError> {
+fn lock(paths: &RunPaths) -> Result<Handle, RunDirError> {
     let path = paths.lock();
     let mut file = File::options()
         .read(true)
@@ -414,7 +475,7 @@ fn lock(paths: &RunPaths) -> Result<File, RunDirError> {
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(io_error(&path))?;
-    Ok(file)
+    Handle::from_file(file).map_err(io_error(&path))
 }
 
 /// The entries of a folder; none if it does not exist.
@@ -437,7 +498,7 @@ fn is_temporary(path: &Path) -> bool {
 
 /// Only with the lock held, so that no live process can own one.
 fn remove_temporaries(paths: &RunPaths) -> Result<(), RunDirError> {
-    for folder in [paths.root().to_owned(), paths.checkpoints()] {
+    for folder in [paths.root().to_owned(), paths.checkpoints(), paths.lists()] {
         for path in list(&folder)?.into_iter().filter(|path| is_temporary(path)) {
             fs::remove_file(&path).map_err(io_error(&path))?;
         }

@@ -10,7 +10,7 @@ use shike_data::BadImage;
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::metrics::ImageScore;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, class_order};
 
 /// Where things lie in a run's folder; reads without taking the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl RunPaths {
         read_json(&self.config())
     }
 
-    /// The classes of the run.
+    /// The classes of the run: those that it began with, where it has a receipt.
     ///
     /// # Errors
     ///
@@ -165,7 +165,31 @@ impl RunPaths {
             let message = format!("{names} class names, but {counts} training counts");
             return Err(format_error(&self.classes(), message));
         }
+        let images: usize = classes
+            .train_counts
+            .iter()
+            .fold(0, |sum, n| sum.saturating_add(*n));
+        if let Some(receipt) = self.receipt_if_any()?
+            && (class_order(&classes.names) != receipt.class_order
+                || images != receipt.train.images)
+        {
+            let message = "its class names or counts are not those that the run began with \
+                           (receipt.json has their hash): it was edited or damaged; put it back";
+            return Err(format_error(&self.classes(), message.into()));
+        }
         Ok(classes)
+    }
+
+    /// As [`read_receipt`](Self::read_receipt), of a run that may not have one yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_receipt`](Self::read_receipt).
+    pub fn receipt_if_any(&self) -> Result<Option<Receipt>, RunDirError> {
+        self.receipt()
+            .exists()
+            .then(|| self.read_receipt())
+            .transpose()
     }
 
     /// What the run was obtained with.
@@ -271,7 +295,7 @@ impl RunPaths {
     ///
     /// # Errors
     ///
-    /// [`RunDirError::Checkpoint`] if a checkpoint was written by a newer program or the system
+    /// [`RunDirError::Checkpoint`] if a checkpoint was written by another version of the program or the system
     /// refuses to read it (going back would lose work for no reason), and
     /// [`RunDirError::NoReadableCheckpoint`] if all are damaged.
     pub fn latest(&self) -> Result<Option<Latest>, RunDirError> {
@@ -288,7 +312,9 @@ impl RunPaths {
                     }));
                 }
                 Err(
-                    error @ (CheckpointError::NewerVersion { .. } | CheckpointError::Read { .. }),
+                    error @ (CheckpointError::NewerVersion { .. }
+                    | CheckpointError::OlderVersion { .. }
+                    | CheckpointError::Read { .. }),
                 ) => return Err(error.into()),
                 Err(error) => warnings.push(error.to_string()),
             }

@@ -95,7 +95,7 @@ enum Split {
 impl EvalArgs {
     fn config(&self) -> Result<Option<RunConfig>, CliError> {
         let paths = self.model.paths();
-        Ok(paths.map(|paths| paths.read_config()).transpose()?)
+        Ok(paths.map(|paths| RunConfig::read(&paths)).transpose()?)
     }
 
     /// The images, and what they are called above the table.
@@ -308,7 +308,7 @@ pub fn export(args: &ExportArgs) -> Result<(), CliError> {
         .map(|(key, text)| Ok((key.to_owned(), text?)))
         .collect();
     let metadata: BTreeMap<_, _> = metadata.map_err(|error| CliError::Format(error.to_string()))?;
-    let bytes = weights::to_safetensors(predictor.model(), steps, &metadata);
+    let bytes = weights::to_safetensors(predictor.model(), steps, &metadata, false);
     let bytes = bytes.map_err(TrainError::from)?;
     atomic_write(&args.safetensors, |writer| writer.write_all(&bytes)).map_err(TrainError::from)?;
     print(&format!("{}", args.safetensors.display()))

@@ -101,6 +101,7 @@ impl CliError {
             Self::Usage(_) | Self::Split(SplitError::Config { .. }) => 2,
             // What an option set, and explain names.
             Self::Train(TrainError::Config(error)) if options::of(error).is_some() => 2,
+            Self::Train(TrainError::Recipe(error)) if error.refuses_an_option() => 2,
             _ => 1,
         }
     }

@@ -1,5 +1,6 @@
 //! Which option of `shike train` sets a field of the configuration.
 
+use shike_model::ConfigError;
 use shike_model::loss::LossError;
 use shike_train::TrainConfigError;
 
@@ -25,6 +26,9 @@ const SCHEDULE: &[(&str, [&str; 2])] = &[
     ),
     ("total_epochs", ["--epochs", "--stage2-epochs"]),
 ];
+
+/// Fields of the network.
+const MODEL: &[(&str, &str)] = &[("experts", "--experts")];
 
 /// All others.
 const FIELDS: &[(&str, &str)] = &[
@@ -61,6 +65,7 @@ pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {
         TrainConfigError::Schedule { stage, source } => {
             find(SCHEDULE, source.field).map(|options| options[usize::from(*stage == "stage2")])
         }
+        TrainConfigError::Model(ConfigError::Field { field, .. }) => find(MODEL, field),
         _ => None,
     }
 }
@@ -81,7 +86,7 @@ mod tests {
             let mut options = command.get_arguments().filter_map(|arg| arg.get_long());
             assert!(options.any(|long| long == name), "{option}");
         };
-        for (_, option) in LOSS.iter().chain(FIELDS) {
+        for (_, option) in LOSS.iter().chain(MODEL).chain(FIELDS) {
             there(option);
         }
         for (_, options) in SCHEDULE {

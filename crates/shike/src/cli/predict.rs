@@ -129,7 +129,7 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
                 }
             }
         }
-        for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)) {
+        for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)?) {
             sink.take(args, &path.display().to_string(), &prediction)?;
         }
     }

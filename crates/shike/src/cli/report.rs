@@ -49,7 +49,7 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
             "{run} has not ended: it has no model.safetensors; go on with `shike train --resume {run}`"
         )));
     }
-    let recorded: RunConfig = paths.read_config()?;
+    let recorded = RunConfig::read(&paths)?;
     let source = args.data.source_of_run(recorded.data).ok_or_else(|| {
         let message =
             "this run's images were made by a program, and are not known here: give --data";
@@ -57,10 +57,7 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
     })?;
     let data = source.open()?;
     // What the run itself was reported by, if it says so.
-    let told = match paths.receipt().exists() {
-        true => paths.read_receipt()?.scored,
-        false => None,
-    };
+    let told = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);
     let split = told.unwrap_or(match &data.test {
         Some(_) => ScoredSplit::Test,
         None => ScoredSplit::Val,

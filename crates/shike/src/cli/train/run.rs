@@ -362,10 +362,8 @@ fn begin(
     let learner = Learner::new(config, data, session.device.clone())?;
     check_images(&learner, args, &mut session.progress)?;
     let from = resume.stage2_from.clone();
-    let mut run = learner.create_run(&folder, Some(source), from.clone())?;
-    if let Some(recipe) = recipe {
-        write_text(&run.paths().recipe(), &recipe)?;
-    }
+    let recipe = recipe.as_deref();
+    let mut run = learner.create_run_with_recipe(&folder, Some(source), from.clone(), recipe)?;
     let progress = &mut session.progress;
     let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
     report(&outcome, &folder, progress);
@@ -386,8 +384,7 @@ fn stage1_of(
     if !paths.is_run() {
         return Err(RunDirError::NotARun(folder.to_owned()).into());
     }
-    let recorded: RunConfig = paths.read_config()?;
-    let stage1 = recorded.train.stage1;
+    let stage1 = RunConfig::read(&paths)?.train.stage1;
     if stage1 != asked {
         progress.message(&format!(
             "stage 1 is that of {}, with its settings; options for it have no effect",
@@ -469,11 +466,12 @@ fn train_seeds(
         check_images(&learner, args, &mut session.progress)?;
         let mut run = match paths.is_run() {
             true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
-            false => learner.create_run(&folder, Some(source.clone()), None)?,
+            false => {
+                let recipe = job.recipe(&config, &source)?;
+                let source = Some(source.clone());
+                learner.create_run_with_recipe(&folder, source, None, recipe.as_deref())?
+            }
         };
-        if let Some(recipe) = job.recipe(&config, &source)? {
-            write_text(&paths.recipe(), &recipe)?;
-        }
         let progress = &mut session.progress;
         if let Outcome::Interrupted = start(&learner, None, &mut run, progress, &session.stop)? {
             progress.message("stopped with a checkpoint; the same command goes on");
