@@ -187,9 +187,8 @@ impl RunConfig {
             path: paths.config(),
             message,
         };
-        if let Some(receipt) = paths.receipt_if_any()?
-            && receipt.settings != settings(&read["train"])
-        {
+        let begun = paths.receipt_if_any()?.and_then(|receipt| receipt.settings);
+        if begun.is_some_and(|begun| begun != settings(&read["train"])) {
             let message = "its settings are not those that the run began with (receipt.json has their \
                            hash): it was edited or damaged; put it back";
             return Err(failed(message.into()));

@@ -21,9 +21,12 @@ pub struct Receipt {
     pub version: String,
     /// Where it ran, such as `flex`; all devices in turn.
     pub device: String,
-    /// SHA-256 of the settings in `config.json`, without those that say how fast and not what.
-    pub settings: String,
+    /// SHA-256 of the settings in `config.json`, without the seed and those that say how fast and not what.
+    /// None in a run of before this was recorded.
+    #[serde(default)]
+    pub settings: Option<String>,
     /// SHA-256 of the file of weights that it started from.
+    #[serde(default)]
     pub weights: Option<String>,
     /// Seed of weights, order and augmentation.
     pub seed: u64,
@@ -39,6 +42,7 @@ pub struct Receipt {
     pub test: Option<SplitReceipt>,
     /// Bytes of up to 1000 files of each part (training, validation, test), spread evenly over its list: other
     /// pictures under the same names have others.
+    #[serde(default)]
     pub file_bytes: [u64; 3],
     /// How `model.safetensors` was chosen.
     pub model_chosen_on: ChosenOn,
@@ -104,7 +108,7 @@ impl Receipt {
     /// A text on inputs that differ: to go on with others would make a run that is neither.
     pub(crate) fn follow(&mut self, begun: &Self, trained: bool) -> Result<Vec<String>, String> {
         let mut differ = Vec::new();
-        if self.settings != begun.settings {
+        if (&self.settings, self.seed) != (&begun.settings, begun.seed) {
             differ.push("the settings".to_owned());
         }
         if self.class_order != begun.class_order {
@@ -176,10 +180,15 @@ pub(crate) fn settings_of(config: &TrainConfig) -> String {
     settings(&serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// SHA-256 of the settings as they stand in `config.json`, but for those that say how fast and not what.
+/// SHA-256 of the settings as they stand in `config.json`, but for the seed and those that say how fast and
+/// not what.
 pub(crate) fn settings(train: &Value) -> String {
     let mut train = train.clone();
     without_speed(&mut train);
+    // It stands beside.
+    if let Some(train) = train.as_object_mut() {
+        train.remove("seed");
+    }
     hex(Sha256::new_with_prefix(train.to_string()))
 }
 
@@ -240,7 +249,7 @@ mod tests {
         Receipt {
             version: "1".into(),
             device: "flex".into(),
-            settings: "settings".into(),
+            settings: Some("settings".into()),
             weights: Some("weights".into()),
             seed: 0,
             thresholds: ShotThresholds::default(),
@@ -266,7 +275,7 @@ mod tests {
             let problem = now.follow(&begun, trained).unwrap_err();
             assert!(problem.contains(says), "{problem}");
         };
-        refused(|r| r.settings.push('x'), true, "the settings are not");
+        refused(|r| r.settings = None, true, "the settings are not");
         refused(|r| r.class_order.clear(), true, "the class names");
         refused(
             |r| r.train.sha256.clear(),

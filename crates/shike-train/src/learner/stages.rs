@@ -139,7 +139,7 @@ impl Learner {
         Ok(Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
             device: device::name(&self.device),
-            settings: receipt::settings_of(&self.config),
+            settings: Some(receipt::settings_of(&self.config)),
             weights: weights.map(hash).transpose()?,
             seed: self.config.seed,
             thresholds: self.config.thresholds,
