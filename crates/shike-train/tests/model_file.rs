@@ -35,6 +35,7 @@ fn info() -> ModelInfo {
         "train_counts": [50, 20, 5],
         "pipeline": Pipeline::photo_eval(16),
         "normalization": Normalization::CIFAR10,
+        "prior": [50.0, 20.0, 5.0],
         "steps": 7,
     });
     serde_json::from_value(value).unwrap()
