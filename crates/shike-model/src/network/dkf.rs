@@ -56,9 +56,15 @@ fn halvings(mut from: usize, to: usize) -> Option<usize> {
     (from == to).then_some(count)
 }
 
+/// One of the convolutions.
+struct Step {
+    stride: [usize; 2],
+    channels: [usize; 2],
+}
+
 impl DkfConfig {
     /// Stride and channels of each convolution.
-    fn steps(&self) -> Result<Vec<([usize; 2], [usize; 2])>, ConfigError> {
+    fn steps(&self) -> Result<Vec<Step>, ConfigError> {
         let (shallow, deep) = (self.shallow, self.deep);
         let (rows, columns) = halvings(shallow.height, deep.height)
             .zip(halvings(shallow.width, deep.width))
@@ -74,8 +80,10 @@ impl DkfConfig {
         };
         let step = |step: usize| {
             let stride = |steps: usize| 1 + usize::from(step < steps);
-            let channels = [channels(step), channels(step + 1)];
-            ([stride(rows), stride(columns)], channels)
+            Step {
+                stride: [stride(rows), stride(columns)],
+                channels: [channels(step), channels(step + 1)],
+            }
         };
         Ok((0..count).map(step).collect())
     }
@@ -84,7 +92,7 @@ impl DkfConfig {
     pub(super) fn num_values(&self) -> Result<u64, ConfigError> {
         let steps = self.steps()?.into_iter();
         Ok(steps
-            .map(|(_, channels)| conv_norm_values(channels, 3, 1))
+            .map(|step| conv_norm_values(step.channels, 3, 1))
             .sum())
     }
 
@@ -94,10 +102,10 @@ impl DkfConfig {
     /// [`ConfigError::Fusion`] if halving the shallow map never gives the deep map's size.
     pub fn init(&self, device: &Device) -> Result<Dkf, ConfigError> {
         let steps = self.steps()?.into_iter().enumerate();
-        let convs = steps.map(|(step, (stride, channels))| StridedConv {
-            conv: conv_config(channels, 3, stride).init(device),
-            bn: BatchNormConfig::new(channels[1]).init(device),
-            relu: step != WITHOUT_RELU,
+        let convs = steps.map(|(i, step)| StridedConv {
+            conv: conv_config(step.channels, 3, step.stride).init(device),
+            bn: BatchNormConfig::new(step.channels[1]).init(device),
+            relu: i != WITHOUT_RELU,
         });
         Ok(Dkf {
             convs: convs.collect(),

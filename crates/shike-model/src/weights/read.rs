@@ -29,8 +29,8 @@ impl Entry {
         element: usize,
         read: impl Fn() -> Result<TensorData, String> + 'static,
     ) -> Self {
-        let sizes = shape.iter().map(|&side| side as u64);
-        let len = sizes.fold(Some(element as u64), |len, side| len?.checked_mul(side));
+        let mut sizes = shape.iter().map(|&side| side as u64);
+        let len = sizes.try_fold(element as u64, u64::checked_mul);
         let read = Box::new(read);
         Self { shape, len, read }
     }
