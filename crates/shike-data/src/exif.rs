@@ -1,13 +1,13 @@
 //! EXIF orientation: how a camera was held.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageFormat, RgbImage};
 
-use crate::decode::{DecodeLimits, decode_rgb};
+use crate::decode::{DecodeLimits, Refused, caught, decode_rgb, jpeg, png};
 use crate::error::{DataError, Result};
+use crate::read::read;
 
 /// Reads and decodes one file and turns it as its EXIF data say, as Pillow's `exif_transpose`.
 ///
@@ -15,24 +15,35 @@ use crate::error::{DataError, Result};
 /// Those of [`decode_file`](crate::decode_file). A file without EXIF data, or with broken ones, is
 /// taken as it is.
 pub fn decode_file_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
-    let image = decode_rgb(&bytes, &path.display().to_string(), limits)?;
-    Ok(turn_upright(image, &bytes))
+    let bytes = read(path).map_err(|e| DataError::io(path, e))?;
+    let origin = path.display().to_string();
+    let image = decode_rgb(&bytes, &origin, limits)?;
+    turn_upright(image, &bytes, limits).map_err(|refused| refused.of(&origin))
 }
 
 /// Turns `image`, which was decoded from `file`.
-pub(crate) fn turn_upright(image: RgbImage, file: &[u8]) -> RgbImage {
-    let mut image = DynamicImage::ImageRgb8(image);
-    image.apply_orientation(orientation(file));
-    image.into_rgb8()
-}
-
-/// Of a file that was decoded before: its header is within the limits.
-fn orientation(bytes: &[u8]) -> Orientation {
-    ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .ok()
-        .and_then(|reader| reader.into_decoder().ok())
-        .and_then(|mut decoder| decoder.orientation().ok())
-        .unwrap_or(Orientation::NoTransforms)
+///
+/// # Errors
+/// [`Refused`] if there is no room for the turned picture beside the other.
+pub(crate) fn turn_upright(
+    image: RgbImage,
+    file: &[u8],
+    limits: &DecodeLimits,
+) -> std::result::Result<RgbImage, Refused> {
+    let (format, exif) = match image::guess_format(file) {
+        Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, jpeg::exif(file)),
+        _ => (ImageFormat::Png, png::exif(file)),
+    };
+    caught(format, || {
+        let Some(orientation) = exif.and_then(Orientation::from_exif_chunk) else {
+            return Ok(image);
+        };
+        if orientation != Orientation::NoTransforms {
+            let both = 2 * image.as_raw().len() as u64 + file.len() as u64;
+            limits.check(image.dimensions(), both)?;
+        }
+        let mut image = DynamicImage::ImageRgb8(image);
+        image.apply_orientation(orientation);
+        Ok(image.into_rgb8())
+    })
 }

@@ -18,6 +18,7 @@
 //! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
 //! - [`split`]: training, validation and test lists from one folder
 //! - [`policy`]: what is done about images that cannot be read
+//! - [`read`](mod@read): files are opened in one way, with limits
 //! - [`tiny_imagenet`]: lists of Tiny-ImageNet-LT from the official archive
 //! - [`synthetic`]: made-up data sets for examples and tests
 //! - [`rng`]: the random numbers of all of these
@@ -60,6 +61,7 @@ pub mod loader;
 pub mod mix;
 mod photo;
 pub mod policy;
+pub mod read;
 pub mod rng;
 pub mod sampler;
 mod scratch;

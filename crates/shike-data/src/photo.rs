@@ -15,17 +15,20 @@ use std::path::Path;
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x4;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 use rand_chacha::ChaCha8Rng;
 
 use crate::augment::{
     CropBox, Pipeline, Transform, center_crop_corner, random_resized_crop_box, resized_size,
 };
-use crate::decode::{DecodeLimits, Frame, decode_rgb, decode_rows, plain_jpeg, read_into};
+use crate::decode::jpeg::{Frame, decode_rows};
+use crate::decode::{DecodeLimits, decode_rgb, jpeg_frame};
 use crate::error::{DataError, Result};
 use crate::exif::turn_upright;
+use crate::read::read_into;
 use crate::rng::Draw;
 use crate::scratch;
+use crate::verify::sniff;
 
 /// What one thread needs to prepare photographs.
 #[derive(Default)]
@@ -54,7 +57,7 @@ pub fn prepare_file(
     rng: &mut ChaCha8Rng,
 ) -> Result<RgbImage> {
     WORKSPACE.with_borrow_mut(|space| {
-        read_into(path, &mut space.file)?;
+        read_into(path, &mut space.file).map_err(|e| DataError::io(path, e))?;
         let made = space.prepare(&path.display().to_string(), pipeline, limits, rng);
         for buffer in [&mut space.file, &mut space.decoded, &mut space.resized] {
             scratch::trim(buffer);
@@ -78,12 +81,16 @@ impl Workspace {
             pipeline.transforms.first(),
             Some(Transform::RandomResizedCrop { .. } | Transform::Resize { .. })
         );
-        if resizes && let Some(frame) = plain_jpeg(&self.file, origin, limits)? {
-            return self.jpeg(&frame, origin, pipeline, rng);
+        if resizes && sniff(&self.file, origin)? == ImageFormat::Jpeg {
+            let frame = jpeg_frame(&self.file, limits).map_err(|refused| refused.of(origin))?;
+            // Inks take the exact way, too.
+            if frame.components < 4 {
+                return self.jpeg(&frame, origin, pipeline, rng);
+            }
         }
         let mut image = decode_rgb(&self.file, origin, limits)?;
         if pipeline.is_upright() {
-            image = turn_upright(image, &self.file);
+            image = turn_upright(image, &self.file, limits).map_err(|e| e.of(origin))?;
         }
         pipeline.apply(image, rng)
     }

@@ -197,6 +197,7 @@ pub(crate) fn is_about_the_image(error: &DataError) -> bool {
                 | ErrorKind::NotADirectory
                 | ErrorKind::InvalidInput
                 | ErrorKind::InvalidFilename
+                | ErrorKind::FileTooLarge
         ),
         _ => false,
     }

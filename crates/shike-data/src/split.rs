@@ -25,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dataset::Dataset;
 use crate::inspect::{Inspection, Subset};
+use crate::read::read;
 use crate::rng::{Draw, Purpose, rng};
 use crate::write::{WriteError, atomic_write};
 
@@ -536,7 +537,7 @@ impl SplitPlan {
             .chain([CLASSES, RECORD])
         {
             let path = out.join(name);
-            let there = match std::fs::read(&path) {
+            let there = match read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(SplitError::Io { path, source }),

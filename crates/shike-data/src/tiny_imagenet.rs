@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts};
+use crate::read::read_to_string;
 use crate::write::{WriteError, atomic_write};
 
 /// The training list.
@@ -132,7 +133,7 @@ fn names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
 
 /// `val_0.JPEG<TAB>n03444034<TAB>…`, a line each.
 fn annotations(path: &Path, classes: &[String]) -> Result<Vec<(String, u32)>> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::io(path, source))?;
+    let text = read_to_string(path).map_err(|source| DataError::io(path, source))?;
     let labels: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
     let entry = |(number, line): (usize, &str)| {
         let wrong = |problem: String| DataError::ListLine {

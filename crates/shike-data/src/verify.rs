@@ -1,11 +1,13 @@
 //! What a file is, before it is decoded.
 
-use std::io::Cursor;
+use std::io::Read;
+use std::path::Path;
 
-use image::{ImageError, ImageFormat, ImageReader};
+use image::ImageFormat;
 
-use crate::decode::{DecodeLimits, jpeg_is_complete};
+use crate::decode::{DecodeLimits, Refused, jpeg, jpeg_frame, png, png_needs};
 use crate::error::{DataError, Result};
+use crate::read::{MAX_BYTES, open};
 
 /// Refuses what is neither a JPEG nor a PNG, and says what it is instead.
 pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
@@ -35,42 +37,41 @@ pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
     })
 }
 
-/// What can be told without decoding: the format, the size, and whether the end is there.
+/// What can be told without decoding: the format, the size, whether the end is there, and damage that
+/// the headers show.
 pub(crate) fn check_header(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<()> {
-    let format = sniff(bytes, origin)?;
-    let complete = match format {
-        ImageFormat::Jpeg => jpeg_is_complete(bytes),
-        _ => png_is_complete(bytes),
+    let checked = match sniff(bytes, origin)? {
+        ImageFormat::Jpeg => jpeg_frame(bytes, limits).map(drop),
+        _ => png_needs(bytes, limits).and_then(|_| png::check(bytes, limits)),
     };
-    if !complete {
-        return Err(DataError::Truncated {
-            origin: origin.to_owned(),
-        });
-    }
-    let failed = |source| DataError::Decode {
-        origin: origin.to_owned(),
-        source,
-    };
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(|e| failed(ImageError::IoError(e)))?;
-    let (width, height) = reader.into_dimensions().map_err(failed)?;
-    limits.check(width, height, origin)
+    checked.map_err(|refused| refused.of(origin))
 }
 
-/// Whether no chunk of a PNG is cut. The last one holds no pixels, and may be missing.
-fn png_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 8; // behind the signature
-    while let Some(length) = bytes.get(at..at + 4) {
-        let length = length.iter().fold(0, |sum, &b| (sum << 8) | usize::from(b));
-        let is_end = bytes.get(at + 4..at + 8) == Some(b"IEND");
-        // The chunk's length and name stand before it, its checksum behind.
-        at += 12 + length;
-        if is_end {
-            return true;
-        }
-        if at > bytes.len() {
-            return false;
+/// As much of a file as holds its header, unless a camera wrote very much before it.
+const START: u64 = 64 << 10;
+
+/// Width and height by the header of a file, of which no more is read than that takes.
+pub(crate) fn size_in_header(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32)> {
+    let failed = |e| DataError::io(path, e);
+    let mut file = open(path).map_err(failed)?;
+    let origin = path.display().to_string();
+    let mut bytes = Vec::new();
+    let mut wanted = START;
+    loop {
+        let more = wanted - bytes.len() as u64;
+        let read = file.by_ref().take(more).read_to_end(&mut bytes);
+        let is_all = (read.map_err(failed)? as u64) < more;
+        let size = match sniff(&bytes, &origin)? {
+            ImageFormat::Jpeg => jpeg::header(&bytes).map(|frame| (frame.width, frame.height)),
+            _ => png::size(&bytes),
+        };
+        match size {
+            Err(Refused::CutOff) if !is_all && wanted < MAX_BYTES => wanted *= 8,
+            Err(refused) => return Err(refused.of(&origin)),
+            Ok(size) => {
+                limits.check(size, 0).map_err(|e| e.of(&origin))?;
+                return Ok(size);
+            }
         }
     }
-    true
 }

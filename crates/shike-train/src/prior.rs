@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use shike_data::read::read_to_string;
 use thiserror::Error;
 
 /// The class frequencies that a model is used under.
@@ -89,7 +90,7 @@ impl Prior {
     /// # Errors
     /// Names the file and the line.
     pub fn read(path: &Path, class_names: &[String]) -> Result<Self, PriorError> {
-        let text = std::fs::read_to_string(path).map_err(|source| PriorError::Read {
+        let text = read_to_string(path).map_err(|source| PriorError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use image::ImageReader;
-
 use super::{Dataset, Source, record};
+use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
+use crate::verify::size_in_header;
 
 impl Dataset {
     /// The folder that the paths of the images start at; `None` for images in memory.
@@ -33,8 +33,8 @@ impl Dataset {
     /// Width and height of image `i`, from the header where it is a file.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and
-    /// [`DataError::Decode`] for a header that cannot be read.
+    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
+    /// [`decode_rgb`](crate::decode_rgb) that the header shows.
     pub fn header_size(&self, i: usize) -> Result<[u32; 2]> {
         if let Some((height, width)) = self.image_size() {
             return Ok([width as u32, height as u32]);
@@ -43,14 +43,7 @@ impl Dataset {
             field: "index",
             problem: format!("is {i}, but there are {} images", self.len()),
         })?;
-        let failed = |source| DataError::Decode {
-            origin: path.display().to_string(),
-            source,
-        };
-        let reader = ImageReader::open(&path).map_err(|e| DataError::io(&path, e))?;
-        let reader = reader.with_guessed_format();
-        let reader = reader.map_err(|e| DataError::io(&path, e))?;
-        let (width, height) = reader.into_dimensions().map_err(failed)?;
+        let (width, height) = size_in_header(&path, &DecodeLimits::default())?;
         Ok([width, height])
     }
 

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Dataset, Source};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
+use crate::read::{self, read};
 use crate::rng::{Draw, Purpose, rng};
 use crate::verify::check_header;
 
@@ -20,7 +21,8 @@ use crate::verify::check_header;
 pub enum FileCheck {
     /// Asks the file system: a file that is missing, empty, or a folder.
     Exists,
-    /// Reads the file as well: a format that is not read, too many pixels, a cut end.
+    /// Reads the file as well: a format that is not read, too many pixels, a cut end, headers that
+    /// make no sense.
     Header,
     /// Decodes it.
     Decode,
@@ -163,10 +165,13 @@ fn check_file(path: &Path, check: FileCheck, limits: &DecodeLimits) -> Result<()
     if metadata.len() == 0 && metadata.is_file() {
         return Err(not_an_image("is empty (0 bytes)"));
     }
+    if let Some(kind) = read::kind(&metadata) {
+        return Err(not_an_image(&format!("is a {kind}, not an image")));
+    }
     match check {
         FileCheck::Exists => Ok(()),
         FileCheck::Header => {
-            let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+            let bytes = read(path).map_err(|e| DataError::io(path, e))?;
             check_header(&bytes, &path.display().to_string(), limits)
         }
         FileCheck::Decode => decode_file(path, limits).map(drop),

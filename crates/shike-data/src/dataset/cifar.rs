@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
+use crate::read::{read, read_to_string};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -100,7 +101,7 @@ pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, split: Split) -> Result<Dataset
     let (mut pixels, mut labels, mut origins) = (Vec::new(), Vec::new(), Vec::new());
     for &name in kind.files(split) {
         let path = dir.join(name);
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        let bytes = read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(path.clone(), &dir, kind),
             _ => DataError::io(&path, e),
         })?;
@@ -179,7 +180,7 @@ fn read_records(
 
 /// The names file if there is one; its number of lines has to be right.
 fn class_names(path: &Path, kind: Cifar) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Ok(number_names(kind.num_classes()));

@@ -7,6 +7,7 @@ use super::folder::is_image_name;
 use super::rows::{Rows, Wrong};
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
+use crate::read::read;
 
 /// Reads a list file whose paths lie below `root`: text, or by its ending `.csv` or `.json`.
 ///
@@ -48,7 +49,7 @@ pub fn list_file(
         });
     }
     let list_path = list_path.as_ref();
-    let bytes = std::fs::read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
     let named = |wrong: Wrong| {
         let (path, problem) = (list_path.to_owned(), wrong.problem);
         match wrong.line {
@@ -105,7 +106,7 @@ pub fn list_file_like(
 /// As [`list_file`], but for labels.
 pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
     let list_path = list_path.as_ref();
-    let bytes = std::fs::read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
     let bytes = strip_bom(&bytes);
     let is = |ending: &str| {
         list_path

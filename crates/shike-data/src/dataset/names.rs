@@ -6,6 +6,7 @@ use std::path::Path;
 use super::list::{folder_names, list_file, strip_bom};
 use super::{Dataset, Source};
 use crate::error::{DataError, Result};
+use crate::read::read;
 
 /// Sorts class names: as numbers where all of them are whole numbers (`2` before `10`), else as text.
 pub(crate) fn sort_names(names: &mut [String]) {
@@ -68,7 +69,7 @@ pub fn names_disagree(own: &[String], names: &[String]) -> Option<String> {
 /// [`DataError::List`] for a file without a name.
 pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+    let bytes = read(path).map_err(|e| DataError::io(path, e))?;
     let wrong = |line: usize, problem: String| DataError::ListLine {
         path: path.to_owned(),
         line,

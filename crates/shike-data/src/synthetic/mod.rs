@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::draw::{CLASSES, class_name};
+use crate::read::read;
 
 /// Raised whenever the same configuration would give other pictures.
 const GENERATOR_VERSION: u64 = 1;
@@ -329,7 +330,7 @@ fn record(config: &SyntheticConfig) -> serde_json::Value {
 /// Whether `root` has a record, which then must equal `wanted`.
 fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool, SyntheticError> {
     let path = root.join(RECORD);
-    let bytes = match fs::read(&path) {
+    let bytes = match read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(io_error("read", &path)(error)),

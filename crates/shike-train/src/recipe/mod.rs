@@ -38,6 +38,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use shike_data::read::read_to_string;
 
 pub use self::card::{Card, DataLayout, KnownSplit, Published, SplitPart};
 pub use self::error::{Names, Place, RecipeError};
@@ -69,7 +70,7 @@ impl Recipe {
     /// [`RecipeError`], with the line of what is wrong.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, RecipeError> {
         let path = path.into();
-        match std::fs::read_to_string(&path) {
+        match read_to_string(&path) {
             Ok(text) => Self::parse(path, &text),
             Err(source) => Err(RecipeError::Read { path, source }),
         }

@@ -31,6 +31,7 @@ use same_file::Handle;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shike_data::BadImage;
+use shike_data::read::read_to_string;
 use thiserror::Error;
 
 pub use self::paths::{Latest, RunPaths};
@@ -507,7 +508,7 @@ fn remove_temporaries(paths: &RunPaths) -> Result<(), RunDirError> {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunDirError> {
-    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    let text = read_to_string(path).map_err(io_error(path))?;
     serde_json::from_str(&text).map_err(|error| format_error(path, error.to_string()))
 }
 

@@ -1,11 +1,11 @@
 //! Where things lie in a run's folder, and how to read them.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use shike_data::BadImage;
+use shike_data::read::{self, read_to_string};
 
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
@@ -208,7 +208,7 @@ impl RunPaths {
     /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
     pub fn read_predictions(&self) -> Result<Vec<(String, ImageScore)>, RunDirError> {
         let path = self.predictions_csv();
-        let text = fs::read_to_string(&path).map_err(io_error(&path))?;
+        let text = read_to_string(&path).map_err(io_error(&path))?;
         let mut rows = Vec::new();
         for (number, row) in csv::Reader::from_reader(text.as_bytes())
             .deserialize::<(usize, String, u32, Option<u32>, f32)>()
@@ -234,7 +234,7 @@ impl RunPaths {
     /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
     pub fn read_rows(&self) -> Result<Vec<EpochRow>, RunDirError> {
         let path = self.metrics_jsonl();
-        let text = match fs::read_to_string(&path) {
+        let text = match read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(io_error(&path)(error)),
@@ -253,7 +253,7 @@ impl RunPaths {
     /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file and the line.
     pub fn read_bad_images(&self) -> Result<Vec<BadImage>, RunDirError> {
         let path = self.bad_images();
-        let file = match fs::File::open(&path) {
+        let file = match read::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(io_error(&path)(error)),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 use clap::Args;
 use shike_data::inspect::Pixels;
+use shike_data::read::read_to_string;
 use shike_data::split::{SplitRecord, is_inside};
 use shike_train::auto::{self, Plan};
 use shike_train::checkpoint::atomic_write;
@@ -215,7 +216,7 @@ fn split_before(paths: &RunPaths, given: &DataSource) -> Result<Option<DataSourc
     if !record.is_file() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&record).map_err(CliError::file(&record))?;
+    let text = read_to_string(&record).map_err(CliError::file(&record))?;
     let record: SplitRecord = serde_json::from_str(&text)
         .map_err(|error| CliError::Format(format!("{}: {error}", record.display())))?;
     let split = match given {

@@ -1,0 +1,515 @@
+//! JPEG: what its markers tell before it is decoded, and its pixels.
+//!
+//! zune-jpeg decodes without a word what it cannot decode rightly, and fills what is missing. So the
+//! markers are read here first, to the end of the file: what they show to be damaged, or of a kind
+//! that the decoder gets wrong, is refused.
+
+use image::ImageFormat;
+use memchr::memchr;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::bytes::Bytes;
+use super::{Refused, caught};
+
+/// What the markers of a JPEG say that [`decode`] takes: 8 bits, Huffman codes, and one, three or four
+/// components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// 1 grey, 3 colours, 4 inks.
+    pub(crate) components: u8,
+    progressive: bool,
+    /// Where the two bytes of the height stand.
+    height_at: usize,
+    /// Rows of a unit of the code: 8 for each vertical sample.
+    unit_rows: u32,
+    scans: u32,
+    /// Where the codes of the last scan end.
+    end: usize,
+    /// Where an Adobe marker stands that is too short to say anything.
+    short_adobe: Option<usize>,
+}
+
+impl Frame {
+    fn pixels(&self) -> usize {
+        self.width as usize * self.height as usize
+    }
+
+    /// Most bytes that a pixel takes while it is decoded: four come out, and a progressive file
+    /// keeps the coefficients.
+    pub(crate) fn bytes_a_pixel(&self) -> u64 {
+        match self.progressive {
+            true => 4 + 2 * u64::from(self.components),
+            false => 4,
+        }
+    }
+
+    /// Puts ones between the codes of the last scan and the end of the picture, and drops what follows
+    /// that. No code consists of ones alone, so a picture whose codes do not suffice is an error;
+    /// without them the decoder reads zeros, which mean a grey rest.
+    fn guard(&self, bytes: &mut Vec<u8>) {
+        bytes.truncate(self.end);
+        // The decoder wants the next marker right behind the first scan of a progressive picture.
+        if !self.progressive || self.scans > 1 {
+            bytes.extend(GUARD);
+        }
+        bytes.extend([0xFF, EOI]);
+        if let Some(at) = self.short_adobe {
+            bytes[at + 1] = COMMENT;
+        }
+    }
+}
+
+/// Stuffed bytes of ones: more than the correction bits that any block reads before its next code.
+const GUARD: [u8; 512] = {
+    let mut ones = [0; 512];
+    let mut i = 0;
+    while i < ones.len() {
+        ones[i] = 0xFF;
+        i += 2;
+    }
+    ones
+};
+
+const SOI: u8 = 0xD8;
+const EOI: u8 = 0xD9;
+const SCAN: u8 = 0xDA;
+const EXIF: u8 = 0xE1;
+const ADOBE: u8 = 0xEE;
+const COMMENT: u8 = 0xFE;
+
+/// A marker and what belongs to it.
+struct Segment<'a> {
+    marker: u8,
+    body: &'a [u8],
+    /// Where the marker stands.
+    at: usize,
+}
+
+/// The markers of a file, up to the first that is cut off. Entropy-coded data and stray bytes between
+/// the markers are skipped, and so are pictures within segments: a thumbnail has an end of its own.
+struct Segments<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        loop {
+            self.at += memchr(0xFF, self.bytes.get(self.at..)?)? + 1;
+            let marker = *self.bytes.get(self.at)?;
+            let at = self.at - 1;
+            match marker {
+                // 0xFF may fill up before a marker: the same place is looked at again.
+                0xFF => {}
+                // A stuffed zero.
+                0x00 => self.at += 1,
+                0x01 | 0xD0..=EOI => {
+                    self.at += 1;
+                    let body = &[];
+                    return Some(Segment { marker, body, at });
+                }
+                _ => {
+                    let length = self.bytes.get(self.at + 1..self.at + 3)?;
+                    let length = usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                    let body = self.bytes.get(self.at + 3..self.at + 1 + length)?;
+                    self.at += 1 + length;
+                    return Some(Segment { marker, body, at });
+                }
+            }
+        }
+    }
+}
+
+fn segments(bytes: &[u8]) -> Segments<'_> {
+    Segments { bytes, at: 2 } // behind the start-of-image marker
+}
+
+/// The EXIF data of a file.
+pub(crate) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    segments(bytes)
+        .take_while(|segment| segment.marker != SCAN)
+        .filter(|segment| segment.marker == EXIF)
+        .find_map(|segment| segment.body.strip_prefix(b"Exif\0\0"))
+}
+
+/// Reads the markers up to the first scan, whose codes need not be there.
+///
+/// # Errors
+/// As [`frame`]; [`Refused::CutOff`] also if `bytes` do not suffice.
+pub(crate) fn header(bytes: &[u8]) -> Result<Frame, Refused> {
+    read(bytes, true)
+}
+
+/// Reads all markers.
+///
+/// # Errors
+/// [`Refused`] for what is cut off, or damaged as far as markers tell, or of another kind than
+/// [`decode`] takes.
+pub(crate) fn frame(bytes: &[u8]) -> Result<Frame, Refused> {
+    read(bytes, false)
+}
+
+fn read(bytes: &[u8], header_only: bool) -> Result<Frame, Refused> {
+    let mut markers = Markers::default();
+    for Segment { marker, body, at } in segments(bytes) {
+        if matches!(marker, 0xD0..=0xD7) {
+            markers.restart(marker)?;
+            continue;
+        }
+        markers.end_of_scan(at)?;
+        match marker {
+            0xC0..=0xC2 => markers.frame(marker == 0xC2, body, at)?,
+            0xC4 => markers.tables(body),
+            0xC3 | 0xC5..=0xC7 | 0xDE | 0xDF => {
+                return Err(other("is a lossless or hierarchical JPEG", DECODE));
+            }
+            0xC9..=0xCF => return Err(other("is an arithmetic-coded JPEG", RECODE)),
+            SCAN => {
+                markers.scan(body, at + 4 + body.len())?;
+                if header_only {
+                    return markers.found();
+                }
+            }
+            EOI => {
+                markers.all_is_sent()?;
+                return markers.found();
+            }
+            ADOBE if body.starts_with(b"Adobe") && body.len() < 12 => {
+                markers.short_adobe = Some(at)
+            }
+            // Quantisation, restart interval, applications' data, comments.
+            0x01 | 0xDB..=0xDD | 0xE0..=0xEF | COMMENT => {}
+            SOI => return Err(damaged("it starts twice")),
+            _ => return Err(damaged(format!("the marker FF{marker:02X} does not exist"))),
+        }
+    }
+    Err(Refused::CutOff)
+}
+
+const RECODE: &str = "write it anew without loss, as with `jpegtran -copy all`";
+const DECODE: &str = "save it anew as an ordinary JPEG or a PNG";
+
+fn other(what: &str, cure: &str) -> Refused {
+    Refused::Kind(format!("{what}, which is not read: {cure}"))
+}
+
+fn damaged(problem: impl Into<String>) -> Refused {
+    Refused::Damaged(ImageFormat::Jpeg, problem.into())
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Markers {
+    frame: Option<Frame>,
+    components: Vec<Component>,
+    /// A bit for each Huffman table that is there: 0 to 15 for the means of blocks (DC), 16 to 31 for
+    /// the rest (AC).
+    tables: u32,
+    scan: Option<Scan>,
+    short_adobe: Option<usize>,
+}
+
+struct Component {
+    id: u8,
+    /// Blocks without those that only fill up a unit.
+    blocks: u64,
+    /// Of a progressive picture: how many low bits of each coefficient are still to come; `ALL`
+    /// before the first.
+    missing: [u8; 64],
+}
+
+const ALL: u8 = u8::MAX;
+
+/// A scan whose codes follow.
+struct Scan {
+    start: usize,
+    /// The codes have no fewer bits.
+    bits: u64,
+    restarts: u8,
+}
+
+impl Markers {
+    fn found(&self) -> Result<Frame, Refused> {
+        match self.frame {
+            Some(frame) if frame.scans > 0 => Ok(Frame {
+                short_adobe: self.short_adobe,
+                ..frame
+            }),
+            _ => Err(Refused::CutOff),
+        }
+    }
+
+    fn frame(&mut self, progressive: bool, body: &[u8], at: usize) -> Result<(), Refused> {
+        if self.frame.is_some() {
+            return Err(damaged("it has two frame headers"));
+        }
+        let &[bits, h1, h0, w1, w0, components, ref rest @ ..] = body else {
+            return Err(damaged("its frame header is too short"));
+        };
+        if bits != 8 {
+            return Err(other(&format!("is a JPEG of {bits} bits a sample"), DECODE));
+        }
+        if !matches!(components, 1 | 3 | 4) {
+            let what = format!("is a JPEG of {components} components");
+            return Err(other(&what, DECODE));
+        }
+        let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
+        let samples: Vec<(u8, u8)> = rest
+            .chunks_exact(3)
+            .map(|component| (component[1] >> 4, component[1] & 15))
+            .collect();
+        let in_range = |&(h, v): &(u8, u8)| (1..=4).contains(&h) && (1..=4).contains(&v);
+        if rest.len() != 3 * usize::from(components)
+            || width == 0
+            || height == 0
+            || !samples.iter().all(in_range)
+        {
+            return Err(damaged("its frame header makes no sense"));
+        }
+        // Of one component alone, the factors mean nothing.
+        let (across, down) = samples[0];
+        let is_usual = |&(h, v): &(u8, u8)| {
+            h.is_power_of_two() && across.is_multiple_of(h) && down.is_multiple_of(v)
+        };
+        if components > 1 && !samples.iter().all(is_usual) {
+            let what =
+                "is a JPEG with colours sampled more finely than brightness, or by odd factors";
+            return Err(other(what, DECODE));
+        }
+        self.frame = Some(Frame {
+            width: width.into(),
+            height: height.into(),
+            components,
+            progressive,
+            height_at: at + 5,
+            unit_rows: 8 * u32::from(down),
+            scans: 0,
+            end: 0,
+            short_adobe: None,
+        });
+        let blocks = |side: u16, part: u8, of: u8| {
+            (u64::from(side) * u64::from(part)).div_ceil(8 * u64::from(of))
+        };
+        let new = |(component, &(h, v)): (&[u8], &(u8, u8))| Component {
+            id: component[0],
+            blocks: blocks(width, h, across) * blocks(height, v, down),
+            missing: [ALL; 64],
+        };
+        self.components = rest.chunks_exact(3).zip(&samples).map(new).collect();
+        Ok(())
+    }
+
+    /// What is wrong with a table, the decoder tells.
+    fn tables(&mut self, mut body: &[u8]) {
+        while let Some((&id, rest)) = body.split_first()
+            && let Some((counts, rest)) = rest.split_at_checked(16)
+        {
+            self.tables |= 1 << (id & 31);
+            let codes = counts.iter().map(|&n| usize::from(n)).sum();
+            body = rest.get(codes..).unwrap_or_default();
+        }
+    }
+
+    fn scan(&mut self, body: &[u8], start: usize) -> Result<(), Refused> {
+        let Some(frame) = &mut self.frame else {
+            return Err(damaged("a scan comes before the frame header"));
+        };
+        let n = usize::from(*body.first().unwrap_or(&0));
+        let &[first, last, approximation] = body.get(1 + 2 * n..).unwrap_or_default() else {
+            return Err(damaged("a scan's header is of the wrong length"));
+        };
+        let (high, low) = (approximation >> 4, approximation & 15);
+        frame.scans += 1;
+        if !frame.progressive {
+            if n < self.components.len() {
+                let what = "is a JPEG with a scan of its own for each component";
+                return Err(other(what, RECODE));
+            }
+            if frame.scans > 1 {
+                return Err(damaged("a second scan follows that of all components"));
+            }
+        } else if (first == 0 && last != 0)
+            || last < first
+            || last > 63
+            || (first > 0 && n != 1)
+            || (high > 0 && low != high - 1)
+            || low > 13
+        {
+            return Err(damaged("a scan has impossible progressive parameters"));
+        }
+        let mut bits = 0;
+        for component in body[1..=2 * n].chunks_exact(2) {
+            let (id, tables) = (component[0], component[1]);
+            let Some(component) = self.components.iter_mut().find(|c| c.id == id) else {
+                return Err(damaged("a scan is of a component that does not exist"));
+            };
+            if !frame.progressive {
+                // A code for the mean, and one at least for the rest.
+                bits += 2 * component.blocks;
+                continue;
+            }
+            if first == 0 {
+                bits += component.blocks;
+            }
+            let table = match first {
+                0 => tables >> 4,
+                _ => 16 + (tables & 15),
+            };
+            // Bits that refine a mean have no code.
+            if (first > 0 || high == 0) && self.tables & (1 << table) == 0 {
+                return Err(damaged("a Huffman table is missing"));
+            }
+            for missing in &mut component.missing[usize::from(first)..=usize::from(last)] {
+                if (high == 0) != (*missing == ALL) || (high > 0 && high != *missing) {
+                    return Err(damaged("its scans do not follow each other"));
+                }
+                *missing = low;
+            }
+        }
+        self.scan = Some(Scan {
+            start,
+            bits,
+            restarts: 0,
+        });
+        Ok(())
+    }
+
+    fn restart(&mut self, marker: u8) -> Result<(), Refused> {
+        let Some(scan) = &mut self.scan else {
+            return Ok(());
+        };
+        if marker != 0xD0 + scan.restarts {
+            return Err(damaged(
+                "a restart marker is missing, and with it a part of the picture",
+            ));
+        }
+        scan.restarts = (scan.restarts + 1) % 8;
+        Ok(())
+    }
+
+    /// At the marker behind the codes of a scan, if there is one.
+    fn end_of_scan(&mut self, at: usize) -> Result<(), Refused> {
+        let (Some(scan), Some(frame)) = (self.scan.take(), &mut self.frame) else {
+            return Ok(());
+        };
+        frame.end = at;
+        if scan.bits > 8 * (at - scan.start) as u64 {
+            return Err(Refused::CutOff);
+        }
+        Ok(())
+    }
+
+    /// Whether the scans of a progressive picture brought all of it.
+    fn all_is_sent(&self) -> Result<(), Refused> {
+        let progressive = self.frame.is_some_and(|frame| frame.progressive);
+        let mut missing = self.components.iter().flat_map(|c| c.missing);
+        if progressive && missing.any(|missing| missing > 0) {
+            return Err(Refused::CutOff);
+        }
+        Ok(())
+    }
+}
+
+/// Decodes all of a JPEG into `out`, with 3 bytes a pixel (`RGB`) or 4 (`RGBA`, the last 255).
+///
+/// # Errors
+/// [`Refused`] for what makes no sense to the decoder, and for codes that do not suffice.
+pub(crate) fn decode(
+    bytes: &mut Vec<u8>,
+    frame: &Frame,
+    colours: ColorSpace,
+    out: &mut [u8],
+) -> Result<(), Refused> {
+    frame.guard(bytes);
+    caught(ImageFormat::Jpeg, || {
+        decode_guarded(bytes, frame, colours, out)
+    })
+}
+
+fn decode_guarded(
+    bytes: &[u8],
+    frame: &Frame,
+    colours: ColorSpace,
+    out: &mut [u8],
+) -> Result<(), Refused> {
+    let refused = |e: zune_jpeg::errors::DecodeErrors| damaged(format!("{e:?}"));
+    let side = usize::from(u16::MAX);
+    // The decoder picks its conversion of colours while it reads the headers.
+    let options = DecoderOptions::default()
+        .set_max_width(side)
+        .set_max_height(side)
+        .jpeg_set_out_colorspace(colours)
+        .set_strict_mode(false);
+    let mut decoder = JpegDecoder::new_with_options(Bytes::new(bytes), options);
+    // Cameras leave stray bytes between the headers; the picture itself has to be whole.
+    decoder.decode_headers().map_err(refused)?;
+    let stored_rgb = frame.components == 3
+        && matches!(
+            decoder.input_colorspace(),
+            // This is what an RGB file is called before it is decoded.
+            Some(ColorSpace::RGB | ColorSpace::CMYK)
+        );
+    let wanted = if stored_rgb { ColorSpace::RGB } else { colours };
+    decoder.set_options(
+        options
+            .set_strict_mode(true)
+            .jpeg_set_out_colorspace(wanted),
+    );
+    let found = decoder.dimensions();
+    if found != Some((frame.width as usize, frame.height as usize)) {
+        return Err(damaged(format!(
+            "two headers that differ: {found:?} and {frame:?}"
+        )));
+    }
+    if wanted == colours {
+        return decoder.decode_into(out).map_err(refused);
+    }
+    // Three bytes a pixel at the end of the buffer become four from its start on, and never write
+    // over what is still to be read.
+    let at = frame.pixels();
+    decoder.decode_into(&mut out[at..]).map_err(refused)?;
+    for pixel in 0..at {
+        let from = at + 3 * pixel;
+        let rgb = [out[from], out[from + 1], out[from + 2], 255];
+        out[4 * pixel..][..4].copy_from_slice(&rgb);
+    }
+    Ok(())
+}
+
+/// Decodes at least the first `rows` rows of a JPEG into `out`, 4 bytes a pixel. Returns
+/// how many rows there are now; `out` may be longer, because what has once been cleared need not be
+/// cleared again.
+///
+/// A crop rarely reaches the bottom, and rows below it need not be decoded. zune-jpeg has no call
+/// for that, so it is told that the picture ends there: the height in the header of `bytes`
+/// is lowered. One unit more than needed is kept, because colours are interpolated between units.
+///
+/// # Errors
+/// As [`decode`], as far as the picture is decoded.
+pub(crate) fn decode_rows(
+    bytes: &mut Vec<u8>,
+    frame: &Frame,
+    rows: u32,
+    out: &mut Vec<u8>,
+) -> Result<u32, Refused> {
+    let needed = (rows.div_ceil(frame.unit_rows) + 1) * frame.unit_rows;
+    let mut part = *frame;
+    if !frame.progressive {
+        part.height = needed.min(frame.height);
+    }
+    // A JPEG's height has 16 bits, and `frame` read it from this place.
+    let height = (part.height as u16).to_be_bytes();
+    bytes[frame.height_at..frame.height_at + 2].copy_from_slice(&height);
+    let length = part.pixels() * 4;
+    if out.len() < length {
+        out.resize(length, 0);
+    }
+    decode(bytes, &part, ColorSpace::RGBA, &mut out[..length])?;
+    Ok(part.height)
+}
