@@ -158,14 +158,36 @@ fn with_size(mut jpeg: Vec<u8>, side: u16) -> Vec<u8> {
     jpeg
 }
 
+/// `png` with other bytes in a chunk, whose checksum is made right.
+fn with_chunk(png: &[u8], name: &[u8; 4], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut png = png.to_vec();
+    let at = png.windows(4).position(|w| w == name).unwrap();
+    let length = u32::from_be_bytes(png[at - 4..at].try_into().unwrap()) as usize;
+    change(&mut png[at + 4..at + 4 + length]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&png[at..at + 4 + length]);
+    png[at + 4 + length..at + 8 + length].copy_from_slice(&crc.sum().to_be_bytes());
+    png
+}
+
+/// A seed of the fuzzer.
+fn seed(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/image");
+    fs::read(Path::new(folder).join(name)).unwrap()
+}
+
 enum Want {
     /// Size and the colour at the left top, within 2 of each channel.
     Picture(u32, u32, [u8; 3]),
     /// The message behind the path.
     Error(&'static str),
+    /// How the message behind the path begins, and how it ends.
+    Starts(&'static str, &'static str),
 }
-use Want::{Error, Picture};
+use Want::{Error, Picture, Starts};
 
+const RECODE: &str = "which is not read: write it anew without loss, as with `jpegtran -copy all`";
+const DECODE: &str = "which is not read: save it anew as an ordinary JPEG or a PNG";
 const CUT: &str = "the file is cut off: its end is missing; download or copy it again";
 
 #[test]
@@ -176,6 +198,20 @@ fn files_of_images() {
     let rgb = |r, g, b| RgbImage::from_pixel(3, 2, Rgb([r, g, b]));
     let grey16 = image::ImageBuffer::from_pixel(3, 2, image::Luma([0x8000_u16]));
     let alpha = image::RgbaImage::from_pixel(3, 2, image::Rgba([9, 8, 7, 0]));
+    let marker = |marker| whole.windows(2).position(|w| w == [0xFF, marker]).unwrap();
+    let frame = marker(0xC0);
+    let changed = |name, offset, value| {
+        let mut bytes = whole.clone();
+        bytes[marker(name) + offset] = value;
+        bytes
+    };
+    // One byte less than the colour transform would need.
+    let short: &[u8] = b"\xFF\xEE\0\x0DAdobe\0\x64\0\0\0\0";
+    let short_adobe = [&whole[..2], short, &whole[2..]].concat();
+    let mut restarts = include_bytes!("jpeg/baseline_444_restart.jpg").to_vec();
+    let lost = restarts.windows(2).position(|w| w == [0xFF, 0xD1]).unwrap();
+    let next = restarts.windows(2).position(|w| w == [0xFF, 0xD2]).unwrap();
+    restarts.drain(lost..next);
     let cases: Vec<(&str, Vec<u8>, Want)> = vec![
         ("empty.jpg", vec![], Error("is empty (0 bytes)")),
         (
@@ -258,6 +294,79 @@ fn files_of_images() {
             Picture(1, 10_000, [0; 3]),
         ),
         (
+            "half.jpg",
+            [&share(60)[..], &[0xFF, 0xD9]].concat(),
+            Starts("not a readable image: ", "corrupt JPEG\""),
+        ),
+        ("forged.jpg", with_size(whole.clone(), 11_500), Error(CUT)),
+        (
+            "own_scans.jpg",
+            seed("own_scans.jpg"),
+            Starts(
+                "is a JPEG with a scan of its own for each component, ",
+                RECODE,
+            ),
+        ),
+        (
+            "coarse_luma.jpg",
+            seed("coarse_luma.jpg"),
+            Starts(
+                "is a JPEG with colours sampled more finely than brightness",
+                DECODE,
+            ),
+        ),
+        (
+            "arithmetic.jpg",
+            include_bytes!("jpeg/refused_37x28_2x2_arithmetic.jpg").to_vec(),
+            Starts("is an arithmetic-coded JPEG, ", RECODE),
+        ),
+        (
+            "deep.jpg",
+            changed(0xC0, 4, 12),
+            Starts("is a JPEG of 12 bits a sample, ", DECODE),
+        ),
+        (
+            "lossless.jpg",
+            changed(0xC0, 1, 0xC3),
+            Starts("is a lossless or hierarchical JPEG, ", DECODE),
+        ),
+        (
+            "unknown.jpg",
+            changed(0xDB, 1, 0xBF),
+            Starts("not a readable image: ", "the marker FFBF does not exist"),
+        ),
+        (
+            "two_frames.jpg",
+            [&whole[..frame], &whole[frame..frame + 19], &whole[frame..]].concat(),
+            Starts("not a readable image: ", "it has two frame headers"),
+        ),
+        (
+            "restart.jpg",
+            restarts,
+            Starts(
+                "not a readable image: ",
+                "a restart marker is missing, and with it a part of the picture",
+            ),
+        ),
+        ("short_adobe.jpg", short_adobe, Picture(64, 48, at_start)),
+        (
+            "adler.png",
+            with_chunk(&palette_png(), b"IDAT", |body| {
+                *body.last_mut().unwrap() ^= 1
+            }),
+            Starts("not a readable image: ", ""),
+        ),
+        (
+            "no_iend.png",
+            palette_png()[..palette_png().len() - 12].to_vec(),
+            Error(CUT),
+        ),
+        (
+            "panic.png",
+            seed("indexed_trns.png"),
+            Starts("not a readable image: ", ""),
+        ),
+        (
             "huge.jpg",
             with_size(whole.clone(), 65_500),
             Error("65500x65500 pixels, more than the 178956970 allowed"),
@@ -278,7 +387,14 @@ fn files_of_images() {
             (Err(error), Error(text)) => {
                 assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
             }
-            (Ok(image), Error(_)) => panic!("{name}: a picture of {:?}", image.dimensions()),
+            (Err(error), Starts(start, end)) => {
+                let text = error.to_string();
+                let start = format!("{}: {start}", path.display());
+                assert!(text.starts_with(&start) && text.ends_with(end), "{text}");
+            }
+            (Ok(image), Error(_) | Starts(..)) => {
+                panic!("{name}: a picture of {:?}", image.dimensions())
+            }
             (Err(error), Picture(..)) => panic!("{name}: {error}"),
         }
     }
@@ -571,6 +687,53 @@ fn a_bad_image_is_replaced_by_another_of_its_class() {
     let wanted = wanted.map(|(name, label)| (path(name).display().to_string(), label));
     assert_eq!(listed, wanted);
     assert!(log.entries()[2].problem.contains("is HTML"));
+}
+
+/// What would end the program or hold it up for ever is bad as any other image is, and the others
+/// are used.
+#[cfg(unix)]
+#[test]
+fn what_would_break_a_run_is_a_bad_image() {
+    let (dir, data) = colours();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("class0/03.png"), seed("indexed_trns.png")).unwrap();
+    fs::remove_file(path("class1/00.png")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(path("class1/00.png"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::remove_file(path("class1/06.png")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path("class1/06.png")).unwrap();
+    let sparse = fs::File::create(path("class1/07.png")).unwrap();
+    sparse.set_len(20 << 30).unwrap();
+
+    let wanted = [
+        (3, "not a readable image: "),
+        (8, "is a pipe"),
+        (14, "is a device"),
+        (
+            15,
+            "has 21474836480 bytes, more than the 536870912 that are read",
+        ),
+    ];
+    let limits = DecodeLimits::default();
+    for check in [FileCheck::Exists, FileCheck::Header, FileCheck::Decode] {
+        let bad = data.check_files(check, &limits, None).unwrap().bad;
+        let found: Vec<usize> = bad.iter().map(|(index, _)| *index).collect();
+        match check {
+            FileCheck::Exists => assert_eq!(found, [8, 14]),
+            _ => assert_eq!(found, wanted.map(|(index, _)| index)),
+        }
+    }
+    let (loader, log) = loader(&data, BadImages::Skip { max_share: 0.5 }, 2);
+    for number in 0..4 {
+        epoch(&loader, &data, number, 0);
+    }
+    for (entry, (_, problem)) in log.entries().iter().zip(wanted) {
+        let text = entry.problem.replace(&format!("{}: ", entry.path), "");
+        assert!(text.starts_with(problem), "{}", entry.problem);
+    }
+    assert_eq!(log.len(), 4);
 }
 
 #[test]
@@ -908,6 +1071,127 @@ fn cifar_files_that_are_wrong() {
         fs::write(dir.path().join("test.bin"), bytes).unwrap();
         let error = cifar(dir.path(), Cifar::Cifar100, Split::Test).unwrap_err();
         assert_eq!(problem(dir.path(), &error), wanted);
+    }
+}
+
+/// What docs/FORMATS.md says of one image: its pixels, its profile and its comments together.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "a measurement of the whole process: alone, with --test-threads=1"]
+fn one_image_stays_within_its_limit() {
+    let memory = |field: &str| -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .unwrap();
+        let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() << 10
+    };
+    let png =
+        |colour: u8, depth: u8, (width, height): (u32, u32), profile: usize, comments: usize| {
+            let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+            let mut chunk = |name: &[u8; 4], body: &[u8]| {
+                let mut crc = flate2::Crc::new();
+                crc.update(name);
+                crc.update(body);
+                out.extend((body.len() as u32).to_be_bytes());
+                out.extend(name);
+                out.extend(body);
+                out.extend(crc.sum().to_be_bytes());
+            };
+            let zeros = |count: usize| {
+                let mut packed =
+                    flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+                std::io::copy(
+                    &mut std::io::Read::take(std::io::repeat(0), count as u64),
+                    &mut packed,
+                )
+                .unwrap();
+                packed.finish().unwrap()
+            };
+            let [w3, w2, w1, w0] = width.to_be_bytes();
+            let [h3, h2, h1, h0] = height.to_be_bytes();
+            chunk(
+                b"IHDR",
+                &[w3, w2, w1, w0, h3, h2, h1, h0, depth, colour, 0, 0, 0],
+            );
+            if profile > 0 {
+                chunk(b"iCCP", &[&b"a\0\0"[..], &zeros(profile)].concat());
+            }
+            if comments > 0 {
+                chunk(b"zTXt", &[&b"a\0\0"[..], &zeros(comments)].concat());
+                chunk(b"tEXt", &[&b"a\0"[..], &vec![b'a'; comments / 20]].concat());
+            }
+            let samples = [1, 0, 3, 1, 2, 0, 4][usize::from(colour)] * usize::from(depth) / 8;
+            chunk(
+                b"IDAT",
+                &zeros((width as usize * samples + 1) * height as usize),
+            );
+            chunk(b"IEND", &[]);
+            out
+        };
+    // Many comments, and a progressive picture with all its colours.
+    let comments = |jpeg: &[u8], number: usize| {
+        let comment = [&[0xFF, 0xE1, 0xFF, 0xFF][..], b"Exif\0\0", &vec![0; 65_527]].concat();
+        [&jpeg[..2], &comment.repeat(number), &jpeg[2..]].concat()
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("grey 13300x13300", png(0, 8, (13_300, 13_300), 0, 0)),
+        ("grey, tall", png(0, 8, (1, 178_000_000), 0, 0)),
+        ("grey, wide", png(0, 8, (178_000_000, 1), 0, 0)),
+        ("16 bits, 9400x9400", png(2, 16, (9400, 9400), 0, 0)),
+        (
+            "alpha of 16 bits, 13000x13000",
+            png(6, 16, (13_000, 13_000), 0, 0),
+        ),
+        ("profile of 2 GB", png(2, 8, (4, 4), 2 << 30, 0)),
+        ("comments of 2 GB", png(2, 8, (9000, 9000), 0, 2 << 30)),
+        (
+            "JPEG with 150 MB of comments",
+            comments(&jpeg(2000, 2000), 2300),
+        ),
+        (
+            "JPEG with 300 MB of comments",
+            comments(&jpeg(2000, 2000), 4600),
+        ),
+        ("JPEG of 11500x11500", jpeg(11_500, 11_500)),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for (i, (name, bytes)) in cases.into_iter().enumerate() {
+        let path = dir.path().join(i.to_string());
+        fs::write(&path, bytes).unwrap();
+        paths.push((name, path));
+    }
+    let limits = DecodeLimits::default();
+    for (name, path) in paths {
+        for way in ["decode_file", "photo_eval", "upright"] {
+            fs::write("/proc/self/clear_refs", "5").unwrap();
+            let before = memory("VmRSS");
+            let started = Instant::now();
+            let mut random = shike_data::rng::rng(0, 0, 0, shike_data::rng::Purpose::Augment);
+            let read = match way {
+                "decode_file" => decode_file(&path, &limits).map(drop),
+                "upright" => shike_data::decode_file_upright(&path, &limits).map(drop),
+                _ => {
+                    let pipeline = Pipeline::photo_eval(224);
+                    shike_data::prepare_file(&path, &pipeline, &limits, &mut random).map(drop)
+                }
+            };
+            let took = memory("VmHWM") - before;
+            let said = read.map_or_else(|e| e.to_string(), |()| "read".into());
+            let said = said.rsplit('/').next().unwrap().to_owned();
+            println!(
+                "{name}, {way}: {} MiB, {:.1?}: {said}",
+                took >> 20,
+                started.elapsed()
+            );
+            assert!(
+                took <= limits.max_alloc + (4 << 20),
+                "{name}, {way}: {took}"
+            );
+        }
     }
 }
 

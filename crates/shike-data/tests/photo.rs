@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DecodeLimits, Pipeline, decode_file, decode_rgb, prepare_file};
+use shike_data::{DataError, DecodeLimits, Pipeline, decode_file, decode_rgb, prepare_file};
 
 /// Encodings of one picture of 75x101, by Pillow 13: `image.save(name, quality=80, …)` with
 /// `subsampling`, `restart_marker_blocks=7`, `progressive`, `keep_rgb`, or in another mode.
@@ -50,7 +50,7 @@ fn every_encoding_and_every_crop() {
             ] {
                 let (most, share) = differ(&file(name), &pipeline, index);
                 assert!(most <= 1, "{name} {index}: {most}");
-                // CMYK goes through `image` and the exact resize.
+                // CMYK takes the exact way.
                 assert!(name != "cmyk" || most == 0);
                 assert!(share < 0.2, "{name} {index}: {share}");
             }
@@ -58,7 +58,7 @@ fn every_encoding_and_every_crop() {
     }
 }
 
-/// The same decoder, asked by way of `image`.
+/// The same decoders, asked by way of `image`.
 #[test]
 fn whole_pictures_are_those_of_the_image_crate() {
     for name in FILES {
@@ -108,4 +108,75 @@ fn photographs() {
     println!(
         "GOLDEN photographs: {cases} cases ran; at most {worst:.3} of the values are off by 1"
     );
+}
+
+/// The pictures that `jpeg/grid.py` wrote into a folder. Returns how many there are.
+fn like_libjpeg(folder: &Path) -> usize {
+    let limits = DecodeLimits::default();
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let jpegs = paths.filter(|path| path.extension().is_some_and(|e| e == "jpg"));
+    let mut number = 0;
+    for path in jpegs {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let got = decode_file(&path, &limits);
+        if name.starts_with("read_") {
+            let got = got.unwrap();
+            let want = image::open(path.with_extension("png")).unwrap().into_rgb8();
+            assert_eq!(got.dimensions(), want.dimensions(), "{name}");
+            let differ = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b));
+            let sum: f64 = got.iter().zip(want.iter()).map(differ).sum();
+            let mean = sum / want.len() as f64;
+            assert!(mean <= 2.0, "{name}: {mean}");
+        } else if name.starts_with("refused_") {
+            // By the header, so that the start of a training finds it, too.
+            let error = got.unwrap_err();
+            assert!(matches!(error, DataError::NotAnImage { .. }), "{error}");
+        } else {
+            continue;
+        }
+        number += 1;
+    }
+    number
+}
+
+#[test]
+fn pixels_are_those_of_libjpeg() {
+    assert_eq!(like_libjpeg(file("grey").parent().unwrap()), 10);
+}
+
+/// All samplings, modes and scan scripts: see `jpeg/grid.py`.
+#[test]
+#[ignore = "for a folder that grid.py made"]
+fn pixels_are_those_of_libjpeg_in_the_whole_grid() {
+    let folder = std::env::var_os("SHIKE_JPEG_GRID").unwrap();
+    println!("{} files", like_libjpeg(Path::new(&folder)));
+}
+
+#[test]
+fn half_a_picture_is_an_error_although_its_end_marker_is_there() {
+    let limits = DecodeLimits::default();
+    let dir = tempfile::tempdir().unwrap();
+    for name in FILES {
+        let whole = std::fs::read(file(name)).unwrap();
+        for tenths in 1..10 {
+            let mut half = whole[..whole.len() * tenths / 10].to_vec();
+            half.extend([0xFF, 0xD9]);
+            let path = dir.path().join(format!("{name}_{tenths}.jpg"));
+            std::fs::write(&path, half).unwrap();
+            assert!(decode_file(&path, &limits).is_err(), "{path:?}");
+            let prepare = |pipeline, index| {
+                let mut random = rng(9, 0, index, Purpose::Augment);
+                prepare_file(&path, &pipeline, &limits, &mut random)
+            };
+            assert!(prepare(Pipeline::photo_eval(32), 0).is_err(), "{path:?}");
+            // Training stops at the bottom of a crop, and needs no more.
+            let crops = (0..40).map(|index| prepare(Pipeline::photo_train(24), index).is_ok());
+            let good = crops.filter(|good| *good).count();
+            assert!(good < 40, "{path:?}");
+            if name.starts_with("baseline") && tenths == 9 {
+                assert!(good > 0, "{path:?}");
+            }
+        }
+    }
 }

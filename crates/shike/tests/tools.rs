@@ -333,12 +333,20 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         "{error}"
     );
 
-    // Bad images are named; the others are predicted.
-    let bad = dir.path().join("bad.jpg");
+    // Bad images are named; the others are predicted. One of them makes a decoder panic.
+    let bad = path("bad.jpg");
     fs::write(&bad, "no picture").unwrap();
-    let output = shike(&["predict", &a0, bad.to_str().unwrap(), folder]);
+    let panic = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fuzz/seeds/image/indexed_trns.png"
+    );
+    let output = shike(&["predict", &a0, &bad, panic, "/dev/zero", folder]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stderr).contains("bad.jpg"));
+    let error = text(&output.stderr);
+    for said in ["bad.jpg: ", "indexed_trns.png: ", "/dev/zero: is a device"] {
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(!error.contains("thread '"), "{error}");
     assert_eq!(text(&output.stdout).lines().count(), 6);
     assert!(fails(2, &["predict", &a0]).contains("no image"));
     // What a folder holds besides is passed over as in training, and told.

@@ -272,12 +272,11 @@ impl Markers {
         {
             return Err(damaged("its frame header makes no sense"));
         }
-        // Of one component alone, the factors mean nothing.
         let (across, down) = samples[0];
         let is_usual = |&(h, v): &(u8, u8)| {
             h.is_power_of_two() && across.is_multiple_of(h) && down.is_multiple_of(v)
         };
-        if components > 1 && !samples.iter().all(is_usual) {
+        if !samples.iter().all(is_usual) {
             let what =
                 "is a JPEG with colours sampled more finely than brightness, or by odd factors";
             return Err(other(what, DECODE));

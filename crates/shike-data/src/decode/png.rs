@@ -37,16 +37,27 @@ pub(crate) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     chunks(bytes).find_map(|(name, body)| (&name == b"eXIf").then_some(body))
 }
 
-/// Reads the chunks before the pixels, and looks whether the last one is there.
+/// Looks whether the last chunk is there.
+///
+/// # Errors
+/// [`Refused::CutOff`].
+fn is_whole(bytes: &[u8]) -> Result<(), Refused> {
+    match chunks(bytes).any(|(name, _)| &name == b"IEND") {
+        true => Ok(()),
+        false => Err(Refused::CutOff),
+    }
+}
+
+/// Reads the chunks before the pixels, and the first row, before which the decoder does not look at
+/// palettes; and looks whether the last chunk is there.
 ///
 /// # Errors
 /// [`Refused`] for what is cut off or damaged there.
 pub(crate) fn check(bytes: &[u8], limits: &DecodeLimits) -> Result<(), Refused> {
-    if !chunks(bytes).any(|(name, _)| &name == b"IEND") {
-        return Err(Refused::CutOff);
-    }
+    is_whole(bytes)?;
     caught(ImageFormat::Png, || {
-        reader(bytes, limits.max_alloc).map(drop)
+        let mut reader = reader(bytes, limits.max_alloc)?;
+        reader.next_row().map(drop).map_err(refused)
     })
 }
 
@@ -79,11 +90,12 @@ pub(crate) fn needed_bytes((width, height): (u32, u32)) -> u64 {
         .saturating_add(rows)
 }
 
-/// Decodes a PNG that [`check`] took, with at most `max_alloc` bytes for what is not pixels.
+/// Decodes a PNG, with at most `max_alloc` bytes for what is not pixels.
 ///
 /// # Errors
-/// [`Refused`] for what is damaged.
+/// [`Refused`] for what is cut off or damaged.
 pub(crate) fn decode(bytes: &[u8], max_alloc: u64) -> Result<RgbImage, Refused> {
+    is_whole(bytes)?;
     caught(ImageFormat::Png, || decode_all(bytes, max_alloc))
 }
 
