@@ -437,7 +437,14 @@ fn decode_guarded(
     colours: ColorSpace,
     out: &mut [u8],
 ) -> Result<(), Refused> {
-    let refused = |e: zune_jpeg::errors::DecodeErrors| damaged(format!("{e:?}"));
+    let refused = |e: zune_jpeg::errors::DecodeErrors| {
+        let text = format!("{e:?}");
+        // These are the ones behind the last scan.
+        match text.contains("Bad Huffman Code 0xFFFF,") {
+            true => damaged("its codes end before the picture does, or make no sense"),
+            false => damaged(text),
+        }
+    };
     let side = usize::from(u16::MAX);
     // The decoder picks its conversion of colours while it reads the headers.
     let options = DecoderOptions::default()
