@@ -1,7 +1,6 @@
 //! What can be said about the files of a data set before an epoch begins.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Dataset, Source};
 use crate::decode::{DecodeLimits, decode_file};
 use crate::error::{DataError, Result};
-use crate::read::{self, read};
+use crate::read::{self, MAX_BYTES, open, read};
 use crate::rng::{Draw, Purpose, rng};
 use crate::verify::check_header;
 
@@ -106,7 +105,7 @@ impl Dataset {
                 .filter_map(|i| {
                     let path = data.file(i).filter(|_| started.elapsed() < budget)?;
                     let of = std::fs::metadata(&path).ok()?;
-                    of.is_file().then_some((of.len(), path))
+                    (of.is_file() && of.len() <= MAX_BYTES).then_some((of.len(), path))
                 })
                 .collect();
             let mut sizes: HashMap<u64, Vec<PathBuf>> = HashMap::new();
@@ -142,7 +141,7 @@ const BEGINNING: u64 = 4096;
 /// A hash of the first bytes of a file.
 fn digest(path: &Path, bytes: u64) -> Option<u128> {
     let mut start = Vec::new();
-    let file = File::open(path).ok()?;
+    let file = open(path).ok()?;
     file.take(bytes).read_to_end(&mut start).ok()?;
     Some(xxh3_128(&start))
 }

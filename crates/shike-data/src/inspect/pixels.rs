@@ -1,17 +1,16 @@
 //! Pixels that are not 8-bit, upright and nearly square, told by headers.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageReader, Limits};
+use image::{ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::decode::DecodeLimits;
+use crate::decode::{DecodeLimits, caught};
+use crate::read::{open, read};
 
 /// As much of a file as holds its header, unless a camera wrote very much before it.
 const HEADER: u64 = 256 << 10;
@@ -84,16 +83,18 @@ impl Pixels {
 
 /// A decoder that panics has found a file that cannot be read.
 fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
+    caught(ImageFormat::Png, || Ok(read())).ok().flatten()
 }
 
 fn header(path: &Path) -> Option<Header> {
-    // Opening a pipe would wait for a writer.
-    let file = path.is_file().then(|| File::open(path).ok()).flatten()?;
     let mut bytes = Vec::new();
-    file.take(HEADER).read_to_end(&mut bytes).ok()?;
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let mut decoder = reader.ok()?.into_decoder().ok()?;
+    open(path).ok()?.take(HEADER).read_to_end(&mut bytes).ok()?;
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .ok()?;
+    // A profile can be unpacked to gigabytes.
+    reader.limits(limits(16 << 20));
+    let mut decoder = reader.into_decoder().ok()?;
     let (width, height) = decoder.dimensions();
     let colour = decoder.color_type();
     Some(Header {
@@ -103,12 +104,20 @@ fn header(path: &Path) -> Option<Header> {
     })
 }
 
+fn limits(max_alloc: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(max_alloc);
+    limits
+}
+
 /// Largest less smallest value of a 16-bit image, but for its alpha.
 fn range(path: &Path) -> Option<u16> {
-    let mut reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(DecodeLimits::default().max_alloc);
-    reader.limits(limits);
+    let bytes = read(path).ok()?;
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .ok()?;
+    // Grey becomes three times as much.
+    reader.limits(limits(DecodeLimits::default().max_alloc / 4));
     let values = reader.decode().ok()?.into_rgb16().into_raw();
     Some(values.iter().max()? - values.iter().min()?)
 }
