@@ -15,13 +15,13 @@
 //! after a crash. Equal checkpoints give equal bytes, so `cmp` can compare two runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Bytes;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use shike_data::read::open;
 pub use shike_data::write::{WriteError, atomic_write};
 use shike_model::weights::file::{self, CHECKSUM, Entry, MAX_HEADER, Seal};
 use thiserror::Error;
@@ -168,7 +168,7 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
             source,
         },
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     decode(path, len, file)
 }

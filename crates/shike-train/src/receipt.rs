@@ -1,6 +1,5 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shike_data::Dataset;
+use shike_data::read::open;
 
 use crate::auto::without_speed;
 use crate::config::TrainConfig;
@@ -195,7 +195,7 @@ pub(crate) fn settings(train: &Value) -> String {
 /// SHA-256 of a file.
 pub(crate) fn file_hash(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
+    io::copy(&mut open(path)?, &mut hash)?;
     Ok(hex(hash))
 }
 
