@@ -11,7 +11,7 @@ use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_model::Part;
 use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
 use shike_train::metrics::ShotThresholds;
-use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
+use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainConfig, TrainData, TrainError};
 
 use super::{Base, TrainArgs};
 use crate::cli::CliError;
@@ -170,7 +170,11 @@ pub(super) fn planned(
     let name = data.file_stem().unwrap_or("pictures".as_ref());
     let file = Path::new(name).with_extension("toml");
     let text = auto::recipe_text("", &plan.choices);
-    let recipe = Recipe::parse(file, &text).map_err(TrainError::from)?;
+    let recipe = Recipe::parse(file, &text).map_err(|error| match error {
+        // Nobody has written this recipe: an option is wrong.
+        RecipeError::Config { source, .. } => TrainError::Config(*source),
+        other => other.into(),
+    })?;
     Ok(Planned {
         images,
         plan,
