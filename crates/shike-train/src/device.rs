@@ -1,21 +1,24 @@
 //! Devices by name.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use thiserror::Error;
 
-use crate::error::panic_message;
-
-/// A device that this binary does not have.
+/// A device that this binary does not have, or that cannot be used on this machine.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
-#[error(
-    "--device {name}: {reason}; this binary has {}",
-    available().join(", ")
-)]
+#[error("{name}: {reason}; this binary has {}", available().join(", "))]
 pub struct DeviceError {
     name: String,
     reason: String,
+}
+
+impl DeviceError {
+    /// Why, on one line.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// Every backend by its cargo feature, and whether it is compiled in.
@@ -74,7 +77,7 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
         return Err(error(format!("`{backend}` has no device numbers")));
     }
     let device = open(backend, index);
-    probe(&device).map_err(|reason| error(format!("it cannot be used here ({reason})")))?;
+    attempt(backend, || probe(&device)).map_err(error)?;
     Ok(device)
 }
 
@@ -83,17 +86,72 @@ pub fn name(device: &Device) -> String {
     format!("{:?}", device.clone().without_autodiff()).to_lowercase()
 }
 
-/// Computes one number on a device. Backends panic where there is no driver or no such device, and
-/// only when they are first used.
+/// Computes one number on a device.
 fn probe(device: &Device) -> Result<(), String> {
-    let number = || Tensor::<1>::ones([1], device).try_into_data();
-    match catch_unwind(AssertUnwindSafe(number)) {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(format!("{error:?}")),
-        Err(panic) => Err(match panic_message(panic.as_ref()) {
-            "" => "no driver, or no such device".into(),
-            message => message.to_owned(),
-        }),
+    // This opens the device. A tensor would do that under a lock of all backends (of fusion), which a
+    // panic would leave locked for good.
+    device.supports_dtype(FloatDType::F32);
+    let number = Tensor::<1>::ones([1], device).try_into_data();
+    number.map(|_| ()).map_err(|error| format!("{error:?}"))
+}
+
+/// Runs what may fail on a device of this backend, and gives the first cause of a failure on one line.
+///
+/// Backends panic where there is no driver or no such device: one of their threads first, and then
+/// whoever waits for it. So no thread's panic is printed meanwhile, and the first one counts.
+///
+/// # Errors
+/// If anything panics, or `run` fails.
+pub fn attempt<R>(backend: &str, run: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+    /// Only one caller at a time may exchange the hook.
+    static HOOK: Mutex<()> = Mutex::new(());
+    // On plain CPU code a panic is a bug, and is to be seen as one.
+    if backend == "flex" {
+        return run();
+    }
+    let _alone = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = Arc::new(OnceLock::new());
+    let before = panic::take_hook();
+    let seen = first.clone();
+    panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
+        let _ = seen.set(panic.payload_as_str().unwrap_or_default().to_owned());
+    }));
+    let result = catch_unwind(AssertUnwindSafe(run));
+    panic::set_hook(before);
+    let message = match (result, first.get()) {
+        (Ok(Ok(result)), _) => return Ok(result),
+        (_, Some(first)) => first.as_str(),
+        (Ok(Err(error)), None) => return Err(cause(backend, &error)),
+        (Err(_), None) => "",
+    };
+    Err(cause(backend, message))
+}
+
+/// The cause of a failure in a person's words where it is a usual one, else the message's first line.
+fn cause(backend: &str, message: &str) -> String {
+    let no_device = format!("no {backend} device: there is no such GPU, or no driver for it");
+    let usual = [
+        (
+            "dynamically load the \"cuda\"",
+            "no NVIDIA driver: libcuda.so.1 is not found",
+        ),
+        (
+            "dynamically load the \"nvrtc\"",
+            "no CUDA toolkit: libnvrtc.so is not found",
+        ),
+        ("CUDA_ERROR_NO_DEVICE", "the NVIDIA driver finds no GPU"),
+        (
+            "CUDA_ERROR_INVALID_DEVICE",
+            "there is no GPU of this number",
+        ),
+        ("AdapterUnavailable", &no_device),
+        ("Unable to acquire wgpu device", &no_device),
+    ];
+    let known = usual.iter().find(|(sign, _)| message.contains(sign));
+    match (known, message.lines().find(|line| !line.trim().is_empty())) {
+        (Some((_, words)), _) => (*words).to_owned(),
+        (None, Some(line)) => line.trim().to_owned(),
+        (None, None) => no_device,
     }
 }
 
@@ -145,6 +203,30 @@ mod tests {
     fn an_absent_backend_names_its_feature() {
         let error = parse("rocm").map(|_| ()).expect_err("rocm").to_string();
         assert!(error.contains("--features rocm"), "{error}");
+    }
+
+    #[test]
+    fn the_first_panic_of_any_thread_is_the_cause() {
+        // As the backends do it: a thread of theirs fails, and then those that wait for it.
+        let fails = |first: &'static str| {
+            attempt("cuda", move || -> Result<(), String> {
+                let _ = std::thread::spawn(move || panic!("{first}")).join();
+                panic!("Should have handle for tensor TensorId {{ value: 0 }}")
+            })
+        };
+        let driver = "Unable to dynamically load the \"cuda\" shared library - searched for …";
+        let said = fails(driver).expect_err("it panicked");
+        assert_eq!(said, "no NVIDIA driver: libcuda.so.1 is not found");
+        assert_eq!(fails("one line\nand more"), Err("one line".to_owned()));
+        let error = attempt("vulkan", || {
+            Err::<(), _>("\n AdapterUnavailable { .. }".into())
+        });
+        assert!(
+            error
+                .expect_err("it failed")
+                .starts_with("no vulkan device")
+        );
+        assert_eq!(attempt("cuda", || Ok(1)), Ok(1));
     }
 
     #[test]

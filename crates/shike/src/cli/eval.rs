@@ -357,15 +357,16 @@ const CHECK: Duration = Duration::from_secs(1);
 pub fn backends(args: &BackendsArgs) -> Result<bool, CliError> {
     let mut any = false;
     for name in device::available() {
-        let found = device::parse(name).map(|device| gflops(&device));
+        let found = device::parse(name)
+            .map_err(|error| error.reason().to_owned())
+            .and_then(|device| device::attempt(name, || Ok(gflops(&device))));
         any |= found.is_ok();
         match (args.json, found) {
             (true, Ok(speed)) => {
                 print_json(&json!({"backend": name, "works": true, "gflops": speed}))?;
             }
             (true, Err(error)) => {
-                let line = json!({"backend": name, "works": false, "error": error.to_string()});
-                print_json(&line)?;
+                print_json(&json!({"backend": name, "works": false, "error": error}))?;
             }
             (false, Ok(speed)) => print(&format!(
                 "{name:<8} works: {speed:.0} GFLOP/s in matrix products of float32"

@@ -55,7 +55,7 @@ pub enum CliError {
     #[error("{0}")]
     Format(String),
     /// The device is not there.
-    #[error(transparent)]
+    #[error("--device {0}")]
     Device(#[from] shike_train::device::DeviceError),
     /// Training failed.
     #[error(transparent)]

@@ -23,7 +23,7 @@ pub enum BenchError {
     #[error("there is no case `{0}`; `--list` shows them")]
     UnknownCase(String),
     /// The device is not there.
-    #[error(transparent)]
+    #[error("--device {0}")]
     Device(#[from] device::DeviceError),
     /// A case could not run.
     #[error("{0}")]
@@ -178,7 +178,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
     for device in &devices {
         match device::parse(device) {
             Err(error) if args.device.is_empty() => {
-                show(&format!("{device}: left out ({error})"))?;
+                show(&format!("{device}: left out ({})", error.reason()))?;
                 continue;
             }
             Err(error) => return Err(error.into()),
