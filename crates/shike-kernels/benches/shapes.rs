@@ -1,5 +1,5 @@
 //! The convolutions of the models one by one: GFLOP/s of output, input gradient and weight gradient,
-//! with the kernels and with Burn's own operations.
+//! with the kernels on each instruction set of this processor, and with Burn's own operations.
 //!
 //! ```sh
 //! RAYON_NUM_THREADS=2 cargo bench --workspace --bench shapes -- [part of a name]
@@ -11,7 +11,7 @@ use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use shike_kernels::{conv2d, set_enabled};
+use shike_kernels::{Simd, conv2d, set_enabled};
 
 /// Name, batch, channels, filters, side, kernel, stride, groups.
 type Case = (&'static str, [usize; 7]);
@@ -45,10 +45,13 @@ const CASES: [Case; 24] = [
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    println!(
-        "{:28} {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}   GFLOP/s",
-        "", "output", "dx", "dw", "Burn's", "dx", "dw"
-    );
+    // The first two are plain Rust.
+    let paths = &Simd::available()[2..];
+    print!("{:28}", "GFLOP/s of output, dx, dw");
+    for simd in paths {
+        print!(" {:>26} ", format!("{simd:?}"));
+    }
+    println!(" {:>26}", "Burn's own");
     for (name, case) in CASES {
         if !wanted.as_ref().is_none_or(|wanted| name.contains(wanted)) {
             continue;
@@ -67,13 +70,18 @@ fn main() {
         let out = side.div_ceil(stride);
         let work = 2 * batch * filters * out * out * channels / groups * kernel * kernel;
         print!("{name:28}");
-        for on in [true, false] {
-            set_enabled(on);
-            for seconds in times(&conv, &x) {
+        let show = |seconds: [f64; 3]| {
+            for seconds in seconds {
                 print!(" {:8.1}", work as f64 / seconds * 1e-9);
             }
-            print!("  ");
+            print!(" ");
+        };
+        set_enabled(true);
+        for simd in paths {
+            show(simd.with(|| times(&conv, &x)));
         }
+        set_enabled(false);
+        show(times(&conv, &x));
         println!();
     }
 }

@@ -13,215 +13,29 @@
 //! [`stats`] tells how often which of the two happened.
 //!
 //! Results are equal bit for bit from run to run, and for any number of threads: sums are cut into
-//! parts by the shapes alone. Another processor may have other vectors (AVX-512, AVX2, or plain Rust
-//! are chosen when the program runs) and round differently.
+//! parts by the shapes alone. Another processor may have other vectors (AVX2 or plain Rust is chosen
+//! when the program runs) and round differently.
 //!
 //! [`set_enabled`], or the environment variable `SHIKE_KERNELS=off`, turns the kernels off; see
 //! [`enabled`].
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
-use burn::module::Param;
-use burn::nn::conv::Conv2d;
-use burn::tensor::activation::relu;
-use burn::tensor::module::BatchNormTrainOutput;
-use burn::tensor::{DType, FloatDType, Int, Tensor};
-
-#[cfg(feature = "flex")]
+#[cfg(feature = "slices")]
 mod flex;
+#[cfg(feature = "burn")]
 mod stats;
+#[cfg(feature = "burn")]
+mod tensors;
 
-#[cfg(feature = "flex")]
+#[cfg(feature = "slices")]
 #[doc(hidden)]
 pub use flex::Simd;
-use stats::{Kernel, count};
+#[cfg(feature = "burn")]
 pub use stats::{Stats, stats};
-
-/// The environment variable that turns kernels off, or on one by one.
-const VARIABLE: &str = "SHIKE_KERNELS";
-
-/// Kernels by the names that [`VARIABLE`] takes. The first number is a bit of [`STATE`].
-const SWITCHES: [(u8, &str); 4] = [
-    (CONV2D, "conv2d"),
-    (BATCH_NORM, "batch_norm"),
-    (LOSS, "loss"),
-    (SGD, "sgd"),
-];
-const CONV2D: u8 = 1;
-const BATCH_NORM: u8 = 2;
-const LOSS: u8 = 4;
-const SGD: u8 = 8;
-const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD;
-const UNKNOWN: u8 = u8::MAX;
-
-/// The kernels that are on.
-static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
-
-/// Whether all kernels are used where they can be. Until [`set_enabled`] is called, the environment
-/// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off, and a list such as
-/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`) turns the others off, to see what each
-/// is worth.
-pub fn enabled() -> bool {
-    state() == ALL
-}
-
-/// Whether one of them is on.
-fn on(kernel: u8) -> bool {
-    state() & kernel != 0
-}
-
-fn state() -> u8 {
-    match STATE.load(Relaxed) {
-        UNKNOWN => {
-            let chosen = std::env::var(VARIABLE).map_or(ALL, |text| chosen(&text));
-            STATE.store(chosen, Relaxed);
-            chosen
-        }
-        state => state,
-    }
-}
-
-/// What the variable's text asks for.
-fn chosen(text: &str) -> u8 {
-    match text.trim() {
-        "off" | "0" => return 0,
-        "" | "on" | "1" => return ALL,
-        _ => {}
-    }
-    let bit = |name: &str| {
-        let known = SWITCHES.iter().find(|(_, known)| *known == name.trim());
-        if known.is_none() {
-            eprintln!(
-                "{VARIABLE}: there is no kernel `{name}`; it takes on, off, or a list of {}",
-                SWITCHES.map(|(_, name)| name).join(", ")
-            );
-        }
-        known.map_or(0, |(bit, _)| *bit)
-    };
-    text.split(',').map(bit).fold(0, |bits, bit| bits | bit)
-}
-
-/// Turns all kernels on or off for the whole program. What was computed before keeps the backward
-/// pass that it began with.
-pub fn set_enabled(enabled: bool) {
-    STATE.store(if enabled { ALL } else { 0 }, Relaxed);
-}
-
-/// What follows a batch normalisation in the same pass.
-// Passed on and used at once: a box would only cost.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
-pub enum Then {
-    /// Nothing.
-    Nothing,
-    /// ReLU.
-    Relu,
-    /// The sum with a residual of the input's shape, then ReLU.
-    AddRelu(Tensor<4>),
-}
-
-impl Then {
-    /// The same with Burn's own operations.
-    fn apply(self, output: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Nothing => output,
-            Self::Relu => relu(output),
-            Self::AddRelu(residual) => relu(output + residual),
-        }
-    }
-}
-
-/// The convolution `conv` of `input`, in the input's type: a float32 weight is cast for a bfloat16
-/// input, and gets its gradient in float32.
-///
-/// # Shapes
-/// - `input`: `[batch, channels_in, height, width]`
-/// - output: `[batch, channels_out, height_out, width_out]`
-pub fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if on(CONV2D) && flex::conv2d_fits(conv, &input) {
-        return flex::conv2d(conv, input);
-    }
-    count(Kernel::Fallback);
-    let weight = conv.weight.val();
-    if weight.dtype() == input.dtype() {
-        return conv.forward(input);
-    }
-    let mut in_type = conv.clone();
-    in_type.weight = Param::initialized(conv.weight.id, as_type(weight, input.dtype()));
-    in_type.forward(input)
-}
-
-/// The tensor in another type of float; gradients come back in its own.
-fn as_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
-    match tensor.dtype() == dtype {
-        true => tensor,
-        false => tensor.cast(FloatDType::from(dtype)),
-    }
-}
-
-/// Batch normalisation with the statistics of the batch, and what follows it:
-/// `γ · (x − mean) / √(variance + ε) + β`. Mean and *biased* variance come out too; no gradient
-/// flows through them. A bfloat16 input is normalised in the type of `gamma`, which mean and variance
-/// have too, and comes out in its own.
-///
-/// # Shapes
-/// - `input` and output: `[batch, channels, height, width]`
-/// - `gamma`, `beta`, mean and variance: `[channels]`
-pub fn batch_norm_train(
-    input: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    epsilon: f64,
-    then: Then,
-) -> BatchNormTrainOutput<4> {
-    #[cfg(feature = "flex")]
-    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta], &then) {
-        return flex::batch_norm_train(input, gamma, beta, epsilon, then);
-    }
-    count(Kernel::Fallback);
-    let dtype = input.dtype();
-    let input = as_type(input, gamma.dtype());
-    let mut normalised = burn::tensor::module::batch_norm_train(input, gamma, beta, epsilon);
-    normalised.output = then.apply(as_type(normalised.output, dtype));
-    normalised
-}
-
-/// Batch normalisation with given statistics, and what follows it. Gradients flow to `input`,
-/// `gamma`, `beta` and the residual, not to the statistics. Types are as for [`batch_norm_train`].
-///
-/// # Shapes
-/// - `input` and output: `[batch, channels, height, width]`
-/// - `gamma`, `beta`, `mean` and `variance`: `[channels]`
-pub fn batch_norm(
-    input: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    mean: Tensor<1>,
-    variance: Tensor<1>,
-    epsilon: f64,
-    then: Then,
-) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta, &mean, &variance], &then) {
-        return flex::batch_norm(input, gamma, beta, mean, variance, epsilon, then);
-    }
-    count(Kernel::Fallback);
-    let (mean, variance) = (mean.detach(), variance.detach());
-    let dtype = input.dtype();
-    let input = as_type(input, gamma.dtype());
-    let output = burn::tensor::module::batch_norm(input, gamma, beta, mean, variance, epsilon);
-    then.apply(as_type(output, dtype))
-}
-
-/// The labels of a loss.
-#[derive(Clone, Debug)]
-pub enum LossLabels {
-    /// Class indices, `[batch]`.
-    Hard(Tensor<1, Int>),
-    /// Distributions, `[batch, classes]`; no gradient flows to them.
-    Soft(Tensor<2>),
-}
+#[cfg(feature = "burn")]
+pub use tensors::{
+    LossLabels, Then, batch_norm, batch_norm_train, conv2d, cross_entropy_terms, dkt_terms,
+    enabled, set_enabled, sgd_step,
+};
 
 /// What the terms of dynamic knowledge transfer leave open; see `DktLossConfig` of shike-model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,110 +44,4 @@ pub struct DktOptions {
     pub detach_teacher: bool,
     /// The target class takes no part in the non-target distributions.
     pub exclude_target: bool,
-}
-
-/// The terms of dynamic knowledge transfer, each summed over the batch and divided by nothing: the
-/// cross-entropy of each expert, the non-target distillation into each, and row by row the mutual
-/// distillation, `[experts + experts + experts²]`. shike-model's `DktLoss` defines them; `None` where
-/// the kernel cannot work, and that definition has to.
-///
-/// One pass over the logits computes all values, a second one, in the backward pass, the gradient;
-/// nothing but the logits is kept in between.
-///
-/// # Shapes
-/// - `logits`: `[batch, classes]` of each expert
-#[allow(unused_variables)]
-pub fn dkt_terms(
-    logits: &[Tensor<2>],
-    labels: &LossLabels,
-    options: DktOptions,
-) -> Option<Tensor<1>> {
-    #[cfg(feature = "flex")]
-    if on(LOSS)
-        && let Some(terms) = flex::dkt(logits, labels, options)
-    {
-        return Some(terms);
-    }
-    count(Kernel::Fallback);
-    None
-}
-
-/// The cross-entropy of `logits + prior`, summed over the batch, of each expert, `[experts]`; `None`
-/// where the kernel cannot work.
-///
-/// # Shapes
-/// - `logits`: `[batch, classes]` of each expert
-/// - `prior`: `[classes]`
-#[allow(unused_variables)]
-pub fn cross_entropy_terms(
-    logits: &[Tensor<2>],
-    labels: &LossLabels,
-    prior: impl FnOnce() -> Vec<f32>,
-) -> Option<Tensor<1>> {
-    #[cfg(feature = "flex")]
-    if on(LOSS)
-        && let Some(terms) = flex::cross_entropy(logits, labels, prior())
-    {
-        return Some(terms);
-    }
-    count(Kernel::Fallback);
-    None
-}
-
-/// A step of stochastic gradient descent with momentum and weight decay, in place where weight and
-/// velocity are no one else's: `g ← g + decay · w; v ← momentum · v + g; w ← w − lr · v`, the first velocity
-/// being `g`. With Nesterov's momentum `w ← w − lr · (g + momentum · v)`, which the kernel leaves to
-/// tensors. Gives weight and velocity, which must not be tracked for gradients.
-///
-/// # Shapes
-/// - `weight`, `gradient` and `velocity`: the same
-pub fn sgd_step<const D: usize>(
-    weight: Tensor<D>,
-    gradient: Tensor<D>,
-    velocity: Option<Tensor<D>>,
-    lr: f64,
-    momentum: f64,
-    decay: f64,
-    nesterov: bool,
-) -> (Tensor<D>, Tensor<D>) {
-    #[cfg(feature = "flex")]
-    if on(SGD) && !nesterov && flex::sgd_fits(&weight, &gradient, velocity.as_ref()) {
-        let rates = [lr, momentum, decay].map(|rate| rate as f32);
-        return flex::sgd_step(weight, gradient, velocity, rates);
-    }
-    count(Kernel::Fallback);
-    let gradient = match decay {
-        0.0 => gradient,
-        decay => gradient + weight.clone().mul_scalar(decay),
-    };
-    let velocity = match velocity {
-        Some(velocity) => velocity.mul_scalar(momentum) + gradient.clone(),
-        None => gradient.clone(),
-    };
-    let step = match nesterov {
-        true => gradient + velocity.clone().mul_scalar(momentum),
-        false => velocity.clone(),
-    };
-    (weight - step.mul_scalar(lr), velocity)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_variable_names_kernels() {
-        for (text, expected) in [
-            ("off", 0),
-            ("0", 0),
-            ("", ALL),
-            ("on", ALL),
-            ("conv2d", CONV2D),
-            ("batch_norm, loss", BATCH_NORM | LOSS),
-            ("conv2d,batch_norm,loss,sgd", ALL),
-            ("convolution", 0),
-        ] {
-            assert_eq!(chosen(text), expected, "{text}");
-        }
-    }
 }

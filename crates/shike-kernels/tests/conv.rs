@@ -189,6 +189,11 @@ fn the_models_shapes_agree_with_burn_in_float64() {
         Case::new(3, [512, 128], 7, 1, 1),
         // Large weights: the weight gradient is shared out by filters.
         Case::new(2, [512, 520], 7, 3, 1),
+        // Large frames for one pixel each: they do not all fit into a step of the weight gradient.
+        Case {
+            pad: [0; 4],
+            ..Case::new(45, [2048, 24], 7, 7, 1)
+        },
         // ResNeXt-50, fusion with unequal strides, whole numbers of nothing.
         Case::new(2, [4, 4], 28, 3, 1).with_groups(32),
         Case::new(2, [8, 8], 28, 3, 2).with_groups(16),

@@ -1,16 +1,30 @@
 //! Memory: results that are written exactly once, and scratch space that is kept.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A vector of `len` floats whose contents `fill` writes.
 ///
 /// # Safety
 /// `fill` must write every float before it returns, and read none that it has not written.
-pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(SharedMut)) -> Vec<f32> {
+pub(crate) unsafe fn filled(len: usize, fill: impl FnOnce(Target<'_>)) -> Vec<f32> {
     let mut data = with_capacity(len);
-    fill(SharedMut(data.as_mut_ptr()));
+    fill(Target {
+        start: data.as_mut_ptr(),
+        len,
+        lent: PhantomData,
+    });
     // SAFETY: the capacity is `len` and the caller answers for the contents.
     unsafe { data.set_len(len) };
+    data
+}
+
+/// A vector of `len` zeros.
+pub(crate) fn zeroed(len: usize) -> Vec<f32> {
+    let mut data = vec![0.0; len];
+    // Fresh memory of the system is zero: it is touched only when it is written to.
+    prefer_huge_pages(&mut data);
     data
 }
 
@@ -39,43 +53,114 @@ fn prefer_huge_pages(data: &mut Vec<f32>) {
     let _ = data;
 }
 
-/// A pointer that threads share, each of which writes to a part of its own.
+/// Floats that threads share to read.
 #[derive(Clone, Copy)]
-pub(crate) struct SharedMut(*mut f32);
+pub(crate) struct Shared<'a> {
+    start: *const f32,
+    len: usize,
+    lent: PhantomData<&'a [f32]>,
+}
 
-// SAFETY: it is a plain address; every use of it is `unsafe` and answers for disjoint parts.
-unsafe impl Send for SharedMut {}
+/// Floats, perhaps not initialised, that threads share, each of which writes to a part of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    start: *mut f32,
+    len: usize,
+    lent: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+/// A [`Target`] whose floats are initialised.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut<'a>(Target<'a>);
+
+// SAFETY: it stands for a `&[f32]`, which is `Send`.
+unsafe impl Send for Shared<'_> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for SharedMut {}
+unsafe impl Sync for Shared<'_> {}
+// SAFETY: it is a plain address; every use of it is `unsafe` and answers for disjoint parts.
+unsafe impl Send for Target<'_> {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Target<'_> {}
 
-impl SharedMut {
-    pub fn new(data: &mut [f32]) -> Self {
-        Self(data.as_mut_ptr())
+impl<'a> Shared<'a> {
+    pub fn new(data: &'a [f32]) -> Self {
+        Self {
+            start: data.as_ptr(),
+            len: data.len(),
+            lent: PhantomData,
+        }
     }
 
-    /// For an operation that may read from one place and write to the same or another: the floats
-    /// of a slice that is only read.
-    pub fn of(data: &[f32]) -> Self {
-        Self(data.as_ptr().cast_mut())
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// The address `offset` floats on, for reads.
+    ///
+    /// # Safety
+    /// `offset` must lie inside the floats or at their end.
+    pub unsafe fn at(self, offset: usize) -> *const f32 {
+        debug_assert!(offset <= self.len);
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl<'a> Target<'a> {
+    /// Floats to write over.
+    pub fn new(data: &'a mut [f32]) -> Self {
+        Self {
+            start: data.as_mut_ptr(),
+            len: data.len(),
+            lent: PhantomData,
+        }
+    }
+
+    pub fn len(self) -> usize {
+        self.len
     }
 
     /// The address `offset` floats on.
     ///
     /// # Safety
-    /// `offset` must lie inside the allocation or at its end.
+    /// `offset` must lie inside the floats or at their end.
     pub unsafe fn at(self, offset: usize) -> *mut f32 {
+        debug_assert!(offset <= self.len);
         // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl<'a> SharedMut<'a> {
+    pub fn new(data: &'a mut [f32]) -> Self {
+        Self(Target::new(data))
+    }
+
+    /// To be written to.
+    pub fn target(self) -> Target<'a> {
+        self.0
+    }
+
+    /// To be read, where what is written is written over what was read.
+    pub fn shared(self) -> Shared<'a> {
+        Shared {
+            start: self.0.start,
+            len: self.0.len,
+            lent: PhantomData,
+        }
     }
 
     /// The part `offset..offset + len`.
     ///
+    /// # Panics
+    /// If it does not lie inside.
+    ///
     /// # Safety
-    /// The part must lie inside the allocation, hold initialised floats, and be used by no one
-    /// else meanwhile.
-    pub unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { core::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    /// No one else may use the part as long as the reference lives.
+    pub unsafe fn slice(self, offset: usize, len: usize) -> &'a mut [f32] {
+        assert!(offset <= self.0.len && len <= self.0.len - offset);
+        // SAFETY: the part is inside and initialised; the rest is the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(self.0.start.add(offset), len) }
     }
 }
 

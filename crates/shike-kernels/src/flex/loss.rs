@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::buffer::with_capacity;
+use super::buffer::{with_capacity, zeroed};
 use crate::DktOptions;
 
 /// Values that a loop works on at once; the compiler makes vectors of them.
@@ -549,12 +549,7 @@ pub(crate) fn dkt_backward(
     coefficients: &[f32],
 ) -> Vec<Vec<f32>> {
     let experts = logits.len();
-    let cleared = || {
-        let mut gradient = with_capacity(batch * classes);
-        gradient.resize(batch * classes, 0.0);
-        gradient
-    };
-    let mut gradients: Vec<Vec<f32>> = (0..experts).map(|_| cleared()).collect();
+    let mut gradients: Vec<Vec<f32>> = (0..experts).map(|_| zeroed(batch * classes)).collect();
     let mut rows: Vec<Vec<&mut [f32]>> = (0..batch).map(|_| Vec::with_capacity(experts)).collect();
     for gradient in &mut gradients {
         for (row, gradient) in rows.iter_mut().zip(gradient.chunks_exact_mut(classes)) {
@@ -613,6 +608,8 @@ pub(crate) fn cross_entropy_backward(
         // Not cleared before it is written: at thousands of classes that would cost as much again.
         let mut gradient = with_capacity(batch * classes);
         let out = &mut gradient.spare_capacity_mut()[..batch * classes];
+        // What follows relies on it.
+        assert_eq!(rows.len(), batch);
         let images = out.par_chunks_mut(classes).zip(rows).enumerate();
         images.for_each(|(image, (gradient, row))| {
             let logits = &logits[image * classes..][..classes];

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::buffer::SharedMut;
+use super::buffer::{Shared, Target};
 use super::simd::{Simd, Vector, simd_entry};
 
 /// Batch, channels, and pixels in a channel.
@@ -30,6 +30,11 @@ impl Dims {
 
     fn image(&self) -> usize {
         self.channels * self.area
+    }
+
+    /// Panics if a tensor's number of values is another: what follows reads and writes by it.
+    fn check<const N: usize>(&self, lengths: [usize; N]) {
+        assert_eq!(lengths, [self.batch * self.image(); N]);
     }
 
     /// Values of a channel.
@@ -112,10 +117,10 @@ const SHORT: usize = 64;
 
 #[inline(always)]
 unsafe fn moments_with<V: Vector, const MR: usize>(run: &[f32], pivot: f32, totals: &mut [f64; 2]) {
-    let pivot = V::splat(pivot);
-    let zero = V::splat(0.0);
     // SAFETY: all reads are inside of `part`.
     unsafe {
+        let pivot = V::splat(pivot);
+        let zero = V::splat(0.0);
         for part in run.chunks(SHORT * V::LANES) {
             let (mut sum, mut squares) = ([zero; 2], [zero; 2]);
             let mut at = 0;
@@ -154,18 +159,26 @@ pub(crate) struct Apply<'a> {
     pub dims: Dims,
     pub affine: &'a Affine,
     pub relu: bool,
-    /// Every pointer is to a whole tensor; `y` may be `x`.
-    pub x: SharedMut,
-    pub residual: Option<SharedMut>,
-    pub y: SharedMut,
+    /// Whole tensors; `y` may be `x`.
+    pub x: Shared<'a>,
+    pub residual: Option<Shared<'a>>,
+    pub y: Target<'a>,
 }
 
-/// Writes `y`.
+/// Writes all of `y`.
+///
+/// # Panics
+/// If a tensor is not of `dims`.
 ///
 /// # Safety
-/// `x` and the residual can be read, `y` written, each a tensor of `dims`; no one else uses `y`.
+/// No one else uses `y`, or writes to `x` or the residual.
 pub(crate) unsafe fn apply(simd: Simd, a: Apply<'_>) {
     let runs = a.dims.batch * a.dims.channels;
+    a.dims.check([
+        a.x.len(),
+        a.y.len(),
+        a.residual.map_or(a.y.len(), Shared::len),
+    ]);
     let per_task = (1usize << 14).div_ceil(a.dims.area.max(1));
     (0..runs.div_ceil(per_task)).into_par_iter().for_each(|i| {
         let runs = i * per_task..runs.min((i + 1) * per_task);
@@ -256,15 +269,28 @@ impl Mask<'_> {
         }
     }
 
+    /// # Safety
+    /// The processor has the instructions.
     #[inline(always)]
-    fn constants<V: Vector>(&self, c: usize) -> [V; 3] {
+    unsafe fn constants<V: Vector>(&self, c: usize) -> [V; 3] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Recompute(affine) => [
+                    V::splat(affine.mean[c]),
+                    V::splat(affine.scale[c]),
+                    V::splat(affine.shift[c]),
+                ],
+                _ => [V::splat(0.0); 3],
+            }
+        }
+    }
+
+    /// Values that it looks at, if it does.
+    fn len(&self) -> Option<usize> {
         match self {
-            Self::Recompute(affine) => [
-                V::splat(affine.mean[c]),
-                V::splat(affine.scale[c]),
-                V::splat(affine.shift[c]),
-            ],
-            _ => [V::splat(0.0); 3],
+            Self::Output(y) => Some(y.len()),
+            _ => None,
         }
     }
 }
@@ -278,6 +304,7 @@ pub(crate) fn gradient_sums(
     mean: &[f32],
     mask: Mask<'_>,
 ) -> Vec<[f64; 2]> {
+    dims.check([x.len(), dy.len(), mask.len().unwrap_or(x.len())]);
     let blocks: Vec<Vec<[f64; 2]>> = dims
         .channel_blocks()
         .map(|block| {
@@ -293,11 +320,8 @@ pub(crate) fn gradient_sums(
                         channel: c,
                         run: at..at + dims.area,
                     };
-                    // SAFETY: the run lies in the tensors, whose lengths are checked here.
-                    unsafe {
-                        assert!(sums.run.end <= x.len() && sums.run.end <= dy.len());
-                        run_sums(simd, &sums, &mut totals[i]);
-                    }
+                    // SAFETY: the run lies in the tensors, whose lengths were checked.
+                    unsafe { run_sums(simd, &sums, &mut totals[i]) };
                 }
             }
             totals
@@ -321,13 +345,13 @@ simd_entry! {
 
 #[inline(always)]
 unsafe fn run_sums_with<V: Vector, const MR: usize>(run: &GradientRun<'_>, totals: &mut [f64; 2]) {
-    let constants = run.mask.constants::<V>(run.channel);
-    let mean = V::splat(run.mean);
-    let zero = V::splat(0.0);
     let (x, dy) = (run.x.as_ptr(), run.dy.as_ptr());
     let mut start = run.run.start;
     // SAFETY: the run lies in the tensors.
     unsafe {
+        let constants = run.mask.constants::<V>(run.channel);
+        let mean = V::splat(run.mean);
+        let zero = V::splat(0.0);
         while start < run.run.end {
             let end = run.run.end.min(start + SHORT * V::LANES);
             let (mut sum, mut products) = ([zero; 2], [zero; 2]);
@@ -373,13 +397,13 @@ pub(crate) struct Gradients<'a> {
     pub dims: Dims,
     pub x: &'a [f32],
     /// A whole tensor.
-    pub dy: SharedMut,
+    pub dy: Shared<'a>,
     pub mask: Mask<'a>,
     pub mean: &'a [f32],
     pub factors: &'a [Factors],
     /// Whole tensors; one of them may be `dy`.
-    pub dx: Option<SharedMut>,
-    pub residual: Option<SharedMut>,
+    pub dx: Option<Target<'a>>,
+    pub residual: Option<Target<'a>>,
 }
 
 /// See [`Gradients`].
@@ -390,13 +414,19 @@ pub(crate) struct Factors {
     pub constant: f32,
 }
 
-/// Writes the gradients for `x` and the residual.
+/// Writes all of the gradients for `x` and the residual.
+///
+/// # Panics
+/// If a tensor is not of `dims`.
 ///
 /// # Safety
-/// Pointers must be to tensors of `dims` that no one else uses.
+/// No one else uses what is written, or writes to `dy`.
 pub(crate) unsafe fn gradients(simd: Simd, g: Gradients<'_>) {
     let runs = g.dims.batch * g.dims.channels;
-    assert!(g.x.len() >= runs * g.dims.area);
+    let written = [g.dx, g.residual].map(|to| to.map(Target::len));
+    let [dx, residual, mask] =
+        [written[0], written[1], g.mask.len()].map(|n| n.unwrap_or(g.x.len()));
+    g.dims.check([g.x.len(), g.dy.len(), dx, residual, mask]);
     let per_task = (1usize << 14).div_ceil(g.dims.area.max(1));
     (0..runs.div_ceil(per_task)).into_par_iter().for_each(|i| {
         let runs = i * per_task..runs.min((i + 1) * per_task);

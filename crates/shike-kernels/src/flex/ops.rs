@@ -15,7 +15,7 @@ use burn::tensor::module::BatchNormTrainOutput;
 use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::buffer::{SharedMut, filled};
+use super::buffer::{Shared, SharedMut, Target, filled};
 use super::conv::{self, Shape};
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
@@ -99,12 +99,12 @@ pub(super) fn tensor(data: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> F
 }
 
 /// Runs `write` with the tensor's own floats, where no one else holds them.
-fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(SharedMut)) -> bool {
+fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(&mut [f32])) -> bool {
     let count = tensor.layout().num_elements();
     let fits = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
     match tensor.try_storage_mut::<f32>() {
         Some(data) if fits && data.len() == count => {
-            write(SharedMut::new(data));
+            write(data);
             true
         }
         _ => false,
@@ -132,13 +132,8 @@ fn conv_shape(conv: &Conv2d, input: &Tensor<4>) -> Option<Shape> {
         groups: conv.groups,
     };
     let plain = conv.bias.is_none() && conv.dilation == [1, 1];
-    let whole = group_channels * conv.groups == channels
-        && filters.is_multiple_of(conv.groups)
-        && batch * channels * height * width * filters * kernel_h * kernel_w > 0;
-    // Offsets are 32 bits wide, and up to 512 images share a table.
-    let padded = (height + pad[0] + pad_end[0]) * (width + pad[1] + pad_end[1]);
-    let small = padded.saturating_mul(channels.max(filters)) < 1 << 22;
-    (plain && whole && small && shape.output().is_some()).then_some(shape)
+    let grouped = group_channels * conv.groups == channels;
+    (plain && grouped && shape.fits()).then_some(shape)
 }
 
 /// Whether [`conv2d`] can be called.
@@ -402,8 +397,8 @@ fn normalise(
     shape: [usize; 4],
     over: bool,
 ) -> FlexTensor {
-    let residual = residual.map(|r| SharedMut::of(floats(r)));
-    let apply = |x: SharedMut, y: SharedMut| {
+    let residual = residual.map(|r| Shared::new(floats(r)));
+    let apply = |x: Shared<'_>, y: Target<'_>| {
         let apply = Apply {
             dims,
             affine,
@@ -412,14 +407,18 @@ fn normalise(
             residual,
             y,
         };
-        // SAFETY: all are contiguous tensors of one shape; `x` and the residual are only read,
-        // unless `y` is `x`, which then belongs to this function alone.
+        // SAFETY: `x` and the residual are only read, unless `y` is `x`, which then belongs to this
+        // function alone.
         unsafe { norm::apply(simd, apply) }
     };
-    if over && in_place(&mut x, |x| apply(x, x)) {
+    let write_over = |x: &mut [f32]| {
+        let x = SharedMut::new(x);
+        apply(x.shared(), x.target());
+    };
+    if over && in_place(&mut x, write_over) {
         return x;
     }
-    let from = SharedMut::of(floats(&mut x));
+    let from = Shared::new(floats(&mut x));
     // SAFETY: `apply` writes every float and reads none.
     let y = unsafe { filled(shape.iter().product(), |y| apply(from, y)) };
     tensor(y, shape)
@@ -533,7 +532,7 @@ impl NormState {
                 }
             })
             .collect();
-        let run = |dy: SharedMut, dx: Option<SharedMut>, residual: Option<SharedMut>| {
+        let run = |dy: Shared<'_>, dx: Option<Target<'_>>, residual: Option<Target<'_>>| {
             let gradients = Gradients {
                 dims,
                 x,
@@ -544,8 +543,7 @@ impl NormState {
                 dx,
                 residual,
             };
-            // SAFETY: all are contiguous tensors of one shape; where one is written over, it
-            // belongs to this function alone.
+            // SAFETY: where the gradient is written over, it belongs to this function alone.
             unsafe { norm::gradients(simd, gradients) }
         };
         let shape = dy.shape();
@@ -559,8 +557,12 @@ impl NormState {
                 // SAFETY: `run` writes every float of `dx`, and of the residual's gradient.
                 let dx = unsafe {
                     filled(len, |dx| {
-                        if !in_place(&mut dy, |dy| run(dy, Some(dx), Some(dy))) {
-                            let from = SharedMut::of(floats(&mut dy));
+                        let over = |dy: &mut [f32]| {
+                            let dy = SharedMut::new(dy);
+                            run(dy.shared(), Some(dx), Some(dy.target()));
+                        };
+                        if !in_place(&mut dy, over) {
+                            let from = Shared::new(floats(&mut dy));
                             residual = Some(filled(len, |r| run(from, Some(dx), Some(r))));
                         }
                     })
@@ -572,21 +574,19 @@ impl NormState {
                 (Some(tensor(dx, shape)), Some(residual))
             }
             _ => {
-                let only = |to: SharedMut| (want_x.then_some(to), want_residual.then_some(to));
-                let over = |dy: SharedMut| {
-                    let (dx, residual) = only(dy);
-                    run(dy, dx, residual);
+                let only = |from: Shared<'_>, to: Target<'_>| {
+                    run(from, want_x.then_some(to), want_residual.then_some(to));
+                };
+                let over = |dy: &mut [f32]| {
+                    let dy = SharedMut::new(dy);
+                    only(dy.shared(), dy.target());
                 };
                 let found = if in_place(&mut dy, over) {
                     dy
                 } else {
-                    let from = SharedMut::of(floats(&mut dy));
-                    let fill = |to: SharedMut| {
-                        let (dx, residual) = only(to);
-                        run(from, dx, residual);
-                    };
+                    let from = Shared::new(floats(&mut dy));
                     // SAFETY: `run` writes every float.
-                    tensor(unsafe { filled(len, fill) }, shape)
+                    tensor(unsafe { filled(len, |to| only(from, to)) }, shape)
                 };
                 match want_x {
                     true => (Some(found), None),
@@ -632,37 +632,26 @@ pub(crate) fn sgd_step<const D: usize>(
             true,
         ),
     };
-    let gradient = if first {
-        None
-    } else {
-        Some(SharedMut::of(floats(&mut gradient)))
-    };
-    let len = shape.iter().product::<usize>();
+    let gradient = (!first).then(|| floats(&mut gradient));
     let stepped = in_place(&mut weight, |w| {
         let stepped = in_place(&mut velocity, |v| {
-            (0..len.div_ceil(PART)).into_par_iter().for_each(|part| {
-                let at = part * PART;
-                let count = PART.min(len - at);
-                // SAFETY: parts are disjoint and inside all three tensors, of which the gradient is
-                // only read, and the other two belong to this function alone.
-                let (w, v) = unsafe { (w.slice(at, count), v.slice(at, count)) };
-                match gradient {
-                    Some(gradient) => {
-                        // SAFETY: as above.
-                        let gradient = unsafe { gradient.slice(at, count) };
-                        for ((w, v), g) in w.iter_mut().zip(v).zip(gradient) {
+            let parts = w.par_chunks_mut(PART).zip(v.par_chunks_mut(PART));
+            match gradient {
+                Some(gradient) => parts
+                    .zip(gradient.par_chunks(PART))
+                    .for_each(|((w, v), g)| {
+                        for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
                             *v = *v * momentum + (*g + *w * decay);
                             *w -= *v * lr;
                         }
+                    }),
+                None => parts.for_each(|(w, v)| {
+                    for (w, v) in w.iter_mut().zip(v) {
+                        *v += *w * decay;
+                        *w -= *v * lr;
                     }
-                    None => {
-                        for (w, v) in w.iter_mut().zip(v) {
-                            *v += *w * decay;
-                            *w -= *v * lr;
-                        }
-                    }
-                }
-            });
+                }),
+            }
         });
         debug_assert!(stepped, "`alone` made it so");
     });

@@ -1,9 +1,15 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// The instruction sets that the kernels are compiled for; one is chosen when the program runs.
+/// A path through the kernels that this processor can run: its instructions exist wherever a value
+/// of this type does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Simd {
+pub struct Simd(Path);
+
+/// The instruction sets that the kernels are compiled for; one is chosen when the program runs.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
     /// Plain Rust, for every processor.
     Portable,
     /// Plain Rust in vectors of 16 and the tile of AVX-512: lets tests reach that path's
@@ -16,21 +22,17 @@ pub enum Simd {
 }
 
 impl Simd {
-    /// Every path that this processor can run, the fastest last.
+    /// Every path that this processor can run; the last is the fastest one wherever they were
+    /// measured in turns (docs/BENCHMARKS.md): AVX2 comes after AVX-512.
     pub fn available() -> Vec<Self> {
-        let mut paths = vec![Self::Wide, Self::Portable];
+        let mut paths = vec![Self(Path::Wide), Self(Path::Portable)];
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                paths.push(Self::Avx2);
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // Scalar code between the vectors uses AVX2 and FMA there, too.
+            if is_x86_feature_detected!("avx512f") {
+                paths.push(Self(Path::Avx512));
             }
-            // AVX2 and FMA are asked for too: scalar code between the vectors uses them.
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-            {
-                paths.push(Self::Avx512);
-            }
+            paths.push(Self(Path::Avx2));
         }
         paths
     }
@@ -39,39 +41,41 @@ impl Simd {
     pub(crate) fn current() -> Self {
         static BEST: OnceLock<Simd> = OnceLock::new();
         FORCED.get().unwrap_or_else(|| {
-            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self::Portable))
+            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self(Path::Portable)))
         })
     }
 
     /// Runs `f` with this path for every operation that the calling thread begins in it (a hook
     /// for tests; the backward pass takes the path of its forward pass).
-    ///
-    /// # Panics
-    /// If the processor lacks the instructions.
     pub fn with<R>(self, f: impl FnOnce() -> R) -> R {
-        assert!(
-            Self::available().contains(&self),
-            "this processor has no {self:?}"
-        );
-        let before = FORCED.replace(Some(self));
-        let result = f();
-        FORCED.set(before);
-        result
+        /// Puts back what was before, after a panic too.
+        struct Before(Option<Simd>);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                FORCED.set(self.0);
+            }
+        }
+        let _before = Before(FORCED.replace(Some(self)));
+        f()
+    }
+
+    pub(crate) fn path(self) -> Path {
+        self.0
     }
 
     /// Floats in a vector.
     pub(crate) fn lanes(self) -> usize {
-        match self {
-            Self::Portable | Self::Avx2 => 8,
-            Self::Wide | Self::Avx512 => 16,
+        match self.0 {
+            Path::Portable | Path::Avx2 => 8,
+            Path::Wide | Path::Avx512 => 16,
         }
     }
 
     /// Rows of the register tile.
     pub(crate) fn rows(self) -> usize {
-        match self {
-            Self::Portable | Self::Avx2 => 4,
-            Self::Wide | Self::Avx512 => 8,
+        match self.0 {
+            Path::Portable | Path::Avx2 => 4,
+            Path::Wide | Path::Avx512 => 8,
         }
     }
 }
@@ -80,18 +84,21 @@ thread_local! {
     static FORCED: Cell<Option<Simd>> = const { Cell::new(None) };
 }
 
-/// A vector of floats.
+/// A vector of floats. A value exists only where the processor has the instructions: the two
+/// functions that make one ask for that, and the others may rely on it.
 pub(crate) trait Vector: Copy {
     const LANES: usize;
 
-    fn splat(value: f32) -> Self;
+    /// # Safety
+    /// The processor has the instructions.
+    unsafe fn splat(value: f32) -> Self;
 
     /// # Safety
     /// `LANES` floats can be read from `from`, and the processor has the instructions.
     unsafe fn load(from: *const f32) -> Self;
 
     /// # Safety
-    /// `LANES` floats can be written at `to`, and the processor has the instructions.
+    /// `LANES` floats can be written at `to`.
     unsafe fn store(self, to: *mut f32);
 
     fn add(self, other: Self) -> Self;
@@ -133,7 +140,7 @@ pub(crate) trait Vector: Copy {
     /// The first `count < LANES` floats, then zeros.
     ///
     /// # Safety
-    /// `count` floats can be read from `from`.
+    /// `count` floats can be read from `from`, and the processor has the instructions.
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
         let mut lanes = [0.0f32; 16];
@@ -206,7 +213,7 @@ impl<const L: usize> Vector for Plain<L> {
     const LANES: usize = L;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
         Self([value; L])
     }
 
@@ -275,13 +282,13 @@ pub(crate) mod x86 {
 
     use super::Vector;
 
-    /// 8 floats. Exists only inside functions that enable AVX2 and FMA.
+    /// 8 floats, where the processor has AVX2 and FMA.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2(__m256);
 
-    // SAFETY (for every block in this impl): the type is only used by generic code that is inlined
-    // into functions which enable AVX2 and FMA and are called after run-time detection; pointers
-    // are the caller's promise.
+    // SAFETY (for every block in this impl): `splat` and `load` ask for a processor with AVX2 and
+    // FMA, and every other value comes from theirs; pointers are the caller's promise. (All of it
+    // is inlined into functions that enable the instructions.)
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vector for Avx2 {
         const LANES: usize = 8;
@@ -311,7 +318,7 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
-        fn splat(value: f32) -> Self {
+        unsafe fn splat(value: f32) -> Self {
             Self(unsafe { _mm256_set1_ps(value) })
         }
 
@@ -483,7 +490,7 @@ pub(crate) mod x86 {
         }
     }
 
-    /// 16 floats. Exists only inside functions that enable AVX-512F.
+    /// 16 floats, where the processor has AVX-512F.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512(__m512);
 
@@ -493,7 +500,7 @@ pub(crate) mod x86 {
         const LANES: usize = 16;
 
         #[inline(always)]
-        fn splat(value: f32) -> Self {
+        unsafe fn splat(value: f32) -> Self {
             Self(unsafe { _mm512_set1_ps(value) })
         }
 
@@ -558,16 +565,16 @@ macro_rules! simd_entry {
                 // SAFETY: the caller's promise is passed on.
                 unsafe { $generic::<$crate::flex::simd::x86::Avx512, 8>($($arg),*) }
             }
-            use $crate::flex::simd::{Plain, Simd};
-            // SAFETY: a value of `Simd` other than the plain ones exists only where the processor
-            // has the instructions (`Simd::current`); the rest is the caller's promise.
+            use $crate::flex::simd::{Path, Plain};
+            // SAFETY: a `Simd` with a path other than the plain ones exists only where the
+            // processor has the instructions (`Simd::available`); the rest is the caller's promise.
             unsafe {
-                match simd {
+                match simd.path() {
                     #[cfg(target_arch = "x86_64")]
-                    Simd::Avx2 => avx2($($arg),*),
+                    Path::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Simd::Avx512 => avx512($($arg),*),
-                    Simd::Wide => $generic::<Plain<16>, 8>($($arg),*),
+                    Path::Avx512 => avx512($($arg),*),
+                    Path::Wide => $generic::<Plain<16>, 8>($($arg),*),
                     _ => $generic::<Plain<8>, 4>($($arg),*),
                 }
             }

@@ -5,7 +5,7 @@ use core::ops::Range;
 use rayon::prelude::*;
 
 use super::PACK_FROM;
-use crate::flex::buffer::{SharedMut, filled};
+use crate::flex::buffer::{SharedMut, zeroed};
 use crate::flex::gemm::{Columns, Product, Range2, Source, k_blocks, multiply};
 use crate::flex::simd::Simd;
 
@@ -29,21 +29,18 @@ impl Weights {
     ) -> Self {
         let rows = simd.rows();
         let panels = m.div_ceil(rows);
-        let pack = |data: SharedMut| {
-            (0..groups * panels).into_par_iter().for_each(|task| {
-                let (group, panel) = (task / panels, task % panels);
-                let first = panel * rows;
-                for block in k_blocks(k).filter(|block| !block.is_empty()) {
-                    let at =
-                        (group * panels * k + panels * block.start + panel * block.len()) * rows;
-                    // SAFETY: each (group, panel, block) has this part to itself.
-                    let to = unsafe { data.slice(at, rows * block.len()) };
-                    fill(to, group, first, rows.min(m - first), block);
-                }
-            });
-        };
-        // SAFETY: the parts are all of it, and `fill` writes the whole of its part.
-        let data = unsafe { filled(groups * panels * rows * k, pack) };
+        let mut data = zeroed(groups * panels * rows * k);
+        let shared = SharedMut::new(&mut data);
+        (0..groups * panels).into_par_iter().for_each(|task| {
+            let (group, panel) = (task / panels, task % panels);
+            let first = panel * rows;
+            for block in k_blocks(k).filter(|block| !block.is_empty()) {
+                let at = (group * panels * k + panels * block.start + panel * block.len()) * rows;
+                // SAFETY: each (group, panel, block) has this part to itself.
+                let to = unsafe { shared.slice(at, rows * block.len()) };
+                fill(to, group, first, rows.min(m - first), block);
+            }
+        });
         Self {
             data,
             m,

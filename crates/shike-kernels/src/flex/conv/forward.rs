@@ -6,13 +6,15 @@ use super::class::{Class, Weights};
 use super::frame::Frame;
 use super::shuffle::interleave;
 use super::{Shape, images_per_task, panel_len, panel_parts, part};
-use crate::flex::buffer::{SharedMut, filled, scratch};
+use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::k_blocks;
 use crate::flex::simd::Simd;
 
 /// `y = x ⋆ w`: `x` `[batch, channels, height, width]`, `w` `[filters, channels / groups, kernel]`.
 pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let s = shape;
+    let [x_len, w_len, y_len] = s.lens();
+    assert_eq!([x.len(), w.len()], [x_len, w_len]);
     let [out_h, out_w] = s.out();
     let pixels = out_h * out_w;
     let (cg, mg) = (s.group_channels(), s.group_filters());
@@ -55,10 +57,10 @@ pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f3
     );
     let image_len = s.channels * height * width;
     let frame_len = frame.map_or(0, |frame| frame.len(s.channels));
-    let per_task = images_per_task(s.batch, pixels);
+    let per_task = images_per_task(s.batch, pixels, frame_len);
     let chunks = s.batch.div_ceil(per_task);
     let parts = panel_parts(class.weights.panels, chunks);
-    let run = |y: SharedMut, task: usize| {
+    let run = |y: Target<'_>, task: usize| {
         let first = task / parts * per_task;
         let images = per_task.min(s.batch - first);
         let panels = part(class.weights.panels, parts, task % parts);
@@ -100,7 +102,7 @@ pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f3
     // SAFETY: the tasks write every filter of every image (the first block of k overwrites), and
     // read only what they wrote.
     unsafe {
-        filled(s.batch * s.filters * pixels, |y| {
+        filled(y_len, |y| {
             (0..chunks * parts)
                 .into_par_iter()
                 .for_each(|task| run(y, task));

@@ -5,13 +5,15 @@ use rayon::prelude::*;
 use super::class::{Class, Weights};
 use super::frame::Frame;
 use super::{Shape, images_per_task, panel_len, panel_parts, part};
-use crate::flex::buffer::{SharedMut, filled, scratch};
+use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::k_blocks;
 use crate::flex::simd::Simd;
 
 /// The gradient for `x`, given that of `y`.
 pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let s = shape;
+    let [x_len, w_len, y_len] = s.lens();
+    assert_eq!([dy.len(), w.len()], [y_len, w_len]);
     let out = s.out();
     let (cg, mg) = (s.group_channels(), s.group_filters());
     let (taps, plane_in) = (s.taps(), s.size[0] * s.size[1]);
@@ -100,7 +102,7 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
     }
     let image_len = s.filters * out[0] * out[1];
     let frame_len = frame.map_or(0, |frame| frame.len(s.filters));
-    let per_task = images_per_task(s.batch, plane_in);
+    let per_task = images_per_task(s.batch, plane_in, frame_len);
     let chunks = s.batch.div_ceil(per_task);
     let panels = cg.div_ceil(simd.rows());
     let parts = panel_parts(panels, chunks);
@@ -113,7 +115,7 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
     } else {
         0
     };
-    let run = |dx: SharedMut, task: usize| {
+    let run = |dx: Target<'_>, task: usize| {
         let first = task / parts * per_task;
         let images = per_task.min(s.batch - first);
         let range = part(panels, parts, task % parts);
@@ -177,7 +179,7 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
     // SAFETY: the classes are all pixels of the input; where one has no tap, its product over no k
     // writes zeros. So every float is written before it is read.
     unsafe {
-        filled(s.batch * s.channels * plane_in, |dx| {
+        filled(x_len, |dx| {
             (0..chunks * parts)
                 .into_par_iter()
                 .for_each(|task| run(dx, task));

@@ -56,8 +56,37 @@ impl Shape {
         Some([side(0)?, side(1)?])
     }
 
+    /// Whether the kernels compute it: nothing is empty, and groups come out even.
+    pub fn fits(&self) -> bool {
+        let counts = [self.batch, self.channels, self.filters, self.groups];
+        let sides = [self.size, self.kernel, self.stride];
+        let padded = |i: usize| self.size[i] + self.pad[i] + self.pad_end[i];
+        let padded = padded(0).saturating_mul(padded(1));
+        !counts.contains(&0)
+            && !sides.as_flattened().contains(&0)
+            && self.channels.is_multiple_of(self.groups)
+            && self.filters.is_multiple_of(self.groups)
+            // Offsets are 32 bits wide, and up to 512 images share a table.
+            && padded.saturating_mul(self.channels.max(self.filters)) < 1 << 22
+            && self.output().is_some()
+    }
+
+    /// Floats of input, weight and output.
+    ///
+    /// # Panics
+    /// If the kernels do not compute this shape.
+    fn lens(&self) -> [usize; 3] {
+        assert!(self.fits(), "{self:?}");
+        let [height, width] = self.out();
+        [
+            self.batch * self.channels * self.size[0] * self.size[1],
+            self.filters * self.group_channels() * self.taps(),
+            self.batch * self.filters * height * width,
+        ]
+    }
+
     fn out(&self) -> [usize; 2] {
-        self.output().expect("checked before any kernel is called")
+        self.output().expect("`fits` was asked before")
     }
 
     fn taps(&self) -> usize {
@@ -80,10 +109,22 @@ impl Shape {
 /// Rows of A from which a panel of B is worth its copy.
 const PACK_FROM: usize = 48;
 
+/// Floats of the frames that one task fills at once. Large kernels on deep maps have large frames
+/// for few pixels.
+const FRAMES: usize = 1 << 22;
+
+/// How many images have so many pixels together, if there is room for their frames.
+fn images_together(enough: usize, pixels: usize, frame_len: usize) -> usize {
+    enough
+        .div_ceil(pixels)
+        .min(FRAMES / frame_len.max(1))
+        .max(1)
+}
+
 /// Where tasks get their images: batches are cut so that each thread has a few tasks, each of them
 /// with enough pixels to use a block of weights more than once. Results do not depend on it.
-fn images_per_task(batch: usize, pixels: usize) -> usize {
-    let enough = 512usize.div_ceil(pixels.max(1));
+fn images_per_task(batch: usize, pixels: usize, frame_len: usize) -> usize {
+    let enough = images_together(512, pixels, frame_len);
     let fair = batch.div_ceil(4 * rayon::current_num_threads());
     enough.min(fair).max(1)
 }
@@ -105,5 +146,21 @@ fn part(count: usize, parts: usize, index: usize) -> Range2 {
     Range2 {
         start: count * index / parts,
         end: count * (index + 1) / parts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_deep_maps_are_few() {
+        // A 7×7 kernel on 7×7×2048: 100,368 floats for one pixel of output.
+        assert_eq!(images_together(512, 1, 7 * 7 * 2048 + 16), 41);
+        assert_eq!(images_together(512, 1, 1 << 23), 1);
+        // Usual layers take what hides the update of C: the last stage of a ResNet-50, and its
+        // first.
+        assert_eq!(images_together(512, 49, 9 * 9 * 512 + 16), 11);
+        assert_eq!(images_together(512, 56 * 56, 58 * 58 * 64 + 16), 1);
     }
 }

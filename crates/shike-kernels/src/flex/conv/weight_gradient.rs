@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::frame::Rows;
 use super::shuffle::interleave;
-use super::{PACK_FROM, Shape, panel_len, part};
-use crate::flex::buffer::{SharedMut, filled, scratch};
+use super::{PACK_FROM, Shape, images_together, panel_len, part};
+use crate::flex::buffer::{SharedMut, Target, filled, scratch, zeroed};
 use crate::flex::gemm::{Columns, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply};
 use crate::flex::simd::Simd;
 
@@ -18,6 +18,8 @@ const STEP: usize = 512;
 /// The gradient for `w`, given that of `y`.
 pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let s = shape;
+    let [x_len, w_len, y_len] = s.lens();
+    assert_eq!([x.len(), dy.len()], [x_len, y_len]);
     let [out_h, out_w] = s.out();
     let pixels = out_h * out_w;
     let (cg, mg) = (s.group_channels(), s.group_filters());
@@ -41,7 +43,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
     let image_len = s.channels * s.size[0] * s.size[1];
     let panels = mg.div_ceil(simd.rows());
     let a_rows = panels * simd.rows();
-    let step = STEP.div_ceil(pixels).clamp(1, s.batch);
+    let step = images_together(STEP, pixels, frame_len).min(s.batch.div_ceil(chunks));
     // Offsets of all pixels of a step's images.
     let mut offsets = Vec::with_capacity(step * pixels);
     for i in 0..step {
@@ -127,7 +129,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
         }
     };
     let plane = s.size[0] * s.size[1];
-    let fill_x = |to: SharedMut, slot: usize, image: usize, group: usize| {
+    let fill_x = |to: SharedMut<'_>, slot: usize, image: usize, group: usize| {
         let from = &x[image * image_len + group * cg * plane..];
         if !pointwise {
             // SAFETY: each slot has this part to itself.
@@ -158,7 +160,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
             }
         }
     };
-    let fill_dy = |to: SharedMut, slot: usize, image: usize, group: usize| {
+    let fill_dy = |to: SharedMut<'_>, slot: usize, image: usize, group: usize| {
         let from = &dy[(image * s.filters + group * mg) * pixels..][..mg * pixels];
         for panel in 0..panels {
             let at = (panel * step + slot) * pixels * simd.rows();
@@ -179,7 +181,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
     let a_len = step * pixels * a_rows;
     let b_len = step * frame_len;
     let images = |chunk: usize| chunk * s.batch / chunks..(chunk + 1) * s.batch / chunks;
-    let run = |shared: SharedMut| {
+    let run = |shared: Target<'_>| {
         if split_images {
             (0..chunks).into_par_iter().for_each(|chunk| {
                 scratch(a_len + b_len + panel_len(simd), |buffer| {
@@ -250,16 +252,10 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
             }
         }
     };
-    let k = cg * taps;
-    let gather_all = |dw: SharedMut| {
-        (0..s.filters)
-            .into_par_iter()
-            .with_min_len(4)
-            .for_each(|filter| {
-                // SAFETY: each filter has its own part; `gather` writes all of it.
-                gather(filter, unsafe { dw.slice(filter * k, k) });
-            });
-    };
-    // SAFETY: the filters are all of it.
-    unsafe { filled(s.filters * k, gather_all) }
+    let mut dw = zeroed(w_len);
+    let filters = dw.par_chunks_exact_mut(cg * taps).enumerate();
+    filters
+        .with_min_len(4)
+        .for_each(|(filter, to)| gather(filter, to));
+    dw
 }

@@ -1,0 +1,334 @@
+//! The kernels on slices, without Burn, and small enough for Miri (docs/TESTING.md). What they compute
+//! is tested at large in `tests/`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::buffer::{Shared, SharedMut, Target, filled};
+use super::conv::{self, Shape};
+use super::loss::{self, Labels};
+use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
+use super::simd::Simd;
+use crate::DktOptions;
+
+/// Numbers in [−1, 1), the same everywhere.
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        let difference = (f64::from(*found) - expected).abs();
+        assert!(difference < 1e-4, "{what}: {found} for {expected}");
+    }
+}
+
+fn panics<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).is_err()
+}
+
+/// Output, input gradient and weight gradient by definition.
+fn by_definition(s: &Shape, x: &[f32], w: &[f32], dy: &[f32]) -> [Vec<f64>; 3] {
+    let mut found = [dy.len(), x.len(), w.len()].map(|len| vec![0.0; len]);
+    let [out_h, out_w] = s.output().expect("it fits");
+    let (cg, fg) = (s.channels / s.groups, s.filters / s.groups);
+    let [height, width] = s.size;
+    for n in 0..s.batch * s.filters * out_h * out_w * cg * s.kernel[0] * s.kernel[1] {
+        let (n, kx) = (n / s.kernel[1], n % s.kernel[1]);
+        let (n, ky) = (n / s.kernel[0], n % s.kernel[0]);
+        let (at_y, c) = (n / cg, n % cg);
+        let (n, ox) = (at_y / out_w, at_y % out_w);
+        let (n, oy) = (n / out_h, n % out_h);
+        let (image, filter) = (n / s.filters, n % s.filters);
+        let iy = (oy * s.stride[0] + ky).wrapping_sub(s.pad[0]);
+        let ix = (ox * s.stride[1] + kx).wrapping_sub(s.pad[1]);
+        if iy >= height || ix >= width {
+            continue;
+        }
+        let channel = filter / fg * cg + c;
+        let at_x = ((image * s.channels + channel) * height + iy) * width + ix;
+        let at_w = ((filter * cg + c) * s.kernel[0] + ky) * s.kernel[1] + kx;
+        let [x, w, dy] = [x[at_x], w[at_w], dy[at_y]].map(f64::from);
+        found[0][at_y] += x * w;
+        found[1][at_x] += dy * w;
+        found[2][at_w] += dy * x;
+    }
+    found
+}
+
+#[test]
+fn convolutions() {
+    let same = Shape {
+        batch: 2,
+        channels: 3,
+        size: [5, 6],
+        filters: 5,
+        kernel: [3, 3],
+        stride: [1, 1],
+        pad: [1, 1],
+        pad_end: [1, 1],
+        groups: 1,
+    };
+    let unpadded = Shape {
+        pad: [0, 0],
+        pad_end: [0, 0],
+        ..same
+    };
+    let shapes = [
+        same,
+        // One image: its filters are shared out.
+        Shape {
+            batch: 1,
+            filters: 9,
+            ..same
+        },
+        Shape {
+            stride: [2, 2],
+            ..same
+        },
+        Shape {
+            size: [9, 8],
+            kernel: [7, 7],
+            stride: [3, 2],
+            pad: [3, 2],
+            ..same
+        },
+        Shape {
+            kernel: [1, 1],
+            ..unpadded
+        },
+        Shape {
+            kernel: [1, 1],
+            stride: [2, 2],
+            ..unpadded
+        },
+        Shape {
+            channels: 4,
+            filters: 6,
+            groups: 2,
+            ..same
+        },
+        Shape {
+            pad: [0, 2],
+            pad_end: [2, 0],
+            ..same
+        },
+        // Wide rows are read straight from the frame, many filters through a panel.
+        Shape {
+            batch: 1,
+            channels: 2,
+            size: [2, 48],
+            ..same
+        },
+        Shape {
+            batch: 1,
+            size: [3, 4],
+            channels: 2,
+            filters: 50,
+            ..same
+        },
+    ];
+    for s in shapes {
+        let [height, width] = s.output().expect("it fits");
+        let x = values(1, s.batch * s.channels * s.size[0] * s.size[1]);
+        let taps = s.kernel[0] * s.kernel[1];
+        let w = values(2, s.filters * s.channels / s.groups * taps);
+        let dy = values(3, s.batch * s.filters * height * width);
+        let [y, dx, dw] = by_definition(&s, &x, &w, &dy);
+        for simd in Simd::available() {
+            let what = format!("{simd:?} {s:?}");
+            assert_close(&conv::forward(simd, &s, &x, &w), &y, &what);
+            assert_close(&conv::input_gradient(simd, &s, &dy, &w), &dx, &what);
+            assert_close(&conv::weight_gradient(simd, &s, &x, &dy), &dw, &what);
+        }
+    }
+}
+
+#[test]
+fn slices_of_another_shape_are_refused() {
+    let s = Shape {
+        batch: 1,
+        channels: 3,
+        size: [2, 2],
+        filters: 3,
+        kernel: [1, 1],
+        stride: [1, 1],
+        pad: [0, 0],
+        pad_end: [0, 0],
+        groups: 1,
+    };
+    let (map, weight) = ([0.0; 12], [0.0; 9]);
+    for simd in Simd::available() {
+        for (a, b) in [(1, 0), (0, 1)] {
+            let (first, weight, map) = (&map[a..], &weight[b..], &map[b..]);
+            assert!(panics(|| conv::forward(simd, &s, first, weight)));
+            assert!(panics(|| conv::input_gradient(simd, &s, first, weight)));
+            assert!(panics(|| conv::weight_gradient(simd, &s, first, map)));
+        }
+        let uneven = Shape { groups: 2, ..s };
+        assert!(panics(|| conv::forward(simd, &uneven, &map, &weight)));
+    }
+}
+
+#[test]
+fn normalisation_in_place_and_not() {
+    // Pixels that fill no vector, several, and some of one.
+    for area in [3, 32, 37] {
+        let dims = Dims {
+            batch: 3,
+            channels: 2,
+            area,
+        };
+        let len = 6 * area;
+        let [x, residual, dy] = [1, 2, 3].map(|seed| values(seed, len));
+        for simd in Simd::available() {
+            let (mean, variance) = norm::statistics(simd, dims, &x);
+            let inverse = norm::inverse_deviation(&variance, 1e-5);
+            let affine = Affine::new(&mean, &inverse, &[1.5, 0.5], &[0.1, -0.2]);
+            let apply = |x: Shared<'_>, y: Target<'_>| {
+                let residual = Some(Shared::new(&residual));
+                let apply = Apply {
+                    dims,
+                    affine: &affine,
+                    relu: true,
+                    x,
+                    residual,
+                    y,
+                };
+                // SAFETY: `y` is no one else's.
+                unsafe { norm::apply(simd, apply) }
+            };
+            // SAFETY: every float is written.
+            let y = unsafe { filled(len, |y| apply(Shared::new(&x), y)) };
+            let mut over = x.clone();
+            let shared = SharedMut::new(&mut over);
+            apply(shared.shared(), shared.target());
+            assert_eq!(over, y);
+            let expected: Vec<f64> = (0..len)
+                .map(|i| {
+                    let c = i / area % 2;
+                    let x = (x[i] - mean[c]) * affine.scale[c] + affine.shift[c];
+                    f64::from(x + residual[i]).max(0.0)
+                })
+                .collect();
+            assert_close(&y, &expected, "output");
+            assert!(panics(|| {
+                let mut short = x[1..].to_vec();
+                apply(Shared::new(&x), SharedMut::new(&mut short).target());
+            }));
+
+            let mask = Mask::Output(&y);
+            let passed: Vec<f64> = (0..len)
+                .map(|i| f64::from(if y[i] > 0.0 { dy[i] } else { 0.0 }))
+                .collect();
+            let sums = norm::gradient_sums(simd, dims, &x, &dy, &mean, mask);
+            let total: f64 = sums.iter().map(|sums| sums[0]).sum();
+            assert!((total - passed.iter().sum::<f64>()).abs() < 1e-4);
+            let factors = [0.5, 2.0].map(|by_gradient| Factors {
+                by_gradient,
+                by_value: 0.0,
+                constant: 0.0,
+            });
+            let gradients =
+                |dy: Shared<'_>, mask: Mask<'_>, dx: Target<'_>, residual: Option<Target<'_>>| {
+                    let gradients = Gradients {
+                        dims,
+                        x: &x,
+                        dy,
+                        mask,
+                        mean: &mean,
+                        factors: &factors,
+                        dx: Some(dx),
+                        residual,
+                    };
+                    // SAFETY: what is written is no one else's.
+                    unsafe { norm::gradients(simd, gradients) }
+                };
+            let mut over = dy.clone();
+            let shared = SharedMut::new(&mut over);
+            // SAFETY: every float is written.
+            let dx = unsafe {
+                filled(len, |dx| {
+                    gradients(shared.shared(), mask, dx, Some(shared.target()));
+                })
+            };
+            assert_close(&over, &passed, "the residual's gradient");
+            let scaled = (0..len).map(|i| passed[i] * f64::from(factors[i / area % 2].by_gradient));
+            assert_close(&dx, &scaled.collect::<Vec<_>>(), "input gradient");
+            // An output, a mask or a gradient of another length.
+            assert!(panics(|| {
+                norm::gradient_sums(simd, dims, &x, &dy, &mean, Mask::Output(&y[1..]))
+            }));
+            for (dy_len, mask_len, dx_len) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+                assert!(panics(|| {
+                    let mut dx = vec![0.0; len - dx_len];
+                    let mask = Mask::Output(&y[mask_len..]);
+                    let dx = SharedMut::new(&mut dx).target();
+                    gradients(Shared::new(&dy[dy_len..]), mask, dx, None);
+                }));
+            }
+        }
+    }
+}
+
+#[test]
+fn losses() {
+    let dims @ [batch, classes] = [3, 19];
+    let experts: Vec<Vec<f32>> = (0..2).map(|seed| values(seed, batch * classes)).collect();
+    let logits: Vec<&[f32]> = experts.iter().map(Vec::as_slice).collect();
+    let soft = vec![1.0 / classes as f32; batch * classes];
+    for labels in [Labels::Hard(&[0, 7, 18]), Labels::Soft(&soft)] {
+        let prior = values(9, classes);
+        let (terms, rows) = loss::cross_entropy_forward(&logits, dims, labels, &prior);
+        let backward = |rows: &[_]| {
+            loss::cross_entropy_backward(&logits, dims, labels, &prior, rows, &[1.0, 0.5])
+        };
+        assert_eq!(terms.len(), 2);
+        for gradient in backward(&rows) {
+            for row in gradient.chunks_exact(classes) {
+                assert!(row.iter().sum::<f32>().abs() < 1e-5);
+            }
+        }
+        // Sums of one row too few: a row of the gradient would stay unwritten.
+        let short: Vec<_> = rows.iter().map(|rows| rows[1..].to_vec()).collect();
+        assert!(panics(|| backward(&short)));
+        for flag in [false, true] {
+            let options = DktOptions {
+                detach_teacher: flag,
+                exclude_target: flag,
+            };
+            let terms = loss::dkt_forward(&logits, dims, labels, options);
+            let ones = vec![1.0; terms.len()];
+            let gradient = loss::dkt_backward(&logits, dims, labels, options, &ones);
+            assert!(gradient.iter().flatten().all(|slope| slope.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn parts_lie_inside() {
+    let mut data = [0.0; 4];
+    let shared = SharedMut::new(&mut data);
+    // SAFETY: no other part is in use.
+    unsafe {
+        assert_eq!(shared.slice(1, 3).len(), 3);
+        assert!(panics(|| shared.slice(2, 3).len()));
+        assert!(panics(|| shared.slice(usize::MAX, 2).len()));
+    }
+}
+
+#[test]
+fn a_panic_leaves_the_choice_of_instructions() {
+    let [first, second] = [Simd::available()[0], Simd::available()[1]];
+    first.with(|| {
+        assert!(panics(|| second.with(|| panic!("in it"))));
+        assert_eq!(Simd::current(), first);
+    });
+}
