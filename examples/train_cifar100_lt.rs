@@ -48,10 +48,6 @@ fn main() -> ExitCode {
         },
     };
     let preset = Base::Preset(Preset::cifar());
-    exit(train_with(
-        data.source(),
-        Some(preset),
-        &cli.resume,
-        &cli.train,
-    ))
+    let source = data.source();
+    exit(source.and_then(|source| train_with(source, Some(preset), &cli.resume, &cli.train)))
 }

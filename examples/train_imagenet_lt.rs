@@ -46,9 +46,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Outcome, CliError> {
     if cli.resume.resume.is_some() {
-        return train_with(cli.data.source(), None, &cli.resume, &cli.train);
+        return train_with(cli.data.source()?, None, &cli.resume, &cli.train);
     }
-    let (source, preset) = match cli.data.source() {
+    let (source, preset) = match cli.data.source()? {
         Some(source) => {
             let preset = match source {
                 DataSource::Cifar { .. } => Preset::cifar(),
@@ -57,7 +57,8 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
             (source, preset)
         }
         None => {
-            let set = generate(&cli.generated, &SyntheticConfig::default())?;
+            let config = SyntheticConfig::default();
+            let set = generate(&cli.generated, &config)?;
             let source = DataSource::Lists {
                 root: set.root,
                 train: set.train_list,
@@ -70,7 +71,10 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
                 epochs: [14, 4],
                 batch_size: 32,
                 lr: Some(0.05),
-                images: ImagePreset::Crop { size: 32 },
+                images: ImagePreset::Crop {
+                    from: config.size,
+                    size: 32,
+                },
             };
             (source, preset)
         }

@@ -73,8 +73,9 @@ pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};
 pub use dataset::{
-    Cifar, Dataset, FileCheck, FileReport, Split, cifar, class_names_file, image_folder,
-    image_folder_as_found, image_folder_with_classes, list_file, list_file_like, list_file_named,
+    Cifar, Dataset, FileCheck, FileReport, Split, cifar, class_names_file, header_size,
+    image_folder, image_folder_as_found, image_folder_with_classes, list_file, list_file_like,
+    list_file_named,
 };
 pub use decode::{DecodeLimits, decode_file, decode_rgb};
 pub use error::{DataError, Result};

@@ -65,7 +65,22 @@ impl Mixing {
                 });
             }
         }
-        Ok(())
+        let (usual, wanted) = (Self::default(), [self.mixup_alpha, self.cutmix_alpha]);
+        let wanted = wanted.iter().filter(|alpha| **alpha > 0.0).count();
+        let idle = match wanted {
+            0 if self.probability != usual.probability => Some(("probability", "one of")),
+            0 | 1 if self.switch_probability != usual.switch_probability => {
+                Some(("switch_probability", "both of"))
+            }
+            _ => None,
+        };
+        match idle {
+            None => Ok(()),
+            Some((field, needed)) => Err(DataError::Config {
+                field: field.into(),
+                problem: format!("has no effect without {needed} mixup_alpha and cutmix_alpha"),
+            }),
+        }
     }
 
     /// How batch `batch` of an epoch is mixed, if it is. A function of the arguments alone.

@@ -101,8 +101,9 @@ impl StageConfig {
                 milestones
                     .iter_mut()
                     .for_each(|epoch| *epoch = moved(*epoch));
-                // What happens in one epoch happens once.
+                // What happens in one epoch happens once, and after the last not at all.
                 milestones.dedup();
+                milestones.retain(|epoch| *epoch < epochs.max(1));
                 let room = milestones.first().copied().unwrap_or(epochs);
                 let most = warmup_epochs(epochs, *base_lr, *warmup_lr).min(room);
                 *warmup = most.min(*warmup);
@@ -372,7 +373,8 @@ impl TrainConfig {
     }
 
     /// [`imagenet`](Self::imagenet) for a network whose stem shrinks pictures to a quarter, otherwise
-    /// [`cifar`](Self::cifar).
+    /// [`cifar`](Self::cifar), whose pipelines take nothing but images of 32×32 pixels: for others set
+    /// those of photographs, as a [recipe](crate::Recipe::for_source) does.
     pub fn for_model(model: ShikeConfig, epochs: [usize; 2]) -> Self {
         match model.backbone.stem.kind {
             StemKind::ImageNet => Self::imagenet(model, epochs),
@@ -430,10 +432,10 @@ impl TrainConfig {
         let classifier = &self.model.classifier;
         for (stage, number) in [("stage1", 1), ("stage2", 2)] {
             if let Some(config) = self.stage(number) {
-                let schedule = config.schedule.validate();
-                schedule.map_err(|source| TrainConfigError::Schedule { stage, source })?;
                 // Of a stage without epochs, that is what is wrong.
                 let epochs = config.epochs.max(1);
+                let schedule = config.schedule.validate_for(epochs);
+                schedule.map_err(|source| TrainConfigError::Schedule { stage, source })?;
                 let loss = config.loss.validate(epochs, classifier);
                 loss.map_err(|source| TrainConfigError::Loss { stage, source })?;
                 let mixing = config.mixing.validate();
@@ -465,6 +467,8 @@ impl TrainConfig {
             let positive = factor.is_finite() && *factor > 0.0;
             let expected = "above 0 (name a part in `freeze` to leave it as it is)";
             check("lr_factors", positive, factor, expected)?;
+            let expected = "of parts that are trained, and not in `freeze` as well";
+            check("lr_factors", !self.freeze.contains(named), named, expected)?;
         }
         let ema = self.ema_decay.unwrap_or(0.5);
         check("ema_decay", 0.0 < ema && ema < 1.0, &ema, "between 0 and 1")?;
@@ -554,6 +558,12 @@ impl TrainConfig {
                 RANGE,
             )?;
         }
+        check(
+            "freeze_batch_norm",
+            !self.freeze_batch_norm || self.stage(2).is_some(),
+            &true,
+            "false where no stage 2 trains, which it is for",
+        )?;
         let Some(stage2) = &self.stage2 else {
             return Ok(());
         };
@@ -571,12 +581,6 @@ impl TrainConfig {
             Stage2::Lws(_) => check("stage2.method", linear, &"lws", needs_linear)?,
             Stage2::TauNorm { taus } => {
                 check("stage2.method", linear, &"tau_norm", needs_linear)?;
-                check(
-                    "stage2.taus",
-                    !taus.is_empty(),
-                    &"[]",
-                    "at least one number",
-                )?;
                 let wrong = taus.iter().find(|tau| !(tau.is_finite() && **tau >= 0.0));
                 let found = wrong.copied().unwrap_or_default();
                 check("stage2.taus", wrong.is_none(), &found, "0 or more")?;

@@ -6,7 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, Transaction};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DataError, DecodeLimits, Loader, prepare_file};
+use shike_data::{DataError, DecodeLimits, Loader, Pipeline, prepare_file};
 use shike_model::{ExpertLogits, Shike};
 
 use crate::batch::{Upload, normalized};
@@ -36,6 +36,8 @@ pub struct Predictor {
     path: PathBuf,
     model: Shike,
     info: ModelInfo,
+    /// The model's preparation, for images of any size.
+    pipeline: Pipeline,
     device: Device,
     /// Added to the logits of every expert, `[classes]`.
     shift: Vec<f32>,
@@ -109,6 +111,7 @@ impl Predictor {
         Ok(Self {
             path: path.to_owned(),
             shift: vec![0.0; info.class_names.len()],
+            pipeline: info.pipeline.resizing(),
             model,
             info,
             device,
@@ -154,6 +157,12 @@ impl Predictor {
         &self.info
     }
 
+    /// How images are prepared: as [`info`](Self::info) says; where that takes images of one size alone
+    /// ([`Pipeline::fixed_size`], such as CIFAR's 32×32), others are resized to it, the shorter side first.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     /// Class probabilities of an image file.
     ///
     /// # Errors
@@ -174,7 +183,7 @@ impl Predictor {
     pub fn read(&self, path: &Path) -> Result<RgbImage, TrainError> {
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
-        let image = prepare_file(path, &self.info.pipeline, &self.limits(), &mut unused);
+        let image = prepare_file(path, &self.pipeline, &self.limits(), &mut unused);
         image.map_err(|error| match error {
             // This one does not know which image it is about.
             error @ DataError::Transform { .. } => TrainError::from(DataError::Sample {
@@ -207,7 +216,7 @@ impl Predictor {
         }
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
-        Ok(self.info.pipeline.apply(image, &mut unused)?)
+        Ok(self.pipeline.apply(image, &mut unused)?)
     }
 
     /// Class probabilities of images that [`prepare`](Self::prepare) gave. Images of one size that
@@ -266,7 +275,7 @@ impl Predictor {
     }
 
     /// Scores the model, under its prior, on all images of a loader; the loader's images have to be
-    /// prepared as [`info`](Self::info) says.
+    /// prepared as [`pipeline`](Self::pipeline) says.
     ///
     /// # Errors
     /// If an image cannot be read, labels and classes do not fit, or a logit is NaN or infinite.

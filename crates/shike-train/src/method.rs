@@ -44,6 +44,16 @@ fn one() -> f64 {
 }
 
 impl Loss {
+    /// Every `kind`.
+    pub(crate) const KINDS: [&str; 6] = [
+        "dkt",
+        "cross_entropy",
+        "focal",
+        "ldam",
+        "balanced_softmax",
+        "logit_adjustment",
+    ];
+
     /// Cross-entropy without weights or smoothing.
     pub fn cross_entropy() -> Self {
         Self::CrossEntropy(CrossEntropyLossConfig::new())
@@ -190,12 +200,24 @@ pub enum Stage2 {
     /// by a power of their weights' lengths.
     TauNorm {
         /// τ. Of several, the one with the best class-averaged accuracy on the validation set is taken
-        /// (the first of equals).
+        /// (the first of equals). An empty list stands for [`usual_taus`](Stage2::usual_taus), and without
+        /// a validation set for [`TAU`](Stage2::TAU).
+        #[serde(default)]
         taus: Vec<f64>,
     },
 }
 
 impl Stage2 {
+    /// The power of τ-normalisation where none is given and there is no validation set to choose one on:
+    /// between the classifiers as they are (0) and equal lengths (1).
+    pub const TAU: f64 = 0.7;
+
+    /// The powers of τ-normalisation that are tried where none is given: 0, 0.1, … 2, as in `tau_norm.py` of
+    /// facebookresearch/classifier-balancing.
+    pub fn usual_taus() -> Vec<f64> {
+        (0..=20).map(|tenths| f64::from(tenths) / 10.0).collect()
+    }
+
     /// The epochs, where the method trains.
     pub fn training(&self) -> Option<&StageConfig> {
         match self {

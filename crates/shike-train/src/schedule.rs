@@ -93,6 +93,25 @@ pub struct ScheduleError {
 const ROUNDING: f64 = 1e-12;
 
 impl Schedule {
+    /// One of every kind.
+    pub(crate) const KINDS: [Self; 3] = [
+        Self::WarmupCosine {
+            base_lr: 0.05,
+            warmup_lr: 0.1,
+            warmup_epochs: 5,
+            total_epochs: 10,
+            eta_min: 0.0,
+        },
+        Self::Constant { lr: 0.1 },
+        Self::Step {
+            base_lr: 0.05,
+            warmup_lr: 0.1,
+            warmup_epochs: 5,
+            milestones: vec![],
+            gamma: 0.1,
+        },
+    ];
+
     /// The learning rate that `epoch` trains with; `epoch` counts from 0 within the stage.
     ///
     /// Epochs beyond the end of a `WarmupCosine` keep its `eta_min`. Call [`Schedule::validate`]
@@ -158,6 +177,21 @@ impl Schedule {
                 *base_lr *= peak / *warmup_lr;
                 *warmup_lr = peak;
             }
+        }
+    }
+
+    /// As [`validate`](Self::validate); also that a stage of so many epochs reaches every milestone.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn validate_for(&self, epochs: usize) -> Result<(), ScheduleError> {
+        self.validate()?;
+        match self {
+            Self::Step { milestones, .. } if milestones.iter().any(|m| *m >= epochs) => {
+                let expected = format!("must be below the {epochs} epochs of the stage");
+                fail("milestones", format!("{milestones:?}"), expected)
+            }
+            _ => Ok(()),
         }
     }
 

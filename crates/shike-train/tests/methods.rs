@@ -15,8 +15,8 @@ use shike_model::{ClassifierConfig, Head, ShikeConfig};
 use shike_train::metrics::Evaluator;
 use shike_train::run_dir::{RunDir, RunPaths};
 use shike_train::{
-    Learner, Outcome, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError, evaluate,
-    load_model,
+    Learner, Outcome, Predictor, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError,
+    evaluate, load_model,
 };
 
 /// Training images of the classes.
@@ -320,6 +320,7 @@ fn stage_2_works_on_the_averaged_features() {
     config.ema_features = true;
     let mut without = config.clone();
     (without.ema_decay, without.stage2) = (None, None);
+    without.freeze_batch_norm = false;
     let source = run(
         &learner(&without, false).unwrap(),
         &folder.path().join("source"),
@@ -511,6 +512,92 @@ fn one_stage_1_takes_every_stage_2() {
 }
 
 #[test]
+fn tau_is_swept_on_the_validation_set_unless_it_is_given() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let ce = || json!({ "kind": "cross_entropy" });
+    let source = config(plain(ClassifierConfig::Linear, false), ce(), None);
+    let source = run(&learner(&source, true).unwrap(), &at("source"), None);
+    let normalized = |name: &str, stage2: Value, val: bool| {
+        let config = config(plain(ClassifierConfig::Linear, true), ce(), Some(stage2));
+        let learner = learner(&config, val).unwrap();
+        let mut run = learner.create_run(&at(name), None, None).unwrap();
+        let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
+        let outcome = learner.run_stage2_from(&source, &mut run, &mut progress, &stop);
+        let Outcome::Finished(Some(scores)) = outcome.unwrap() else {
+            panic!("{name} was scored");
+        };
+        let tau = load_model(&run.paths().model(), &Device::flex())
+            .unwrap()
+            .1
+            .tau;
+        (
+            tau.unwrap(),
+            scores.scores.val.map(|val| val.ensemble.class_averaged),
+        )
+    };
+    // The first of the best of 21, each of which is scored alone.
+    let mut best = (f64::NAN, f64::NEG_INFINITY);
+    for tenths in 0..=20 {
+        let tau = f64::from(tenths) / 10.0;
+        let alone = json!({ "method": "tau_norm", "taus": [tau] });
+        let (taken, score) = normalized(&format!("tau{tenths}"), alone, true);
+        assert_eq!(taken, tau);
+        if score.unwrap() > best.1 {
+            best = (tau, score.unwrap());
+        }
+    }
+    let none = || json!({ "method": "tau_norm" });
+    assert_eq!(normalized("swept", none(), true), (best.0, Some(best.1)));
+    assert_eq!(normalized("unscored", none(), false), (0.7, None));
+}
+
+#[test]
+fn a_model_of_images_of_one_size_sees_all_of_a_larger_one() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let ce = || json!({ "kind": "cross_entropy" });
+    let mut config = config(plain(ClassifierConfig::Linear, false), ce(), None);
+    let crop = |size| Pipeline {
+        transforms: vec![shike_data::Transform::CenterCrop { size }],
+    };
+    // Of 8x8 pixels training would see the middle alone.
+    config.eval_pipeline = crop(6);
+    let error = learner(&config, false).unwrap_err().to_string();
+    let expected = "eval_pipeline cuts 6×6 pixels out of images as they are, and ";
+    assert!(
+        error.contains(expected) && error.contains("of 8×8"),
+        "{error}"
+    );
+    config.eval_pipeline = crop(6).resizing();
+    learner(&config, false).unwrap();
+    config.eval_pipeline = crop(8);
+    let run = run(
+        &learner(&config, false).unwrap(),
+        &folder.path().join("run"),
+        None,
+    );
+
+    let predictor = Predictor::load(&run.model(), &Device::flex()).unwrap();
+    let small = image::RgbImage::from_fn(8, 8, |x, y| {
+        image::Rgb([40 * (x / 2) as u8, 250 - 30 * y as u8, 9])
+    });
+    let large = image::RgbImage::from_fn(80, 120, |x, y| match (20..100).contains(&y) {
+        true => *small.get_pixel(x / 10, (y - 20) / 10),
+        false => image::Rgb([0; 3]),
+    });
+    assert_eq!(predictor.prepare(small.clone()).unwrap(), small);
+    // All of it but the black borders, a little blurred; not its middle, which has one colour.
+    let seen = predictor.prepare(large.clone()).unwrap();
+    let pairs = || seen.as_raw().iter().zip(small.as_raw());
+    assert!(pairs().all(|(a, b)| a.abs_diff(*b) <= 40), "{seen:?}");
+    let probabilities = |image| predictor.predict_pixels(image).unwrap().probabilities;
+    let (large, small) = (probabilities(large), probabilities(small));
+    assert!(large.iter().zip(&small).all(|(a, b)| (a - b).abs() < 0.05));
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_before_the_run() {
     let refused = |config: &TrainConfig, val: bool, expected: &str| {
         let error = learner(config, val).unwrap_err().to_string();
@@ -523,11 +610,6 @@ fn what_cannot_be_trained_is_refused_before_the_run() {
         &config(linear(), ce(), tau(json!([0.5, 1.0]))),
         false,
         "stage2.taus has 2 entries",
-    );
-    refused(
-        &config(linear(), ce(), tau(json!([]))),
-        true,
-        "stage2.taus = []",
     );
     refused(
         &config(linear(), json!({ "kind": "ldam" }), None),

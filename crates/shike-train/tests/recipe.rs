@@ -94,7 +94,7 @@ fn methods_have_the_defaults_of_their_papers() {
     assert_eq!((lws.epochs, lws.loss), (10, Loss::cross_entropy()));
     assert_eq!(lws.sampling, Sampling::ClassBalanced);
     let tau = config(&format!("{plain}[stage2]\nmethod = \"tau_norm\"")).stage2;
-    assert_eq!(tau, Some(Stage2::TauNorm { taus: vec![1.0] }));
+    assert_eq!(tau, Some(Stage2::TauNorm { taus: vec![] }));
     assert_eq!(config("[stage2]\nepochs = 0").stage2, None);
 
     let text = "[stage1.loss]\nkind = \"ldam\"\nmax_margin = 0.3";
@@ -139,6 +139,7 @@ fn what_is_written_is_read_as_it_was() {
         "",
         "[model]\narch = \"resnet18\"\nplain = true",
         "[model]\nplain = true\n[stage2]\nmethod = \"tau_norm\"\ntaus = [0.5, 1]",
+        "[model]\nplain = true\n[stage2]\nmethod = \"tau_norm\"",
         "[model]\nexperts = 1\nfused_stages = [2]\nclassifier = \"linear\"\n[stage2]\nmethod = \"lws\"",
         "[stage2]\nepochs = 0",
         "bad_images = { skip = { max_share = 0.1 } }\nclip_norm = 1\nfreeze = [\"stem\"]\nimage_size = 64",
@@ -336,6 +337,55 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
             "r.toml:2: loader.batch_size = 0",
         ),
         ("[model]\nexperts = 0", "r.toml:2: model: experts: 0"),
+        // Fields that would have no effect.
+        (
+            "[stage1.loss]\nkind = \"dkt\"\nweights = { kind = \"inverse_frequency\" }",
+            "r.toml:3: unknown field `weights` in [stage1.loss]: only the kinds cross_entropy, focal, ldam have it",
+        ),
+        (
+            "[stage2]\nmethod = \"retrain\"\nepochs = 3\ntaus = [1]",
+            "r.toml:4: unknown field `taus` in [stage2]: only the kind tau_norm has it",
+        ),
+        (
+            "[stage1]\nepochs = 9\n[stage1.schedule]\nmilestones = [3]",
+            "r.toml:4: unknown field `milestones` in [stage1.schedule]: only the kind step has it",
+        ),
+        (
+            "[stage1]\nepochs = 9\n[stage1.schedule]\nkind = \"step\"\nmilestones = [3, 9]",
+            "r.toml:5: stage1: schedule: milestones = [3, 9]: must be below the 9 epochs",
+        ),
+        (
+            "[stage2]\nlr = 0.1\nepochs = 0",
+            "r.toml:2: stage2.lr: it has no effect with stage2.epochs = 0",
+        ),
+        (
+            "[stage2]\nepochs = 0\n[stage1]\nepochs = 9\n[freeze_batch_norm]",
+            "r.toml:5: ",
+        ),
+        (
+            "freeze_batch_norm = true\n[stage2]\nepochs = 0",
+            "r.toml:1: freeze_batch_norm = true: it must be false where no stage 2 trains",
+        ),
+        (
+            "freeze = [\"stem\"]\n[lr_factors]\nstem = 0.1",
+            "r.toml:2: lr_factors = stem: it must be of parts that are trained",
+        ),
+        (
+            "[stage1.mixing]\nprobability = 0.5",
+            "r.toml:2: stage1.mixing: ",
+        ),
+        (
+            "[stage2.mixing]\nmixup_alpha = 1\nswitch_probability = 0.9",
+            "r.toml:3: stage2.mixing: ",
+        ),
+        (
+            "[model]\nplain = true\nexperts = 2",
+            "r.toml:3: model.experts: a plain network is one path without fusion",
+        ),
+        (
+            "image_size = 96\ntrain_pipeline = []\neval_pipeline = [{ kind = \"center_crop\", size = 64 }]",
+            "r.toml:3: ",
+        ),
         (
             "[model]\nplain = true\n[stage2]\nmethod = \"retrain\"\nepochs = 2\n[stage1.loss]\nkind = \"ldam\"",
             "r.toml:7: stage1.loss: kind = ldam",
@@ -468,6 +518,10 @@ fn any_field_can_be_changed() {
             "--set stage1.epochs=ten: stage1.epochs: it is string \"ten\"",
         ),
         (
+            "stage1.loss.weights={ kind = \"inverse_frequency\" }",
+            "--set stage1.loss.weights={ kind = \"inverse_frequency\" }: unknown field `weights` in [stage1.loss]: only",
+        ),
+        (
             "stage1.loss.kind=focl",
             "--set stage1.loss.kind=focl: stage1.loss.kind = \"focl\": did you mean `focal`?",
         ),
@@ -487,6 +541,34 @@ fn any_field_can_be_changed() {
         assert!(error.starts_with(expected), "{assignment}\n{error}");
         assert_eq!(recipe.config(10).unwrap(), parse(LISTS).config(10).unwrap());
     }
+    // A network becomes plain as a whole, but for what is set beside it.
+    let plain = config(&["model.plain=true"]);
+    assert!(plain.model.is_plain());
+    assert_eq!(plain.stage1.loss, Loss::cross_entropy());
+    let focal = Loss::Focal(FocalLossConfig::new());
+    let both = config(&["stage1.loss.kind=focal", "model.plain=true"]);
+    assert_eq!((both.stage1.loss, both.model.experts), (focal, 1));
+    for (assignments, expected) in [
+        (
+            &["stage2.epochs=0", "stage2.lr=0.1"][..],
+            "--set stage2.lr=0.1: stage2.lr: it has no effect with stage2.epochs = 0",
+        ),
+        (
+            &[
+                "stage1.schedule.base_lr=0.1",
+                "stage1.schedule.warmup_epochs=0",
+            ],
+            "--set stage1.schedule.base_lr=0.1: stage1.schedule.base_lr: it has no effect",
+        ),
+        (
+            &["model.experts=3", "model.plain=true"],
+            "--set model.experts=3: model.experts: a plain",
+        ),
+    ] {
+        let error = parse(LISTS).set(assignments).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{assignments:?}\n{error}");
+    }
+    assert_eq!(config(&["stage2.epochs=0"]).stage2, None);
     let mut recipe = parse("train_pipeline = [{ kind = \"cutout\", size = 4 }]");
     let error = recipe.set(&["train_pipeline[3].size=1"]).unwrap_err();
     assert!(error.to_string().contains("is a list of 1"), "{error}");
@@ -612,4 +694,17 @@ fn a_stage_of_another_length_keeps_the_shape_of_its_schedule() {
     cosine.stage1.set_epochs(14);
     let model = ShikeConfig::cifar(32, 10).unwrap();
     assert_eq!(cosine.stage1, TrainConfig::cifar(model, [14, 20]).stage1);
+}
+
+#[test]
+fn a_mistake_in_a_long_recipe_is_found_soon() {
+    // Reading each of its beginnings would take hours.
+    let split = "[[dataset.splits]]\npart = \"train\"\nimages = 5\nlargest = 4\nsmallest = 1\n";
+    let text = format!(
+        "[dataset]\nname = \"many\"\n{}[stage1]\nepochs = \"ten\"",
+        split.repeat(20_000)
+    );
+    let error = Recipe::parse("long.toml", &text).unwrap_err().to_string();
+    let expected = "long.toml:100004: stage1.epochs: it is string \"ten\"";
+    assert!(error.starts_with(expected), "{error}");
 }

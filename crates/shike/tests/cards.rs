@@ -375,6 +375,8 @@ impl Fixture {
         let said = works(&output);
         assert!(said.contains("training set: NOT "), "{said}");
         assert!(said.contains("a step sees"), "{said}");
+        // What options change of a card is shown.
+        assert!(said.contains("stage2.epochs"), "{said}");
 
         let rows = RunPaths::new(&run).read_rows().unwrap();
         let stages: Vec<usize> = rows.iter().map(|row| row.stage).collect();
@@ -403,6 +405,9 @@ impl Fixture {
             classes.iter().any(|class| said.contains(class.as_str())),
             "{said}"
         );
+        // The drawn image is of another size than CIFAR's.
+        let resized = said.contains("shorter side is resized to 32");
+        assert_eq!(resized, card.starts_with("cifar"), "{said}");
     }
 }
 

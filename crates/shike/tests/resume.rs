@@ -219,9 +219,18 @@ impl Process {
     }
 
     /// Waits for the end, which must be an error, and gives what was said.
-    fn fail(mut self) -> String {
+    fn fail(self) -> String {
+        self.fail_with(1)
+    }
+
+    /// As [`fail`](Self::fail), for wrong arguments.
+    fn refused(self) -> String {
+        self.fail_with(2)
+    }
+
+    fn fail_with(mut self, code: i32) -> String {
         let status = self.end();
-        assert_eq!(status.code(), Some(1), "{}", self.said());
+        assert_eq!(status.code(), Some(code), "{}", self.said());
         let said = self.said();
         assert!(
             said.contains("error: ") && !said.contains("panicked"),
@@ -659,21 +668,28 @@ fn stage_2_from_another_run_gives_what_that_run_gave() {
         "{rows:?}"
     );
 
-    // Stage 1 is recorded as it was, whatever was asked for.
-    let again = fixture.run("stage2-again");
-    let options = [
-        "--stage2-from",
-        reference,
-        "--loss",
-        "focal",
-        "--lr",
-        "0.001",
-    ];
-    let said = fixture.start_in(again.root(), &options).succeed();
-    assert!(said.contains("options for it have no effect"), "{said}");
     let stage1 = |run: &RunPaths| run.read_config::<RunConfig>().unwrap().train.stage1;
-    assert!(stage1(&again) == stage1(&fixture.reference));
-    assert!(fs::read(again.model()).unwrap() == fs::read(run.model()).unwrap());
+    assert!(stage1(&run) == stage1(&fixture.reference));
+
+    // Stage 1 is as it was, and what would change it is refused.
+    let again = fixture.run("stage2-again");
+    for (option, value, field) in [
+        ("--loss", "focal", "stage1.loss"),
+        ("--lr", "0.001", "stage1.schedule.warmup_lr"),
+        (
+            "--set",
+            "stage1.mixing.mixup_alpha=1",
+            "stage1.mixing.mixup_alpha",
+        ),
+        ("--lr-backbone", "0.001", "lr_factors.stem"),
+    ] {
+        let options = ["--stage2-from", reference, option, value];
+        let said = fixture.start_in(again.root(), &options).refused();
+        for named in [reference, option, field] {
+            assert!(said.contains(named), "{option}: {said}");
+        }
+        assert!(!again.root().exists());
+    }
 
     let other = fixture.run("stage2-other");
     let more = ["--stage2-from", reference, "--experts", "3"];
@@ -685,11 +701,54 @@ fn stage_2_from_another_run_gives_what_that_run_gave() {
 }
 
 #[test]
+fn a_resumed_run_obeys_what_it_can_and_refuses_the_rest() {
+    let fixture = fixture();
+    let run = fixture.run("obeying");
+    copy(fixture.reference.root(), run.root());
+    let resume = |more: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        command
+            .args(["train", "--device", "flex", "--resume"])
+            .arg(run.root());
+        spawn(command.args(more.split_whitespace()))
+    };
+    // What the run does anyhow, or how fast.
+    let said = resume("--epochs 3 --set stage1.epochs=3").refused();
+    assert!(said.contains("both say what stage1.epochs is"), "{said}");
+    resume("--epochs 3 --workers 1 --checkpoint-seconds 9 --check-images").succeed();
+    resume("--set stage1.epochs=3 --experts 2").succeed();
+    for (options, named) in [
+        (
+            "--epochs 6",
+            "--epochs would change them (stage1.epochs 3 → 6",
+        ),
+        ("--loss focal --seed 7", "--loss, --seed would change them"),
+        ("--no-flip", "train_pipeline.transforms"),
+        (
+            "--set momentum=0.5",
+            "--set momentum=0.5 would change them (momentum 0.9 → 0.5)",
+        ),
+        ("--baseline ce", "model.experts"),
+        (
+            "--imbalance-factor 10",
+            "--imbalance-factor and --profile cut CIFAR",
+        ),
+        ("--stage2-tau 1", "--stage2-tau needs"),
+    ] {
+        let said = resume(options).refused();
+        assert!(said.contains(named), "{options}: {said}");
+    }
+}
+
+#[test]
 fn a_baseline_trains_for_the_epochs_of_both_stages() {
     let fixture = fixture();
     let run = fixture.run("baseline");
     fixture
-        .start_in(run.root(), &["--baseline", "ce", "-experts"])
+        .start_in(
+            run.root(),
+            &["--baseline", "ce", "-experts", "-stage2-warmup-epochs"],
+        )
         .succeed();
     let rows = rows(&run);
     assert_eq!(rows.len(), 1 + EPOCHS.iter().sum::<usize>());

@@ -207,6 +207,14 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         assert_eq!(row[row.len() - 1].split("; ").count(), 3);
     }
     let tensors = path("out.safetensors");
+    // What would have no effect is refused.
+    for words in [["--logits"].as_slice(), &["--out", &tensors, "--top", "2"]] {
+        let error = fails(2, &[&["predict", &a0, folder], words].concat());
+        assert!(
+            error.contains(words[words.len() - 1]) || error.contains("--top"),
+            "{error}"
+        );
+    }
     works(&["predict", &a0, folder, "--out", &tensors]);
     let bytes = fs::read(&tensors).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();

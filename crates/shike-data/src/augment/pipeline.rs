@@ -40,11 +40,11 @@ impl Pipeline {
     ];
 
     /// The pipeline of a name in [`NAMES`](Self::NAMES), for square images of `size` pixels; those of
-    /// CIFAR are for 32 pixels, whatever the size. `None` if there is none of this name.
+    /// CIFAR are [`resized`](Self::resized) to it. `None` if there is none of this name.
     pub fn named(name: &str, size: u32) -> Option<Self> {
         Some(match name {
-            "cifar_train" => Self::cifar_train(),
-            "cifar_eval" => Self::cifar_eval(),
+            "cifar_train" => Self::cifar_train().resized(size),
+            "cifar_eval" => Self::cifar_eval().resized(size),
             "photo_train" => Self::photo_train(size),
             "photo_eval" => Self::photo_eval(size),
             "basic" => Self::basic(size),
@@ -55,13 +55,20 @@ impl Pipeline {
     }
 
     /// The same pipeline for another size: crops, their borders, resizes and cut-outs in proportion. One
-    /// that takes images as large as they are resizes them first. Unchanged if its size depends on the
-    /// input.
+    /// that takes images as large as they are resizes them first ([`resizing`](Self::resizing)). Unchanged
+    /// if its size depends on the input, or is the same.
     pub fn resized(&self, size: u32) -> Self {
         let old = match self.output_size() {
             Some(old) if old != size as usize => old,
             _ => return self.clone(),
         };
+        // Those of photographs have a rounding of their own, which is not to add up.
+        let photo = |name: &&str| {
+            !name.starts_with("cifar") && Self::named(name, old as u32).as_ref() == Some(self)
+        };
+        if let Some(named) = Self::NAMES.into_iter().find(photo) {
+            return Self::named(named, size).unwrap_or_default();
+        }
         let scaled = |n: &mut u32| {
             *n = (f64::from(*n) * f64::from(size) / old as f64).round() as u32;
         };
@@ -79,17 +86,33 @@ impl Pipeline {
                 _ => {}
             }
         }
+        pipeline.resizing()
+    }
+
+    /// The shorter side of the images that it takes whole, where it cuts a square out of them and resizes
+    /// nothing: of larger ones it would see a part, at another scale. `None` if it resizes, or if its size
+    /// depends on the input.
+    pub fn fixed_size(&self) -> Option<u32> {
         let resizes = |transform: &Transform| {
             matches!(
                 transform,
                 Transform::Resize { .. } | Transform::RandomResizedCrop { .. }
             )
         };
-        if !pipeline.transforms.iter().any(resizes) {
-            let resize = Transform::Resize { short_side: size };
-            pipeline
-                .transforms
-                .insert(usize::from(self.is_upright()), resize);
+        match self.transforms.iter().any(resizes) {
+            true => None,
+            false => self.output_size().map(|size| size as u32),
+        }
+    }
+
+    /// The same pipeline for images of any size: where it has a [`fixed_size`](Self::fixed_size), the shorter
+    /// side is brought to that first, which leaves images of that size as they are.
+    pub fn resizing(&self) -> Self {
+        let mut pipeline = self.clone();
+        if let Some(short_side) = self.fixed_size() {
+            let first = usize::from(self.is_upright());
+            let resize = Transform::Resize { short_side };
+            pipeline.transforms.insert(first, resize);
         }
         pipeline
     }
@@ -159,9 +182,9 @@ impl Pipeline {
         pipeline
     }
 
-    /// `sim` of the published recipes (PaCo, NCL), the augmentation of contrastive learning:
-    /// RandomResizedCrop(size), with probability 0.8 a jitter by 0.4 and of the hue by 0.1, grey
-    /// with probability 0.2, a blur of 0.1 to 2 pixels with probability 0.5, flip.
+    /// `sim` of the published recipes (PaCo, NCL; `augmentation_sim`): RandomResizedCrop(size), jitter by
+    /// 0.4 of brightness, contrast and saturation, grey with probability 0.2, a blur of 0.1 to 2 pixels
+    /// with probability 0.5, flip.
     pub fn sim(size: u32) -> Self {
         let mut pipeline = Self::photo_train(size);
         // The flip comes last.
@@ -172,8 +195,8 @@ impl Pipeline {
                     brightness: 0.4,
                     contrast: 0.4,
                     saturation: 0.4,
-                    hue: 0.1,
-                    p: 0.8,
+                    hue: 0.0,
+                    p: 1.0,
                 },
                 Transform::Grayscale { p: 0.2 },
                 Transform::GaussianBlur {
@@ -301,9 +324,7 @@ mod tests {
             let pipeline = Pipeline::named(name, 96).unwrap();
             let small = pipeline.resized(48);
             assert_eq!(small.output_size(), Some(48), "{name}");
-            if !name.starts_with("cifar") {
-                assert_eq!(Some(small), Pipeline::named(name, 48));
-            }
+            assert_eq!(Some(small), Pipeline::named(name, 48));
         }
         assert_eq!(Pipeline::named("simm", 96), None);
         assert_eq!(Pipeline::cifar_train().resized(32), Pipeline::cifar_train());
@@ -318,6 +339,24 @@ mod tests {
             }
         );
         assert_eq!(Pipeline::default().resized(64), Pipeline::default());
+    }
+
+    #[test]
+    fn images_of_any_size_come_to_one_scale() {
+        let eval = Pipeline::cifar_eval();
+        assert_eq!(eval.fixed_size(), Some(32));
+        assert_eq!(eval.resizing().fixed_size(), None);
+        for whole in [Pipeline::photo_eval(32), Pipeline::default()] {
+            assert_eq!((whole.fixed_size(), whole.resizing()), (None, whole));
+        }
+        let image = RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8 * 7, y as u8 * 7, 90]));
+        let same = eval.resizing().apply(image.clone(), &mut random_source());
+        assert_eq!(same.unwrap(), image);
+        // Of a picture ten times as large, all of it and not its middle.
+        let large = crate::augment::resize(&image, 320, 320);
+        let seen = eval.resizing().apply(large, &mut random_source()).unwrap();
+        let pairs = seen.as_raw().iter().zip(image.as_raw());
+        assert!(pairs.into_iter().all(|(a, b)| a.abs_diff(*b) <= 8));
     }
 
     #[test]

@@ -7,6 +7,15 @@ use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
 use crate::verify::size_in_header;
 
+/// Width and height of an image file, from its header.
+///
+/// # Errors
+/// Errors of the file, and [`DataError::Decode`] for a header that cannot be read.
+pub fn header_size(path: &Path) -> Result<[u32; 2]> {
+    let (width, height) = size_in_header(path, &DecodeLimits::default())?;
+    Ok([width, height])
+}
+
 impl Dataset {
     /// The folder that the paths of the images start at; `None` for images in memory.
     pub fn root(&self) -> Option<&Path> {
@@ -43,8 +52,7 @@ impl Dataset {
             field: "index",
             problem: format!("is {i}, but there are {} images", self.len()),
         })?;
-        let (width, height) = size_in_header(&path, &DecodeLimits::default())?;
-        Ok([width, height])
+        header_size(&path)
     }
 
     /// The bytes of image `i`, `[height, width, 3]`, if it lies in memory; `None` for files, and if

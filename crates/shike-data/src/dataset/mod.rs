@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
+pub use self::access::header_size;
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, Split, cifar};
 pub use self::folder::{

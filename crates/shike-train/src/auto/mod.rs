@@ -13,7 +13,7 @@ use shike_model::{BackboneConfig, DktLossConfig};
 use thiserror::Error;
 
 pub(crate) use self::text::without_speed;
-pub use self::text::{GIVEN, differing, given, recipe_text, shown};
+pub use self::text::{Change, GIVEN, changes, differing, given, recipe_text, shown};
 use crate::method::{FEW_CLASSES, Loss};
 use crate::metrics::{Shot, ShotThresholds};
 

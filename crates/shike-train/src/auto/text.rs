@@ -1,6 +1,6 @@
 //! A plan as a recipe that people edit.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value, json};
 use shike_model::BackboneConfig;
@@ -90,6 +90,52 @@ pub(crate) fn without_speed(config: &mut Value) {
             fields.iter().for_each(|field| drop(table.remove(*field)));
         }
     }
+}
+
+/// A field in which two configurations differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The field, as `stage1.epochs`.
+    pub field: String,
+    /// Its value in the first.
+    pub from: Value,
+    /// Its value in the second.
+    pub to: Value,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &Value| match value {
+            Value::Null => "none".to_owned(),
+            // A table of another kind.
+            Value::Object(table) => match table.get("kind").or(table.get("method")) {
+                Some(kind) => shown(kind),
+                None => shown(value),
+            },
+            value => shown(value),
+        };
+        write!(
+            f,
+            "{} {} → {}",
+            self.field,
+            value(&self.from),
+            value(&self.to)
+        )
+    }
+}
+
+/// What [`differing`] names, with the values of both.
+pub fn changes(one: &TrainConfig, other: &TrainConfig) -> Vec<Change> {
+    let (from, to) = (json!(one), json!(other));
+    let value = |config: &Value, path: &str| at(config, path).cloned().unwrap_or_default();
+    let fields = differing(one, other).into_iter();
+    fields
+        .map(|field| Change {
+            from: value(&from, &field),
+            to: value(&to, &field),
+            field,
+        })
+        .collect()
 }
 
 /// The fields in which two runs differ, but for those that say how fast and not what.

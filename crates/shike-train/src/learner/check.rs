@@ -6,6 +6,7 @@ use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Samplin
 
 use super::TrainData;
 use crate::config::TrainConfig;
+use crate::error::TrainError;
 
 /// A run of days may begin ten seconds later.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -157,6 +158,38 @@ pub(super) fn double_balancing(config: &TrainConfig, train: &Dataset) -> Vec<Str
         })
     };
     [1, 2].into_iter().filter_map(line).collect()
+}
+
+/// At most so many sizes of a set are looked at.
+const SIZES: usize = 2000;
+
+/// A pipeline without a resize takes images of its size alone: of others it would see a part, or at another
+/// scale than the rest of training does.
+pub(super) fn sizes(data: &TrainData, config: &TrainConfig) -> Result<(), TrainError> {
+    for (split, set) in sets(data) {
+        let (field, pipeline) = match split {
+            "training" => ("train_pipeline", &config.train_pipeline),
+            _ => ("eval_pipeline", &config.eval_pipeline),
+        };
+        let Some(size) = pipeline.fixed_size() else {
+            continue;
+        };
+        for i in (0..set.len()).step_by(set.len().div_ceil(SIZES).max(1)) {
+            // A header that cannot be read is another check's matter.
+            let Ok([width, height]) = set.header_size(i) else {
+                continue;
+            };
+            if width.min(height) != size {
+                return Err(TrainError::Mismatch(format!(
+                    "{field} cuts {size}×{size} pixels out of images as they are, and {} is of \
+                     {width}×{height}: begin it with {{ kind = \"resize\", short_side = {size} }}, or take \
+                     photo_train and photo_eval",
+                    set.origin(i)
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sets(data: &TrainData) -> Vec<(&'static str, &Dataset)> {

@@ -168,6 +168,7 @@ impl Learner {
         }
         Evaluator::new(&train_counts, config.thresholds, config.model.experts)?;
         config.bad_images.validate()?;
+        check::sizes(&data, &config)?;
         let mut notes = check::at_start(&data, config.bad_images)?;
         for stage in 1..=2 {
             let note = config

@@ -198,7 +198,7 @@ impl Learner {
     }
 
     /// Makes the stage-2 heads of those of stage 1, with the power that scores best on the validation
-    /// set where there is a choice, and scores them.
+    /// set where there is a choice, and scores them. No power given means the usual ones.
     fn tau_normalize(
         &self,
         taus: &[f64],
@@ -217,8 +217,19 @@ impl Learner {
             .eval_loaders
             .iter()
             .find(|(s, _)| *s == ScoredSplit::Val);
+        let taus = match (taus, val) {
+            ([], Some(_)) => Stage2::usual_taus(),
+            ([], None) => {
+                progress.message(&format!(
+                    "no validation set to choose tau on: it is {}, unless stage2.taus names one",
+                    Stage2::TAU
+                ));
+                vec![Stage2::TAU]
+            }
+            (given, _) => given.to_vec(),
+        };
         let mut best: Option<(f64, f64)> = None;
-        for &tau in taus {
+        for &tau in &taus {
             let accuracy = match val {
                 Some((_, loader)) if taus.len() > 1 => {
                     let scored = self.evaluate(&normalized(tau)?.valid(), 2, loader)?;
@@ -234,9 +245,12 @@ impl Learner {
                 best = Some((tau, accuracy));
             }
         }
-        // Refused by `TrainConfig::validate`.
+        // At least one was tried.
         let (tau, _) = best.unwrap_or_default();
-        progress.message(&format!("tau-normalisation with tau {tau}"));
+        progress.message(&match taus.len() {
+            1 => format!("tau-normalisation with tau {tau}"),
+            n => format!("tau-normalisation with tau {tau}, the best of {n} on the validation set"),
+        });
         state.model = self.prepare(normalized(tau)?, 2);
         if let Some(ema) = state.ema.take() {
             state.ema = Some(ema.try_map(|model| normalize(model, tau))?);

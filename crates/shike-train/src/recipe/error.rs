@@ -139,12 +139,18 @@ pub struct Names {
     pub nearest: Option<String>,
     /// All of them.
     pub known: Vec<String>,
+    /// Those of the table's kinds that have such a field, where the chosen one has not.
+    pub kinds: Vec<String>,
 }
 
 impl Names {
     fn hint(&self) -> String {
         match &self.nearest {
             Some(name) => format!("did you mean `{name}`?"),
+            None if !self.kinds.is_empty() => match self.kinds.as_slice() {
+                [kind] => format!("only the kind {kind} has it"),
+                kinds => format!("only the kinds {} have it", kinds.join(", ")),
+            },
             None => format!("it must be one of {}", self.known.join(", ")),
         }
     }

@@ -131,7 +131,14 @@ impl ModelTable {
         model.experts = self.experts.unwrap_or(model.experts);
         model.classifier = self.classifier.map_or(model.classifier, |c| c.0);
         model.stage2_heads = self.stage2_heads.unwrap_or(model.stage2_heads);
-        Ok(model)
+        match self.plain && !model.is_plain() {
+            true => Err(
+                "a plain network is one path without fusion: leave `plain` out, or \
+                         `experts` and `fused_stages`"
+                    .into(),
+            ),
+            false => Ok(model),
+        }
     }
 }
 
@@ -154,13 +161,46 @@ fn is_empty_stage(stage2: Option<&Value>) -> bool {
     stage2.and_then(|stage| stage.get("epochs")) == Some(&json!(0))
 }
 
-/// Completes a recipe for so many classes.
-pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Expanded, String> {
+/// What the images are, as far as what is done with them depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Images {
+    /// CIFAR's, all of 32×32 pixels.
+    Cifar,
+    /// Files of any size.
+    Pictures,
+}
+
+impl Images {
+    pub fn of(layout: &DataLayout) -> Self {
+        match layout {
+            DataLayout::Cifar { .. } => Self::Cifar,
+            DataLayout::Lists { .. } | DataLayout::Folder {} => Self::Pictures,
+        }
+    }
+}
+
+/// A pipeline by its name: for pictures of any size one that resizes them.
+pub(super) fn named_pipeline(name: &str, size: u32, images: Option<Images>) -> Option<Pipeline> {
+    let pipeline = Pipeline::named(name, size)?;
+    Some(match images {
+        Some(Images::Pictures) => pipeline.resizing(),
+        _ => pipeline,
+    })
+}
+
+/// Completes a recipe for so many classes, and for `images`, where that is known from elsewhere than its
+/// `[data]`.
+pub(super) fn expand(
+    mut tree: Map<String, Value>,
+    classes: usize,
+    images: Option<Images>,
+) -> Result<Expanded, String> {
     let card = tree.remove("dataset").map(read).transpose()?;
     let layout = tree.remove("data").map(read).transpose()?;
+    let images = images.or(layout.as_ref().map(Images::of));
     let data_dir = tree.remove("data_dir").map(read).transpose()?;
     let model: ModelTable = read(tree.remove("model").unwrap_or_else(|| json!({})))?;
-    let size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
+    let given_size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
 
     if is_empty_stage(tree.get("stage2")) {
         tree.insert("stage2".into(), Value::Null);
@@ -174,19 +214,28 @@ pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Exp
     let [first, second] = epochs;
     let small = model.backbone.stem.kind == StemKind::Cifar;
     let mut base = TrainConfig::for_model(model, [first.unwrap_or(180), second.unwrap_or(20)]);
-    if let Some(size) = size
-        && !(small && size == 32)
-    {
-        base.train_pipeline = Pipeline::photo_train(size);
-        base.eval_pipeline = Pipeline::photo_eval(size);
-        base.normalization = Normalization::IMAGENET;
-    }
-    let size = base.eval_pipeline.output_size().unwrap_or(224) as u32;
+    // Where nobody knows the images, the paper's experiment of this kind of network is assumed.
+    let cifar = images.map_or(small && given_size.is_none(), |images| {
+        images == Images::Cifar
+    });
+    let size = given_size.unwrap_or(if small || cifar { 32 } else { 224 });
+    (base.train_pipeline, base.eval_pipeline, base.normalization) = match cifar {
+        true => (
+            Pipeline::cifar_train().resized(size),
+            Pipeline::cifar_eval().resized(size),
+            Normalization::CIFAR10,
+        ),
+        false => (
+            Pipeline::photo_train(size),
+            Pipeline::photo_eval(size),
+            Normalization::IMAGENET,
+        ),
+    };
     for key in ["train_pipeline", "eval_pipeline"] {
         let pipeline = match tree.get(key) {
             Some(Value::String(name)) => {
                 let name = named(name, &Pipeline::NAMES)?;
-                json!(Pipeline::named(name, size))
+                json!(named_pipeline(name, size, images))
             }
             Some(Value::Array(transforms)) => json!({ "transforms": transforms }),
             _ => continue,
@@ -216,11 +265,23 @@ pub(super) fn expand(mut tree: Map<String, Value>, classes: usize) -> Result<Exp
     }
     method_defaults(&tree, &mut base);
     merge(&mut base, Value::Object(tree));
+    let config: TrainConfig = read(base)?;
+    let pipelines = [&config.train_pipeline, &config.eval_pipeline];
+    let makes = |size| {
+        pipelines
+            .iter()
+            .any(|p| p.output_size() == Some(size as usize))
+    };
+    if let Some(given) = given_size.filter(|size| !makes(*size)) {
+        return Err(format!(
+            "image_size = {given} has no effect: both pipelines are spelt out, and make other sizes"
+        ));
+    }
     Ok(Expanded {
         card,
         layout,
         data_dir,
-        config: read(base)?,
+        config,
     })
 }
 
@@ -234,7 +295,7 @@ fn method_defaults(tree: &Map<String, Value>, base: &mut Value) {
             stage2["loss"] = json!({ "kind": "cross_entropy" });
             stage2["sampling"] = json!("class_balanced");
         }
-        (Some("tau_norm"), true) => *stage2 = json!({ "method": "tau_norm", "taus": [1.0] }),
+        (Some("tau_norm"), true) => *stage2 = json!({ "method": "tau_norm", "taus": [] }),
         _ => {}
     }
 }

@@ -37,18 +37,22 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use shike_data::read::read_to_string;
 
 pub use self::card::{Card, DataLayout, KnownSplit, Published, SplitPart};
 pub use self::error::{Names, Place, RecipeError};
 use self::error::{Slip, nearest};
-use self::expand::{Expanded, expand};
+use self::expand::{Expanded, Images, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
 pub(crate) use self::write::inline;
 pub use self::write::to_toml;
 use crate::config::{TrainConfig, TrainConfigError};
+use crate::data_source::DataSource;
+use crate::method::{Loss, Stage2};
+use crate::schedule::Schedule;
 
 /// Classes where nobody has said how many there are.
 const SOME_CLASSES: usize = 1000;
@@ -58,9 +62,13 @@ const SOME_CLASSES: usize = 1000;
 pub struct Recipe {
     file: PathBuf,
     tree: Node,
+    /// As it was before anything was set.
+    file_tree: Node,
     /// Images of a step as the file has it.
     batch: usize,
     classes: usize,
+    /// What the images are, where somebody has said it.
+    images: Option<Images>,
 }
 
 impl Recipe {
@@ -82,16 +90,32 @@ impl Recipe {
     /// As [`read`](Self::read).
     pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, RecipeError> {
         let file = file.into();
+        let tree = Node::parse(&file, text)?;
         let mut recipe = Self {
-            tree: Node::parse(&file, text)?,
+            file_tree: tree.clone(),
+            tree,
             file,
             batch: 0,
             classes: SOME_CLASSES,
+            images: None,
         };
         let card = recipe.expand(SOME_CLASSES)?.card;
+        recipe.check_effects()?;
         recipe.classes = card.and_then(|card| card.classes).unwrap_or(SOME_CLASSES);
         recipe.batch = images_of_a_step(&recipe.config(recipe.classes)?);
         Ok(recipe)
+    }
+
+    /// The same recipe for these images, whatever its `[data]` says: what it leaves out of pipelines and
+    /// normalisation is then CIFAR's for CIFAR's pictures of 32×32 pixels, and resizes all others. Without
+    /// both, a network for small images is taken to be for CIFAR where no `image_size` is given.
+    #[must_use]
+    pub fn for_source(mut self, source: &DataSource) -> Self {
+        self.images = Some(match source {
+            DataSource::Cifar { .. } => Images::Cifar,
+            _ => Images::Pictures,
+        });
+        self
     }
 
     /// The file that it was read from.
@@ -110,16 +134,96 @@ impl Recipe {
         let mut assignments: Vec<&str> = assignments.iter().map(AsRef::as_ref).collect();
         // What chooses a kind comes first, whatever the order on the command line.
         assignments.sort_by_key(|text| {
-            let path = text.split('=').next().unwrap_or_default();
-            !tree::is_tag(path.rsplit('.').next().unwrap_or_default().trim())
+            let path = text.split('=').next().unwrap_or_default().trim();
+            let is_tag = tree::is_tag(path.rsplit('.').next().unwrap_or_default());
+            (path != "model.plain", !is_tag)
         });
         let mut changed = self.clone();
         for assignment in assignments {
             changed.tree.assign(assignment)?;
         }
+        changed.check_effects()?;
         changed.config(self.classes)?;
         *self = changed;
         Ok(())
+    }
+
+    /// Makes the network plain, as `model.plain = true` does: what the recipe has of experts, fusion and
+    /// classifiers is taken away, and its loss unless it is cross-entropy.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn make_plain(&mut self) -> Result<(), RecipeError> {
+        self.tree.clear_for_plain();
+        self.set(&["model.plain=true"])
+    }
+
+    /// The assignment that has [set](Self::set) the field at this path or something below it; with a dot
+    /// at its end, below it alone.
+    pub fn set_by(&self, path: &str) -> Option<String> {
+        let keys: Vec<&str> = path.split('.').filter(|key| !key.is_empty()).collect();
+        let mut found = None;
+        self.tree.at(&keys)?.visit(&mut vec![], &mut |below, node| {
+            if let (Place::Option(text), None) = (&node.place, &found)
+                && (!path.ends_with('.') || !below.is_empty())
+            {
+                found = Some(text.clone());
+            }
+        });
+        found
+    }
+
+    /// Refuses fields of a stage 2 that has no epochs, and of a warm-up that is none. Those of the file
+    /// are no mistake where something else was set.
+    fn check_effects(&self) -> Result<(), RecipeError> {
+        let wrong = |node: &Node, path: &str, problem: &str| {
+            Err(RecipeError::Value {
+                place: node.place.clone(),
+                path: path.to_owned(),
+                problem: problem.to_owned(),
+            })
+        };
+        let is_set = |node: &Node| matches!(node.place, Place::Option(_));
+        let is_zero = |node: &Node| matches!(&node.content, Content::Scalar(n) if n == 0);
+        if let Some(epochs) = self.tree.at(&["stage2", "epochs"]).filter(|n| is_zero(n))
+            && let Content::Table(fields) = &self.tree.nearest(&["stage2".into()]).content
+        {
+            let others = fields.iter().filter(|(key, _)| key != "epochs");
+            let idle = others.filter(|(_, node)| is_set(node) || !is_set(epochs));
+            if let Some((key, node)) = idle.clone().next() {
+                let path = format!("stage2.{key}");
+                return wrong(
+                    node,
+                    &path,
+                    "it has no effect with stage2.epochs = 0, which is no stage 2",
+                );
+            }
+        }
+        for stage in ["stage1", "stage2"] {
+            let field = |key| self.tree.at(&[stage, "schedule", key]);
+            if let (Some(first), Some(_)) = (
+                field("base_lr").filter(|node| is_set(node)),
+                field("warmup_epochs").filter(|n| is_zero(n)),
+            ) {
+                let path = format!("{stage}.schedule.base_lr");
+                return wrong(
+                    first,
+                    &path,
+                    "it has no effect with warmup_epochs = 0: it is the first rate of the warm-up",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The complete configuration of the file, whatever was [set](Self::set).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn written(&self, classes: usize) -> Result<TrainConfig, RecipeError> {
+        let mut written = self.clone();
+        written.tree = self.file_tree.clone();
+        written.config(classes)
     }
 
     /// `[dataset]`: the benchmark that it is for.
@@ -156,6 +260,15 @@ impl Recipe {
         Ok(config)
     }
 
+    /// Whether its images are CIFAR's, as far as that is known.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn is_for_cifar(&self) -> Result<bool, RecipeError> {
+        let layout = self.layout()?.as_ref().map(Images::of);
+        Ok(self.images.or(layout) == Some(Images::Cifar))
+    }
+
     /// Images of a step (batch size times accumulation) as the file has it, whatever was
     /// [set](Self::set).
     pub fn batch(&self) -> usize {
@@ -177,13 +290,15 @@ impl Recipe {
     }
 
     fn expand(&self, classes: usize) -> Result<Expanded, RecipeError> {
-        expand(self.tree.json(), classes).map_err(|text| self.slip(&text))
+        expand(self.tree.json(), classes, self.images).map_err(|text| self.slip(&text))
     }
 
     /// What serde has said, with its place.
     fn slip(&self, text: &str) -> RecipeError {
         let slip = Slip::read(text);
-        let located = self.tree.locate(&slip, |tree| expand(tree, SOME_CLASSES));
+        let located = self
+            .tree
+            .locate(&slip, |tree| expand(tree, SOME_CLASSES, self.images));
         let path = located.unwrap_or_default();
         let node = self.tree.nearest(&path);
         let place = node.place.clone();
@@ -194,12 +309,24 @@ impl Recipe {
                     known.extend(["dataset", "data", "data_dir", "image_size"].map(str::to_owned));
                 }
                 let near = nearest(&field, known.iter().map(String::as_str));
-                let nearest = near.or_else(|| self.elsewhere(&field));
+                let kinds = match near {
+                    Some(_) => vec![],
+                    None => kinds_with(table.rsplit('.').next().unwrap_or_default(), &field),
+                };
+                let nearest = match kinds.is_empty() {
+                    true => near.or_else(|| self.elsewhere(&field)),
+                    false => None,
+                };
+                let names = Names {
+                    nearest,
+                    known,
+                    kinds,
+                };
                 RecipeError::UnknownField {
                     place,
                     field,
                     table,
-                    names: Box::new(Names { nearest, known }),
+                    names: Box::new(names),
                 }
             }
             Slip::Value { found, known } => RecipeError::UnknownValue {
@@ -208,6 +335,7 @@ impl Recipe {
                 names: Box::new(Names {
                     nearest: nearest(&found, known.iter().map(String::as_str)),
                     known,
+                    kinds: vec![],
                 }),
                 found,
             },
@@ -242,7 +370,7 @@ impl Recipe {
         if let Some((_, path)) = alias {
             return Some(path.to_owned());
         }
-        let known = expand(Map::new(), SOME_CLASSES).ok()?.config;
+        let known = expand(Map::new(), SOME_CLASSES, None).ok()?.config;
         search(&serde_json::to_value(known).ok()?, field, &mut vec![])
     }
 
@@ -268,6 +396,37 @@ impl Recipe {
             source: Box::new(source),
         }
     }
+}
+
+/// The kinds of a table, `loss`, `schedule` or `stage2`, that have a field of this name.
+fn kinds_with(table: &str, field: &str) -> Vec<String> {
+    let retrain = || {
+        Some(json!(
+            expand(Map::new(), SOME_CLASSES, None).ok()?.config.stage2
+        ))
+    };
+    let kinds: Vec<Value> = match table {
+        "loss" => {
+            let loss = |kind: &&str| Loss::deserialize(json!({ "kind": kind })).ok();
+            Loss::KINDS
+                .iter()
+                .filter_map(loss)
+                .map(|loss| json!(loss))
+                .collect()
+        }
+        "schedule" => Schedule::KINDS
+            .iter()
+            .map(|schedule| json!(schedule))
+            .collect(),
+        "stage2" => [json!(Stage2::TauNorm { taus: vec![] })]
+            .into_iter()
+            .chain(retrain())
+            .collect(),
+        _ => vec![],
+    };
+    let has = kinds.iter().filter(|kind| kind.get(field).is_some());
+    let named = has.filter_map(|kind| kind.get("kind").or(kind.get("method"))?.as_str());
+    named.map(str::to_owned).collect()
 }
 
 /// Images that one step of the optimizer sees.

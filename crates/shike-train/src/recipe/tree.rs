@@ -26,6 +26,9 @@ pub(super) fn is_tag(key: &str) -> bool {
     matches!(key, "kind" | "method" | "arch")
 }
 
+/// The field that makes a network plain.
+const PLAIN: [&str; 2] = ["model", "plain"];
+
 /// A name without quotes on the command line; what begins otherwise is TOML.
 fn is_bare(text: &str) -> bool {
     let mut chars = text.chars();
@@ -38,7 +41,8 @@ fn is_bare(text: &str) -> bool {
 impl Node {
     /// Reads a document; `file` is for errors.
     pub fn parse(file: &std::path::Path, text: &str) -> Result<Self, RecipeError> {
-        let line = |at: usize| 1 + text[..at].matches('\n').count();
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        let line = |at: usize| 1 + ends.partition_point(|end| *end < at);
         let place = |at: usize| Place::line(file, line(at));
         let table = DeTable::parse(text).map_err(|error| RecipeError::Syntax {
             place: place(error.span().map_or(0, |span| span.start.min(text.len()))),
@@ -66,7 +70,7 @@ impl Node {
     }
 
     /// Makes `PATH=VALUE` true. A value that chooses another kind empties its table first: the
-    /// parameters of one loss are not those of another.
+    /// parameters of one loss are not those of another. So does a network that becomes plain.
     pub fn assign(&mut self, assignment: &str) -> Result<(), RecipeError> {
         let place = Place::Option(format!("--set {assignment}"));
         let wrong = |problem: String| RecipeError::Syntax {
@@ -82,6 +86,10 @@ impl Node {
             return Err(wrong(format!("`{path}` is no path such as stage1.epochs")));
         }
         let value = Self::value(&place, value.trim())?;
+        let is_true = |node: &Self| matches!(node.content, Content::Scalar(Value::Bool(true)));
+        if keys == PLAIN && is_true(&value) && !self.at(&keys).is_some_and(is_true) {
+            self.clear_for_plain();
+        }
         let mut node = self;
         for (depth, key) in keys.iter().enumerate() {
             if !matches!(node.content, Content::Array(_)) {
@@ -102,6 +110,29 @@ impl Node {
         }
         *node = value;
         Ok(())
+    }
+
+    /// Takes away what a plain network does not have, or has otherwise: what is above experts, and a loss
+    /// that is not cross-entropy.
+    pub fn clear_for_plain(&mut self) {
+        let Content::Table(entries) = &mut self.content else {
+            return;
+        };
+        for (table, node) in entries {
+            let Content::Table(fields) = &mut node.content else {
+                continue;
+            };
+            match table.as_str() {
+                "model" => fields
+                    .retain(|(key, _)| ["arch", "backbone", "num_classes"].contains(&key.as_str())),
+                "stage1" => fields.retain(|(key, loss)| {
+                    let kind = loss.at(&["kind"]).map(|kind| &kind.content);
+                    let is = |kind: &Content| matches!(kind, Content::Scalar(kind) if kind == "cross_entropy");
+                    key != "loss" || kind.is_some_and(is)
+                }),
+                _ => {}
+            }
+        }
     }
 
     /// The entry `key`, which is made if need be; what is no table becomes one.
@@ -210,18 +241,25 @@ impl Node {
         }
     }
 
+    /// The entry of a table or a list.
+    fn entry(&self, key: &str) -> Option<&Self> {
+        match &self.content {
+            Content::Table(entries) => entries.iter().find(|(k, _)| k == key).map(|(_, node)| node),
+            Content::Array(items) => key.parse().ok().and_then(|i: usize| items.get(i)),
+            Content::Scalar(_) => None,
+        }
+    }
+
+    /// The node at `path`, if it is there.
+    pub fn at(&self, path: &[&str]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| node.entry(key))
+    }
+
     /// The node at `path`, or the nearest one above that is there.
     pub fn nearest(&self, path: &[String]) -> &Self {
         let mut node = self;
         for key in path {
-            let child = match &node.content {
-                Content::Table(entries) => {
-                    entries.iter().find(|(k, _)| k == key).map(|(_, node)| node)
-                }
-                Content::Array(items) => key.parse().ok().and_then(|i: usize| items.get(i)),
-                Content::Scalar(_) => None,
-            };
-            match child {
+            match node.entry(key) {
                 Some(child) => node = child,
                 None => break,
             }
@@ -266,7 +304,18 @@ impl Node {
             });
         }
         let leaves = self.leaves();
-        let found = (1..=leaves.len()).find(|n| failure(self.prefix(*n)) == whole)?;
+        // The fewest, by halves: more of the recipe fails in the same way.
+        let (mut without, mut found) = (0, leaves.len());
+        while found - without > 1 {
+            let middle = usize::midpoint(without, found);
+            match failure(self.prefix(middle)) == whole {
+                true => found = middle,
+                false => without = middle,
+            }
+        }
+        if found == 0 {
+            return None;
+        }
         // A table of Burn's is read when all of it is there, and so fails with its last value. What the
         // failure names is then before that.
         let named = |path: &&Vec<String>| match slip {

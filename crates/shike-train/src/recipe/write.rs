@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use shike_data::{Normalization, Pipeline};
 use shike_model::{BackboneConfig, ShikeConfig};
 
-use super::expand::{Classifier, ModelTable};
+use super::expand::{Classifier, Images, ModelTable, named_pipeline};
 use super::{DataLayout, Recipe, RecipeError};
 use crate::config::TrainConfig;
 
@@ -25,13 +25,16 @@ pub fn to_toml(config: &TrainConfig, layout: Option<&DataLayout>) -> Result<Stri
     if let Some(size) = size {
         tree["image_size"] = size.into();
     }
-    let size = size.unwrap_or(224) as u32;
+    let images = layout.map(Images::of);
     let pipelines = [
         ("train_pipeline", &config.train_pipeline),
         ("eval_pipeline", &config.eval_pipeline),
     ];
     for (key, pipeline) in pipelines {
-        let named = |name: &&str| Pipeline::named(name, size).as_ref() == Some(pipeline);
+        let named = |name: &&str| {
+            let named = named_pipeline(name, size.unwrap_or_default() as u32, images);
+            size.is_some() && named.as_ref() == Some(pipeline)
+        };
         if let Some(name) = Pipeline::NAMES.into_iter().find(named) {
             tree[key] = name.into();
         }

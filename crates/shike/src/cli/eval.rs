@@ -15,6 +15,7 @@ use shike_train::compare::{ScoredRun, compare as compare_runs};
 use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
 use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
 
+use super::model::say_resized;
 use super::{CliError, ModelArgs, print, print_json, say, writable};
 
 /// What a model is scored on.
@@ -75,7 +76,9 @@ impl ScoringArgs {
             workers: self.workers,
             ..LoaderConfig::default()
         };
-        let pipeline = predictor.info().pipeline.clone();
+        let sizes = (0..images.len()).filter_map(|i| images.header_size(i).ok());
+        say_resized(predictor, sizes);
+        let pipeline = predictor.pipeline().clone();
         let loader = Loader::new(images.clone(), pipeline, config, 0)?;
         Ok(predictor.evaluate(&loader, thresholds)?)
     }

@@ -178,18 +178,32 @@ impl From<Profile> for LongTail {
 
 impl DataArgs {
     /// The data source that these arguments name; `None` without `--data`.
-    pub fn source(&self) -> Option<DataSource> {
-        let dir = self.data.as_deref()?;
-        Some(self.layout.source(dir))
+    ///
+    /// # Errors
+    /// If an option is not for these images.
+    pub fn source(&self) -> Result<Option<DataSource>, CliError> {
+        let source = self.data.as_deref().map(|dir| self.layout.source(dir));
+        source
+            .iter()
+            .try_for_each(|source| self.layout.fits(source))?;
+        Ok(source)
     }
 
     /// Where a run's images are: those that it recorded, in the folder of `--data` if that is given;
     /// others only where more than a folder is named.
-    fn source_of_run(&self, recorded: Option<DataSource>) -> Option<DataSource> {
-        match (&self.data, recorded) {
+    ///
+    /// # Errors
+    /// If an option is not for these images.
+    fn source_of_run(&self, recorded: Option<DataSource>) -> Result<Option<DataSource>, CliError> {
+        let source = match (&self.data, recorded) {
             (Some(dir), Some(recorded)) if self.layout.is_default() => Some(recorded.moved_to(dir)),
-            (_, recorded) => self.source().or(recorded),
+            (None, Some(recorded)) => Some(self.layout.change(recorded, Path::new(""))),
+            (_, recorded) => self.source()?.or(recorded),
+        };
+        if let Some(source) = &source {
+            self.layout.fits(source)?;
         }
+        Ok(source)
     }
 
     /// As [`source`](Self::source), where a recipe says what lies in the folder.
@@ -217,6 +231,10 @@ impl LayoutArgs {
 
     /// Refuses options that these images have no use for.
     fn fits(&self, source: &DataSource) -> Result<(), CliError> {
+        if let (Some(_), Some(Profile::Balanced)) = (self.imbalance_factor, self.profile) {
+            let message = "--imbalance-factor has no effect with --profile balanced: leave one out";
+            return Err(CliError::Usage(message.into()));
+        }
         let cut = self.imbalance_factor.is_some() || self.profile.is_some();
         match (cut, source) {
             (false, _) | (_, DataSource::Cifar { .. }) => Ok(()),

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use shike_train::run_dir::{RunDirError, RunPaths};
 use shike_train::{Predictor, Prior, TrainError, device};
 
-use super::CliError;
+use super::{CliError, say};
 
 /// A trained model and the conditions that it is used under.
 #[derive(Args, Clone, Debug)]
@@ -35,6 +35,21 @@ pub enum Which {
     Best,
     /// `ema.safetensors`, with averaged weights.
     Ema,
+}
+
+/// Says how many images were resized because the model takes those of one size as they are, such as CIFAR's.
+pub(super) fn say_resized(predictor: &Predictor, sizes: impl Iterator<Item = [u32; 2]>) {
+    let Some(size) = predictor.info().pipeline.fixed_size() else {
+        return;
+    };
+    let others = sizes.filter(|[width, height]| width.min(height) != &size);
+    match others.count() {
+        0 => {}
+        n => say(&format!(
+            "{n} of the images are not of the {size}×{size} pixels that the model was trained on: their \
+             shorter side is resized to {size}, and the middle taken"
+        )),
+    }
 }
 
 impl ModelArgs {

@@ -1,72 +1,174 @@
-//! Which option of `shike train` sets a field of the configuration.
+//! Which option of `shike train` sets a field of the configuration, and which were given.
 
-use shike_model::ConfigError;
-use shike_model::loss::LossError;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use shike_train::TrainConfigError;
 
-/// Fields of losses, of stage 1.
-const LOSS: &[(&str, &str)] = &[
-    ("kind", "--loss"),
-    ("label_smoothing", "--label-smoothing"),
-    ("gamma", "--focal-gamma"),
-    ("max_margin", "--ldam-max-margin"),
-    ("tau", "--tau"),
-    ("weights", "--class-weights"),
-    ("beta", "--cb-beta"),
-    ("weights_from_epoch", "--drw-epoch"),
-];
-
-/// Fields of schedules, of stage 1 and stage 2.
-const SCHEDULE: &[(&str, [&str; 2])] = &[
-    ("base_lr", ["--lr", "--stage2-lr"]),
-    ("warmup_lr", ["--lr", "--stage2-lr"]),
+/// Options, and the fields that each decides: those that nothing else may say at the same time. With a dot
+/// at its end a field is what is below it.
+const FIELDS: &[(&str, &[&str])] = &[
+    ("--accumulate", &["accumulation"]),
+    ("--arch", &["model.arch", "model.backbone"]),
+    ("--bad-images", &["bad_images"]),
+    ("--batch-size", &["loader.batch_size"]),
+    ("--cb-beta", &["stage1.loss.weights.beta"]),
+    ("--checkpoint-seconds", &["checkpoint_seconds"]),
+    ("--class-weights", &["stage1.loss.weights"]),
+    ("--classifier", &["model.classifier"]),
+    ("--clip-norm", &["clip_norm"]),
+    ("--crop-scale", &["train_pipeline."]),
+    ("--drw-epoch", &["stage1.loss.weights_from_epoch"]),
+    ("--ema", &["ema_decay"]),
     (
-        "warmup_epochs",
-        ["--warmup-epochs", "--stage2-warmup-epochs"],
+        "--epochs",
+        &[
+            "stage1.epochs",
+            "stage1.schedule.total_epochs",
+            "stage1.schedule.milestones",
+        ],
     ),
-    ("total_epochs", ["--epochs", "--stage2-epochs"]),
+    ("--evaluate-every", &["evaluate_every"]),
+    ("--experts", &["model.experts"]),
+    ("--few-below", &["thresholds.few_below"]),
+    ("--focal-gamma", &["stage1.loss.gamma"]),
+    ("--freeze", &["freeze"]),
+    ("--freeze-bn", &["freeze_batch_norm"]),
+    (
+        "--image-size",
+        &["image_size", "train_pipeline.", "eval_pipeline."],
+    ),
+    (
+        "--keep-strength",
+        &["stage1.loss.non_target_weight", "stage1.loss.mutual_weight"],
+    ),
+    ("--label-smoothing", &["stage1.loss.label_smoothing"]),
+    ("--ldam-max-margin", &["stage1.loss.max_margin"]),
+    ("--loss", &["stage1.loss", "stage1.loss.kind"]),
+    (
+        "--lr",
+        &[
+            "stage1.lr",
+            "stage1.schedule.lr",
+            "stage1.schedule.base_lr",
+            "stage1.schedule.warmup_lr",
+        ],
+    ),
+    ("--lr-backbone", &["lr_factors."]),
+    ("--many-above", &["thresholds.many_above"]),
+    ("--max-bad-share", &["bad_images.skip.max_share"]),
+    ("--part-lr", &["lr_factors"]),
+    ("--precision", &["precision"]),
+    ("--sampling", &["stage1.sampling"]),
+    ("--seed", &["seed"]),
+    (
+        "--stage2-epochs",
+        &[
+            "stage2.epochs",
+            "stage2.schedule.total_epochs",
+            "stage2.schedule.milestones",
+        ],
+    ),
+    ("--stage2-loss", &["stage2.loss", "stage2.loss.kind"]),
+    (
+        "--stage2-lr",
+        &[
+            "stage2.lr",
+            "stage2.schedule.lr",
+            "stage2.schedule.base_lr",
+            "stage2.schedule.warmup_lr",
+        ],
+    ),
+    ("--stage2-method", &["stage2.method"]),
+    ("--stage2-sampling", &["stage2.sampling"]),
+    ("--stage2-tau", &["stage2.taus"]),
+    ("--stage2-warmup-epochs", &["stage2.schedule.warmup_epochs"]),
+    ("--tau", &["stage1.loss.tau"]),
+    ("--warmup-epochs", &["stage1.schedule.warmup_epochs"]),
+    ("--weights", &["weights"]),
+    ("--workers", &["loader.workers"]),
+    // Behind those that set such a field itself.
+    ("--baseline", &["model.experts", "model.fused_stages"]),
 ];
-
-/// Fields of the network.
-const MODEL: &[(&str, &str)] = &[("experts", "--experts")];
-
-/// All others.
-const FIELDS: &[(&str, &str)] = &[
-    ("accumulation", "--accumulate"),
-    ("checkpoint_seconds", "--checkpoint-seconds"),
-    ("clip_norm", "--clip-norm"),
-    ("ema_decay", "--ema"),
-    ("evaluate_every", "--evaluate-every"),
-    ("freeze", "--freeze"),
-    ("lr_factors", "--part-lr"),
-    ("stage1.epochs", "--epochs"),
-    ("stage2.epochs", "--stage2-epochs"),
-    ("stage2.method", "--stage2-method"),
-    ("stage2.taus", "--stage2-tau"),
-];
-
-fn find<T: Copy>(table: &[(&str, T)], field: &str) -> Option<T> {
-    let found = table.iter().find(|(name, _)| *name == field);
-    found.map(|(_, option)| *option)
-}
 
 /// The option for the field that is wrong, where there is one.
 pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {
-    match error {
-        TrainConfigError::Field { field, .. } => find(FIELDS, field),
-        TrainConfigError::Loss {
-            stage,
-            source: LossError::Field { field, .. },
-        } => match *stage {
-            "stage1" => find(LOSS, field),
-            // Its loss has no options but its name.
-            _ => (*field == "kind").then_some("--stage2-loss"),
-        },
-        TrainConfigError::Schedule { stage, source } => {
-            find(SCHEDULE, source.field).map(|options| options[usize::from(*stage == "stage2")])
-        }
-        TrainConfigError::Model(ConfigError::Field { field, .. }) => find(MODEL, field),
-        _ => None,
+    let path = error.path();
+    let mut options = FIELDS.iter();
+    let found = options.find(|(_, fields)| fields.contains(&path.as_str()));
+    found.map(|(option, _)| *option)
+}
+
+/// The options that were given, as `--lr`.
+#[derive(Clone, Debug, Default)]
+pub struct Given(Vec<String>);
+
+impl Given {
+    /// Whether this one was.
+    pub(super) fn has(&self, option: &str) -> bool {
+        self.0.iter().any(|given| given == option)
+    }
+
+    /// All of them.
+    pub(super) fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether none was.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those that were given, with each field that they decide.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let given = FIELDS.iter().filter(|(option, _)| self.has(option));
+        given.flat_map(|(option, fields)| fields.iter().map(|field| (*option, *field)))
+    }
+
+    /// Those that decide one of these fields, or a part of one.
+    pub(super) fn of_fields(&self, fields: &[String]) -> Vec<String> {
+        let within = |a: &str, b: &str| {
+            let rest = a.strip_prefix(b.trim_end_matches('.'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let concerns = |own: &str| {
+            let mut fields = fields.iter();
+            fields.any(|field| within(own, field) || within(field, own))
+        };
+        let found = self.fields().filter(|(_, own)| concerns(own));
+        let mut found: Vec<String> = found.map(|(option, _)| option.to_owned()).collect();
+        found.dedup();
+        found
+    }
+}
+
+/// It has no options of its own: it only looks at which of the command's were given, and has to be the
+/// first field of the options that it is to see.
+impl Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let ids = matches.ids().map(|id| id.as_str());
+        // Groups have names of types.
+        let ids = ids.filter(|id| !id.contains(char::is_uppercase));
+        let given = ids.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
+        Ok(Self(
+            given
+                .map(|id| format!("--{}", id.replace('_', "-")))
+                .collect(),
+        ))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
@@ -79,18 +181,12 @@ mod tests {
     use crate::cli::TrainArgs;
 
     #[test]
-    fn every_option_of_the_tables_is_there() {
+    fn every_option_of_the_table_is_there() {
         let command = TrainArgs::augment_args(Command::new("train"));
-        let there = |option: &str| {
+        for (option, _) in FIELDS {
             let name = option.strip_prefix("--").unwrap();
             let mut options = command.get_arguments().filter_map(|arg| arg.get_long());
             assert!(options.any(|long| long == name), "{option}");
-        };
-        for (_, option) in LOSS.iter().chain(MODEL).chain(FIELDS) {
-            there(option);
-        }
-        for (_, options) in SCHEDULE {
-            options.iter().for_each(|option| there(option));
         }
     }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
-use shike_data::class_names_file;
 use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
+use shike_data::{class_names_file, header_size};
 use shike_train::checkpoint::atomic_write;
 use shike_train::{Prediction, Predictor};
 
+use super::model::say_resized;
 use super::{CliError, ModelArgs, print, print_json, say, writable};
 
 /// What is predicted, and where to.
@@ -36,9 +37,9 @@ pub struct PredictArgs {
     /// Class names, one a line, by label, in place of the model's own.
     #[arg(long, value_name = "FILE")]
     class_names: Option<PathBuf>,
-    /// Number of classes, most probable first.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    top: usize,
+    /// Number of classes, most probable first [default: 5].
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
     /// The first class of each expert as well.
     #[arg(long)]
     experts: bool,
@@ -54,6 +55,10 @@ pub struct PredictArgs {
 }
 
 impl PredictArgs {
+    fn top(&self) -> usize {
+        self.top.unwrap_or(5)
+    }
+
     /// The images, and what was left out of folders.
     fn paths(&self) -> Result<(Vec<PathBuf>, LeftOut), CliError> {
         let (mut all, mut left_out) = (Vec::new(), LeftOut::default());
@@ -108,7 +113,7 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     })?;
     let names = &predictor.info().class_names;
     let mut sink = Sink::new(args, names)?;
-    let mut bad = 0;
+    let (mut bad, mut read) = (0, Vec::new());
     for paths in paths.chunks(args.batch_size as usize) {
         let decoded: Vec<_> = paths.par_iter().map(|path| predictor.read(path)).collect();
         let (mut good, mut images) = (Vec::new(), Vec::new());
@@ -129,6 +134,7 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
                 }
             }
         }
+        read.extend_from_slice(&good);
         for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)?) {
             sink.take(args, &path.display().to_string(), &prediction)?;
         }
@@ -137,6 +143,8 @@ pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
     if args.json && !left_out.is_empty() {
         print_json(&serde_json::json!({ "left_out": left_out }))?;
     }
+    let sizes = read.into_iter().filter_map(|path| header_size(path).ok());
+    say_resized(&predictor, sizes);
     if bad > 0 {
         say(&format!(
             "{bad} of {} images could not be read",
@@ -163,13 +171,17 @@ enum Sink {
 impl Sink {
     fn new(args: &PredictArgs, names: &[String]) -> Result<Self, CliError> {
         let Some(out) = &args.out else {
+            if args.logits && !args.json {
+                let message = "--logits is for --json, or for --out with a .csv file";
+                return Err(CliError::Usage(message.into()));
+            }
             return Ok(Self::Screen);
         };
         match out.extension().and_then(|e| e.to_str()) {
             Some("csv") => {
                 let mut csv = csv::Writer::from_writer(Vec::new());
                 let mut header = vec!["image".to_owned()];
-                for n in 1..=args.top.min(names.len()) {
+                for n in 1..=args.top().min(names.len()) {
                     header.extend([format!("class{n}"), format!("probability{n}")]);
                 }
                 if args.experts {
@@ -183,6 +195,13 @@ impl Sink {
                     rows: 0,
                     csv: Box::new(csv),
                 })
+            }
+            Some("safetensors") if args.experts || args.logits || args.top.is_some() => {
+                Err(CliError::Usage(
+                    "--top, --experts and --logits have no effect on a .safetensors file, which holds all of \
+                     it: leave them out"
+                        .into(),
+                ))
             }
             Some("safetensors") => Ok(Self::Tensors {
                 images: vec![],
@@ -202,7 +221,7 @@ impl Sink {
         image: &str,
         prediction: &Prediction<'_>,
     ) -> Result<(), CliError> {
-        let top = prediction.top(args.top);
+        let top = prediction.top(args.top());
         let experts = || -> Vec<&str> {
             let logits = prediction.logits.iter();
             logits

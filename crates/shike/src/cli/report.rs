@@ -50,7 +50,7 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
         )));
     }
     let recorded = RunConfig::read(&paths)?;
-    let source = args.data.source_of_run(recorded.data).ok_or_else(|| {
+    let source = args.data.source_of_run(recorded.data)?.ok_or_else(|| {
         let message =
             "this run's images were made by a program, and are not known here: give --data";
         CliError::Usage(message.into())

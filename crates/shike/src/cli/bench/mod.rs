@@ -52,7 +52,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// List the cases and stop.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["device", "runs", "batch", "precision", "json"])]
     pub list: bool,
     /// Run one case in this process: once for each line on standard input, with a line of JSON for
     /// each, so that another program can take turns with it.

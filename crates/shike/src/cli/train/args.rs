@@ -7,24 +7,27 @@ use shike_data::{BadImages, Sampling, Transform};
 use shike_model::loss::{ClassWeights, KlReduction};
 use shike_model::{BackboneConfig, ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
-use shike_train::recipe::{Scaling, scale_rates};
+use shike_train::recipe::{Scaling, images_of_a_step, scale_rates};
 use shike_train::run_dir::RunPaths;
 use shike_train::{
-    Loss, Precision, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
+    Loss, Precision, Recipe, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
 };
 
 use super::kinds::{
     Arch, BadImagesKind, Baseline, ClassifierKind, LossKind, PrecisionKind, SamplingKind,
     Stage2Kind, WeightsKind, name,
 };
-use super::preset::{Base, set_crop_scale};
+use super::preset::{Base, ImagePreset, set_crop_scale};
 use crate::cli::CliError;
 use crate::cli::model::{Which, model_of};
+use crate::cli::options::Given;
 
 /// Settings of a training run. What is not given comes from the recipe, or from the preset for
 /// the kind of data.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
+    #[command(flatten)]
+    pub(super) given: Given,
     /// Network.
     #[arg(long, value_enum)]
     pub arch: Option<Arch>,
@@ -134,7 +137,8 @@ pub struct TrainArgs {
     /// Loss of stage 2.
     #[arg(long, value_enum)]
     pub stage2_loss: Option<LossKind>,
-    /// Power of τ-normalisation; of several, as `0.5,0.7,1`, the validation set chooses one.
+    /// Power of τ-normalisation; of several, as `0.5,0.7,1`, the validation set chooses one. Where none is
+    /// given it chooses among 0, 0.1, … 2; without a validation set it is 0.7.
     #[arg(long, value_name = "X", value_delimiter = ',')]
     pub stage2_tau: Vec<f64>,
     /// Leave batch-normalisation statistics alone in stage 2 (the authors' code moves them).
@@ -187,6 +191,51 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// A recipe with what `--baseline` and `--set` make of it.
+    ///
+    /// # Errors
+    /// If an assignment is wrong, or an option says the same field.
+    pub(super) fn change(&self, recipe: &mut Recipe, set: &[String]) -> Result<(), CliError> {
+        let plain = self.baseline == Some(Baseline::Ce);
+        if plain {
+            recipe.make_plain().map_err(TrainError::from)?;
+        }
+        recipe.set(set).map_err(TrainError::from)?;
+        let both = |option: &str, field: &str| match recipe.set_by(field) {
+            None => Ok(()),
+            Some(assignment) => Err(CliError::Usage(format!(
+                "{option} and {assignment} both say what {} is: leave one out",
+                field.trim_end_matches('.'),
+            ))),
+        };
+        let of_parts = ["--part-lr", "--lr-backbone"];
+        for (option, field) in self.given.fields() {
+            if !of_parts.contains(&option) {
+                both(option, field)?;
+            }
+        }
+        if self.lr_backbone.is_some() {
+            both("--lr-backbone", "lr_factors.stem")?;
+        }
+        if let Some(kind @ (Stage2Kind::Crt | Stage2Kind::Lws)) = &self.stage2_method {
+            let option = format!("--stage2-method {}", name(kind));
+            both(&option, "stage2.loss")?;
+            both(&option, "stage2.sampling")?;
+        }
+        for (part, _) in &self.part_lr {
+            both(&format!("--part-lr {part}"), &format!("lr_factors.{part}"))?;
+        }
+        if plain
+            && let Some(assignment) = recipe
+                .set_by("model.plain")
+                .filter(|a| a.ends_with("false"))
+        {
+            let message = format!("--baseline ce is a plain network, and {assignment} is none");
+            return Err(CliError::Usage(message));
+        }
+        Ok(())
+    }
+
     /// The configuration of a run with these settings, and what became of a recipe's learning rates at
     /// another batch size.
     ///
@@ -202,6 +251,10 @@ impl TrainArgs {
                 let images = preset.images.changed(self.image_size, self.crop_scale)?;
                 let mut config = preset.config(self.arch.unwrap_or(preset.arch), num_classes)?;
                 images.apply(&mut config);
+                if self.baseline == Some(Baseline::Ce) {
+                    config.model = ShikeConfig::plain(config.model.backbone, num_classes);
+                    config.stage1.loss = Loss::cross_entropy();
+                }
                 config
             }
             Base::Recipe(recipe) => {
@@ -210,9 +263,10 @@ impl TrainArgs {
                 config
             }
         };
+        self.for_these_images(base)?;
         self.set_network(&mut config)?;
-        self.set_epochs(&mut config);
-        self.set_rates(&mut config);
+        self.set_epochs(base, &mut config)?;
+        self.set_rates(&mut config)?;
         config.loader.batch_size = self.batch_size.unwrap_or(config.loader.batch_size);
         config.accumulation = self.accumulate.unwrap_or(config.accumulation);
         let scaling = match base {
@@ -233,10 +287,16 @@ impl TrainArgs {
             config.stage1.loss = kind.loss();
         }
         self.set_loss(&mut config.stage1)?;
-        if let (true, Loss::Dkt(loss)) = (self.keep_strength, &mut config.stage1.loss)
-            && loss.reduction == KlReduction::ElementMean
-        {
-            *loss = loss.clone().with_cifar100_strength(num_classes);
+        match &mut config.stage1.loss {
+            Loss::Dkt(loss) if self.keep_strength && loss.reduction == KlReduction::ElementMean => {
+                *loss = loss.clone().with_cifar100_strength(num_classes);
+            }
+            _ if self.keep_strength => {
+                let message = "--keep-strength is for the loss dkt as released, whose terms fade with \
+                               more classes: choose it, or leave --keep-strength out";
+                return Err(CliError::Usage(message.into()));
+            }
+            _ => {}
         }
         self.set_stage2(&mut config)?;
         self.set_fine_tuning(&mut config)?;
@@ -268,6 +328,9 @@ impl TrainArgs {
                 return Err(CliError::Usage(message.into()));
             }
         };
+        if config.stage(2).is_none() {
+            Self::drop_stage2(base, &mut config)?;
+        }
         config.freeze_batch_norm |= self.freeze_bn;
         config.seed = self.seed.unwrap_or(config.seed);
         config.loader.workers = self.workers.unwrap_or(config.loader.workers);
@@ -283,8 +346,14 @@ impl TrainArgs {
     /// The size of images, and their crops, in the pipelines of a recipe.
     fn resize(&self, config: &mut TrainConfig) -> Result<(), CliError> {
         if let Some(size) = self.image_size {
-            config.train_pipeline = config.train_pipeline.resized(size);
-            config.eval_pipeline = config.eval_pipeline.resized(size);
+            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+                *pipeline = pipeline.resized(size);
+                if pipeline.output_size() != Some(size as usize) {
+                    let message = "--image-size is for pipelines that cut squares, and one of this \
+                                   recipe's takes images as large as they are";
+                    return Err(CliError::Usage(message.into()));
+                }
+            }
         }
         match self.crop_scale {
             Some(scale) if !set_crop_scale(&mut config.train_pipeline, scale) => {
@@ -293,6 +362,47 @@ impl TrainArgs {
                 Err(CliError::Usage(message.into()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a recipe says of a stage 2 that options leave out goes with it; what was set is refused.
+    fn drop_stage2(base: &Base, config: &mut TrainConfig) -> Result<(), CliError> {
+        let fields = [
+            "stage2.loss",
+            "stage2.sampling",
+            "stage2.lr",
+            "stage2.schedule",
+            "stage2.mixing",
+            "freeze_batch_norm",
+        ];
+        if let Base::Recipe(recipe) = base
+            && let Some(assignment) = fields.iter().find_map(|field| recipe.set_by(field))
+        {
+            return Err(CliError::Usage(format!(
+                "{assignment} is for a stage 2 that trains, and options leave none: leave one of them out"
+            )));
+        }
+        config.freeze_batch_norm = false;
+        config.ema_features |= config.stage2.is_none();
+        Ok(())
+    }
+
+    /// Refuses what is for image files, where the images are CIFAR's.
+    fn for_these_images(&self, base: &Base) -> Result<(), CliError> {
+        let cifar = match base {
+            Base::Preset(preset) => preset.images == ImagePreset::Cifar,
+            Base::Recipe(recipe) => recipe.is_for_cifar().map_err(TrainError::from)?,
+        };
+        let of_files = [
+            (self.exif, "--exif"),
+            (self.bad_images.is_some(), "--bad-images"),
+            (self.max_bad_share.is_some(), "--max-bad-share"),
+        ];
+        match of_files.iter().find(|(given, _)| *given && cifar) {
+            None => Ok(()),
+            Some((_, option)) => Err(CliError::Usage(format!(
+                "{option} is for pictures in files of their own, and has no effect on CIFAR's: leave it out"
+            ))),
         }
     }
 
@@ -305,12 +415,8 @@ impl TrainArgs {
             Some(arch) => arch.backbone().map_err(invalid)?,
             None => old.backbone.clone(),
         };
-        let usual = match plain {
-            true => ShikeConfig::plain(backbone.clone(), old.num_classes),
-            false => ShikeConfig::on(backbone.clone(), old.num_classes),
-        };
+        let usual = ShikeConfig::on(backbone.clone(), old.num_classes);
         let mut model = match (self.baseline, self.arch) {
-            (Some(Baseline::Ce), _) => usual,
             (Some(Baseline::Single), _) if old.is_plain() => usual,
             (_, None) => old.clone(),
             // The rule of the usual network at another depth; the rest stays.
@@ -330,6 +436,11 @@ impl TrainArgs {
                 return Err(CliError::Usage(message.into()));
             }
             (Some(Baseline::Single), _) => model.experts = 1,
+            (None, Some(experts)) if experts != 1 && model.is_plain() => {
+                let message = "--experts is for SHIKE, and this recipe's network is a plain one \
+                               (model.plain): leave one of them out";
+                return Err(CliError::Usage(message.into()));
+            }
             (None, Some(experts)) => model.experts = experts,
             _ => {}
         }
@@ -341,61 +452,138 @@ impl TrainArgs {
         };
         if plain {
             model.stage2_heads = self.stage2_method.is_some();
-            config.stage1.loss = Loss::cross_entropy();
         }
         config.model = model;
         Ok(())
     }
 
-    /// How long both stages last.
-    fn set_epochs(&self, config: &mut TrainConfig) {
-        let second = config.stage(2).map(|stage| stage.epochs);
+    /// How long both stages last, and what the second does.
+    fn set_epochs(&self, base: &Base, config: &mut TrainConfig) -> Result<(), CliError> {
+        let mut second = config.stage(2).map(|stage| stage.epochs);
+        if let (None, Base::Recipe(recipe), Some(Baseline::Ce)) = (second, base, self.baseline) {
+            // A plain network has no stage 2 by itself, but the budget of the recipe.
+            let written = recipe.written(config.model.num_classes);
+            let written = written.map_err(TrainError::from)?;
+            second = written.stage(2).map(|stage| stage.epochs);
+        }
         let mut epochs = [
             self.epochs.unwrap_or(config.stage1.epochs),
             self.stage2_epochs.or(second).unwrap_or(0),
         ];
         let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
-        if self.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm) {
+        let alone = self.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm);
+        if alone {
             // The same budget of epochs as the two stages of the others, unless it is given.
-            let added = match self.epochs {
-                Some(_) => self.stage2_epochs.unwrap_or(0),
-                None => epochs[1],
+            let given = self.epochs.is_some()
+                || matches!(base, Base::Recipe(recipe) if recipe.set_by("stage1.epochs").is_some());
+            let added = match given {
+                true => self.stage2_epochs.unwrap_or(0),
+                false => epochs[1],
             };
             epochs = [epochs[0] + added, 0];
         }
         config.stage1.set_epochs(epochs[0]);
-        let none = config.stage2.is_none();
-        match config.stage2.as_mut().and_then(Stage2::training_mut) {
-            Some(_) if epochs[1] == 0 => config.stage2 = None,
-            Some(stage2) => stage2.set_epochs(epochs[1]),
-            // A recipe without stage 2.
-            None if none => {
-                config.stage2 = TrainConfig::for_model(config.model.clone(), epochs).stage2;
-            }
-            None => {}
+        if config.stage2.is_none() {
+            config.stage2 = TrainConfig::for_model(config.model.clone(), epochs).stage2;
         }
+        self.set_method(epochs, config);
+        let (none, heads) = (self.stage2_epochs == Some(0), config.model.stage2_heads);
+        match config.stage2.as_mut().map(Stage2::training_mut) {
+            Some(Some(_)) if epochs[1] == 0 => config.stage2 = None,
+            Some(Some(stage)) => stage.set_epochs(epochs[1]),
+            Some(None) if !heads || (none && !tau_norm) => config.stage2 = None,
+            Some(None) if self.stage2_epochs.is_some() && !alone => {
+                let message = "--stage2-epochs is for a stage 2 that trains, and tau-norm does not: \
+                               leave it out, or choose another --stage2-method";
+                return Err(CliError::Usage(message.into()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Another method of stage 2 than that of the recipe, with its loss and its sampling.
+    fn set_method(&self, [first, second]: [usize; 2], config: &mut TrainConfig) {
+        let Some(method) = self.stage2_method else {
+            if let (Some(Stage2::TauNorm { taus }), false) =
+                (&mut config.stage2, self.stage2_tau.is_empty())
+            {
+                taus.clone_from(&self.stage2_tau);
+            }
+            return;
+        };
+        if method == Stage2Kind::TauNorm {
+            let taus = match (&config.stage2, self.stage2_tau.as_slice()) {
+                (Some(Stage2::TauNorm { taus }), []) => taus.clone(),
+                (_, given) => given.to_vec(),
+            };
+            config.stage2 = Some(Stage2::TauNorm { taus });
+            return;
+        }
+        let usual = || {
+            let model = config.model.clone().with_stage2_heads(true);
+            let config = TrainConfig::for_model(model, [first, second.max(1)]);
+            config.stage2.as_ref().and_then(Stage2::training).cloned()
+        };
+        let stage = config.stage(2).cloned().or_else(usual);
+        let Some(mut stage) = stage.filter(|_| config.stage2.is_some()) else {
+            return;
+        };
+        let was_retrain = matches!(config.stage2, Some(Stage2::Retrain(_)));
+        match method {
+            Stage2Kind::Crt | Stage2Kind::Lws => {
+                stage.loss = Loss::cross_entropy();
+                stage.sampling = Sampling::ClassBalanced;
+            }
+            Stage2Kind::Retrain if !was_retrain => {
+                stage.loss = Loss::BalancedSoftmax {};
+                stage.sampling = Sampling::Instance;
+            }
+            Stage2Kind::Retrain | Stage2Kind::TauNorm => {}
+        }
+        config.stage2 = Some(match method {
+            Stage2Kind::Lws => Stage2::Lws(stage),
+            _ => Stage2::Retrain(stage),
+        });
     }
 
     /// Learning rates, and how they are reached.
-    fn set_rates(&self, config: &mut TrainConfig) {
+    fn set_rates(&self, config: &mut TrainConfig) -> Result<(), CliError> {
         let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
         let stages = [
-            (Some(&mut config.stage1), self.lr, self.warmup_epochs),
-            (stage2, self.stage2_lr, self.stage2_warmup_epochs),
+            (
+                Some(&mut config.stage1),
+                self.lr,
+                self.warmup_epochs,
+                "--warmup-epochs",
+            ),
+            (
+                stage2,
+                self.stage2_lr,
+                self.stage2_warmup_epochs,
+                "--stage2-warmup-epochs",
+            ),
         ];
-        for (stage, lr, warmup) in stages {
+        for (stage, lr, warmup, option) in stages {
             let Some(stage) = stage else { continue };
             if let Some(lr) = lr {
                 stage.schedule.set_peak(lr);
             }
-            if let (
-                Some(epochs),
-                Schedule::WarmupCosine { warmup_epochs, .. } | Schedule::Step { warmup_epochs, .. },
-            ) = (warmup, &mut stage.schedule)
-            {
-                *warmup_epochs = epochs;
+            match (warmup, &mut stage.schedule) {
+                (
+                    Some(epochs),
+                    Schedule::WarmupCosine { warmup_epochs, .. }
+                    | Schedule::Step { warmup_epochs, .. },
+                ) => *warmup_epochs = epochs,
+                (Some(_), Schedule::Constant { .. }) => {
+                    return Err(CliError::Usage(format!(
+                        "{option} has no effect on this recipe's schedule, the kind constant: leave it out"
+                    )));
+                }
+                (None, _) => {}
             }
         }
+        Ok(())
     }
 
     /// Parameters of the loss of stage 1.
@@ -461,47 +649,40 @@ impl TrainArgs {
         Ok(())
     }
 
-    /// What stage 2 does, where there is one.
+    /// Loss and sampling of stage 2; what is for one is refused where there is none, or it trains nothing.
     fn set_stage2(&self, config: &mut TrainConfig) -> Result<(), CliError> {
-        let tau_norm = self.stage2_method == Some(Stage2Kind::TauNorm);
-        if !tau_norm && !self.stage2_tau.is_empty() {
-            let message = "--stage2-tau needs --stage2-method tau-norm";
-            return Err(CliError::Usage(message.into()));
-        }
-        if tau_norm {
-            let taus = match self.stage2_tau.is_empty() {
-                true => vec![1.0],
-                false => self.stage2_tau.clone(),
-            };
-            config.stage2 = Some(Stage2::TauNorm { taus });
+        let idle = |options: &[(bool, &str)], why: &str| match options.iter().find(|(is, _)| *is) {
+            None => Ok(()),
+            Some((_, option)) => Err(CliError::Usage(format!("{option} {why}"))),
+        };
+        let tau = [(!self.stage2_tau.is_empty(), "--stage2-tau")];
+        let trained = [
+            (self.stage2_loss.is_some(), "--stage2-loss"),
+            (self.stage2_sampling.is_some(), "--stage2-sampling"),
+            (self.stage2_lr.is_some(), "--stage2-lr"),
+            (
+                self.stage2_warmup_epochs.is_some(),
+                "--stage2-warmup-epochs",
+            ),
+            (self.freeze_bn, "--freeze-bn"),
+        ];
+        if !matches!(config.stage2, Some(Stage2::TauNorm { .. })) {
+            idle(&tau, "needs --stage2-method tau-norm")?;
         }
         let Some(stage2) = &mut config.stage2 else {
-            return match (self.stage2_method, self.stage2_loss) {
-                (None, None) => Ok(()),
-                _ => Err(CliError::Usage(
-                    "--stage2-method and --stage2-loss need a stage 2: give --stage2-epochs above 0, \
-                     and a plain network a --stage2-method"
-                        .into(),
-                )),
-            };
+            let why = "needs a stage 2: give --stage2-epochs above 0, and a plain network a \
+                       --stage2-method";
+            idle(&[(self.stage2_method.is_some(), "--stage2-method")], why)?;
+            return idle(&trained, why);
         };
         let Some(stage) = stage2.training_mut() else {
-            return match (self.stage2_loss, self.stage2_sampling) {
-                (None, None) => Ok(()),
-                _ => Err(CliError::Usage(
-                    "tau-norm trains nothing: leave --stage2-loss and --stage2-sampling out".into(),
-                )),
-            };
+            return idle(
+                &trained,
+                "is for a stage 2 that trains, and tau-norm does not: leave it out",
+            );
         };
-        if let Some(Stage2Kind::Crt | Stage2Kind::Lws) = self.stage2_method {
-            stage.loss = Loss::cross_entropy();
-            stage.sampling = Sampling::ClassBalanced;
-        }
         stage.loss = self.stage2_loss.map_or(stage.loss.clone(), LossKind::loss);
         stage.sampling = self.stage2_sampling.map_or(stage.sampling, Sampling::from);
-        if self.stage2_method == Some(Stage2Kind::Lws) {
-            *stage2 = Stage2::Lws(stage.clone());
-        }
         Ok(())
     }
 
@@ -520,7 +701,16 @@ impl TrainArgs {
                 )));
             }
             let peak = config.stage1.schedule.peak();
-            for part in config.model.shared_parts() {
+            let own = |part: &Part| {
+                self.freeze.contains(part) || self.part_lr.iter().any(|(other, _)| other == part)
+            };
+            let shared = config.model.shared_parts();
+            if shared.iter().all(own) {
+                let message = "--lr-backbone has no effect: every part that the experts share is in \
+                               --freeze or --part-lr";
+                return Err(CliError::Usage(message.into()));
+            }
+            for part in shared {
                 config.lr_factors.insert(part, backbone / peak);
             }
         }
@@ -563,6 +753,21 @@ impl TrainArgs {
             .into_iter()
             .find(is_it)
             .map(str::to_owned))
+    }
+
+    /// Refuses `--no-lr-scaling` where no rate would be scaled.
+    pub(super) fn check_scaling(&self, base: &Base, config: &TrainConfig) -> Result<(), CliError> {
+        let recipe = match base {
+            Base::Recipe(recipe) => recipe.batch(),
+            Base::Preset(_) => images_of_a_step(config),
+        };
+        match images_of_a_step(config) == recipe {
+            false => Ok(()),
+            true => Err(CliError::Usage(
+                "--no-lr-scaling has no effect: a step sees as many images as in the recipe, or there is none"
+                    .into(),
+            )),
+        }
     }
 
     /// A name for the run's folder.

@@ -175,6 +175,9 @@ pub(super) fn planned(
         RecipeError::Config { source, .. } => TrainError::Config(*source),
         other => other.into(),
     })?;
+    let recipe = recipe.for_source(&DataSource::Folder {
+        dir: data.to_owned(),
+    });
     Ok(Planned {
         images,
         plan,

@@ -44,8 +44,10 @@ pub enum ImagePreset {
         /// The smallest share.
         scale: f64,
     },
-    /// Crops without resizing, for pictures that are all a little larger than the crop.
+    /// Crops of one scale, for pictures that are all a little larger than the crop.
     Crop {
+        /// The shorter side of the pictures in pixels.
+        from: u32,
         /// Side of the crop in pixels.
         size: u32,
     },
@@ -108,7 +110,7 @@ impl ImagePreset {
                 size: size.unwrap_or(*old),
                 scale: new.unwrap_or(*scale),
             }),
-            (Self::Crop { size: old }, size, scale) => Ok(Self::ResizedCrop {
+            (Self::Crop { size: old, .. }, size, scale) => Ok(Self::ResizedCrop {
                 size: size.unwrap_or(*old),
                 scale: scale.unwrap_or(0.25),
             }),
@@ -124,12 +126,14 @@ impl ImagePreset {
                 set_crop_scale(&mut train, scale);
                 (train, Pipeline::photo_eval(size))
             }
-            Self::Crop { size } => {
+            Self::Crop { from, size } => {
+                let resize = Transform::Resize { short_side: from };
                 let train = vec![
+                    resize.clone(),
                     Transform::RandomCrop { size, padding: 0 },
                     Transform::HorizontalFlip { p: 0.5 },
                 ];
-                let eval = vec![Transform::CenterCrop { size }];
+                let eval = vec![resize, Transform::CenterCrop { size }];
                 (
                     Pipeline { transforms: train },
                     Pipeline { transforms: eval },

@@ -10,9 +10,10 @@ use clap::Args;
 use shike_data::inspect::Pixels;
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitRecord, is_inside};
-use shike_train::auto::{self, Plan};
+use shike_train::auto::{self, Change, Plan};
 use shike_train::checkpoint::atomic_write;
 use shike_train::compare::{ScoredRun, compare};
+use shike_train::recipe::to_toml;
 use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
 use shike_train::{
     DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
@@ -57,7 +58,7 @@ pub struct OutputArgs {
     pub json: bool,
     /// Write the settings that are chosen for the pictures as a recipe, and stop. Pictures that are split
     /// first have their lists beside it, in a folder of the same name.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
     pub write_recipe: Option<PathBuf>,
 }
 
@@ -102,7 +103,8 @@ pub fn train_with(
 ) -> Result<Outcome, CliError> {
     let mut session = Session::new(args)?;
     if let Some(folder) = &resume.resume {
-        return resumed(folder, |recorded| source.or(recorded), args, &mut session);
+        let source = |recorded| Ok(source.or(recorded));
+        return resumed(folder, source, &RecipeArgs::default(), args, &mut session);
     }
     let job = Job::known(source.zip(base), &mut session.progress)?;
     match begin(&job, &OutputArgs::default(), resume, args, &mut session)? {
@@ -125,22 +127,18 @@ pub fn train(
 ) -> Result<Trained, CliError> {
     let mut session = Session::new(args)?;
     if let Some(folder) = &resume.resume {
-        let outcome = resumed(
-            folder,
-            |recorded| data.source_of_run(recorded),
-            args,
-            &mut session,
-        )?;
+        let source = |recorded| data.source_of_run(recorded);
+        let outcome = resumed(folder, source, recipe, args, &mut session)?;
         return Ok(Trained::Run {
             folder: folder.clone(),
             outcome,
             left_out: BTreeMap::new(),
         });
     }
-    let given = data.source();
-    if let (None, Some(source)) = (&recipe.recipe, &given) {
-        data.layout.fits(source)?;
-    }
+    let given = match &recipe.recipe {
+        Some(_) => None,
+        None => data.source()?,
+    };
     let job = match (&recipe.recipe, given) {
         (Some(path), _) if path.is_dir() => {
             let dir = path.display();
@@ -149,8 +147,11 @@ pub fn train(
         }
         (Some(path), _) => {
             let mut read = Recipe::read(path).map_err(TrainError::from)?;
-            read.set(&recipe.set).map_err(TrainError::from)?;
+            args.change(&mut read, &recipe.set)?;
             let source = data.source_for(&read)?;
+            if let Some(source) = &source {
+                read = read.for_source(source);
+            }
             let base = Base::Recipe(Box::new(read));
             Job::known(source.zip(Some(base)), &mut session.progress)?
         }
@@ -177,7 +178,7 @@ pub fn train(
             let gpu = session.has_gpu();
             let mut planned = planned(source, dir, gpu, args, &mut session.progress)?;
             if let Base::Recipe(chosen) = &mut planned.base {
-                chosen.set(&recipe.set).map_err(TrainError::from)?;
+                args.change(chosen, &recipe.set)?;
             }
             Job {
                 images: planned.images,
@@ -275,7 +276,8 @@ impl Job {
 /// Goes on with a run.
 fn resumed(
     folder: &Path,
-    source: impl FnOnce(Option<DataSource>) -> Option<DataSource>,
+    source: impl FnOnce(Option<DataSource>) -> Result<Option<DataSource>, CliError>,
+    recipe: &RecipeArgs,
     args: &TrainArgs,
     session: &mut Session,
 ) -> Result<Outcome, CliError> {
@@ -285,12 +287,13 @@ fn resumed(
     }
     let run = RunDir::open(folder)?;
     let progress = &mut session.progress;
+    let mut recorded: RunConfig = run.paths().read_config()?;
+    obey(&mut recorded.train, folder, recipe, args)?;
     progress.message(&format!(
-        "settings are those of {}/config.json; others on the command line have no effect",
+        "settings are those of {}/config.json",
         folder.display()
     ));
-    let recorded: RunConfig = run.paths().read_config()?;
-    let source = source(recorded.data).ok_or_else(|| {
+    let source = source(recorded.data)?.ok_or_else(|| {
         let message = "this run's images were made by a program: resume it there";
         CliError::Usage(message.into())
     })?;
@@ -301,6 +304,53 @@ fn resumed(
     let outcome = start(&learner, from, &mut run, progress, &session.stop)?;
     report(&outcome, folder, progress);
     Ok(outcome)
+}
+
+/// Takes what options say of how fast a run goes on; what else they ask for has to be what it does anyhow.
+fn obey(
+    recorded: &mut TrainConfig,
+    folder: &Path,
+    recipe: &RecipeArgs,
+    args: &TrainArgs,
+) -> Result<(), CliError> {
+    if args.given.is_empty() && recipe.recipe.is_none() && recipe.set.is_empty() {
+        return Ok(());
+    }
+    let wanted = match &recipe.recipe {
+        Some(path) => Recipe::read(path),
+        None => to_toml(recorded, None)
+            .and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
+    };
+    let mut wanted = wanted.map_err(TrainError::from)?;
+    args.change(&mut wanted, &recipe.set)?;
+    let base = Base::Recipe(Box::new(wanted));
+    let (wanted, _) = args.config(&base, recorded.model.num_classes)?;
+    let changes = auto::changes(recorded, &wanted);
+    if changes.is_empty() {
+        recorded.loader.workers = wanted.loader.workers;
+        recorded.checkpoint_seconds = wanted.checkpoint_seconds;
+        return Ok(());
+    }
+    let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
+    let mut asked = args.given.of_fields(&fields);
+    asked.extend(recipe.set.iter().map(|text| format!("--set {text}")));
+    asked.extend(recipe.recipe.iter().map(|path| path.display().to_string()));
+    if asked.is_empty() {
+        asked = args.given.names().to_vec();
+    }
+    Err(CliError::Usage(format!(
+        "--resume goes on with the settings of {}/config.json, and {} would change them ({}): leave it out, \
+         or begin another run",
+        folder.display(),
+        asked.join(", "),
+        listed_changes(&changes),
+    )))
+}
+
+/// A line on what differs.
+fn listed_changes(changes: &[Change]) -> String {
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    shown.join(", ")
 }
 
 /// Begins what was asked for.
@@ -315,7 +365,7 @@ fn begin(
     let counts = job.images.class_counts();
     let (mut config, scaling) = args.config(&job.base, counts.len())?;
     if let Some(from) = &resume.stage2_from {
-        config.stage1 = stage1_of(from, config.stage1, progress)?;
+        config.stage1 = stage1_of(from, &config, &job.base, args, progress)?;
     }
     let folder = match &resume.run {
         Some(folder) => folder.clone(),
@@ -324,6 +374,20 @@ fn begin(
     let trains = output.write_recipe.is_none() && !args.dry_run;
     if trains && output.seeds.is_none() && RunPaths::new(&folder).is_run() {
         return Err(RunDirError::AlreadyARun(folder).into());
+    }
+    if scaling.is_none() && args.no_lr_scaling {
+        args.check_scaling(&job.base, &config)?;
+    }
+    if let (Base::Recipe(recipe), None) = (&job.base, &job.plan) {
+        let written = recipe.written(counts.len()).map_err(TrainError::from)?;
+        let changes = auto::changes(&written, &config);
+        if !changes.is_empty() {
+            progress.message(&format!(
+                "over {}: {}",
+                recipe.file().display(),
+                listed_changes(&changes)
+            ));
+        }
     }
     if let Some(scaling) = scaling {
         progress.message(&scaling.to_string());
@@ -375,24 +439,50 @@ fn begin(
     })
 }
 
-/// Stage 1 of the run that this one takes it from, so that the configuration says what was done.
+/// Stage 1 of the run that this one takes it from, so that the configuration says what was done. Options for
+/// it have to be what it was.
 fn stage1_of(
     folder: &Path,
-    asked: StageConfig,
+    asked: &TrainConfig,
+    base: &Base,
+    args: &TrainArgs,
     progress: &mut Progress,
 ) -> Result<StageConfig, CliError> {
     let paths = RunPaths::new(folder);
     if !paths.is_run() {
         return Err(RunDirError::NotARun(folder.to_owned()).into());
     }
-    let stage1 = RunConfig::read(&paths)?.train.stage1;
-    if stage1 != asked {
-        progress.message(&format!(
-            "stage 1 is that of {}, with its settings; options for it have no effect",
-            folder.display()
-        ));
+    let recorded = RunConfig::read(&paths)?;
+    let mut changes = auto::changes(&recorded.train, asked);
+    changes.retain(|Change { field, .. }| {
+        let factor = field
+            .strip_prefix("lr_factors.")
+            .is_some_and(|part| part != "heads");
+        field.starts_with("stage1.") || field == "weights" || factor
+    });
+    let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
+    let mut given = args.given.of_fields(&fields);
+    if let Base::Recipe(recipe) = base {
+        // The schedule's peak is set as `lr`, too.
+        let rate = fields
+            .iter()
+            .any(|field| field.starts_with("stage1.schedule"));
+        let rate = rate.then(|| "stage1.lr".to_owned());
+        let fields = fields.iter().chain(&rate);
+        given.extend(fields.filter_map(|field| recipe.set_by(field)));
     }
-    Ok(stage1)
+    let folder = folder.display();
+    if !given.is_empty() {
+        return Err(CliError::Usage(format!(
+            "--stage2-from takes stage 1 of {folder} as it is, and {} would change it ({}): leave it out",
+            given.join(", "),
+            listed_changes(&changes),
+        )));
+    }
+    if !changes.is_empty() {
+        progress.message(&format!("stage 1 is that of {folder}, with its settings"));
+    }
+    Ok(recorded.train.stage1)
 }
 
 /// Writes the recipe, with the lists of a split beside it.

@@ -1,14 +1,19 @@
 //! Options, presets and recipes together.
 
-use super::super::{ImagePreset, Preset};
+use super::super::{ImagePreset, Preset, RecipeArgs};
 use super::*;
 use clap::{Parser, ValueEnum};
+use shike_data::{Cifar, LongTail, Normalization, Pipeline};
 use shike_model::loss::LdamLossConfig;
 use shike_model::{BackboneConfig, DktLossConfig};
-use shike_train::Recipe;
+use shike_train::auto::{self, DeviceKind, Facts};
+use shike_train::metrics::ShotThresholds;
+use shike_train::{DataSource, Recipe};
 
 #[derive(Parser)]
 struct Cli {
+    #[command(flatten)]
+    recipe: RecipeArgs,
     #[command(flatten)]
     args: TrainArgs,
 }
@@ -35,7 +40,7 @@ fn rates_come_from_the_preset_unless_they_are_given() {
         epochs: [14, 4],
         batch_size: 32,
         lr: Some(0.05),
-        images: ImagePreset::Crop { size: 32 },
+        images: ImagePreset::Crop { from: 40, size: 32 },
     };
     assert_eq!(peaks(&config(&preset, "")), [0.05, 0.05]);
     assert_eq!(peaks(&config(&preset, "--lr 0.2")), [0.2, 0.05]);
@@ -116,7 +121,7 @@ fn what_does_not_go_together_is_an_error_that_says_why() {
             "--loss class-balanced --drw-epoch 180",
             "stage1.loss: weights_from_epoch = 180: it must be below the epochs",
         ),
-        ("--stage2-epochs 0 --stage2-loss focal", "need a stage 2"),
+        ("--stage2-epochs 0 --stage2-loss focal", "needs a stage 2"),
         ("--baseline ce --stage2-loss focal", "--stage2-method"),
         ("--stage2-tau 1", "--stage2-tau needs"),
     ];
@@ -131,11 +136,18 @@ fn what_does_not_go_together_is_an_error_that_says_why() {
     }
 }
 
-fn from_recipe(text: &str, arguments: &str) -> (TrainConfig, Option<Scaling>) {
-    let recipe = Recipe::parse("card.toml", text).unwrap();
+fn changed(
+    mut recipe: Recipe,
+    arguments: &str,
+) -> Result<(TrainConfig, Option<Scaling>), CliError> {
     let words = ["train"].into_iter().chain(arguments.split_whitespace());
-    let args = Cli::parse_from(words).args;
-    args.config(&Base::Recipe(Box::new(recipe)), 10).unwrap()
+    let cli = Cli::parse_from(words);
+    cli.args.change(&mut recipe, &cli.recipe.set)?;
+    cli.args.config(&Base::Recipe(Box::new(recipe)), 10)
+}
+
+fn from_recipe(text: &str, arguments: &str) -> (TrainConfig, Option<Scaling>) {
+    changed(Recipe::parse("card.toml", text).unwrap(), arguments).unwrap()
 }
 
 const CARD: &str = r#"
@@ -243,5 +255,635 @@ fn the_backbone_has_a_rate_of_its_own_and_every_network_can_be_built() {
     assert_eq!(factor(Part::Stage(4)), None);
     for arch in Arch::value_variants() {
         arch.backbone().unwrap();
+    }
+}
+
+/// The share of the shorter side of an image that scoring sees.
+fn kept(pipeline: &Pipeline, shorter: u32) -> f64 {
+    let mut side = f64::from(shorter);
+    let mut kept = 1.0;
+    for transform in &pipeline.transforms {
+        match transform {
+            Transform::Resize { short_side } => side = f64::from(*short_side),
+            // Half a pixel for the rounding of the resize.
+            Transform::CenterCrop { size } => kept = f64::min(1.0, f64::from(*size) / (side - 0.5)),
+            other => panic!("{other:?} in an evaluation"),
+        }
+    }
+    kept
+}
+
+#[test]
+fn scoring_sees_the_images_that_training_sees() {
+    let lists = DataSource::Lists {
+        root: "d".into(),
+        train: "d/train.txt".into(),
+        val: None,
+        test: None,
+        class_names: None,
+    };
+    let folder = DataSource::Folder { dir: "d".into() };
+    let cifar = DataSource::Cifar {
+        dir: "d".into(),
+        set: Cifar::Cifar10,
+        profile: LongTail::Exponential,
+        imbalance_factor: 100.0,
+    };
+    let data = |source: &DataSource| match source {
+        DataSource::Cifar { .. } => "kind = \"cifar\"\nset = \"cifar10\"",
+        DataSource::Lists { .. } => "kind = \"lists\"\ntrain = \"train.txt\"",
+        DataSource::Folder { .. } => "kind = \"folder\"",
+    };
+    let options = |words: &str| {
+        let words = ["train"].into_iter().chain(words.split_whitespace());
+        Cli::parse_from(words).args
+    };
+    let mut checked = 0;
+    let mut check = |what: &str, config: &TrainConfig, source: &DataSource, size: Option<u32>| {
+        checked += 1;
+        let (train, eval) = (&config.train_pipeline, &config.eval_pipeline);
+        let what = format!("{what}, {source:?}: {train:?} {eval:?}");
+        assert_eq!(train.output_size(), eval.output_size(), "{what}");
+        if let Some(size) = size {
+            assert_eq!(eval.output_size(), Some(size as usize), "{what}");
+        }
+        // Both resize, or neither: the scale is the same.
+        assert_eq!(train.fixed_size(), eval.fixed_size(), "{what}");
+        if matches!(source, DataSource::Cifar { .. }) {
+            assert!(eval.fixed_size().is_none_or(|side| side == 32), "{what}");
+            assert!(kept(eval, 32) >= 1.0, "{what}");
+            assert_eq!(config.normalization, Normalization::CIFAR10, "{what}");
+            return;
+        }
+        assert_eq!(eval.fixed_size(), None, "{what}");
+        for shorter in [20, 32, 33, 64, 240, 3000] {
+            assert!(kept(eval, shorter) >= 0.875, "{what} of {shorter}");
+        }
+        assert_eq!(config.normalization, Normalization::IMAGENET, "{what}");
+    };
+    for arch in BackboneConfig::NAMES {
+        for size in [None, Some(16), Some(32), Some(48), Some(64), Some(224)] {
+            let line = size.map_or(String::new(), |size| format!("image_size = {size}\n"));
+            let option = size.map_or(String::new(), |size| format!("--image-size {size}"));
+            for source in [&lists, &folder, &cifar] {
+                let model = format!("model.arch = \"{arch}\"\n");
+                let what = format!("{arch} {size:?}");
+                let recipe = |text: String| Recipe::parse("r.toml", &text).unwrap();
+                let configured = |recipe: Recipe, words: &str| {
+                    let base = Base::Recipe(Box::new(recipe));
+                    options(words).config(&base, 10).unwrap().0
+                };
+                // The recipe says what lies there, or the data do; pipelines by name, or left out.
+                let names = "train_pipeline = \"cifar_train\"\neval_pipeline = \"cifar_eval\"\n";
+                let of_cifar = matches!(source, DataSource::Cifar { .. });
+                let photo = "train_pipeline = \"randcls\"\n";
+                for named in ["", if of_cifar { names } else { photo }] {
+                    let text = format!("{line}{named}{model}");
+                    let with_data = recipe(format!("{text}[data]\n{}", data(source)));
+                    check(&what, &configured(with_data, ""), source, size);
+                    let found = recipe(text).for_source(source);
+                    check(&what, &configured(found, ""), source, size);
+                }
+                // A name of CIFAR's on pictures of any size.
+                let text = format!("{line}{names}normalization = \"imagenet\"\n{model}");
+                if !of_cifar {
+                    check(
+                        &what,
+                        &configured(recipe(text).for_source(source), ""),
+                        source,
+                        size,
+                    );
+                }
+                let sized = recipe(model).for_source(source);
+                check(&what, &configured(sized, &option), source, size);
+
+                let preset = if of_cifar {
+                    Preset::cifar()
+                } else {
+                    Preset::imagenet()
+                };
+                let words = format!("--arch {arch} {option}");
+                match options(&words).config(&Base::Preset(preset), 10) {
+                    Ok((config, _)) => check(&what, &config, source, size),
+                    Err(error) => {
+                        assert!(of_cifar && size.is_some(), "{what}: {error}");
+                        assert!(error.to_string().contains("--image-size"), "{error}");
+                    }
+                }
+                if of_cifar {
+                    continue;
+                }
+                for side in [20, 32, 40, 240] {
+                    let facts = Facts {
+                        class_counts: vec![90, 30, 10],
+                        sizes: vec![[side, side]; 9],
+                        scored: [true, true],
+                        device: DeviceKind::Cpu,
+                        cores: 2,
+                        arch: Some(arch.to_owned()),
+                        image_size: size,
+                        experts: None,
+                        epochs: None,
+                        weights: None,
+                        parts: false,
+                        thresholds: ShotThresholds::default(),
+                    };
+                    let chosen = auto::plan(&facts).unwrap().choices;
+                    let recipe = recipe(auto::recipe_text("", &chosen)).for_source(source);
+                    check(
+                        &format!("{what} of {side}"),
+                        &configured(recipe, ""),
+                        source,
+                        size,
+                    );
+                }
+            }
+        }
+    }
+    assert!(checked > 1500, "{checked}");
+}
+
+/// An option as it is given, what stands beside it where it has an effect, and cases in which it cannot have
+/// one, with what is said then.
+type OptionCase = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const TAU_NORM: &str = "--classifier linear --stage2-method tau-norm";
+
+const OPTIONS: &[OptionCase] = &[
+    (
+        "--arch resnet50",
+        "",
+        &[(
+            "--set model.arch=resnet34",
+            "--arch and --set model.arch=resnet34 both",
+        )],
+    ),
+    (
+        "--experts 4",
+        "",
+        &[
+            ("--baseline ce", "--baseline has one network"),
+            ("--set model.plain=true", "--experts is for SHIKE"),
+            ("--set model.experts=2", "both say what model.experts is"),
+        ],
+    ),
+    (
+        "--baseline ce",
+        "",
+        &[
+            (
+                "--set model.plain=false",
+                "--baseline ce is a plain network",
+            ),
+            ("--set model.experts=1", "both say what model.experts is"),
+            (
+                "--set stage2.sampling=square_root",
+                "--set stage2.sampling=square_root is for a stage 2",
+            ),
+        ],
+    ),
+    (
+        "--weights a.pth",
+        "",
+        &[("--set weights=b.pth", "both say what weights is")],
+    ),
+    (
+        "--lr-backbone 0.001",
+        "",
+        &[
+            (
+                "--freeze stem,stage1,stage2,stage3",
+                "--lr-backbone has no effect",
+            ),
+            (
+                "--part-lr stem=1 --part-lr stage1=1 --part-lr stage2=1 --part-lr stage3=1",
+                "no effect",
+            ),
+        ],
+    ),
+    (
+        "--part-lr stem=0.1",
+        "",
+        &[
+            ("--freeze stem", "stem is in both --freeze and --part-lr"),
+            (
+                "--set freeze=[\"stem\"]",
+                "lr_factors = stem: it must be of parts that are trained",
+            ),
+            (
+                "--set lr_factors.stem=0.2",
+                "--part-lr stem and --set lr_factors.stem=0.2 both",
+            ),
+        ],
+    ),
+    (
+        "--freeze stem",
+        "",
+        &[("--set freeze=[\"stage1\"]", "both say what freeze is")],
+    ),
+    (
+        "--precision bf16",
+        "",
+        &[("--set precision=f32", "both say what precision is")],
+    ),
+    (
+        "--ema 0.9",
+        "",
+        &[("--set ema_decay=0.5", "both say what ema_decay is")],
+    ),
+    (
+        "--classifier linear",
+        "",
+        &[(
+            "--set model.classifier=cosine",
+            "both say what model.classifier is",
+        )],
+    ),
+    (
+        "--loss focal",
+        "",
+        &[(
+            "--set stage1.loss.non_target_weight=2",
+            "--loss and --set stage1.loss.non_target_weight=2 both",
+        )],
+    ),
+    (
+        "--label-smoothing 0.2",
+        "--loss cross-entropy",
+        &[("", "--label-smoothing is for cross-entropy")],
+    ),
+    (
+        "--focal-gamma 1",
+        "--loss focal",
+        &[("", "--focal-gamma is for the focal loss")],
+    ),
+    (
+        "--ldam-max-margin 0.2",
+        "--loss ldam",
+        &[("", "--ldam-max-margin is for LDAM")],
+    ),
+    (
+        "--tau 0.5",
+        "--loss logit-adjustment",
+        &[("", "--tau is for logit adjustment")],
+    ),
+    (
+        "--class-weights inverse",
+        "--loss focal",
+        &[("", "--class-weights is for")],
+    ),
+    (
+        "--cb-beta 0.9",
+        "--loss class-balanced",
+        &[
+            ("", "--cb-beta is for"),
+            ("--loss focal --class-weights inverse", "--cb-beta needs"),
+        ],
+    ),
+    (
+        "--drw-epoch 3",
+        "--loss class-balanced",
+        &[
+            ("", "--drw-epoch is for"),
+            ("--loss focal", "--drw-epoch needs"),
+        ],
+    ),
+    (
+        "--keep-strength",
+        "",
+        &[
+            ("--loss focal", "--keep-strength is for the loss dkt"),
+            ("--loss dkt-paper", "--keep-strength is for the loss dkt"),
+            (
+                "--set stage1.loss.mutual_weight=2",
+                "both say what stage1.loss.mutual_weight is",
+            ),
+        ],
+    ),
+    (
+        "--epochs 9",
+        "",
+        &[
+            ("--set stage1.epochs=28", "both say what stage1.epochs is"),
+            (
+                "--set stage1.schedule.milestones=[3]",
+                "both say what stage1.schedule.milestones is",
+            ),
+        ],
+    ),
+    (
+        "--stage2-epochs 4",
+        "",
+        &[
+            (
+                "--classifier linear --stage2-method tau-norm",
+                "--stage2-epochs is for a stage 2 that trains",
+            ),
+            ("--set stage2.epochs=5", "both say what stage2.epochs is"),
+        ],
+    ),
+    (
+        "--lr 0.3",
+        "",
+        &[
+            ("--set stage1.lr=0.2", "both say what stage1.lr is"),
+            (
+                "--set stage1.schedule.base_lr=0.2",
+                "both say what stage1.schedule.base_lr is",
+            ),
+        ],
+    ),
+    (
+        "--stage2-lr 0.3",
+        "",
+        &[
+            ("--stage2-epochs 0", "--stage2-lr needs a stage 2"),
+            (TAU_NORM, "--stage2-lr is for a stage 2 that trains"),
+            ("--baseline ce", "--stage2-lr needs a stage 2"),
+        ],
+    ),
+    (
+        "--warmup-epochs 5",
+        "",
+        &[(
+            "--set stage1.schedule.kind=constant",
+            "--warmup-epochs has no effect",
+        )],
+    ),
+    (
+        "--stage2-warmup-epochs 4",
+        "",
+        &[
+            (
+                "--stage2-epochs 0",
+                "--stage2-warmup-epochs needs a stage 2",
+            ),
+            (
+                TAU_NORM,
+                "--stage2-warmup-epochs is for a stage 2 that trains",
+            ),
+            (
+                "--set stage2.schedule.kind=constant",
+                "--stage2-warmup-epochs has no effect",
+            ),
+        ],
+    ),
+    (
+        "--batch-size 32",
+        "",
+        &[(
+            "--set loader.batch_size=16",
+            "both say what loader.batch_size is",
+        )],
+    ),
+    ("--no-lr-scaling", "--batch-size 32", &[]),
+    (
+        "--accumulate 4",
+        "",
+        &[("--set accumulation=3", "both say what accumulation is")],
+    ),
+    (
+        "--clip-norm 9",
+        "",
+        &[("--set clip_norm=3", "both say what clip_norm is")],
+    ),
+    (
+        "--sampling class-balanced",
+        "",
+        &[(
+            "--set stage1.sampling=instance",
+            "both say what stage1.sampling",
+        )],
+    ),
+    (
+        "--stage2-sampling square-root",
+        "",
+        &[
+            ("--stage2-epochs 0", "--stage2-sampling needs a stage 2"),
+            (TAU_NORM, "--stage2-sampling is for a stage 2 that trains"),
+        ],
+    ),
+    (
+        "--stage2-method crt",
+        "",
+        &[
+            ("--stage2-epochs 0", "--stage2-method needs a stage 2"),
+            (
+                "--set stage2.method=retrain",
+                "both say what stage2.method is",
+            ),
+            (
+                "--set stage2.loss.kind=focal",
+                "--stage2-method crt and --set stage2.loss.kind=focal both",
+            ),
+        ],
+    ),
+    (
+        "--stage2-loss focal",
+        "",
+        &[
+            ("--stage2-epochs 0", "--stage2-loss needs a stage 2"),
+            (TAU_NORM, "--stage2-loss is for a stage 2 that trains"),
+        ],
+    ),
+    (
+        "--stage2-tau 0.5",
+        TAU_NORM,
+        &[
+            ("", "--stage2-tau needs --stage2-method tau-norm"),
+            (
+                "--stage2-method crt",
+                "--stage2-tau needs --stage2-method tau-norm",
+            ),
+        ],
+    ),
+    (
+        "--freeze-bn",
+        "",
+        &[
+            ("--stage2-epochs 0", "--freeze-bn needs a stage 2"),
+            (TAU_NORM, "--freeze-bn is for a stage 2 that trains"),
+        ],
+    ),
+    (
+        "--image-size 48",
+        "",
+        &[
+            ("--set image_size=64", "both say what image_size is"),
+            (
+                "--set eval_pipeline=[]",
+                "--image-size is for pipelines that cut squares",
+            ),
+        ],
+    ),
+    (
+        "--crop-scale 0.3",
+        "",
+        &[
+            (
+                "--set train_pipeline=cifar_train",
+                "--crop-scale is for random_resized_crop",
+            ),
+            (
+                "--set train_pipeline=[{kind=\"random_resized_crop\",size=96,scale=[0.1,1],ratio=[1,1]}]",
+                "both say what train_pipeline is",
+            ),
+        ],
+    ),
+    ("--exif", "", &[]),
+    ("--no-flip", "", &[]),
+    (
+        "--bad-images skip",
+        "",
+        &[("--set bad_images=fail", "both say what bad_images is")],
+    ),
+    (
+        "--max-bad-share 0.3",
+        "--bad-images skip",
+        &[("", "--max-bad-share is for --bad-images skip")],
+    ),
+    ("--seed 5", "", &[("--set seed=6", "both say what seed is")]),
+    (
+        "--workers 3",
+        "",
+        &[("--set loader.workers=2", "both say what loader.workers is")],
+    ),
+    (
+        "--evaluate-every 3",
+        "",
+        &[("--set evaluate_every=2", "both say what evaluate_every is")],
+    ),
+    (
+        "--checkpoint-seconds 3",
+        "",
+        &[(
+            "--set checkpoint_seconds=2",
+            "both say what checkpoint_seconds",
+        )],
+    ),
+    (
+        "--many-above 70",
+        "",
+        &[(
+            "--set thresholds.many_above=80",
+            "both say what thresholds.many_above",
+        )],
+    ),
+    (
+        "--few-below 7",
+        "",
+        &[(
+            "--set thresholds.few_below=8",
+            "both say what thresholds.few_below",
+        )],
+    ),
+];
+
+/// Options that choose how a run is done and not what.
+const NO_SETTINGS: [&str; 3] = ["dry-run", "check-images", "device"];
+
+#[test]
+fn every_option_has_an_effect_or_is_refused() {
+    let outcome = |words: &str| {
+        let recipe = Recipe::parse("card.toml", CARD).unwrap();
+        let folder = DataSource::Folder { dir: "d".into() };
+        let config = changed(recipe.for_source(&folder), words);
+        config
+            .map(|(config, _)| config)
+            .map_err(|error| error.to_string())
+    };
+    let mut wrong = vec![];
+    for (option, beside, idle) in OPTIONS {
+        match (outcome(beside), outcome(&format!("{beside} {option}"))) {
+            (Ok(without), Ok(with)) if with == without => {
+                wrong.push(format!("{beside} {option} has no effect"));
+            }
+            (Err(error), _) => wrong.push(format!("{beside}: {error}")),
+            (_, Err(error)) => wrong.push(format!("{option}: {error}")),
+            _ => {}
+        }
+        for (idle, expected) in *idle {
+            match outcome(&format!("{idle} {option}")) {
+                Err(error) if error.contains(expected) => {}
+                other => wrong.push(format!(
+                    "{idle} {option}: {expected} was expected, and not {:?}",
+                    other.err()
+                )),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        outcome("--ema 0")
+            .unwrap_err()
+            .contains("ema_decay = 0: it must be between 0 and 1")
+    );
+    let command = TrainArgs::augment_args(clap::Command::new("train"));
+    for long in command.get_arguments().filter_map(|arg| arg.get_long()) {
+        let tried = OPTIONS.iter().any(|(option, ..)| {
+            option
+                .split(' ')
+                .next()
+                .and_then(|word| word.strip_prefix("--"))
+                == Some(long)
+        });
+        assert!(
+            tried || NO_SETTINGS.contains(&long),
+            "--{long} is in no case"
+        );
+    }
+}
+
+#[test]
+fn a_baseline_takes_what_is_set_and_shows_what_it_replaces() {
+    let plain = |text: &str, words: &str| from_recipe(text, &format!("--baseline ce {words}")).0;
+    let weights =
+        "--set stage1.loss={kind=\"cross_entropy\",weights={kind=\"given\",values=[1,2,3]}}";
+    let loss = |config: &TrainConfig| serde_json::to_value(&config.stage1.loss).unwrap();
+    assert_eq!(loss(&plain(CARD, weights))["weights"]["values"][2], 3.0);
+    let smooth = plain(CARD, "--set stage1.loss.label_smoothing=0.3");
+    assert_eq!(loss(&smooth)["label_smoothing"], 0.3);
+    assert_eq!(
+        loss(&plain(CARD, "--set stage1.loss.kind=focal"))["kind"],
+        "focal"
+    );
+    let cosine = plain(CARD, "--set model.classifier=cosine").model;
+    assert_eq!(cosine.classifier, ClassifierConfig::cosine());
+    let added = plain(CARD, "--set stage1.epochs=25").stage1.epochs;
+    assert_eq!(added, 25);
+    // Cross-entropy of the recipe stays; another loss does not, and the difference is shown.
+    let loss_of = "stage1 = { loss = { kind = \"cross_entropy\", label_smoothing = 0.2 },";
+    let own = CARD.replace("stage1 = {", loss_of);
+    assert_eq!(loss(&plain(&own, ""))["label_smoothing"], 0.2);
+    let written = Recipe::parse("card.toml", CARD)
+        .unwrap()
+        .written(10)
+        .unwrap();
+    let changes = auto::changes(&written, &plain(CARD, ""));
+    for field in ["model.experts", "model.classifier", "stage1.loss", "stage2"] {
+        assert!(
+            changes.iter().any(|change| change.field == field),
+            "{changes:?}"
+        );
+    }
+    // The same network by its field: all of it, not a half.
+    let set = from_recipe(CARD, "--set model.plain=true").0;
+    assert!(set.model.is_plain());
+    assert_eq!(set.model.classifier, ClassifierConfig::Linear);
+    assert_eq!(set.stage1.loss, Loss::cross_entropy());
+    let cifar = DataSource::Cifar {
+        dir: "d".into(),
+        set: Cifar::Cifar10,
+        profile: LongTail::Exponential,
+        imbalance_factor: 100.0,
+    };
+    for option in ["--exif", "--bad-images skip"] {
+        let recipe = Recipe::parse("r.toml", "").unwrap().for_source(&cifar);
+        let error = changed(recipe, option).unwrap_err().to_string();
+        assert!(error.contains("has no effect on CIFAR"), "{error}");
     }
 }
