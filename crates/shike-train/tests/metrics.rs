@@ -80,10 +80,12 @@ fn lower_index_wins_ties_and_nan_is_wrong() {
         (0.0, 0.0)
     );
     assert!(evaluation.loss.is_nan());
-    // Infinities are ordered like any number.
-    let infinite = [f32::INFINITY, 0.0, 0.0, 0.0, 0.0, f32::NEG_INFINITY];
-    let evaluation = evaluate(&[50; 6], &[&infinite], &[0]);
-    assert_eq!(evaluation.ensemble.top1, 100.0);
+    // Infinite logits are as wrong.
+    for infinite in [f32::INFINITY, f32::NEG_INFINITY] {
+        let logits = [infinite, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let evaluation = evaluate(&[50; 6], &[&logits], &[0]);
+        assert_eq!(evaluation.ensemble.top1, 0.0);
+    }
 }
 
 #[test]
@@ -206,11 +208,11 @@ fn json_and_tables() {
     );
     assert_eq!(lines[4], "3,,3,0,few,0,,,,yes");
 
-    // An infinite logit is the largest; image and sum say the same.
+    // An infinite logit is no answer; image and sum say the same.
     let infinite = [f32::INFINITY, 0.0, 0.0, 0.0];
-    let sure = evaluate(&COUNTS, &[&infinite], &[0]);
-    assert_eq!(sure.ensemble.top1, 100.0);
-    assert!(sure.scores[0].is_correct());
+    let diverged = evaluate(&COUNTS, &[&infinite], &[0]);
+    assert_eq!(diverged.ensemble.top1, 0.0);
+    assert_eq!(diverged.scores[0].predicted, None);
 
     // A diverged run keeps a readable record.
     let nan = [f32::NAN; 4];
