@@ -250,7 +250,9 @@ mod tests {
         assert!(error.contains("3.png: is HTML"), "{error}");
         // What only decoding finds: rows behind the first that are damaged.
         let noise = |x: u32, y: u32| image::Rgb([0, 1, 2].map(|c| (x * y * (x + y + c)) as u8));
-        image::RgbImage::from_fn(64, 512, noise).save(&page).unwrap();
+        image::RgbImage::from_fn(64, 512, noise)
+            .save(&page)
+            .unwrap();
         let mut bytes = std::fs::read(&page).unwrap();
         let late = bytes.len() - 200;
         bytes[late] ^= 0xFF;
