@@ -442,6 +442,10 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
 impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cell = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.2}"));
+        let seeds = |method: usize| {
+            let seeds: BTreeSet<_> = self.methods[method].seeds.iter().collect();
+            seeds.len()
+        };
         writeln!(
             f,
             "{:<26}{:>15}{:>15}{:>15}{:>15}{:>15}",
@@ -452,11 +456,12 @@ impl std::fmt::Display for Comparison {
             let name = name.to_string_lossy();
             let label = match method.runs.len() {
                 1 => format!("{} {name}", index + 1),
-                n if method.seeds.iter().collect::<BTreeSet<_>>().len() == n => {
-                    format!("{} {name} ({n} seeds)", index + 1)
-                }
-                // The same seed on another device, say.
-                n => format!("{} {name} ({n} runs)", index + 1),
+                n => match seeds(index) {
+                    distinct if distinct == n => format!("{} {name} ({n} seeds)", index + 1),
+                    // The same seed on another device, say.
+                    1 => format!("{} {name} ({n} runs, 1 seed)", index + 1),
+                    distinct => format!("{} {name} ({n} runs, {distinct} seeds)", index + 1),
+                },
             };
             write!(f, "{label:<26}")?;
             let spread = method.deviation.numbers();
@@ -487,13 +492,9 @@ impl std::fmt::Display for Comparison {
             }
             writeln!(f)?;
             let pair = [difference.than, difference.method];
-            let runs = |method: usize| self.methods[method].runs.len();
             let single: Vec<_> = pair
                 .into_iter()
-                .filter(|method| runs(*method) == 1)
-                .collect();
-            let single: Vec<_> = single
-                .iter()
+                .filter(|method| seeds(*method) == 1)
                 .map(|method| (method + 1).to_string())
                 .collect();
             if !single.is_empty() {
@@ -506,7 +507,7 @@ impl std::fmt::Display for Comparison {
             }
             let few = pair
                 .into_iter()
-                .any(|method| (2..ENOUGH_RUNS).contains(&runs(method)));
+                .any(|method| (2..ENOUGH_RUNS).contains(&seeds(method)));
             if few {
                 writeln!(
                     f,
@@ -633,6 +634,14 @@ mod tests {
             text.contains("one seed of 1 and 2: the interval covers the choice"),
             "{text}"
         );
+        // The same run twice is no second seed.
+        let mut twice = runs(0.1, &first[..1]);
+        twice.extend(runs(0.1, &first[..1]));
+        twice.extend(runs(0.2, &second[..8]));
+        let text = compare(&twice).unwrap().to_string();
+        assert!(text.contains("(2 runs, 1 seed)"), "{text}");
+        assert!(text.contains("one seed of 1: the interval"), "{text}");
+        assert!(!text.contains("fewer than 5 seeds"), "{text}");
     }
 
     #[test]

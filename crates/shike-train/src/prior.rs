@@ -84,8 +84,8 @@ pub enum PriorError {
 
 impl Prior {
     /// Reads frequencies from a text file: a line a class, `name<TAB>frequency` in any order, or
-    /// numbers alone in the order of the classes. Empty lines and lines that begin with `#` are passed
-    /// over.
+    /// numbers alone in the order of the classes. Empty lines do not count, nor do comments: lines that
+    /// begin with `#` and not with the name of a class and a tab.
     ///
     /// # Errors
     /// Names the file and the line.
@@ -97,7 +97,12 @@ impl Prior {
         let mut weights = vec![None; class_names.len()];
         let mut next = 0;
         for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
+            let named = line.rsplit_once('\t').map(|(name, value)| {
+                let class = class_names.iter().position(|known| known == name);
+                (name, class, value)
+            });
+            let comment = line.starts_with('#') && !matches!(named, Some((_, Some(_), _)));
+            if line.trim().is_empty() || comment {
                 continue;
             }
             let wrong = |problem: String| PriorError::Line {
@@ -105,9 +110,8 @@ impl Prior {
                 line: number + 1,
                 problem,
             };
-            let (class, value) = match line.rsplit_once('\t') {
-                Some((name, value)) => {
-                    let class = class_names.iter().position(|known| known == name);
+            let (class, value) = match named {
+                Some((name, class, value)) => {
                     let class =
                         class.ok_or_else(|| wrong(format!("there is no class `{name}`")))?;
                     (class, value)
@@ -249,6 +253,11 @@ mod tests {
         let expected = Ok(Prior::Weights(vec![2.0, 0.5]));
         assert_eq!(read("# comment\nsea otter\t0.5\r\n\ncat\t2\n"), expected);
         assert_eq!(read("\u{feff}2\n0.5\n"), expected);
+        // A class may be called as a comment begins.
+        std::fs::write(&path, "#1\t2\n#2\t3\n#1 and #2\t1\ncat\t1\n").unwrap();
+        let hashed = ["#1", "#2", "cat"].map(str::to_owned);
+        let prior = Prior::read(&path, &hashed).unwrap();
+        assert_eq!(prior, Prior::Weights(vec![2.0, 3.0, 1.0]));
         for (text, says) in [
             ("dog\t1\n", "line 1: there is no class `dog`"),
             ("1\nx\n", "line 2: `x` is no frequency"),

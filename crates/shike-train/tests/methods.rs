@@ -508,7 +508,7 @@ fn one_stage_1_takes_every_stage_2() {
     let stop = AtomicBool::new(false);
     let result = learner.run_stage2_from(&source, &mut run, &mut Progress::silent(), &stop);
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("its network or its classes"), "{error}");
+    assert!(error.contains("its network is not that"), "{error}");
 }
 
 #[test]

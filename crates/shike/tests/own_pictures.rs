@@ -322,6 +322,31 @@ fn several_seeds_go_on_where_they_were_stopped() {
     assert_eq!(time, fs::metadata(model(0)).unwrap().modified().unwrap());
     assert!(before == [0, 1].map(|seed| fs::read(model(seed)).unwrap()));
 
+    // The folder of all is no run, and says which are.
+    let error = fails(dir, 1, "predict all pictures");
+    assert!(
+        error.contains("it holds runs: name one, as all/seed0"),
+        "{error}"
+    );
+
+    // Pictures that were moved: what to do, and that they were trained on.
+    fs::rename(dir.join("pictures"), dir.join("moved")).unwrap();
+    for command in ["eval", "report"] {
+        let error = fails(dir, 1, &format!("{command} all/seed0"));
+        assert!(error.contains("are not where they were"), "{error}");
+        assert!(error.contains("give --data"), "{error}");
+    }
+    works(dir, "report all/seed0 --data moved");
+    let lists = fs::read_to_string(dir.join("all/lists/train.txt")).unwrap();
+    let warning = format!("warning: {} of the", lists.lines().count());
+    // One of them is broken.
+    let said = fails(dir, 1, "eval all/seed0 --data moved");
+    assert!(said.contains(&warning), "{said}");
+    let test = "eval all/seed0 --data moved --list all/lists/test.txt";
+    let (_, said) = works(dir, test);
+    assert!(!said.contains("warning"), "{said}");
+    fs::rename(dir.join("moved"), dir.join("pictures")).unwrap();
+
     // Other settings are refused before anything is trained.
     let error = fails(dir, 2, &format!("{train} --lr 0.5"));
     assert!(

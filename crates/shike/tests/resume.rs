@@ -695,7 +695,7 @@ fn stage_2_from_another_run_gives_what_that_run_gave() {
     let more = ["--stage2-from", reference, "--experts", "3"];
     let said = fixture.start_in(other.root(), &more).fail();
     assert!(
-        said.contains(reference) && said.contains("its network"),
+        said.contains(reference) && said.contains("its network is not that of this run"),
         "{said}"
     );
 }

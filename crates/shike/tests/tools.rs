@@ -550,7 +550,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     let mut again = scored.receipt.clone();
     write(&again);
     let compared = works(&["compare", &a0, &a1]);
-    assert!(compared.contains("a0 (2 runs)"), "{compared}");
+    assert!(compared.contains("a0 (2 runs, 1 seed)"), "{compared}");
     again.train.sha256.replace_range(..4, "0000");
     write(&again);
     let compared = works(&["compare", &a0, &a1]);

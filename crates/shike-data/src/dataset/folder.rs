@@ -234,12 +234,16 @@ pub fn image_folder_as_found(dir: impl AsRef<Path>, known: &[String]) -> Result<
 /// Reads a folder whose classes have the numbers of `classes`: the test folder of a training set.
 ///
 /// # Errors
-/// [`DataError::Folder`] if there is no image, or the folder has a class that `classes` lacks. A class
-/// without a folder, or with an empty one, has no images; that is allowed, since a test set need not
+/// [`DataError::Folder`] if there is no image, or the folder has images of a class that `classes` lacks. A
+/// class without a folder, or with an empty one, has no images; that is allowed, since a test set need not
 /// hold every class.
 pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> Result<Dataset> {
     let found = Found::read(dir.as_ref())?;
-    if let Some(unknown) = found.classes.iter().find(|name| !classes.contains(name)) {
+    // The empty folder of a class that training left out, too.
+    let is_unknown = |name: &&String| {
+        !classes.contains(name) && (is_part_name(name) || !found.images[*name].is_empty())
+    };
+    if let Some(unknown) = found.classes.iter().find(is_unknown) {
         return Err(DataError::Folder {
             path: found.dir.join(unknown),
             problem: match is_part_name(unknown) {
@@ -519,6 +523,11 @@ mod tests {
         let dir = tree(&["dog/1.jpg", "bee/2.jpg"]);
         let error = image_folder_with_classes(dir.path(), &classes).unwrap_err();
         assert!(error.to_string().contains("bee: is no class"), "{error}");
+        // Training left this one out.
+        let dir = tree(&["dog/1.jpg", "bee/later.txt"]);
+        let data = image_folder_with_classes(dir.path(), &classes).unwrap();
+        assert_eq!((data.labels(), data.num_classes()), (&[2][..], 3));
+        assert_eq!(data.left_out().empty_classes, ["bee"]);
         let dir = tree(&["val/dog/1.jpg"]);
         let error = image_folder_with_classes(dir.path(), &classes).unwrap_err();
         assert!(

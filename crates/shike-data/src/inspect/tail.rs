@@ -62,7 +62,7 @@ pub struct Tail {
     pub many: GroupSize,
     /// Medium-shot classes.
     pub medium: GroupSize,
-    /// Few-shot classes, empty ones too.
+    /// Few-shot classes.
     pub few: GroupSize,
 }
 
@@ -85,7 +85,7 @@ impl Tail {
         let some = |value: f64| (images > 0).then_some(value);
         let group = |shot| {
             let mut size = GroupSize::default();
-            for &n in counts {
+            for &n in &sizes {
                 if Shot::of(n, many_above, few_below) == shot {
                     size.classes += 1;
                     size.images += n;
@@ -153,7 +153,8 @@ mod tests {
         let size = |classes, images| GroupSize { classes, images };
         assert_eq!(tail.many, size(1, 14));
         assert_eq!(tail.medium, size(1, 3));
-        assert_eq!(tail.few, size(3, 3));
+        // An empty class is in no group, as it is not counted above.
+        assert_eq!(tail.few, size(2, 3));
     }
 
     #[test]

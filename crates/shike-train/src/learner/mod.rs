@@ -380,15 +380,32 @@ impl Learner {
         if run.latest()?.is_some() {
             return self.run(run, progress, stop);
         }
-        let theirs = RunConfig::read(source)?.train.model;
-        let classes = source.read_classes()?;
+        let recorded = RunConfig::read(source)?.train;
+        let theirs = recorded.model.clone();
         // A stage 1 that was to have no second one can get it here.
         let with_heads = theirs.clone().with_stage2_heads(true);
-        if with_heads != self.config.model || classes != self.classes() {
+        let wrong = match source.read_classes()? == self.classes() {
+            _ if with_heads != self.config.model => Some("its network is not that of this run"),
+            true => None,
+            false => Some(
+                "its class names, or the training images of each class, are not those of this run",
+            ),
+        };
+        if let Some(wrong) = wrong {
             return Err(TrainError::Mismatch(format!(
-                "{}: its network or its classes are not those of this run",
+                "{}: {wrong}: give the same data and network as there",
                 source.root().display()
             )));
+        }
+        let prepared = |config: &TrainConfig| {
+            (config.eval_pipeline.clone(), config.normalization.clone())
+        };
+        if prepared(&recorded) != prepared(&self.config) {
+            progress.message(&format!(
+                "stage 1 of {} saw pictures that were prepared otherwise, by their size or their turn \
+                 (eval_pipeline, normalization): its features may not suit these",
+                source.root().display()
+            ));
         }
         let path = source.stage_checkpoint(1);
         let checkpoint = crate::checkpoint::read(&path)?;
@@ -416,12 +433,17 @@ impl Learner {
         if let Some(path) = &self.config.weights {
             let taken;
             (model, taken) = weights::import_pretrained(model, path)?;
+            let new = match taken.random.len() {
+                0 => "none is new".into(),
+                new => format!(
+                    "{new} that it has not, or in another shape, are new (classifiers are random, \
+                     knowledge fusion changes nothing yet)"
+                ),
+            };
             message = Some(format!(
-                "{}: {} tensors taken; {} that it has not, or in another shape, are new (classifiers are \
-                 random, knowledge fusion changes nothing yet)",
+                "{}: {} tensors taken; {new}",
                 path.display(),
-                taken.loaded.len(),
-                taken.random.len()
+                taken.loaded.len()
             ));
         }
         let model = self.prepare(model, 1);

@@ -194,7 +194,7 @@ impl fmt::Display for Evaluation {
         if too_few > 0 {
             writeln!(
                 f,
-                "{too_few} of {} classes have too few test images to tell (95 % interval wider than \
+                "{too_few} of {} classes have too few images here to tell (95 % interval wider than \
                  {TOO_WIDE} points)",
                 self.per_class.len()
             )?;
@@ -203,7 +203,7 @@ impl fmt::Display for Evaluation {
             writeln!(
                 f,
                 "groups are means over their classes; in the row over images, a class counts as often \
-                 as it has test images"
+                 as it has images here"
             )?;
         }
         write!(

@@ -53,7 +53,11 @@ pub enum RunDirError {
     #[error("folder {} already holds a run: continue it with --resume, or choose another folder", .0.display())]
     AlreadyARun(PathBuf),
     /// There is no run to open.
-    #[error("{} is not the folder of a run: it has no config.json and classes.json", .0.display())]
+    #[error(
+        "{} is not the folder of a run: it has no config.json and classes.json{}",
+        .0.display(),
+        run_below(.0)
+    )]
     NotARun(PathBuf),
     /// The folder was removed or moved while this process was at work, or another one is in its place.
     #[error(
@@ -488,6 +492,16 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, RunDirError> {
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
     paths.map_err(io_error(folder))
+}
+
+/// What to name in place of a folder whose folders are runs, as that of several seeds.
+fn run_below(folder: &Path) -> String {
+    let folders = list(folder).unwrap_or_default();
+    let runs = folders.iter().filter(|below| RunPaths::new(below).is_run());
+    match runs.min() {
+        None => String::new(),
+        Some(run) => format!("; it holds runs: name one, as {}", run.display()),
+    }
 }
 
 /// Whether `path` is named `*.tmp-<pid>`, as [`atomic_write`] names its files.

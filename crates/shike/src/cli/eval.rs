@@ -143,20 +143,43 @@ impl EvalArgs {
             None => return Err(none("test or validation")),
         };
         let images = images.ok_or_else(|| none(name))?;
+        still_there(&images, "give --data (and --list, where the run has lists)")?;
         Ok((images, format!("the run's {name} images")))
     }
 
-    /// How many of the images that the user named were trained on. None are if the run's own
-    /// images cannot be found any more.
+    /// How many of the images that the user named were trained on, in the folder of the run or, where it
+    /// was moved, in the one that is named. None are if the run's own images are in neither.
     fn trained_on(&self, recorded: Option<&RunConfig>, images: &Dataset) -> usize {
         let source = recorded.and_then(|config| config.data.as_ref());
         let Some(source) = source.filter(|_| self.data.is_some() || self.list.is_some()) else {
             return 0;
         };
-        let Ok(data) = source.open() else { return 0 };
-        let trained: HashSet<PathBuf> = files(&data.train).collect();
+        let moved = self.data.as_ref().map(|dir| source.clone().moved_to(dir));
+        let places = [Some(source.clone()), moved];
+        let opened = places.into_iter().flatten().map(|source| source.open());
+        let trained: HashSet<PathBuf> = opened
+            .flatten()
+            .flat_map(|data| files(&data.train).collect::<Vec<_>>())
+            .collect();
         files(images).filter(|file| trained.contains(file)).count()
     }
+}
+
+/// Refuses a run's images that are not where they were, with what to do.
+pub(super) fn still_there(images: &Dataset, advice: &str) -> Result<(), CliError> {
+    let (Some(root), false) = (images.root(), images.is_empty()) else {
+        return Ok(());
+    };
+    let mut some = (0..images.len()).step_by(images.len().div_ceil(8));
+    if some.any(|i| Path::new(&images.origin(i)).exists()) {
+        return Ok(());
+    }
+    Err(CliError::Absent(format!(
+        "the run's images are not where they were: there is no {} ({} is looked up from the folder that the \
+         command is called in); call it from where the run was trained, or {advice}",
+        images.origin(0),
+        root.display()
+    )))
 }
 
 /// The files of the images, so that one can be told in whatever way its folder was named.

@@ -9,7 +9,7 @@ use shike_train::report::write_report;
 use shike_train::run_dir::{RunDirError, RunPaths};
 use shike_train::{Predictor, RunConfig, TrainError};
 
-use super::eval::ScoringArgs;
+use super::eval::{ScoringArgs, still_there};
 use super::{CliError, DataArgs, print, writable};
 
 /// Of which run a report is written, and where to.
@@ -66,6 +66,7 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
         let message = "there is nothing to report on: the run has no validation or test images";
         CliError::Absent(message.into())
     })?;
+    still_there(images, "give --data with the folder that they are in now")?;
     let predictor = Predictor::load(&paths.model(), &device::parse(&args.device)?)?;
     if images.class_names() != predictor.info().class_names {
         let message = "the images have other classes, or another order, than the run";
