@@ -497,6 +497,22 @@ fn one_stage_1_takes_every_stage_2() {
         assert_ne!(length(lws), length(first));
     }
 
+    // Pictures that are prepared otherwise are told.
+    let retrain = Some(json!({ "method": "retrain" }));
+    let mut other = config(plain(ClassifierConfig::Linear, true), ce(), retrain);
+    for (name, mean, told) in [("as it was", 0.0, false), ("otherwise", 0.1, true)] {
+        other.normalization.mean[0] += mean;
+        let learner = learner(&other, false).unwrap();
+        let mut run = learner.create_run(&at(name), None, None).unwrap();
+        let said = at(&format!("{name}.txt"));
+        let mut progress = Progress::lines(std::fs::File::create(&said).unwrap());
+        let stop = AtomicBool::new(true);
+        let outcome = learner.run_stage2_from(&source, &mut run, &mut progress, &stop);
+        outcome.unwrap();
+        let said = std::fs::read_to_string(said).unwrap();
+        assert_eq!(said.contains("prepared otherwise"), told, "{said}");
+    }
+
     // Another network is still refused.
     let other = config(
         plain(ClassifierConfig::cosine(), true),

@@ -233,7 +233,7 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
                 small_sizes(depth).1
             }
         };
-        let why = format!("{median}; what this network takes, never larger than the pictures");
+        let why = format!("{median}; the size for this network on this machine, never larger than the pictures");
         return (arch.clone(), GIVEN.to_owned(), size, why);
     }
     if let Some(file) = &facts.weights {

@@ -94,7 +94,7 @@ pub struct TrainArgs {
     /// As released, they fade with more classes.
     #[arg(long)]
     pub keep_strength: bool,
-    /// Epochs of stage 1; of a plain network (`--baseline ce`), all of them.
+    /// Epochs of stage 1; of a plain network (`--baseline ce`) all of them, to which `--stage2-epochs` adds.
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
     /// Epochs of stage 2; 0 leaves it out.
