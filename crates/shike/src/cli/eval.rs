@@ -174,11 +174,13 @@ pub(super) fn still_there(images: &Dataset, advice: &str) -> Result<(), CliError
     if some.any(|i| Path::new(&images.origin(i)).exists()) {
         return Ok(());
     }
+    let call = match root.is_relative() {
+        true => "call this from the folder that the run was trained from, or ",
+        false => "",
+    };
     Err(CliError::Absent(format!(
-        "the run's images are not where they were: there is no {} ({} is looked up from the folder that the \
-         command is called in); call it from where the run was trained, or {advice}",
-        images.origin(0),
-        root.display()
+        "the run's images are not where they were: there is no {}; {call}{advice}",
+        images.origin(0)
     )))
 }
 
