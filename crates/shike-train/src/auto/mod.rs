@@ -233,7 +233,9 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
                 small_sizes(depth).1
             }
         };
-        let why = format!("{median}; the size for this network on this machine, never larger than the pictures");
+        let why = format!(
+            "{median}; the size for this network on this machine, never larger than the pictures"
+        );
         return (arch.clone(), GIVEN.to_owned(), size, why);
     }
     if let Some(file) = &facts.weights {

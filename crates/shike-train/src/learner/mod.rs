@@ -397,9 +397,7 @@ impl Learner {
                 source.root().display()
             )));
         }
-        let prepared = |config: &TrainConfig| {
-            (config.eval_pipeline.clone(), config.normalization.clone())
-        };
+        let prepared = |config: &TrainConfig| (config.eval_pipeline.clone(), config.normalization);
         if prepared(&recorded) != prepared(&self.config) {
             progress.message(&format!(
                 "stage 1 of {} saw pictures that were prepared otherwise, by their size or their turn \
