@@ -76,6 +76,20 @@ pub(crate) fn read_into(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
     ))
 }
 
+/// Most bytes of a line of a list, of names or of frequencies: more than any path has.
+const MAX_LINE: usize = 64 << 10;
+
+/// The first line (from 1) that is too long to be one, and what to say of it. Messages quote lines.
+pub fn long_line(text: &[u8]) -> Option<(usize, String)> {
+    let mut lines = text.split(|&byte| byte == b'\n').zip(1..);
+    let (line, number) = lines.find(|(line, _)| line.len() > MAX_LINE)?;
+    let problem = format!(
+        "has {} bytes, more than the {MAX_LINE} of a line: is it another file?",
+        line.len()
+    );
+    Some((number, problem))
+}
+
 /// Reads a text as [`read`] does.
 ///
 /// # Errors

@@ -118,6 +118,40 @@ fn flat_jpeg(colour: &[u8], progressive: bool, adobe: Option<u8>) -> Vec<u8> {
     out
 }
 
+const COLOURS: &str = "is a JPEG whose headers differ on its colours, which is not read: save it anew as an \
+                       ordinary JPEG or a PNG";
+const RESTARTS: &str = "not a readable image: Format error decoding Jpeg: a restart marker is missing, and \
+                        with it a part of the picture";
+
+fn with_jfif(jpeg: &[u8]) -> Vec<u8> {
+    let jfif = b"\xFF\xE0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0";
+    [&jpeg[..2], jfif, &jpeg[2..]].concat()
+}
+
+/// Of three components, in the frame's and the scan's header.
+fn named_rgb(mut jpeg: Vec<u8>) -> Vec<u8> {
+    let find = |marker| jpeg.windows(2).position(|w| w == [0xFF, marker]).unwrap();
+    let (frame, scan) = (find(0xC0), find(0xDA));
+    for (i, &name) in b"RGB".iter().enumerate() {
+        jpeg[frame + 10 + 3 * i] = name;
+        jpeg[scan + 5 + 2 * i] = name;
+    }
+    jpeg
+}
+
+/// Four times four blocks of the first component.
+fn changed_samples(mut jpeg: Vec<u8>) -> Vec<u8> {
+    let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 11] = 0x44;
+    jpeg
+}
+
+fn without_last_restart(jpeg: &[u8]) -> Vec<u8> {
+    let is_restart = |w: &[u8]| w[0] == 0xFF && (0xD0..=0xD7).contains(&w[1]);
+    let last = jpeg.windows(2).rposition(is_restart).unwrap();
+    [&jpeg[..last], &jpeg[last + 2..]].concat()
+}
+
 /// A PNG of 2x1 pixels with the colours of a palette.
 fn palette_png() -> Vec<u8> {
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -266,6 +300,55 @@ fn files_of_images() {
             "progressive.jpg",
             flat_jpeg(&[100, 128, 128], true, None),
             Picture(8, 8, [100; 3]),
+        ),
+        // Red without green and blue; as YCbCr it would be green. JFIF goes before Adobe's marker, as in
+        // libjpeg, and its colours are YCbCr.
+        (
+            "adobe_rgb.jpg",
+            flat_jpeg(&[200, 0, 0], false, Some(0)),
+            Picture(8, 8, [200, 0, 0]),
+        ),
+        (
+            "jfif_adobe_rgb.jpg",
+            with_jfif(&flat_jpeg(&[100, 128, 128], false, Some(0))),
+            Picture(8, 8, [100; 3]),
+        ),
+        (
+            "named_rgb.jpg",
+            named_rgb(flat_jpeg(&[200, 0, 0], false, None)),
+            Picture(8, 8, [200, 0, 0]),
+        ),
+        (
+            "jfif_named_rgb.jpg",
+            with_jfif(&named_rgb(flat_jpeg(&[200, 0, 0], false, None))),
+            Error(COLOURS),
+        ),
+        (
+            "adobe_ycc_named_rgb.jpg",
+            named_rgb(flat_jpeg(&[200, 0, 0], false, Some(1))),
+            Error(COLOURS),
+        ),
+        (
+            "adobe_ycc_of_inks.jpg",
+            flat_jpeg(&[55, 155, 205, 235], false, Some(1)),
+            Error(COLOURS),
+        ),
+        (
+            "no_restarts.jpg",
+            [&whole[..2], b"\xFF\xDD\0\x04\0\x02", &whole[2..]].concat(),
+            Error(RESTARTS),
+        ),
+        (
+            "last_restart.jpg",
+            without_last_restart(include_bytes!("jpeg/baseline_444_restart.jpg")),
+            Error(RESTARTS),
+        ),
+        (
+            "many_blocks.jpg",
+            changed_samples(flat_jpeg(&[100, 128, 128], false, None)),
+            Error(
+                "not a readable image: Format error decoding Jpeg: its units have more than ten blocks",
+            ),
         ),
         (
             "grey16.png",
@@ -945,6 +1028,20 @@ fn lists_that_are_wrong() {
                 "{windows}"
             );
         }
+    }
+    // What is no list at all is not repeated in the message.
+    let long = "a".repeat(3 << 20);
+    for (name, content) in [
+        ("l.txt", long.clone()),
+        ("l.csv", long.clone()),
+        (
+            "l.json",
+            json(&format!(r#"{{"fpath": "/{long}", "category_id": 0}}"#)),
+        ),
+    ] {
+        let error = read_list(name, content.as_bytes()).unwrap_err();
+        assert!(error.contains("3145728 bytes") || error.contains("3145729 bytes"));
+        assert!(error.len() < 200, "{name}: {} bytes", error.len());
     }
     for name in ["l.txt", "l.csv", "l.json"] {
         let error = read_list(name, b"path,label\n\xE9,0\n").unwrap_err();

@@ -7,7 +7,7 @@ use super::folder::is_image_name;
 use super::rows::{Rows, Wrong};
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
-use crate::read::read;
+use crate::read::{long_line, read};
 
 /// Reads a list file whose paths lie below `root`: text, or by its ending `.csv` or `.json`.
 ///
@@ -124,11 +124,12 @@ pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
             problem: wrong.problem,
         },
     };
-    if is("csv") {
-        return super::csv::paths(bytes).map_err(named);
-    }
     if is("json") {
         return Ok(super::json::parse(bytes).map_err(named)?.paths);
+    }
+    check_lines(bytes).map_err(named)?;
+    if is("csv") {
+        return super::csv::paths(bytes).map_err(named);
     }
     let mut paths = Vec::new();
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
@@ -151,12 +152,20 @@ pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
 fn parse(path: &Path, bytes: &[u8], known: Option<&[String]>) -> std::result::Result<Rows, Wrong> {
     let bytes = strip_bom(bytes);
     let ending = path.extension().unwrap_or_default();
-    if ending.eq_ignore_ascii_case("csv") {
-        super::csv::parse(bytes, known)
-    } else if ending.eq_ignore_ascii_case("json") {
-        super::json::parse(bytes)
-    } else {
-        text(bytes)
+    if ending.eq_ignore_ascii_case("json") {
+        return super::json::parse(bytes);
+    }
+    check_lines(bytes)?;
+    match ending.eq_ignore_ascii_case("csv") {
+        true => super::csv::parse(bytes, known),
+        false => text(bytes),
+    }
+}
+
+fn check_lines(bytes: &[u8]) -> std::result::Result<(), Wrong> {
+    match long_line(bytes) {
+        Some((line, problem)) => Err(Wrong::line(line, problem)),
+        None => Ok(()),
     }
 }
 

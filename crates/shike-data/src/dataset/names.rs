@@ -6,7 +6,7 @@ use std::path::Path;
 use super::list::{folder_names, list_file, strip_bom};
 use super::{Dataset, Source};
 use crate::error::{DataError, Result};
-use crate::read::read;
+use crate::read::{long_line, read};
 
 /// Sorts class names: as numbers where all of them are whole numbers (`2` before `10`), else as text.
 pub(crate) fn sort_names(names: &mut [String]) {
@@ -75,6 +75,9 @@ pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
         line,
         problem,
     };
+    if let Some((line, problem)) = long_line(&bytes) {
+        return Err(wrong(line, problem));
+    }
     let mut names: Vec<String> = Vec::new();
     let mut lines = HashMap::new();
     let mut blank = None;

@@ -171,11 +171,18 @@ fn plain(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// Bytes of a path, beyond which no system has any.
+const MAX_PATH: usize = 32 << 10;
+
 /// Images lie below the root. Links below it may lead anywhere: only who owns the folder can make
 /// one, and data sets are often made of links.
 fn check_path(path: &str) -> Result<(), String> {
     if path.is_empty() {
         return Err("has no path".into());
+    }
+    // Messages quote paths, and JSON has lines of any length.
+    if path.len() > MAX_PATH {
+        return Err(format!("has a path of {} bytes", path.len()));
     }
     let drive = path.as_bytes().get(1) == Some(&b':');
     if path.starts_with(['/', '\\']) || drive {

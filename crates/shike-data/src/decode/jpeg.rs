@@ -26,11 +26,13 @@ pub(crate) struct Frame {
     height_at: usize,
     /// Rows of a unit of the code: 8 for each vertical sample.
     unit_rows: u32,
+    /// Units of all components.
+    units: u64,
     scans: u32,
     /// Where the codes of the last scan end.
     end: usize,
-    /// Where an Adobe marker stands that is too short to say anything.
-    short_adobe: Option<usize>,
+    /// A place, and the byte that makes the decoder see there what libjpeg does.
+    patch: Option<(usize, u8)>,
 }
 
 impl Frame {
@@ -57,8 +59,8 @@ impl Frame {
             bytes.extend(GUARD);
         }
         bytes.extend([0xFF, EOI]);
-        if let Some(at) = self.short_adobe {
-            bytes[at + 1] = COMMENT;
+        if let Some((at, byte)) = self.patch {
+            bytes[at] = byte;
         }
     }
 }
@@ -77,6 +79,8 @@ const GUARD: [u8; 512] = {
 const SOI: u8 = 0xD8;
 const EOI: u8 = 0xD9;
 const SCAN: u8 = 0xDA;
+const RESTART_INTERVAL: u8 = 0xDD;
+const JFIF: u8 = 0xE0;
 const EXIF: u8 = 0xE1;
 const ADOBE: u8 = 0xEE;
 const COMMENT: u8 = 0xFE;
@@ -180,11 +184,18 @@ fn read(bytes: &[u8], header_only: bool) -> Result<Frame, Refused> {
                 markers.all_is_sent()?;
                 return markers.found();
             }
-            ADOBE if body.starts_with(b"Adobe") && body.len() < 12 => {
-                markers.short_adobe = Some(at)
-            }
-            // Quantisation, restart interval, applications' data, comments.
-            0x01 | 0xDB..=0xDD | 0xE0..=0xEF | COMMENT => {}
+            RESTART_INTERVAL => match *body {
+                [high, low] => markers.interval = u16::from_be_bytes([high, low]),
+                _ => return Err(damaged("its restart interval is of the wrong length")),
+            },
+            JFIF => markers.jfif |= body.starts_with(b"JFIF\0"),
+            ADOBE if body.starts_with(b"Adobe") => match body.get(11) {
+                Some(&transform) => markers.adobe = Some((at + 4 + 11, transform)),
+                // Too short to say anything.
+                None => markers.patch = Some((at + 1, COMMENT)),
+            },
+            // Quantisation, applications' data, comments.
+            0x01 | 0xDB | 0xDC | 0xE0..=0xEF | COMMENT => {}
             SOI => return Err(damaged("it starts twice")),
             _ => return Err(damaged(format!("the marker FF{marker:02X} does not exist"))),
         }
@@ -192,6 +203,7 @@ fn read(bytes: &[u8], header_only: bool) -> Result<Frame, Refused> {
     Err(Refused::CutOff)
 }
 
+const RESTART_MISSING: &str = "a restart marker is missing, and with it a part of the picture";
 const RECODE: &str = "write it anew without loss, as with `jpegtran -copy all`";
 const DECODE: &str = "save it anew as an ordinary JPEG or a PNG";
 
@@ -212,11 +224,18 @@ struct Markers {
     /// the rest (AC).
     tables: u32,
     scan: Option<Scan>,
-    short_adobe: Option<usize>,
+    /// Units of the code between two restart markers; 0 where there are none.
+    interval: u16,
+    jfif: bool,
+    /// Where an Adobe marker tells the transform of the colours, and which: 0 none, 1 YCbCr, 2 YCCK.
+    adobe: Option<(usize, u8)>,
+    patch: Option<(usize, u8)>,
 }
 
 struct Component {
     id: u8,
+    /// Its blocks in a unit of all components.
+    samples: u8,
     /// Blocks without those that only fill up a unit.
     blocks: u64,
     /// Of a progressive picture: how many low bits of each coefficient are still to come; `ALL`
@@ -231,14 +250,16 @@ struct Scan {
     start: usize,
     /// The codes have no fewer bits.
     bits: u64,
-    restarts: u8,
+    restarts: u64,
+    /// Restart markers that belong between its units.
+    expected: u64,
 }
 
 impl Markers {
     fn found(&self) -> Result<Frame, Refused> {
         match self.frame {
             Some(frame) if frame.scans > 0 => Ok(Frame {
-                short_adobe: self.short_adobe,
+                patch: self.patch,
                 ..frame
             }),
             _ => Err(Refused::CutOff),
@@ -281,6 +302,9 @@ impl Markers {
                 "is a JPEG with colours sampled more finely than brightness, or by odd factors";
             return Err(other(what, DECODE));
         }
+        let blocks = |side: u16, part: u8, of: u8| {
+            (u64::from(side) * u64::from(part)).div_ceil(8 * u64::from(of))
+        };
         self.frame = Some(Frame {
             width: width.into(),
             height: height.into(),
@@ -288,15 +312,14 @@ impl Markers {
             progressive,
             height_at: at + 5,
             unit_rows: 8 * u32::from(down),
+            units: blocks(width, 1, across) * blocks(height, 1, down),
             scans: 0,
             end: 0,
-            short_adobe: None,
+            patch: None,
         });
-        let blocks = |side: u16, part: u8, of: u8| {
-            (u64::from(side) * u64::from(part)).div_ceil(8 * u64::from(of))
-        };
         let new = |(component, &(h, v)): (&[u8], &(u8, u8))| Component {
             id: component[0],
+            samples: h * v,
             blocks: blocks(width, h, across) * blocks(height, v, down),
             missing: [ALL; 64],
         };
@@ -342,11 +365,16 @@ impl Markers {
         {
             return Err(damaged("a scan has impossible progressive parameters"));
         }
-        let mut bits = 0;
+        let (mut bits, mut samples, mut units) = (0, 0, 0);
         for component in body[1..=2 * n].chunks_exact(2) {
             let (id, tables) = (component[0], component[1]);
             let Some(component) = self.components.iter_mut().find(|c| c.id == id) else {
                 return Err(damaged("a scan is of a component that does not exist"));
+            };
+            samples += component.samples;
+            units = match n {
+                1 => component.blocks,
+                _ => frame.units,
             };
             if !frame.progressive {
                 // A code for the mean, and one at least for the rest.
@@ -371,11 +399,47 @@ impl Markers {
                 *missing = low;
             }
         }
+        if n > 1 && samples > 10 {
+            return Err(damaged("its units have more than ten blocks"));
+        }
         self.scan = Some(Scan {
             start,
             bits,
             restarts: 0,
+            expected: match u64::from(self.interval) {
+                0 => 0,
+                interval => units.div_ceil(interval).saturating_sub(1),
+            },
         });
+        if self.frame.is_some_and(|frame| frame.scans == 1) {
+            self.colours()?;
+        }
+        Ok(())
+    }
+
+    /// Which colours the components are: JFIF goes before Adobe's marker, and that before their names,
+    /// as in libjpeg. zune-jpeg goes the other way round.
+    fn colours(&mut self) -> Result<(), Refused> {
+        let ids = self.components.iter().map(|component| component.id);
+        let named_rgb = ids.eq(*b"RGB");
+        let transform = self.adobe.map(|(_, transform)| transform);
+        let contradiction = match self.components.len() {
+            3 => named_rgb && (self.jfif || !matches!(transform, None | Some(0))),
+            4 => transform == Some(1),
+            _ => false,
+        };
+        if contradiction {
+            return Err(other(
+                "is a JPEG whose headers differ on its colours",
+                DECODE,
+            ));
+        }
+        if let Some((at, 0)) = self.adobe
+            && self.jfif
+            && self.components.len() == 3
+        {
+            self.patch = Some((at, 1));
+        }
         Ok(())
     }
 
@@ -383,12 +447,10 @@ impl Markers {
         let Some(scan) = &mut self.scan else {
             return Ok(());
         };
-        if marker != 0xD0 + scan.restarts {
-            return Err(damaged(
-                "a restart marker is missing, and with it a part of the picture",
-            ));
+        if u64::from(marker - 0xD0) != scan.restarts % 8 {
+            return Err(damaged(RESTART_MISSING));
         }
-        scan.restarts = (scan.restarts + 1) % 8;
+        scan.restarts += 1;
         Ok(())
     }
 
@@ -401,7 +463,10 @@ impl Markers {
         if scan.bits > 8 * (at - scan.start) as u64 {
             return Err(Refused::CutOff);
         }
-        Ok(())
+        match scan.restarts < scan.expected {
+            true => Err(damaged(RESTART_MISSING)),
+            false => Ok(()),
+        }
     }
 
     /// Whether the scans of a progressive picture brought all of it.
