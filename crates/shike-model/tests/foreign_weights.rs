@@ -64,6 +64,24 @@ fn a_message_does_not_grow_with_the_file() {
 }
 
 #[test]
+fn a_file_that_is_larger_than_its_header_says_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sparse.safetensors");
+    for (start, says) in [
+        (&[0; 8][..], "header"),
+        (b"\x02\0\0\0\0\0\0\0{}", "of 10 and 0"),
+    ] {
+        fs::write(&path, start).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        // More than any machine of these tests has.
+        file.set_len(4 << 40).unwrap();
+        let error = weights::StateFile::open(&path).err().unwrap().to_string();
+        assert!(error.contains("not a whole safetensors file"), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn only_files_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut places = vec![folder.path()];

@@ -12,7 +12,7 @@ use burn_store::pytorch_reader::{self, PytorchReader};
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::file::{CHECKSUM, Seal};
+use super::file::{CHECKSUM, MAX_HEADER, Seal};
 use super::{StateDict, WeightsError};
 
 /// A tensor that can be read.
@@ -146,9 +146,29 @@ impl StateFile {
     /// # Errors
     /// If the file cannot be read or is no whole safetensors file.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let mut file = open(path)?;
+        let size = file.metadata().map_err(|source| io(path, source))?.len();
         let mut bytes = Vec::new();
-        let read = open(path)?.read_to_end(&mut bytes);
-        read.map_err(|source| io(path, source))?;
+        let mut read = |bytes: &mut Vec<u8>, most: u64| {
+            let read = (&mut file).take(most).read_to_end(bytes);
+            read.map_err(|source| io(path, source))
+        };
+        // A file that is larger than its header says may be without an end.
+        read(&mut bytes, 8)?;
+        let length = <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes);
+        read(&mut bytes, length.min(MAX_HEADER as u64))?;
+        let header = bytes.get(8..).unwrap_or_default();
+        if let Ok(header) = serde_json::from_slice::<Metadata>(header) {
+            let data = header.data_len() as u64;
+            if length.saturating_add(8).saturating_add(data) < size {
+                let problem = format!(
+                    "not a whole safetensors file (it has {size} bytes, and its header is of {} and {data})",
+                    8 + length
+                );
+                return Err(invalid(path, problem));
+            }
+            read(&mut bytes, u64::MAX)?;
+        }
         let (length, header) = SafeTensors::read_metadata(&bytes)
             .map_err(|error| invalid(path, format!("not a whole safetensors file ({error})")))?;
         let metadata = header.metadata().clone().unwrap_or_default();
