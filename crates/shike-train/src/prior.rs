@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shike_data::read::read_to_string;
+use shike_data::read::{long_line, read_to_string};
 use thiserror::Error;
 
 /// The class frequencies that a model is used under.
@@ -94,6 +94,13 @@ impl Prior {
             path: path.to_owned(),
             source,
         })?;
+        if let Some((line, problem)) = long_line(text.as_bytes()) {
+            return Err(PriorError::Line {
+                path: path.to_owned(),
+                line,
+                problem,
+            });
+        }
         let mut weights = vec![None; class_names.len()];
         let mut next = 0;
         for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {

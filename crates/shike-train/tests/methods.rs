@@ -138,7 +138,7 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
     let mut mixed = shike();
     mixed.stage1.mixing.mixup_alpha = 0.3;
     mixed.stage1.mixing.cutmix_alpha = 1.0;
-    let cases: [(&str, TrainConfig); 12] = [
+    let cases: [(&str, TrainConfig); 13] = [
         ("shike", shike()),
         ("shike-mixed", mixed),
         (
@@ -210,6 +210,14 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
             ),
         ),
         (
+            "tau-norm-of-0",
+            config(
+                plain(linear(), true),
+                ce(),
+                Some(json!({ "method": "tau_norm", "taus": [0.0] })),
+            ),
+        ),
+        (
             "tau-norm-on-experts",
             config(
                 experts(linear()),
@@ -242,9 +250,11 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
         let stage2 = config.stage2.is_some();
         let head = if stage2 { Head::Stage2 } else { Head::Stage1 };
         assert_eq!(info.head, head, "{name}");
-        let last = config.stage(1 + usize::from(stage2));
+        // A power of 0 leaves what stage 1 has taught.
+        let taught = 1 + usize::from(stage2 && info.tau != Some(0.0));
+        let last = config.stage(taught);
         let last = last.map_or(0, |last| last.epochs - 1);
-        let prior = config.logit_prior(1 + usize::from(stage2), last, &COUNTS);
+        let prior = config.logit_prior(taught, last, &COUNTS);
         assert_eq!(info.prior, prior.unwrap(), "{name}");
         let images = Tensor::ones([1, 3, 8, 8], &Device::flex());
         let logits = model.forward(images, info.head).mean();
@@ -252,6 +262,10 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
         assert!(logits.iter().all(|x| x.is_finite()), "{name}: {logits:?}");
         match name {
             "tau-norm" => assert!([0.0, 0.5, 1.0].contains(&info.tau.unwrap())),
+            "tau-norm-of-0" => {
+                assert_eq!(info.tau, Some(0.0));
+                assert!(info.prior[0] > info.prior[COUNTS.len() - 1], "{info:?}");
+            }
             "tau-norm-on-experts" => assert_eq!(info.tau, Some(0.7)),
             _ => assert_eq!(info.tau, None),
         }

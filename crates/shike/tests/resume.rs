@@ -945,6 +945,51 @@ fn a_run_whose_folder_is_gone_stops() {
     fixture.assert_equals_reference(&moved);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_saves_nothing_ends_at_once_when_it_is_asked_to() {
+    let fixture = fixture();
+    let run = fixture.run("dry");
+    // Its steps take much longer than a test should.
+    let large = ["--arch", "resnet110", "--image-size", "224", "--dry-run"];
+    let mut process = fixture.start_in(run.root(), &large);
+    let log = process.log.path().to_owned();
+    let began = || fs::read_to_string(&log).unwrap().contains("SHIKE with");
+    assert!(process.wait_until(began), "{}", process.said());
+    let pid = process.child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(process.end().code(), Some(130), "{}", process.said());
+    assert!(!process.said().contains("after this step"));
+}
+
+#[test]
+fn a_run_says_which_of_its_files_are_gone() {
+    let fixture = fixture();
+    let run = fixture.run("gone-files");
+    let mut process = fixture.start_in(run.root(), &[]);
+    let second = || position(&run).is_some_and(|[stage, epoch, ..]| stage > 1 || epoch > 0);
+    assert!(process.wait_until(second), "{}", process.said());
+    process.kill();
+    let whole = fixture.run("gone-files-whole");
+    copy(run.root(), whole.root());
+    let said = resume(&whole).succeed();
+    assert!(
+        !said.contains("is gone") && !said.contains("one row for each"),
+        "{said}"
+    );
+    fs::remove_file(run.receipt()).unwrap();
+    fs::write(run.metrics_jsonl(), "").unwrap();
+    let said = resume(&run).succeed();
+    assert!(said.contains("receipt.json is gone"), "{said}");
+    assert!(said.contains("one row for each"), "{said}");
+    let anew = fixture.killed("gone-checkpoints");
+    copy(whole.root(), anew.root());
+    fs::remove_dir_all(anew.root().join("checkpoints")).unwrap();
+    let said = resume(&anew).succeed();
+    assert!(said.contains("no checkpoint is left"), "{said}");
+}
+
 #[test]
 fn other_test_images_are_an_error() {
     let fixture = fixture();

@@ -321,9 +321,13 @@ impl Learner {
                         epoch + 1
                     ));
                 }
+                self.tell_what_is_gone(&state.position, run, progress)?;
                 state
             }
             None => {
+                if !run.rows().is_empty() {
+                    progress.message("no checkpoint is left: the run begins anew");
+                }
                 let (state, message) = self.start()?;
                 if let Some(message) = message {
                     progress.message(&message);
@@ -332,6 +336,33 @@ impl Learner {
             }
         };
         self.train_and_list(state, run, progress, stop)
+    }
+
+    /// Files that a run with a checkpoint has, unless somebody removed or edited them.
+    fn tell_what_is_gone(
+        &self,
+        position: &Position,
+        run: &RunDir,
+        progress: &mut Progress,
+    ) -> Result<(), TrainError> {
+        if run.paths().receipt_if_any()?.is_none() {
+            progress.message(
+                "receipt.json is gone: whether images, lists, weights and settings are those that the run \
+                 began with cannot be told",
+            );
+        }
+        if let Some(stage) = self.config.stage(position.stage) {
+            let rows = run.rows().iter().map(|row| (row.stage, row.epoch));
+            let rows = rows.filter(|row| row.0 == position.stage && row.1 < position.epoch);
+            let epochs = position.epoch.min(stage.epochs);
+            if !rows.map(|row| row.1).eq(0..epochs) {
+                progress.message(
+                    "metrics.jsonl has not one row for each epoch before, in their order: curves are \
+                     of those that are left",
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Trains; what is known of bad images is listed also where it ends with an error.

@@ -186,13 +186,18 @@ impl Learner {
         position: &Position,
         stage: usize,
     ) -> Result<(), TrainError> {
-        let epochs = self.config.stage(stage).map_or(1, |config| config.epochs);
-        let epoch = match position.stage > stage {
+        // Divided by their length to the power of 0, the weights are those of stage 1.
+        let taught = match position.tau {
+            Some(0.0) => 1,
+            _ => stage,
+        };
+        let epochs = self.config.stage(taught).map_or(1, |config| config.epochs);
+        let epoch = match position.stage > taught {
             true => epochs - 1,
             false => position.epoch.min(epochs - 1),
         };
-        let prior = self.config.logit_prior(stage, epoch, &self.train_counts);
-        let named = if stage == 1 { "stage1" } else { "stage2" };
+        let prior = self.config.logit_prior(taught, epoch, &self.train_counts);
+        let named = if taught == 1 { "stage1" } else { "stage2" };
         let prior = prior.map_err(|source| TrainConfigError::Loss {
             stage: named,
             source,

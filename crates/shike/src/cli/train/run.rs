@@ -66,7 +66,15 @@ pub struct OutputArgs {
 struct Session {
     device: Device,
     progress: Progress,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
+}
+
+/// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
+/// nothing to save, and it ends the program.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    training: AtomicBool,
 }
 
 impl Session {
@@ -641,12 +649,15 @@ fn start(
     stage2_from: Option<PathBuf>,
     run: &mut RunDir,
     progress: &mut Progress,
-    stop: &AtomicBool,
+    stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    match stage2_from {
-        Some(other) => learner.run_stage2_from(&RunPaths::new(other), run, progress, stop),
-        None => learner.run(run, progress, stop),
-    }
+    stop.training.store(true, Ordering::SeqCst);
+    let outcome = match stage2_from {
+        Some(other) => learner.run_stage2_from(&RunPaths::new(other), run, progress, &stop.asked),
+        None => learner.run(run, progress, &stop.asked),
+    };
+    stop.training.store(false, Ordering::SeqCst);
+    outcome
 }
 
 fn describe(counts: &[usize], config: &TrainConfig) -> String {
@@ -678,12 +689,13 @@ fn report(outcome: &Outcome, folder: &std::path::Path, progress: &mut Progress) 
     });
 }
 
-/// A flag that the first Ctrl-C sets; the second ends the program at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
+/// A second Ctrl-C ends the program at once.
+fn stop_on_ctrl_c() -> Arc<Stop> {
+    let stop = Arc::new(Stop::default());
+    let shared = Arc::clone(&stop);
     let handler = move || {
-        if flag.swap(true, Ordering::SeqCst) {
+        let again = shared.asked.swap(true, Ordering::SeqCst);
+        if again || !shared.training.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
         say("stopping after this step; press Ctrl-C again to stop at once");
