@@ -78,7 +78,7 @@ pub use dataset::{
     list_file_named,
 };
 pub use decode::{DecodeLimits, decode_file, decode_rgb};
-pub use error::{DataError, Result};
+pub use error::{DataError, Result, panic_text};
 pub use exif::decode_file_upright;
 pub use imbalance::LongTail;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};

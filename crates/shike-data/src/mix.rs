@@ -158,57 +158,31 @@ impl Mix {
     /// Mixes the pixels of a batch, `[n, height, width, 3]`, where they lie; blends are rounded to
     /// the nearest value.
     pub fn apply(&self, images: &mut [u8], n: usize, width: usize) {
-        let share = self.share as f32;
-        let blend = |a: &mut u8, b: &mut u8| {
-            let (x, y) = (f32::from(*a), f32::from(*b));
-            *a = (share * x + (1.0 - share) * y + 0.5) as u8;
-            *b = (share * y + (1.0 - share) * x + 0.5) as u8;
-        };
-        for_pairs(images, n, |a, b| self.pair(a, b, 3 * width, 3, &blend));
+        let size = images.len() / n.max(1);
+        for i in 0..n / 2 {
+            let (first, second) = images.split_at_mut((n - 1 - i) * size);
+            self.pair(&mut first[i * size..][..size], &mut second[..size], width);
+        }
     }
 
-    /// The same on planes of floats, `[n, channels, height, width]`, with `plane` = height x width.
-    pub fn apply_planes(&self, images: &mut [f32], n: usize, plane: usize, width: usize) {
-        let share = self.share as f32;
-        let blend = |a: &mut f32, b: &mut f32| {
-            let (x, y) = (*a, *b);
-            *a = share * x + (1.0 - share) * y;
-            *b = share * y + (1.0 - share) * x;
-        };
-        for_pairs(images, n, |a, b| {
-            for (a, b) in a.chunks_exact_mut(plane).zip(b.chunks_exact_mut(plane)) {
-                self.pair(a, b, width, 1, &blend);
-            }
-        });
-    }
-
-    /// Mixes two images or planes of `row` values a row and `step` values a pixel.
-    fn pair<T>(
-        &self,
-        a: &mut [T],
-        b: &mut [T],
-        row: usize,
-        step: usize,
-        blend: &impl Fn(&mut T, &mut T),
-    ) {
+    /// Mixes two images with each other.
+    fn pair(&self, a: &mut [u8], b: &mut [u8], width: usize) {
         let Some(cut) = self.cut else {
-            a.iter_mut().zip(b).for_each(|(a, b)| blend(a, b));
+            let share = self.share as f32;
+            for (a, b) in a.iter_mut().zip(b) {
+                let (x, y) = (f32::from(*a), f32::from(*b));
+                *a = (share * x + (1.0 - share) * y + 0.5) as u8;
+                *b = (share * y + (1.0 - share) * x + 0.5) as u8;
+            }
             return;
         };
-        let lines = a.chunks_exact_mut(row).zip(b.chunks_exact_mut(row));
-        let columns = cut.left as usize * step..(cut.left + cut.width) as usize * step;
+        let lines = a
+            .chunks_exact_mut(3 * width)
+            .zip(b.chunks_exact_mut(3 * width));
+        let columns = 3 * cut.left as usize..3 * (cut.left + cut.width) as usize;
         for (a, b) in lines.skip(cut.top as usize).take(cut.height as usize) {
             a[columns.clone()].swap_with_slice(&mut b[columns.clone()]);
         }
-    }
-}
-
-/// Calls `work` for each pair of the `n` images, the first with the last.
-fn for_pairs<T>(images: &mut [T], n: usize, work: impl Fn(&mut [T], &mut [T])) {
-    let size = images.len() / n.max(1);
-    for i in 0..n / 2 {
-        let (first, second) = images.split_at_mut((n - 1 - i) * size);
-        work(&mut first[i * size..][..size], &mut second[..size]);
     }
 }
 
@@ -339,20 +313,5 @@ mod tests {
             pasted[24..],
             [41, 41, 41, 41, 41, 41, 10, 10, 10, 41, 41, 41]
         );
-
-        // Planes give the same as bytes.
-        let planes = |bytes: &[u8]| -> Vec<f32> {
-            bytes
-                .chunks_exact(12)
-                .flat_map(|image| (0..3).flat_map(move |c| image.iter().skip(c).step_by(3)))
-                .map(|&v| f32::from(v))
-                .collect()
-        };
-        let mut floats = planes(&batch);
-        cut.apply_planes(&mut floats, 3, 4, 2);
-        assert_eq!(floats, planes(&pasted));
-        let mut floats = planes(&batch);
-        mix.apply_planes(&mut floats, 3, 4, 2);
-        assert_eq!([0, 12, 24].map(|i| floats[i]), [17.75, 20.0, 33.25]);
     }
 }

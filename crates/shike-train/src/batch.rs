@@ -4,7 +4,20 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use shike_data::{Batch, Normalization};
 
-use crate::memory::is_host;
+use crate::device::is_host;
+
+/// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
+/// and loss are float32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: 16 bits with the range of float32. Half the memory, and faster on GPUs that have
+    /// matrix units for it.
+    Bf16,
+}
 
 /// In what form a batch of images goes to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

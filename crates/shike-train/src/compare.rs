@@ -7,9 +7,9 @@ use serde::Serialize;
 use shike_data::rng::{Draw, Purpose, rng};
 use thiserror::Error;
 
-use crate::auto::differing;
 use crate::config::TrainConfig;
 use crate::data_source::RunConfig;
+use crate::diff::differing;
 use crate::metrics::Shot;
 use crate::receipt::{Receipt, ScoredSplit};
 use crate::run_dir::{Classes, RunDirError, RunPaths};

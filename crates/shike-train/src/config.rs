@@ -10,24 +10,11 @@ use shike_model::loss::LossError;
 use shike_model::network::StemKind;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
-use crate::batch::Upload;
+use crate::batch::{Precision, Upload};
 use crate::method::{Loss, Stage2};
 use crate::metrics::{MetricsError, ShotThresholds};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::strict::strict;
-
-/// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
-/// and loss are float32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// bfloat16: 16 bits with the range of float32. Half the memory, and faster on GPUs that have
-    /// matrix units for it.
-    Bf16,
-}
 
 /// When the test set is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,14 +7,34 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use shike_data::dataset::FolderParts;
 use shike_data::{
-    Cifar, DataError, LongTail, Split, cifar, class_names_file, list_file, list_file_like,
+    Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, list_file, list_file_like,
     list_file_named,
 };
 
 use crate::config::TrainConfig;
-use crate::learner::TrainData;
-use crate::receipt::settings;
+use crate::receipt::{ScoredSplit, settings};
 use crate::run_dir::{RunDirError, RunPaths};
+
+/// The images of a run.
+#[derive(Clone, Debug)]
+pub struct TrainData {
+    /// What is trained on.
+    pub train: Dataset,
+    /// What the best epoch is chosen on, if there is any.
+    pub val: Option<Dataset>,
+    /// What is reported. Nothing is chosen on it.
+    pub test: Option<Dataset>,
+}
+
+impl TrainData {
+    /// The images of a split that is scored.
+    pub fn scored(&self, split: ScoredSplit) -> Option<&Dataset> {
+        match split {
+            ScoredSplit::Val => self.val.as_ref(),
+            ScoredSplit::Test => self.test.as_ref(),
+        }
+    }
+}
 
 /// A data set on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

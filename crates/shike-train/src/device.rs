@@ -185,6 +185,12 @@ fn open(backend: &str, index: Option<usize>) -> Device {
     }
 }
 
+/// Whether a device computes in the machine's own memory: a backend with memory of its own reports
+/// its pools.
+pub fn is_host(device: &Device) -> bool {
+    device.memory_pool_usage().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

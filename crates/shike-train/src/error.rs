@@ -1,6 +1,5 @@
 //! What can end a run.
 
-use std::any::Any;
 use std::path::PathBuf;
 
 use burn::store::RecordError;
@@ -116,13 +115,6 @@ pub enum TrainError {
         /// Batches that the epoch has.
         expected: usize,
     },
-}
-
-/// The text of a panic; empty where it has none.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or_default()
 }
 
 fn out_of_memory(

@@ -8,7 +8,8 @@ use shike_model::kernels;
 use shike_model::network::ModelSummary;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::config::Precision;
+use crate::batch::Precision;
+use crate::device::is_host;
 
 /// What a float32 value takes.
 const FLOAT: u64 = 4;
@@ -105,12 +106,6 @@ pub(crate) fn of_scoring(summary: &ModelSummary) -> u64 {
 pub fn gib(bytes: u64) -> String {
     let gib = bytes as f64 / f64::from(1u32 << 30);
     format!("{gib:.2} GiB")
-}
-
-/// Whether a device computes in the machine's own memory: a backend with memory of its own reports
-/// its pools.
-pub fn is_host(device: &Device) -> bool {
-    device.memory_pool_usage().is_none()
 }
 
 /// Bytes that a device could still take, where that can be known: what the machine and the control

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use shike_data::Dataset;
 use shike_data::read::open;
 
-use crate::auto::without_speed;
 use crate::config::TrainConfig;
+use crate::diff::without_speed;
 use crate::metrics::ShotThresholds;
 use crate::run_dir::RunDir;
 

@@ -153,7 +153,7 @@ fn rows_survive_a_resume_and_are_cut_back() {
     assert_eq!(run.rows()[..3], [row(1, 0), row(1, 1), row(2, 0)]);
     assert!(run.rows()[3].train_loss.is_nan() && run.rows()[3].loss_terms["term2"].is_nan());
 
-    run.truncate_rows_after(1, 1).unwrap();
+    run.truncate_rows_from(2, 0).unwrap();
     assert_eq!(run.paths().read_rows().unwrap(), [row(1, 0), row(1, 1)]);
     let csv = fs::read_to_string(run.paths().metrics_csv()).unwrap();
     assert_eq!(csv.lines().count(), 3);

@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 use shike_model::{BackboneConfig, DktLossConfig};
 use thiserror::Error;
 
-pub(crate) use self::text::without_speed;
-pub use self::text::{Change, GIVEN, changes, differing, given, recipe_text, shown};
+pub use self::text::{GIVEN, given, recipe_text};
 use crate::method::{FEW_CLASSES, Loss};
 use crate::metrics::{Shot, ShotThresholds};
 

@@ -1,12 +1,13 @@
 //! A plan as a recipe that people edit.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shike_model::BackboneConfig;
 
 use super::Choice;
 use crate::config::TrainConfig;
+use crate::diff::{at, differences};
 use crate::recipe::{Recipe, inline};
 use crate::schedule::Schedule;
 
@@ -46,108 +47,6 @@ pub fn recipe_text(head: &str, choices: &[Choice]) -> String {
         }
     }
     text
-}
-
-/// The value at a path such as `stage1.loss.kind`.
-fn at<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.')
-        .try_fold(config, |value, key| value.get(key))
-}
-
-/// Paths at which `now` differs from `base`: the innermost ones, but for lists, and for tables of
-/// another kind, which differ as a whole.
-fn differences(base: &Value, now: &Value, path: &str, into: &mut Vec<String>) {
-    let tag = |value: &Value| {
-        let tags = ["kind", "method"].map(|tag| value.get(tag).cloned());
-        tags.into_iter().flatten().next()
-    };
-    match (base, now) {
-        (Value::Object(a), Value::Object(b)) if tag(base) == tag(now) => {
-            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            for key in keys {
-                let inner = match path {
-                    "" => key.clone(),
-                    _ => format!("{path}.{key}"),
-                };
-                let side = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                differences(&side(a), &side(b), &inner, into);
-            }
-        }
-        _ if base != now => into.push(path.to_owned()),
-        _ => {}
-    }
-}
-
-/// Takes out the fields of a configuration that say how fast and not what.
-pub(crate) fn without_speed(config: &mut Value) {
-    for (table, fields) in [
-        ("", ["checkpoint_seconds", "keep_checkpoints"]),
-        ("/loader", ["workers", "prefetch"]),
-    ] {
-        if let Some(table) = config.pointer_mut(table).and_then(Value::as_object_mut) {
-            fields.iter().for_each(|field| drop(table.remove(*field)));
-        }
-    }
-}
-
-/// A field in which two configurations differ.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    /// The field, as `stage1.epochs`.
-    pub field: String,
-    /// Its value in the first.
-    pub from: Value,
-    /// Its value in the second.
-    pub to: Value,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = |value: &Value| match value {
-            Value::Null => "none".to_owned(),
-            // A table of another kind.
-            Value::Object(table) => match table.get("kind").or(table.get("method")) {
-                Some(kind) => shown(kind),
-                None => shown(value),
-            },
-            value => shown(value),
-        };
-        write!(
-            f,
-            "{} {} → {}",
-            self.field,
-            value(&self.from),
-            value(&self.to)
-        )
-    }
-}
-
-/// What [`differing`] names, with the values of both.
-pub fn changes(one: &TrainConfig, other: &TrainConfig) -> Vec<Change> {
-    let (from, to) = (json!(one), json!(other));
-    let value = |config: &Value, path: &str| at(config, path).cloned().unwrap_or_default();
-    let fields = differing(one, other).into_iter();
-    fields
-        .map(|field| Change {
-            from: value(&from, &field),
-            to: value(&to, &field),
-            field,
-        })
-        .collect()
-}
-
-/// The fields in which two runs differ, but for those that say how fast and not what.
-pub fn differing(one: &TrainConfig, other: &TrainConfig) -> Vec<String> {
-    let plain = |config: &TrainConfig| {
-        let mut config = json!(config);
-        without_speed(&mut config);
-        config
-    };
-    let mut paths = vec![];
-    differences(&plain(one), &plain(other), "", &mut paths);
-    paths
 }
 
 /// Puts a value into the choices, in place of what was chosen for it or for parts of it.
@@ -283,26 +182,5 @@ fn set(
                 None => put(choices, path, value()),
             }
         }
-    }
-}
-
-/// A value of a choice on one line, for a table.
-pub fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            let kinds = items.iter().filter_map(|item| item.get("kind")?.as_str());
-            kinds.collect::<Vec<_>>().join(", ")
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(shown).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Value::Number(number) if number.is_f64() => {
-            let number = number.as_f64().unwrap_or_default();
-            // Rates of a linear rule have digits that nobody wants to read.
-            format!("{}", (number * 1e6).round() / 1e6)
-        }
-        other => inline(other),
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Sampling};
 
-use super::TrainData;
 use crate::config::TrainConfig;
+use crate::data_source::TrainData;
 use crate::error::TrainError;
 
 /// A run of days may begin ten seconds later.

@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use shike_data::panic_text;
 use shike_model::Shike;
 use shike_model::network::ModelSummary;
 
 use super::Learner;
 use crate::config::TrainConfigError;
-use crate::error::{TrainError, panic_message};
+use crate::error::TrainError;
 use crate::memory::{self, StepMemory};
 
 impl Learner {
@@ -69,8 +70,8 @@ impl Learner {
             Ok(result) => return result,
             Err(panic) => panic,
         };
-        let message = panic_message(panic.as_ref());
-        if !memory::tells_of_memory(message) {
+        let message = panic_text(panic.as_ref());
+        if !memory::tells_of_memory(&message) {
             resume_unwind(panic);
         }
         // What the backend's pools came to hold is about what the device has.

@@ -15,13 +15,14 @@ use std::sync::{Mutex, PoisonError};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Device};
-use shike_data::{BadImageLog, Dataset, FileCheck, Loader};
+use shike_data::{BadImageLog, FileCheck, Loader};
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
 
-use crate::auto::differing;
-use crate::config::{Precision, TrainConfig, TrainConfigError};
-use crate::data_source::{DataSource, RunConfig};
+use crate::batch::Precision;
+use crate::config::{TrainConfig, TrainConfigError};
+use crate::data_source::{DataSource, RunConfig, TrainData};
+use crate::diff::differing;
 use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::method::Stage2;
@@ -35,27 +36,6 @@ pub use dry_run::{DryRun, StageTime};
 pub use scores::FinalScores;
 use state::Position;
 pub use state::{BestEpoch, Weights};
-
-/// The images of a run.
-#[derive(Clone, Debug)]
-pub struct TrainData {
-    /// What is trained on.
-    pub train: Dataset,
-    /// What the best epoch is chosen on, if there is any.
-    pub val: Option<Dataset>,
-    /// What is reported. Nothing is chosen on it.
-    pub test: Option<Dataset>,
-}
-
-impl TrainData {
-    /// The images of a split that is scored.
-    pub fn scored(&self, split: ScoredSplit) -> Option<&Dataset> {
-        match split {
-            ScoredSplit::Val => self.val.as_ref(),
-            ScoredSplit::Test => self.test.as_ref(),
-        }
-    }
-}
 
 /// How a run ended.
 #[derive(Debug)]

@@ -16,9 +16,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::loss::TOTAL;
 use super::{Learner, State};
-use crate::auto::differing;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::TrainConfig;
+use crate::diff::differing;
 use crate::ema::Ema;
 use crate::error::TrainError;
 use crate::metrics::nullable;

@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::ParamGroup;
 use burn::tensor::Device;
-use shike_data::Dataset;
+use shike_data::{Dataset, panic_text};
 use shike_model::{DktLossConfig, Part, ShikeConfig};
 
-use super::{BestEpoch, Learner, TrainData, Weights};
+use super::{BestEpoch, Learner, Weights};
 use crate::config::TrainConfig;
-use crate::error::{TrainError, panic_message};
+use crate::data_source::TrainData;
+use crate::error::TrainError;
 use crate::method::Loss;
 use crate::metrics::Scored;
 use crate::model_file::load_model;
@@ -92,7 +93,7 @@ fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
     let other = catch_unwind(AssertUnwindSafe(|| {
         learner.catch_out_of_memory::<()>(&needed, || panic!("a bug"))
     }));
-    assert_eq!(panic_message(other.unwrap_err().as_ref()), "a bug");
+    assert_eq!(panic_text(other.unwrap_err().as_ref()), "a bug");
 }
 
 #[test]

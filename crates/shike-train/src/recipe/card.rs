@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shike_data::{Cifar, Dataset, LongTail};
 
-use crate::data_source::DataSource;
-use crate::learner::TrainData;
+use crate::data_source::{DataSource, TrainData};
 use crate::receipt::SplitReceipt;
 
 /// `[dataset]` of a recipe: the benchmark that it is for. Nothing in it changes a run.

@@ -285,16 +285,6 @@ impl RunDir {
         self.write_rows()
     }
 
-    /// Removes the rows of all epochs after `epoch` of `stage`: a run that resumes from a
-    /// checkpoint taken after that epoch trains them again.
-    ///
-    /// # Errors
-    ///
-    /// [`RunDirError::Write`].
-    pub fn truncate_rows_after(&mut self, stage: usize, epoch: usize) -> Result<(), RunDirError> {
-        self.truncate(|position| position <= (stage, epoch))
-    }
-
     /// Removes the rows from `epoch` of `stage` on: a run that resumes within that epoch, or at
     /// its start, trains them again.
     ///
@@ -302,12 +292,8 @@ impl RunDir {
     ///
     /// [`RunDirError::Write`].
     pub fn truncate_rows_from(&mut self, stage: usize, epoch: usize) -> Result<(), RunDirError> {
-        self.truncate(|position| position < (stage, epoch))
-    }
-
-    fn truncate(&mut self, keep: impl Fn((usize, usize)) -> bool) -> Result<(), RunDirError> {
         let before = self.rows.len();
-        self.rows.retain(|row| keep(row.position()));
+        self.rows.retain(|row| row.position() < (stage, epoch));
         if self.rows.len() < before {
             self.write_rows()?;
         }

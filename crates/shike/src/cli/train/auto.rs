@@ -10,6 +10,7 @@ use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_model::Part;
 use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
+use shike_train::diff;
 use shike_train::metrics::ShotThresholds;
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainConfig, TrainData, TrainError};
 
@@ -333,7 +334,7 @@ pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
     let rows: Vec<(&str, String, &str)> = choices
         .iter()
         .map(|choice| {
-            let value = auto::shown(&choice.value);
+            let value = diff::shown(&choice.value);
             (choice.field.as_str(), value, choice.reason.as_str())
         })
         .collect();

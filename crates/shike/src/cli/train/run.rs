@@ -10,14 +10,15 @@ use clap::Args;
 use shike_data::inspect::Pixels;
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitRecord, is_inside};
-use shike_train::auto::{self, Change, Plan};
+use shike_train::auto::{self, Plan};
 use shike_train::checkpoint::atomic_write;
 use shike_train::compare::{ScoredRun, compare};
+use shike_train::diff::{self, Change};
 use shike_train::recipe::to_toml;
 use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
 use shike_train::{
     DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
-    TrainData, TrainError, device, memory,
+    TrainData, TrainError, device,
 };
 
 use super::auto::{
@@ -87,7 +88,7 @@ impl Session {
     }
 
     fn has_gpu(&self) -> bool {
-        !memory::is_host(&self.device)
+        !device::is_host(&self.device)
     }
 }
 
@@ -333,7 +334,7 @@ fn obey(
     args.change(&mut wanted, &recipe.set)?;
     let base = Base::Recipe(Box::new(wanted));
     let (wanted, _) = args.config(&base, recorded.model.num_classes)?;
-    let changes = auto::changes(recorded, &wanted);
+    let changes = diff::changes(recorded, &wanted);
     if changes.is_empty() {
         recorded.loader.workers = wanted.loader.workers;
         recorded.checkpoint_seconds = wanted.checkpoint_seconds;
@@ -388,7 +389,7 @@ fn begin(
     }
     if let (Base::Recipe(recipe), None) = (&job.base, &job.plan) {
         let written = recipe.written(counts.len()).map_err(TrainError::from)?;
-        let changes = auto::changes(&written, &config);
+        let changes = diff::changes(&written, &config);
         if !changes.is_empty() {
             progress.message(&format!(
                 "over {}: {}",
@@ -461,7 +462,7 @@ fn stage1_of(
         return Err(RunDirError::NotARun(folder.to_owned()).into());
     }
     let recorded = RunConfig::read(&paths)?;
-    let mut changes = auto::changes(&recorded.train, asked);
+    let mut changes = diff::changes(&recorded.train, asked);
     changes.retain(|Change { field, .. }| {
         let factor = field
             .strip_prefix("lr_factors.")
@@ -610,7 +611,7 @@ fn has_ended(paths: &RunPaths, data: &TrainData) -> Result<bool, CliError> {
 /// Refuses to go on with a run of other settings or images.
 fn same_run(paths: &RunPaths, config: &TrainConfig, source: &DataSource) -> Result<(), CliError> {
     let recorded: RunConfig = paths.read_config()?;
-    let mut differ = auto::differing(&recorded.train, config);
+    let mut differ = diff::differing(&recorded.train, config);
     if recorded.data.as_ref() != Some(source) {
         differ.push("the images".into());
     }

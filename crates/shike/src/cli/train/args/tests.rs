@@ -7,6 +7,7 @@ use shike_data::{Cifar, LongTail, Normalization, Pipeline};
 use shike_model::loss::LdamLossConfig;
 use shike_model::{BackboneConfig, DktLossConfig};
 use shike_train::auto::{self, DeviceKind, Facts};
+use shike_train::diff;
 use shike_train::metrics::ShotThresholds;
 use shike_train::{DataSource, Recipe};
 
@@ -863,7 +864,7 @@ fn a_baseline_takes_what_is_set_and_shows_what_it_replaces() {
         .unwrap()
         .written(10)
         .unwrap();
-    let changes = auto::changes(&written, &plain(CARD, ""));
+    let changes = diff::changes(&written, &plain(CARD, ""));
     for field in ["model.experts", "model.classifier", "stage1.loss", "stage2"] {
         assert!(
             changes.iter().any(|change| change.field == field),
