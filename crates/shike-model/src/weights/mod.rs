@@ -362,7 +362,7 @@ pub fn import_pretrained(
 
 /// A safetensors file of the network under PyTorch's names, with `num_batches_tracked`
 /// counts as PyTorch's strict loading wants them, and `metadata` in its header, with a
-/// [checksum](file) if `sealed`.
+/// [checksum](mod@file) if `sealed`.
 ///
 /// # Errors
 /// If a tensor cannot be serialised.
