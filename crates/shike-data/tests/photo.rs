@@ -170,11 +170,12 @@ fn half_a_picture_is_an_error_although_its_end_marker_is_there() {
                 prepare_file(&path, &pipeline, &limits, &mut random)
             };
             assert!(prepare(Pipeline::photo_eval(32), 0).is_err(), "{path:?}");
-            // Training stops at the bottom of a crop, and needs no more.
+            // Training stops at the bottom of a crop, and needs no more; missing restart markers are seen
+            // before.
             let crops = (0..40).map(|index| prepare(Pipeline::photo_train(24), index).is_ok());
             let good = crops.filter(|good| *good).count();
             assert!(good < 40, "{path:?}");
-            if name.starts_with("baseline") && tenths == 9 {
+            if name.starts_with("baseline") && !name.contains("restart") && tenths == 9 {
                 assert!(good > 0, "{path:?}");
             }
         }
