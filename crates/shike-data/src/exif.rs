@@ -30,20 +30,29 @@ pub(crate) fn turn_upright(
     file: &[u8],
     limits: &DecodeLimits,
 ) -> std::result::Result<RgbImage, Refused> {
-    let (format, exif) = match image::guess_format(file) {
-        Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, jpeg::exif(file)),
-        _ => (ImageFormat::Png, png::exif(file)),
+    let format = match image::guess_format(file) {
+        Ok(ImageFormat::Jpeg) => ImageFormat::Jpeg,
+        _ => ImageFormat::Png,
     };
     caught(format, || {
-        let Some(orientation) = exif.and_then(Orientation::from_exif_chunk) else {
+        let orientation = orientation(format, file);
+        if orientation == Orientation::NoTransforms {
             return Ok(image);
-        };
-        if orientation != Orientation::NoTransforms {
-            let both = 2 * image.as_raw().len() as u64 + file.len() as u64;
-            limits.check(image.dimensions(), both)?;
         }
+        let both = 2 * image.as_raw().len() as u64 + file.len() as u64;
+        limits.check(image.dimensions(), both)?;
         let mut image = DynamicImage::ImageRgb8(image);
         image.apply_orientation(orientation);
         Ok(image.into_rgb8())
     })
+}
+
+/// How the EXIF data in `file`, or in its beginning, say that the picture is turned.
+pub(crate) fn orientation(format: ImageFormat, file: &[u8]) -> Orientation {
+    let exif = match format {
+        ImageFormat::Jpeg => jpeg::exif(file),
+        _ => png::exif(file),
+    };
+    exif.and_then(Orientation::from_exif_chunk)
+        .unwrap_or(Orientation::NoTransforms)
 }

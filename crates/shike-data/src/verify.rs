@@ -50,8 +50,23 @@ pub(crate) fn check_header(bytes: &[u8], origin: &str, limits: &DecodeLimits) ->
 /// As much of a file as holds its header, unless a camera wrote very much before it.
 const START: u64 = 64 << 10;
 
+/// What the header of a file says.
+pub(crate) struct Header {
+    /// JPEG or PNG.
+    pub format: ImageFormat,
+    /// Width and height.
+    pub size: (u32, u32),
+    /// The beginning of the file, with all of the header.
+    pub bytes: Vec<u8>,
+}
+
 /// Width and height by the header of a file, of which no more is read than that takes.
 pub(crate) fn size_in_header(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32)> {
+    read_header(path, limits).map(|header| header.size)
+}
+
+/// Reads the header of a file, and no more of it than that takes.
+pub(crate) fn read_header(path: &Path, limits: &DecodeLimits) -> Result<Header> {
     let failed = |e| DataError::io(path, e);
     let mut file = open(path).map_err(failed)?;
     let origin = path.display().to_string();
@@ -61,7 +76,8 @@ pub(crate) fn size_in_header(path: &Path, limits: &DecodeLimits) -> Result<(u32,
         let more = wanted - bytes.len() as u64;
         let read = file.by_ref().take(more).read_to_end(&mut bytes);
         let is_all = (read.map_err(failed)? as u64) < more;
-        let size = match sniff(&bytes, &origin)? {
+        let format = sniff(&bytes, &origin)?;
+        let size = match format {
             ImageFormat::Jpeg => jpeg::header(&bytes).map(|frame| (frame.width, frame.height)),
             _ => png::size(&bytes),
         };
@@ -70,7 +86,11 @@ pub(crate) fn size_in_header(path: &Path, limits: &DecodeLimits) -> Result<(u32,
             Err(refused) => return Err(refused.of(&origin)),
             Ok(size) => {
                 limits.check(size, 0).map_err(|e| e.of(&origin))?;
-                return Ok(size);
+                return Ok(Header {
+                    format,
+                    size,
+                    bytes,
+                });
             }
         }
     }

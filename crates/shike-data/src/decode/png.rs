@@ -20,6 +20,11 @@ pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), Refused> {
     Ok((u32::from_be_bytes(width), u32::from_be_bytes(height)))
 }
 
+/// Whether a channel has 16 bits, by the header.
+pub(crate) fn is_sixteen_bits(bytes: &[u8]) -> bool {
+    bytes.get(24) == Some(&16)
+}
+
 /// Name and body of each chunk, up to the first that is cut off.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     let mut rest = bytes.get(8..).unwrap_or_default(); // behind the signature

@@ -1,19 +1,18 @@
 //! Pixels that are not 8-bit, upright and nearly square, told by headers.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::decode::{DecodeLimits, caught};
-use crate::read::{open, read};
-
-/// As much of a file as holds its header, unless a camera wrote very much before it.
-const HEADER: u64 = 256 << 10;
+use crate::decode::{DecodeLimits, caught, png};
+use crate::exif::orientation;
+use crate::read::read;
+use crate::verify::read_header;
 
 /// 16-bit images that are decoded for the range of their values.
 const RANGES: usize = 32;
@@ -87,27 +86,13 @@ fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
 }
 
 fn header(path: &Path) -> Option<Header> {
-    let mut bytes = Vec::new();
-    open(path).ok()?.take(HEADER).read_to_end(&mut bytes).ok()?;
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .ok()?;
-    // A profile can be unpacked to gigabytes.
-    reader.limits(limits(16 << 20));
-    let mut decoder = reader.into_decoder().ok()?;
-    let (width, height) = decoder.dimensions();
-    let colour = decoder.color_type();
+    let found = read_header(path, &DecodeLimits::default()).ok()?;
+    let (width, height) = found.size;
     Some(Header {
-        sixteen_bits: colour.bytes_per_pixel() == 2 * colour.channel_count(),
-        turned: decoder.orientation().ok()? != Orientation::NoTransforms,
+        sixteen_bits: found.format == ImageFormat::Png && png::is_sixteen_bits(&found.bytes),
+        turned: orientation(found.format, &found.bytes) != Orientation::NoTransforms,
         kept: f64::from(width.min(height)) / f64::from(width.max(height)),
     })
-}
-
-fn limits(max_alloc: u64) -> Limits {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(max_alloc);
-    limits
 }
 
 /// Largest less smallest value of a 16-bit image, but for its alpha.
@@ -116,8 +101,10 @@ fn range(path: &Path) -> Option<u16> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .ok()?;
+    let mut limits = Limits::default();
     // Grey becomes three times as much.
-    reader.limits(limits(DecodeLimits::default().max_alloc / 4));
+    limits.max_alloc = Some(DecodeLimits::default().max_alloc / 4);
+    reader.limits(limits);
     let values = reader.decode().ok()?.into_rgb16().into_raw();
     Some(values.iter().max()? - values.iter().min()?)
 }
