@@ -118,6 +118,12 @@ impl BackboneConfig {
         "resnext50",
     ];
 
+    /// The name that [`named`](Self::named) knows this network by; none for one that was spelt out.
+    pub fn name(&self) -> Option<&'static str> {
+        let is_it = |name: &&str| Self::named(name).as_ref() == Ok(self);
+        Self::NAMES.into_iter().find(is_it)
+    }
+
     /// The network of a name in [`NAMES`](Self::NAMES): an ImageNet [ResNet](Self::resnet) of 10, 18,
     /// 34, 50, 101 or 152 layers, [`resnext50`](Self::resnext50), or else a [CIFAR ResNet](Self::cifar).
     ///

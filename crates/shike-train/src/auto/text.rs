@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use shike_model::BackboneConfig;
 
 use super::Choice;
 use crate::config::TrainConfig;
@@ -118,22 +117,17 @@ fn set(
     let value = || at(wanted, path).cloned().unwrap_or_default();
     let keys: Vec<&str> = path.split('.').collect();
     match keys.as_slice() {
-        ["model", "backbone", ..] => {
-            let is_it = |name: &&str| {
-                BackboneConfig::named(name).is_ok_and(|named| named == config.model.backbone)
-            };
-            match BackboneConfig::NAMES.iter().copied().find(is_it) {
-                Some(name) => put(choices, "model.arch", json!(name)),
-                None => {
-                    choices.retain(|choice| choice.field != "model.arch");
-                    put(
-                        choices,
-                        "model.backbone",
-                        wanted["model"]["backbone"].clone(),
-                    );
-                }
+        ["model", "backbone", ..] => match config.model.backbone.name() {
+            Some(name) => put(choices, "model.arch", json!(name)),
+            None => {
+                choices.retain(|choice| choice.field != "model.arch");
+                put(
+                    choices,
+                    "model.backbone",
+                    wanted["model"]["backbone"].clone(),
+                );
             }
-        }
+        },
         ["stage2"] if value().is_null() => {
             choices.retain(|choice| !choice.field.starts_with("stage2."));
             put(choices, "stage2.epochs", json!(0));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use shike_data::{Normalization, Pipeline};
-use shike_model::{BackboneConfig, ShikeConfig};
+use shike_model::ShikeConfig;
 
 use super::expand::{Classifier, Images, ModelTable, named_pipeline};
 use super::{DataLayout, Recipe, RecipeError};
@@ -61,11 +61,7 @@ pub fn to_toml(config: &TrainConfig, layout: Option<&DataLayout>) -> Result<Stri
 /// The network by its name, and what differs from the usual SHIKE, or plain network, on it.
 fn model_table(model: &ShikeConfig) -> ModelTable {
     let backbone = &model.backbone;
-    let names = BackboneConfig::NAMES.into_iter();
-    let arch = names
-        .filter(|name| BackboneConfig::named(name).as_ref() == Ok(backbone))
-        .map(str::to_owned)
-        .next();
+    let arch = backbone.name().map(str::to_owned);
     let plain = model.is_plain();
     let usual = match plain {
         true => ShikeConfig::plain(backbone.clone(), model.num_classes),

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 use shike_data::{Dataset, DecodeLimits, decode_file_upright};
-use shike_model::BackboneConfig;
 use thiserror::Error;
 
 use crate::checkpoint::{WriteError, atomic_write};
@@ -172,9 +171,7 @@ fn plot_failed(error: Box<dyn std::error::Error>) -> ReportError {
 /// Method, network, epochs and data in a line.
 fn about(config: &TrainConfig, classes: &Classes) -> String {
     let model = &config.model;
-    let is_it =
-        |name: &&str| BackboneConfig::named(name).is_ok_and(|backbone| backbone == model.backbone);
-    let network = BackboneConfig::NAMES.into_iter().find(is_it);
+    let network = model.backbone.name();
     let method = match (model.is_plain(), model.experts) {
         (true, _) => "a plain network".to_owned(),
         (false, 1) => "SHIKE with 1 expert".to_owned(),

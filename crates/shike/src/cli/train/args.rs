@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use shike_data::{BadImages, Sampling, Transform};
 use shike_model::loss::{ClassWeights, KlReduction};
-use shike_model::{BackboneConfig, ClassifierConfig, Part, ShikeConfig};
+use shike_model::{ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::recipe::{Scaling, images_of_a_step, scale_rates};
 use shike_train::run_dir::RunPaths;
@@ -746,13 +746,7 @@ impl TrainArgs {
         };
         self.weights_file()?;
         let config: RunConfig = RunPaths::new(run).read_config()?;
-        let is_it = |name: &&str| {
-            BackboneConfig::named(name).is_ok_and(|b| b == config.train.model.backbone)
-        };
-        Ok(BackboneConfig::NAMES
-            .into_iter()
-            .find(is_it)
-            .map(str::to_owned))
+        Ok(config.train.model.backbone.name().map(str::to_owned))
     }
 
     /// Refuses `--no-lr-scaling` where no rate would be scaled.
