@@ -152,18 +152,21 @@ fn without_last_restart(jpeg: &[u8]) -> Vec<u8> {
     [&jpeg[..last], &jpeg[last + 2..]].concat()
 }
 
+/// Appends a chunk to a PNG.
+fn chunk(png: &mut Vec<u8>, name: &[u8; 4], body: &[u8]) {
+    let mut crc = flate2::Crc::new();
+    crc.update(name);
+    crc.update(body);
+    png.extend((body.len() as u32).to_be_bytes());
+    png.extend(name);
+    png.extend(body);
+    png.extend(crc.sum().to_be_bytes());
+}
+
 /// A PNG of 2x1 pixels with the colours of a palette.
 fn palette_png() -> Vec<u8> {
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut chunk = |name: &[u8; 4], body: &[u8]| {
-        let mut crc = flate2::Crc::new();
-        crc.update(name);
-        crc.update(body);
-        out.extend((body.len() as u32).to_be_bytes());
-        out.extend(name);
-        out.extend(body);
-        out.extend(crc.sum().to_be_bytes());
-    };
+    let mut chunk = |name: &[u8; 4], body: &[u8]| chunk(&mut out, name, body);
     chunk(b"IHDR", &[0, 0, 0, 2, 0, 0, 0, 1, 8, 3, 0, 0, 0]);
     chunk(b"PLTE", &[10, 20, 30, 200, 100, 50]);
     let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -1191,15 +1194,7 @@ fn one_image_stays_within_its_limit() {
     let png =
         |colour: u8, depth: u8, (width, height): (u32, u32), profile: usize, comments: usize| {
             let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
-            let mut chunk = |name: &[u8; 4], body: &[u8]| {
-                let mut crc = flate2::Crc::new();
-                crc.update(name);
-                crc.update(body);
-                out.extend((body.len() as u32).to_be_bytes());
-                out.extend(name);
-                out.extend(body);
-                out.extend(crc.sum().to_be_bytes());
-            };
+            let mut chunk = |name: &[u8; 4], body: &[u8]| chunk(&mut out, name, body);
             let zeros = |count: usize| {
                 let mut packed =
                     flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());

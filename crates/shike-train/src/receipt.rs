@@ -22,7 +22,7 @@ pub struct Receipt {
     /// Where it ran, such as `flex`; all devices in turn.
     pub device: String,
     /// SHA-256 of the settings in `config.json`, without the seed and those that say how fast and not what.
-    /// None in a run of before this was recorded.
+    /// None in runs from before this was recorded.
     #[serde(default)]
     pub settings: Option<String>,
     /// SHA-256 of the file of weights that it started from.

@@ -417,7 +417,7 @@ impl Markers {
         Ok(())
     }
 
-    /// Which colours the components are: JFIF goes before Adobe's marker, and that before their names,
+    /// Which colours the components are: JFIF wins over Adobe's marker, and that over their names,
     /// as in libjpeg. zune-jpeg goes the other way round.
     fn colours(&mut self) -> Result<(), Refused> {
         let ids = self.components.iter().map(|component| component.id);

@@ -140,28 +140,13 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         .add_batch(&logits.each_ref().map(|l| &l[..]), &[0])
         .unwrap();
     let evaluation = evaluator.finish().unwrap();
+    let own = |model: &shike_model::Shike| {
+        let weight = model.stem.conv.weight.val().into_data();
+        weight.iter::<f32>().next().unwrap()
+    };
     let first_weight = || {
         let (model, _) = load_model(&run.paths().best(), &Device::flex()).unwrap();
-        model
-            .stem
-            .conv
-            .weight
-            .val()
-            .into_data()
-            .iter::<f32>()
-            .next()
-            .unwrap()
-    };
-    let own = |model: &shike_model::Shike| {
-        model
-            .stem
-            .conv
-            .weight
-            .val()
-            .into_data()
-            .iter::<f32>()
-            .next()
-            .unwrap()
+        own(&model)
     };
     let nan = f64::NAN;
     // Stage, losses of the trained and of the averaged weights, and what is kept after them.
