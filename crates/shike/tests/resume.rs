@@ -22,7 +22,8 @@ use shike::train::{Predictor, RunConfig};
 use tempfile::TempDir;
 
 const CLASSES: usize = 4;
-const BATCH: usize = 16;
+/// Small, so that a fast machine takes more steps than twenty kills let pass.
+const BATCH: usize = 4;
 const EPOCHS: [usize; 2] = [3, 2];
 
 /// Far more than anything here takes, also on a busy machine.
@@ -100,7 +101,7 @@ impl Fixture {
             .flatten()
             .cloned()
             .collect();
-        let common = "--arch resnet8 --experts 2 --image-size 16 --batch-size 16 --epochs 3 \
+        let common = "--arch resnet8 --experts 2 --image-size 16 --batch-size 4 --epochs 3 \
                       --stage2-epochs 2 --warmup-epochs 1 --stage2-warmup-epochs 1 --workers 2 \
                       --checkpoint-seconds 0 --device flex";
         let words: Vec<&str> = common.split_whitespace().collect();
@@ -872,7 +873,7 @@ fn a_configuration_that_was_edited_is_refused() {
     let run = fixture.killed("edited");
     for (from, to, says) in [
         (
-            "\"batch_size\": 16",
+            "\"batch_size\": 4",
             "\"batch_size\": 8",
             "loader.batch_size",
         ),
