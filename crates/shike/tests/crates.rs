@@ -1,0 +1,86 @@
+//! Which crate may use which (docs/DESIGN.md): arrows run down, and the data crate has no Burn.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Every crate of the workspace, with those of the others that it may use, in tests too.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("shike-kernels", &[]),
+    ("shike-data", &[]),
+    ("shike-model", &["shike-kernels"]),
+    ("shike-infer", &["shike-data", "shike-model"]),
+    ("shike-train", &["shike-data", "shike-model", "shike-infer"]),
+    (
+        "shike",
+        &["shike-data", "shike-model", "shike-infer", "shike-train"],
+    ),
+];
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+#[test]
+fn crates_use_only_those_below_them() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo metadata: {error}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut found = vec![];
+    for package in list(&metadata["packages"]) {
+        let name = text(&package["name"]);
+        let row = MAY_USE.iter().find(|(member, _)| *member == name);
+        let (_, may_use) = row.unwrap_or_else(|| panic!("{name}: which crates may it use?"));
+        for used in list(&package["dependencies"]) {
+            let used = text(&used["name"]);
+            if MAY_USE.iter().any(|(member, _)| *member == used) {
+                assert!(may_use.contains(&used), "{name} may not use {used}");
+                found.push((name, used));
+            }
+        }
+    }
+    assert!(found.contains(&("shike", "shike-train")), "{found:?}");
+}
+
+#[test]
+fn the_data_crate_is_built_without_burn() {
+    #[derive(serde::Deserialize)]
+    struct Package {
+        name: String,
+        #[serde(default)]
+        dependencies: Vec<String>,
+    }
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
+    let lock = std::fs::read_to_string(lock).unwrap();
+    let mut lock: BTreeMap<String, toml::Value> = toml::from_str(&lock).unwrap();
+    let packages: Vec<Package> = lock.remove("package").unwrap().try_into().unwrap();
+    // All versions of a package are taken as one.
+    let built_from = |name: &str| {
+        let (mut names, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+        while let Some(name) = open.pop() {
+            let same = packages.iter().filter(|package| package.name == name);
+            let used = same.flat_map(|package| &package.dependencies);
+            if names.insert(name.clone()) {
+                open.extend(used.map(|used| used.split(' ').next().unwrap().to_owned()));
+            }
+        }
+        names
+    };
+    let burn = |name: &&String| name.starts_with("burn");
+    assert_eq!(built_from("shike-data").iter().find(burn), None);
+    // The search finds what is there.
+    assert!(built_from("shike-data").contains("zune-core"));
+    assert!(built_from("shike-model").iter().any(|name| burn(&name)));
+}
