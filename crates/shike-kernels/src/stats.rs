@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
 
 /// How often each kernel ran, and how often Burn's own module was called instead; see
 /// [`stats`].
@@ -23,62 +23,34 @@ pub struct Stats {
     pub fallback: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kernel {
-    #[cfg(feature = "flex")]
-    Conv2d,
-    #[cfg(feature = "flex")]
-    Conv2dBackward,
-    #[cfg(feature = "flex")]
-    BatchNormTrain,
-    #[cfg(feature = "flex")]
-    BatchNorm,
-    #[cfg(feature = "flex")]
-    BatchNormBackward,
-    #[cfg(feature = "flex")]
-    Loss,
-    #[cfg(feature = "flex")]
-    Sgd,
-    Fallback,
+thread_local! {
+    static COUNTS: Cell<Stats> = Cell::default();
 }
 
-static COUNTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-
-fn index(kernel: Kernel) -> usize {
-    match kernel {
-        #[cfg(feature = "flex")]
-        Kernel::Conv2d => 0,
-        #[cfg(feature = "flex")]
-        Kernel::Conv2dBackward => 1,
-        #[cfg(feature = "flex")]
-        Kernel::BatchNormTrain => 2,
-        #[cfg(feature = "flex")]
-        Kernel::BatchNorm => 3,
-        #[cfg(feature = "flex")]
-        Kernel::BatchNormBackward => 4,
-        #[cfg(feature = "flex")]
-        Kernel::Loss => 5,
-        #[cfg(feature = "flex")]
-        Kernel::Sgd => 6,
-        Kernel::Fallback => 7,
-    }
+/// Counts a call, by `|stats| &mut stats.conv2d`.
+pub(crate) fn count(kernel: impl FnOnce(&mut Stats) -> &mut u64) {
+    let mut counts = COUNTS.get();
+    *kernel(&mut counts) += 1;
+    COUNTS.set(counts);
 }
 
-pub(crate) fn count(kernel: Kernel) {
-    COUNTS[index(kernel)].fetch_add(1, Relaxed);
-}
-
-/// The counts since the program began.
+/// What was called on this thread since it began. (A kernel's own threads call nothing.)
 pub fn stats() -> Stats {
-    let count = |i: usize| COUNTS[i].load(Relaxed);
-    Stats {
-        conv2d: count(0),
-        conv2d_backward: count(1),
-        batch_norm_train: count(2),
-        batch_norm: count(3),
-        batch_norm_backward: count(4),
-        loss: count(5),
-        sgd: count(6),
-        fallback: count(7),
+    COUNTS.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_threads_count_for_themselves() {
+        let before = stats();
+        count(|stats| &mut stats.fallback);
+        std::thread::scope(|scope| {
+            scope.spawn(|| count(|stats| &mut stats.sgd));
+        });
+        let fallback = before.fallback + 1;
+        assert_eq!(stats(), Stats { fallback, ..before });
     }
 }

@@ -11,7 +11,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor};
 use crate::DktOptions;
 #[cfg(feature = "flex")]
 use crate::flex;
-use crate::stats::{Kernel, count};
+use crate::stats::count;
 
 /// The environment variable that turns kernels off, or on one by one.
 const VARIABLE: &str = "SHIKE_KERNELS";
@@ -118,7 +118,7 @@ pub fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
     if on(CONV2D) && flex::conv2d_fits(conv, &input) {
         return flex::conv2d(conv, input);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     let weight = conv.weight.val();
     if weight.dtype() == input.dtype() {
         return conv.forward(input);
@@ -155,7 +155,7 @@ pub fn batch_norm_train(
     if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta], &then) {
         return flex::batch_norm_train(input, gamma, beta, epsilon, then);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     let dtype = input.dtype();
     let input = as_type(input, gamma.dtype());
     let mut normalised = burn::tensor::module::batch_norm_train(input, gamma, beta, epsilon);
@@ -182,7 +182,7 @@ pub fn batch_norm(
     if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta, &mean, &variance], &then) {
         return flex::batch_norm(input, gamma, beta, mean, variance, epsilon, then);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     let (mean, variance) = (mean.detach(), variance.detach());
     let dtype = input.dtype();
     let input = as_type(input, gamma.dtype());
@@ -221,7 +221,7 @@ pub fn dkt_terms(
     {
         return Some(terms);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     None
 }
 
@@ -243,7 +243,7 @@ pub fn cross_entropy_terms(
     {
         return Some(terms);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     None
 }
 
@@ -268,7 +268,7 @@ pub fn sgd_step<const D: usize>(
         let rates = [lr, momentum, decay].map(|rate| rate as f32);
         return flex::sgd_step(weight, gradient, velocity, rates);
     }
-    count(Kernel::Fallback);
+    count(|stats| &mut stats.fallback);
     let gradient = match decay {
         0.0 => gradient,
         decay => gradient + weight.clone().mul_scalar(decay),

@@ -1,4 +1,4 @@
-//! Stage 2 computes features and statistics of the frozen network, and nothing to differentiate. Alone in its program, because the kernels' counters are the process's.
+//! Stage 2 computes features and statistics of the frozen network, and nothing to differentiate.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 

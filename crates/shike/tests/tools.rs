@@ -78,8 +78,8 @@ fn a_bad_training_image_ends_a_run_or_is_replaced_and_listed() {
         ..SyntheticConfig::default()
     };
     let set = generate(&data, &config).unwrap();
-    fs::copy(&set.train_list, data.join("train.txt")).ok();
-    fs::copy(&set.test_list, data.join("test.txt")).ok();
+    fs::copy(&set.train_list, data.join("train.txt")).unwrap();
+    fs::copy(&set.test_list, data.join("test.txt")).unwrap();
     let list = fs::read_to_string(data.join("train.txt")).unwrap();
     let (name, label) = list.lines().next().unwrap().rsplit_once(' ').unwrap();
     let bad = data.join(name);
@@ -141,8 +141,8 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         ..SyntheticConfig::default()
     };
     let set = generate(&data, &config).unwrap();
-    fs::copy(&set.train_list, data.join("train.txt")).ok();
-    fs::copy(&set.test_list, data.join("test.txt")).ok();
+    fs::copy(&set.train_list, data.join("train.txt")).unwrap();
+    fs::copy(&set.test_list, data.join("test.txt")).unwrap();
     let run = |name: &str| dir.path().join(name);
     let path = |name: &str| run(name).to_str().unwrap().to_owned();
     // What does not go together is a usage error, and the option of a wrong field is named.

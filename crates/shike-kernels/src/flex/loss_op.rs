@@ -10,7 +10,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::loss::{self, Labels, RowSum};
 use super::ops::{Diff, DiffTensor, Place, common, floats, lifted, place, plain, read, tensor};
-use crate::stats::{Kernel, count};
+use crate::stats::count;
 use crate::{DktOptions, LossLabels};
 
 /// Which loss, with all that it needs beside the logits.
@@ -135,7 +135,7 @@ fn record(logits: &[Tensor<2>], labels: &LossLabels, loss: Loss) -> Option<Tenso
         return None;
     }
     let labels = known(labels, dims)?;
-    count(Kernel::Loss);
+    count(|stats| &mut stats.loss);
     let state = |mut logits: Vec<FlexTensor>| {
         for logits in &mut logits {
             floats(logits);

@@ -20,7 +20,7 @@ use super::conv::{self, Shape};
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
 use crate::Then;
-use crate::stats::{Kernel, count};
+use crate::stats::count;
 
 pub(super) type Diff = Autodiff<Flex, NoCheckpointing>;
 pub(super) type DiffTensor = <Diff as BackendTypes>::FloatTensorPrimitive;
@@ -146,7 +146,7 @@ pub(crate) fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
     let shape = conv_shape(conv, &input).expect("`conv2d_fits` said so");
     let weight = conv.weight.val();
     let simd = Simd::current();
-    count(Kernel::Conv2d);
+    count(|stats| &mut stats.conv2d);
     let [height, width] = shape.output().expect("`conv2d_fits` said so");
     let run = |x: &mut FlexTensor, w: &mut FlexTensor| {
         let y = conv::forward(simd, &shape, floats(x), floats(w));
@@ -195,7 +195,7 @@ impl Backward<Flex, 2> for ConvNode {
     type State = ConvState;
 
     fn backward(self, ops: Ops<ConvState, 2>, grads: &mut Grads, _: &mut Checkpointer) {
-        count(Kernel::Conv2dBackward);
+        count(|stats| &mut stats.conv2d_backward);
         let mut dy = grads.consume::<Flex>(&ops.node);
         let dy = floats(&mut dy);
         let ConvState { shape, simd, x, w } = ops.state;
@@ -249,7 +249,7 @@ pub(crate) fn batch_norm_train(
     epsilon: f64,
     then: Then,
 ) -> BatchNormTrainOutput<4> {
-    count(Kernel::BatchNormTrain);
+    count(|stats| &mut stats.batch_norm_train);
     let channels = input.dims()[1];
     let norm = Norm {
         input,
@@ -283,7 +283,7 @@ pub(crate) fn batch_norm(
     epsilon: f64,
     then: Then,
 ) -> Tensor<4> {
-    count(Kernel::BatchNorm);
+    count(|stats| &mut stats.batch_norm);
     let given = [mean, variance].map(|t| floats(&mut plain(t)).to_vec());
     let norm = Norm {
         input,
@@ -496,7 +496,7 @@ impl Backward<Flex, 4> for NormNode {
 impl NormState {
     /// Gradients for `x`, gamma, beta and the residual, where they are wanted.
     fn gradients(self, mut dy: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
-        count(Kernel::BatchNormBackward);
+        count(|stats| &mut stats.batch_norm_backward);
         let Self { dims, simd, .. } = self;
         let [want_x, want_gamma, want_beta, want_residual] = wanted;
         let (x, mean) = (read(&self.x), &self.affine.mean);
@@ -620,7 +620,7 @@ pub(crate) fn sgd_step<const D: usize>(
     velocity: Option<Tensor<D>>,
     [lr, momentum, decay]: [f32; 3],
 ) -> (Tensor<D>, Tensor<D>) {
-    count(Kernel::Sgd);
+    count(|stats| &mut stats.sgd);
     let shape = weight.dims();
     let mut weight = alone(plain(weight), shape);
     let mut gradient = plain(gradient);
