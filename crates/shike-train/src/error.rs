@@ -7,12 +7,12 @@ use shike_data::DataError;
 use shike_model::weights::WeightsError;
 use thiserror::Error;
 
-use crate::checkpoint::{CheckpointError, WriteError};
 use crate::config::TrainConfigError;
-use crate::memory::gib;
-use crate::metrics::MetricsError;
 use crate::recipe::RecipeError;
-use crate::run_dir::RunDirError;
+use crate::run::RunDirError;
+use crate::run::checkpoint::{CheckpointError, WriteError};
+use shike_infer::device::memory::gib;
+use shike_infer::metrics::MetricsError;
 
 /// A run that cannot start or go on.
 #[derive(Debug, Error)]
@@ -24,6 +24,9 @@ pub enum TrainError {
     /// A recipe is wrong.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// A model cannot be scored or written.
+    #[error(transparent)]
+    Infer(#[from] shike_infer::InferError),
     /// The images cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -53,9 +56,6 @@ pub enum TrainError {
     /// The report cannot be written.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
-    /// The class frequencies that a model is to be used under are wrong.
-    #[error("prior: {0}")]
-    ClassPrior(#[from] crate::prior::PriorError),
     /// Scoring failed.
     #[error("evaluation: {0}")]
     Metrics(#[from] MetricsError),
@@ -79,16 +79,6 @@ pub enum TrainError {
         epoch: usize,
         /// The learning rate.
         lr: f64,
-    },
-    /// A trained network gives no numbers.
-    #[error(
-        "{path}: the model's logits are NaN or infinite: its weights are broken, as those of a run that \
-         diverged; take another model, or train it again with a lower learning rate",
-        path = path.display()
-    )]
-    NotANumber {
-        /// The model file.
-        path: PathBuf,
     },
     /// A step does not fit into the memory.
     #[error("{}", out_of_memory(*batch_size, *needed, *available, *fits, cause.as_deref()))]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::tensor::Bytes;
 use serde_json::json;
-use shike_train::checkpoint::{Checkpoint, CheckpointError, atomic_write, read, write_atomic};
+use shike_train::run::checkpoint::{Checkpoint, CheckpointError, atomic_write, read, write_atomic};
 
 fn sample() -> Checkpoint {
     let record =

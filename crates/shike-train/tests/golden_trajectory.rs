@@ -22,7 +22,7 @@ use shike_model::kernels;
 use shike_model::{
     BalancedSoftmaxLoss, DktLossConfig, ExpertLogits, Head, Shike, ShikeConfig, weights,
 };
-use shike_train::optim::Sgd;
+use shike_train::learner::optim::Sgd;
 
 /// `trajectory.json`, whose `setup` holds for the other files too.
 struct Setup {

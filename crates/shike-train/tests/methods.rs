@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
+use shike_infer::metrics::Evaluator;
+use shike_infer::{Predictor, evaluate, load_model};
 use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
-use shike_train::metrics::Evaluator;
-use shike_train::run_dir::{RunDir, RunPaths};
+use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
-    Learner, Outcome, Predictor, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError,
-    evaluate, load_model,
+    Learner, Outcome, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError,
 };
 
 /// Training images of the classes.
@@ -732,10 +732,10 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     );
     let (model, info) = load_model(&paths.model(), &Device::flex()).unwrap();
     let file = folder.path().join("wrong.safetensors");
-    let wrong = |model: &shike_model::Shike, change: &dyn Fn(&mut shike_train::ModelInfo)| {
+    let wrong = |model: &shike_model::Shike, change: &dyn Fn(&mut shike_infer::ModelInfo)| {
         let mut info = info.clone();
         change(&mut info);
-        let error = shike_train::save_model(&file, model, &info).unwrap_err();
+        let error = shike_infer::save_model(&file, model, &info).unwrap_err();
         assert!(!file.exists());
         error.to_string()
     };
@@ -748,8 +748,8 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     assert!(error.contains("of a network that has none"), "{error}");
     let error = wrong(&model.clone().tau_normalize(1.0).unwrap(), &|_| ());
     assert!(error.contains("the network has stage-2 heads"), "{error}");
-    let predictor = shike_train::Predictor::load(&paths.model(), &Device::flex()).unwrap();
-    let error = predictor.with_prior(&shike_train::Prior::Weights(vec![1.0; 2]));
+    let predictor = shike_infer::Predictor::load(&paths.model(), &Device::flex()).unwrap();
+    let error = predictor.with_prior(&shike_infer::Prior::Weights(vec![1.0; 2]));
     assert!(
         error
             .unwrap_err()

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use shike_data::{Dataset, Pipeline};
+use shike_infer::Precision;
 use shike_model::{ClassifierConfig, ShikeConfig};
-use shike_train::{Learner, Precision, Progress, RunDir, Schedule, TrainConfig, TrainData};
+use shike_train::{Learner, Progress, RunDir, Schedule, TrainConfig, TrainData};
 
 /// Images of 16×16 whose brightness and stripes tell their class, with noise.
 fn images() -> Dataset {

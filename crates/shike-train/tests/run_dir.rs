@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use shike_train::checkpoint::{Checkpoint, CheckpointError};
-use shike_train::metrics::{Evaluator, ShotThresholds};
-use shike_train::run_dir::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
+use shike_infer::metrics::{Evaluator, ShotThresholds};
+use shike_train::run::checkpoint::{Checkpoint, CheckpointError};
+use shike_train::run::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
 use tempfile::TempDir;
 
 fn classes() -> Classes {

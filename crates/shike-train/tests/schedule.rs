@@ -6,7 +6,7 @@ mod common;
 
 use common::{golden, json};
 use serde_json::Value;
-use shike_train::schedule::Schedule;
+use shike_train::config::schedule::Schedule;
 
 fn stage_of(stage: &Value) -> Schedule {
     let schedule = Schedule::WarmupCosine {

@@ -7,12 +7,13 @@
 //! | [`model`] | `shike-model` | experts, knowledge fusion, losses, PyTorch weights |
 //! | [`data`] | `shike-data` | readers, long-tail profiles, samplers, augmentation, loader |
 //! | [`kernels`] | `shike-kernels` | fast convolution, batch normalisation and losses for the CPU backend |
-//! | [`train`] | `shike-train` | two-stage learner, metrics, run folders, inference |
+//! | [`infer`] | `shike-infer` | devices, model files, prediction, metrics |
+//! | [`train`] | `shike-train` | two-stage learner, recipes, run folders, reports |
 //!
 //! A trained model in three lines:
 //!
 //! ```no_run
-//! use shike::train::{Predictor, device};
+//! use shike::infer::{Predictor, device};
 //!
 //! let predictor = Predictor::load("runs/birds/model.safetensors".as_ref(), &device::parse("auto")?)?;
 //! let prediction = predictor.predict_file("new.jpg".as_ref())?;
@@ -24,6 +25,7 @@
 pub mod cli;
 
 pub use shike_data as data;
+pub use shike_infer as infer;
 pub use shike_model as model;
 pub use shike_model::kernels;
 pub use shike_train as train;

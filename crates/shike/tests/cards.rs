@@ -15,7 +15,7 @@ use shike::model::weights;
 use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::TrainData;
 use shike::train::recipe::{Card, DataLayout, Recipe, SplitPart};
-use shike::train::run_dir::RunPaths;
+use shike::train::run::RunPaths;
 
 const CARDS: [&str; 6] = [
     "cifar100_lt",

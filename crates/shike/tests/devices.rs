@@ -9,10 +9,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use shike::data::Normalization;
+use shike::infer::device;
+use shike::infer::device::batch::{Upload, normalized};
 use shike::model::{DktLossConfig, Head, Shike, ShikeConfig, weights};
-use shike::train::batch::{Upload, normalized};
-use shike::train::device;
-use shike::train::optim::Sgd;
+use shike::train::learner::optim::Sgd;
 
 struct Gradients<'a> {
     gradients: &'a burn::tensor::Gradients,

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::infer::load_model;
 use shike::model::weights::{self, StateDict};
 use shike::model::{BackboneConfig, ShikeConfig};
-use shike::train::load_model;
-use shike::train::run_dir::RunPaths;
+use shike::train::run::RunPaths;
 
 /// Images, and weights of a plain ResNet-10 with other classes.
 struct Fixture {

@@ -15,10 +15,11 @@ use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
+use shike::infer::Predictor;
 use shike::model::weights;
-use shike::train::checkpoint::{self, Checkpoint};
-use shike::train::run_dir::RunPaths;
-use shike::train::{Predictor, RunConfig};
+use shike::train::RunConfig;
+use shike::train::run::RunPaths;
+use shike::train::run::checkpoint::{self, Checkpoint};
 use tempfile::TempDir;
 
 const CLASSES: usize = 4;
@@ -585,7 +586,7 @@ fn an_unknown_device_says_what_there_is() {
         said.contains("--device nonsense") && said.contains("this binary has"),
         "{said}"
     );
-    for name in shike::train::device::available() {
+    for name in shike::infer::device::available() {
         assert!(said.contains(name), "{name}: {said}");
     }
     assert!(!run.root().exists());

@@ -10,7 +10,7 @@ use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::train::Receipt;
 use shike::train::RunDir;
-use shike::train::compare::ScoredRun;
+use shike::train::report::compare::ScoredRun;
 
 fn shike(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_shike"))
@@ -545,7 +545,12 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         .unwrap()
         .sha256
         .replace_range(..4, "0000");
-    let write = |receipt: &Receipt| RunDir::open(&a1).unwrap().write_receipt(receipt).unwrap();
+    let write = |receipt: &Receipt| {
+        RunDir::open(&a1)
+            .unwrap()
+            .write_receipt(&mut receipt.clone())
+            .unwrap()
+    };
     // A seed once more is no seed more; other training images are another method.
     let mut again = scored.receipt.clone();
     write(&again);

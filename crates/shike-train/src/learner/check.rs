@@ -5,7 +5,7 @@ use std::time::Duration;
 use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Sampling};
 
 use crate::config::TrainConfig;
-use crate::data_source::TrainData;
+use crate::config::source::TrainData;
 use crate::error::TrainError;
 
 /// A run of days may begin ten seconds later.

@@ -11,7 +11,7 @@ use super::memory::stage1_params;
 use super::{Learner, State, head, loss};
 use crate::config::StageConfig;
 use crate::error::TrainError;
-use crate::memory::{self, StepMemory, gib};
+use shike_infer::device::memory::{self, StepMemory, gib};
 
 /// What a run would need; see [`Learner::dry_run`].
 #[derive(Clone, Debug, Serialize)]

@@ -14,11 +14,11 @@ use super::loss::{Losses, StageLoss};
 use super::stages::stage_seed;
 use super::state::Position;
 use super::{Learner, State, head};
-use crate::batch::{Precision, to_tensors};
 use crate::error::TrainError;
-use crate::optim::clip_global_norm;
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
+use crate::learner::optim::clip_global_norm;
+use crate::learner::progress::Progress;
+use crate::run::RunDir;
+use shike_infer::device::batch::{Precision, to_tensors};
 
 impl Learner {
     /// Trains the rest of an epoch. `false` if it was interrupted.

@@ -7,9 +7,9 @@ use shike_model::loss::{CrossEntropyLoss, DktLossOutput, FocalLoss, LdamLoss, Lo
 use shike_model::{BalancedSoftmaxLoss, ClassifierConfig, DktLoss, ExpertLogits};
 
 use super::state::Position;
+use crate::config::stage::Loss;
 use crate::error::TrainError;
-use crate::method::Loss;
-use crate::progress::Progress;
+use crate::learner::progress::Progress;
 
 /// The loss of one stage in one epoch.
 pub(super) enum StageLoss {

@@ -9,7 +9,7 @@ use shike_model::network::ModelSummary;
 use super::Learner;
 use crate::config::TrainConfigError;
 use crate::error::TrainError;
-use crate::memory::{self, StepMemory};
+use shike_infer::device::memory::{self, StepMemory};
 
 impl Learner {
     /// Parameters and multiply-adds at the size of the training images.

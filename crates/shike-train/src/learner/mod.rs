@@ -2,9 +2,12 @@
 
 mod check;
 mod dry_run;
+mod ema;
 mod epoch;
 mod loss;
 mod memory;
+pub mod optim;
+pub mod progress;
 mod scores;
 mod stages;
 mod state;
@@ -19,20 +22,20 @@ use shike_data::{BadImageLog, FileCheck, Loader};
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
 
-use crate::batch::Precision;
+use crate::config::diff::differing;
+use crate::config::stage::Stage2;
+use crate::config::{DataSource, TrainData};
 use crate::config::{TrainConfig, TrainConfigError};
-use crate::data_source::{DataSource, RunConfig, TrainData};
-use crate::diff::differing;
-use crate::ema::Ema;
 use crate::error::TrainError;
-use crate::method::Stage2;
-use crate::metrics::Evaluator;
-use crate::optim::Sgd;
-use crate::progress::Progress;
-use crate::receipt::ScoredSplit;
-use crate::run_dir::{Classes, RunDir, RunPaths};
+use crate::run::receipt::ScoredSplit;
+use crate::run::{Classes, RunConfig, RunDir, RunPaths};
+use shike_infer::device::batch::Precision;
+use shike_infer::metrics::Evaluator;
 
 pub use dry_run::{DryRun, StageTime};
+pub use ema::Ema;
+use optim::Sgd;
+pub use progress::Progress;
 pub use scores::FinalScores;
 use state::Position;
 pub use state::{BestEpoch, Weights};
@@ -417,7 +420,7 @@ impl Learner {
             ));
         }
         let path = source.stage_checkpoint(1);
-        let checkpoint = crate::checkpoint::read(&path)?;
+        let checkpoint = crate::run::checkpoint::read(&path)?;
         if self.config.ema_decay.is_some()
             && self.config.ema_features
             && !checkpoint.records.contains_key(state::EMA)

@@ -11,11 +11,11 @@ use super::state::{BestEpoch, Position, Weights};
 use super::{Learner, State, head};
 use crate::config::{ScoreTest, TrainConfigError};
 use crate::error::TrainError;
-use crate::evaluate::evaluate;
-use crate::metrics::{Evaluation, Evaluator, Scored};
-use crate::model_file::{self, ModelInfo, save_model};
-use crate::receipt::ScoredSplit;
-use crate::run_dir::RunDir;
+use crate::run::RunDir;
+use crate::run::receipt::ScoredSplit;
+use shike_infer::metrics::{Evaluation, Evaluator, Scored};
+use shike_infer::model::evaluate::evaluate;
+use shike_infer::model::file::{self, ModelInfo, save_model};
 
 /// Scores of the last epoch. [`Display`](std::fmt::Display) prints a table for each set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -116,7 +116,7 @@ impl Learner {
         stage: usize,
         loader: &Loader,
     ) -> Result<Evaluation, TrainError> {
-        evaluate(
+        Ok(evaluate(
             model,
             head(stage),
             loader,
@@ -124,7 +124,7 @@ impl Learner {
             self.config.upload,
             self.evaluator()?,
             &self.device,
-        )
+        )?)
     }
 
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {
@@ -203,7 +203,7 @@ impl Learner {
             source,
         })?;
         let info = ModelInfo {
-            format_version: model_file::FORMAT_VERSION,
+            format_version: file::FORMAT_VERSION,
             model: self.config.model.clone(),
             head: head(stage),
             class_names: self.data.train.class_names().to_vec(),
@@ -214,6 +214,6 @@ impl Learner {
             steps: position.step,
             tau: position.tau,
         };
-        save_model(path, &model.clone().fold_head_scales(), &info)
+        Ok(save_model(path, &model.clone().fold_head_scales(), &info)?)
     }
 }

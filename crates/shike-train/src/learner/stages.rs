@@ -13,15 +13,15 @@ use super::loss::StageLoss;
 use super::scores::{FinalScores, curve};
 use super::state::EpochSums;
 use super::{Learner, Outcome, State};
+use crate::config::stage::Stage2;
 use crate::config::{ScoreTest, StageConfig, TrainConfigError};
-use crate::device;
 use crate::error::TrainError;
-use crate::method::Stage2;
-use crate::metrics::{Evaluation, Scored};
-use crate::progress::Progress;
-use crate::receipt::{self, ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
+use crate::learner::progress::Progress;
 use crate::report::write_report;
-use crate::run_dir::{EpochRow, RowScores, RunDir};
+use crate::run::receipt::{self, ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
+use crate::run::{EpochRow, RowScores, RunDir};
+use shike_infer::device;
+use shike_infer::metrics::{Evaluation, Scored};
 
 impl Learner {
     pub(super) fn train(
@@ -54,8 +54,7 @@ impl Learner {
             notes.iter().for_each(|note| progress.message(note));
         }
         run.truncate_rows_from(state.position.stage, state.position.epoch)?;
-        receipt.set_progress(run);
-        run.write_receipt(&receipt)?;
+        run.write_receipt(&mut receipt)?;
         let listed = run.paths().read_bad_images()?;
         self.listed.store(listed.len(), Ordering::Relaxed);
         listed
@@ -113,8 +112,7 @@ impl Learner {
         };
         let reported = scores.reported();
         receipt.scored = reported.map(|(split, _)| split);
-        receipt.set_progress(run);
-        run.write_receipt(&receipt)?;
+        run.write_receipt(&mut receipt)?;
         let Some((split, evaluation)) = reported else {
             return Ok(Outcome::Finished(None));
         };

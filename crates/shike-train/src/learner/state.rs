@@ -16,13 +16,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::loss::TOTAL;
 use super::{Learner, State};
-use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::TrainConfig;
-use crate::diff::differing;
-use crate::ema::Ema;
+use crate::config::diff::differing;
 use crate::error::TrainError;
-use crate::metrics::nullable;
-use crate::run_dir::RunDir;
+use crate::learner::ema::Ema;
+use crate::run::RunDir;
+use crate::run::checkpoint::{Checkpoint, CheckpointError};
+use shike_infer::metrics::nullable;
 
 /// Position of a run, to the batch, and what it has summed up so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

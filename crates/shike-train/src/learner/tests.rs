@@ -9,11 +9,11 @@ use shike_model::{DktLossConfig, Part, ShikeConfig};
 
 use super::{BestEpoch, Learner, Weights};
 use crate::config::TrainConfig;
-use crate::data_source::TrainData;
+use crate::config::source::TrainData;
+use crate::config::stage::Loss;
 use crate::error::TrainError;
-use crate::method::Loss;
-use crate::metrics::Scored;
-use crate::model_file::load_model;
+use shike_infer::metrics::Scored;
+use shike_infer::model::file::load_model;
 
 fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
     let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shike_data::{Cifar, Dataset, LongTail};
 
-use crate::data_source::{DataSource, TrainData};
-use crate::receipt::SplitReceipt;
+use crate::config::source::{DataSource, TrainData};
+use crate::run::receipt::SplitReceipt;
 
 /// `[dataset]` of a recipe: the benchmark that it is for. Nothing in it changes a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use shike_model::network::StemKind;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::{Card, DataLayout};
+use crate::config::schedule::Schedule;
 use crate::config::{TrainConfig, warmup_epochs};
-use crate::schedule::Schedule;
-use crate::strict::{strict, strict_value};
+use shike_infer::strict::{strict, strict_value};
 
 /// What a recipe comes to.
 pub(super) struct Expanded {

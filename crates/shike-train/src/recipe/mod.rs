@@ -28,6 +28,7 @@
 //! # Ok::<(), shike_train::recipe::RecipeError>(())
 //! ```
 
+pub mod auto;
 mod card;
 mod error;
 mod expand;
@@ -47,12 +48,11 @@ use self::error::{Slip, nearest};
 use self::expand::{Expanded, Images, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
-pub(crate) use self::write::inline;
 pub use self::write::to_toml;
+use crate::config::schedule::Schedule;
+use crate::config::source::DataSource;
+use crate::config::stage::{Loss, Stage2};
 use crate::config::{TrainConfig, TrainConfigError};
-use crate::data_source::DataSource;
-use crate::method::{Loss, Stage2};
-use crate::schedule::Schedule;
 
 /// Classes where nobody has said how many there are.
 const SOME_CLASSES: usize = 1000;

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::images_of_a_step;
+use crate::config::schedule::Schedule;
+use crate::config::stage::Stage2;
 use crate::config::{StageConfig, TrainConfig};
-use crate::method::Stage2;
-use crate::schedule::Schedule;
 
 /// How learning rates were changed.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,13 @@
 //! Recipes from configurations.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shike_data::{Normalization, Pipeline};
 use shike_model::ShikeConfig;
 
 use super::expand::{Classifier, Images, ModelTable, named_pipeline};
 use super::{DataLayout, Recipe, RecipeError};
 use crate::config::TrainConfig;
+use crate::config::diff::prune;
 
 /// Writes a configuration as a recipe, with names where it is made of what has one; the number of classes
 /// is left to the data. Reading it gives the same configuration.
@@ -79,36 +80,5 @@ fn model_table(model: &ShikeConfig) -> ModelTable {
         classifier: (model.classifier != usual.classifier)
             .then(|| Classifier(model.classifier.clone())),
         stage2_heads: (plain || !model.stage2_heads).then_some(model.stage2_heads),
-    }
-}
-
-/// A value on the right of a `key = `; each table of a list has a line of its own. What is null is left
-/// out.
-pub(crate) fn inline(value: &Value) -> String {
-    if let Value::Array(items) = value
-        && items.iter().any(Value::is_object)
-    {
-        let items = items.iter().map(|item| format!("    {},\n", inline(item)));
-        return format!("[\n{}]", items.collect::<String>());
-    }
-    let mut value = value.clone();
-    prune(&mut value);
-    match toml::Value::try_from(&value) {
-        Ok(value) => value.to_string(),
-        // Nothing but a null, which TOML does not have.
-        Err(_) => value.to_string(),
-    }
-}
-
-/// Takes away what is not there: TOML has no null; and tables that hold nothing.
-fn prune(value: &mut Value) {
-    let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
-    match value {
-        Value::Object(map) => {
-            map.values_mut().for_each(prune);
-            map.retain(|_, value| !empty(value));
-        }
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        _ => {}
     }
 }

@@ -1,5 +1,6 @@
 //! `report.html`: what a finished run came to, in one file without anything from outside.
 
+pub mod compare;
 mod plots;
 
 use std::fmt::Write;
@@ -13,13 +14,13 @@ use image::{ImageFormat, RgbImage};
 use shike_data::{Dataset, DecodeLimits, decode_file_upright};
 use thiserror::Error;
 
-use crate::checkpoint::{WriteError, atomic_write};
 use crate::config::TrainConfig;
-use crate::data_source::RunConfig;
-use crate::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
-use crate::progress::clean;
-use crate::receipt::ScoredSplit;
-use crate::run_dir::{Classes, EpochRow, RowScores, RunDirError, RunPaths};
+use crate::learner::progress::clean;
+use crate::run::RunConfig;
+use crate::run::checkpoint::{WriteError, atomic_write};
+use crate::run::receipt::ScoredSplit;
+use crate::run::{Classes, EpochRow, RowScores, RunDirError, RunPaths};
+use shike_infer::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
 
 /// Why there is no report.
 #[derive(Debug, Error)]
@@ -356,7 +357,7 @@ fn worst_classes(evaluation: &Evaluation, classes: &Classes) -> String {
         .filter(|r| r.test_count > 0)
         .collect();
     rows.sort_by(|a, b| {
-        let accuracy = |row: &crate::metrics::ClassRow| row.accuracy.unwrap_or_default();
+        let accuracy = |row: &shike_infer::metrics::ClassRow| row.accuracy.unwrap_or_default();
         accuracy(a)
             .total_cmp(&accuracy(b))
             .then(a.class.cmp(&b.class))

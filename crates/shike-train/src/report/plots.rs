@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::metrics::{Calibration, ClassRow, Shot};
+use shike_infer::metrics::{Calibration, ClassRow, Shot};
 
 /// Blue, orange, green, purple, red, brown: told apart by most who see colours in another way
 /// (Okabe and Ito 2008).

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use shike_data::write::atomic_write;
 use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_file};
+use shike_infer::metrics::{Evaluation, Interval, Shot, ShotThresholds};
+use shike_infer::{Predictor, device};
 use shike_model::weights;
-use shike_train::checkpoint::atomic_write;
-use shike_train::compare::{ScoredRun, compare as compare_runs};
-use shike_train::metrics::{Evaluation, Interval, Shot, ShotThresholds};
-use shike_train::{DataSource, Predictor, RunConfig, TrainError, device};
+use shike_train::report::compare::{ScoredRun, compare as compare_runs};
+use shike_train::{DataSource, RunConfig, TrainError};
 
 use super::model::say_resized;
 use super::{CliError, ModelArgs, print, print_json, say, writable};

@@ -16,7 +16,7 @@ use shike_data::inspect::{
     self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Subset, Tail,
 };
 use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
-use shike_train::progress::clean;
+use shike_train::learner::progress::clean;
 use shike_train::{DataSource, TrainData};
 
 use super::plot::{self, Bar};

@@ -17,8 +17,9 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use shike_data::LongTail;
 use shike_data::split::SplitError;
-use shike_train::progress::clean;
-use shike_train::run_dir::RunPaths;
+use shike_infer::InferError;
+use shike_train::learner::progress::clean;
+use shike_train::run::RunPaths;
 use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
 
@@ -56,13 +57,16 @@ pub enum CliError {
     Format(String),
     /// The device is not there.
     #[error("--device {0}")]
-    Device(#[from] shike_train::device::DeviceError),
+    Device(#[from] shike_infer::device::DeviceError),
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A model that cannot be used.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// Runs cannot be compared.
     #[error(transparent)]
-    Compare(#[from] shike_train::compare::CompareError),
+    Compare(#[from] shike_train::report::compare::CompareError),
     /// Generating images failed.
     #[error(transparent)]
     Synthetic(#[from] shike_data::synthetic::SyntheticError),
@@ -113,8 +117,8 @@ impl From<shike_data::DataError> for CliError {
     }
 }
 
-impl From<shike_train::run_dir::RunDirError> for CliError {
-    fn from(error: shike_train::run_dir::RunDirError) -> Self {
+impl From<shike_train::run::RunDirError> for CliError {
+    fn from(error: shike_train::run::RunDirError) -> Self {
         Self::Train(error.into())
     }
 }

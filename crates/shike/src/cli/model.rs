@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use shike_train::run_dir::{RunDirError, RunPaths};
-use shike_train::{Predictor, Prior, TrainError, device};
+use shike_infer::{InferError, Predictor, Prior, device};
+use shike_train::run::{RunDirError, RunPaths};
 
 use super::{CliError, say};
 
@@ -89,7 +89,7 @@ impl ModelArgs {
             None => return Ok(predictor),
             Some("uniform") => Prior::Uniform,
             Some("train") => Prior::Train,
-            Some(path) => Prior::read(path.as_ref(), names).map_err(TrainError::from)?,
+            Some(path) => Prior::read(path.as_ref(), names).map_err(InferError::from)?,
         };
         Ok(predictor.with_prior(&prior)?)
     }

@@ -1,6 +1,6 @@
 //! Class sizes as bars in a terminal.
 
-use shike_train::progress;
+use shike_train::learner::progress;
 
 /// Sizes that differ by more than this are shown on a logarithmic scale.
 const LOG_ABOVE: f64 = 20.0;

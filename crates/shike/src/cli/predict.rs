@@ -7,9 +7,9 @@ use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
+use shike_data::write::atomic_write;
 use shike_data::{class_names_file, header_size};
-use shike_train::checkpoint::atomic_write;
-use shike_train::{Prediction, Predictor};
+use shike_infer::{Prediction, Predictor};
 
 use super::model::say_resized;
 use super::{CliError, ModelArgs, print, print_json, say, writable};

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use shike_train::device;
-use shike_train::receipt::ScoredSplit;
+use shike_infer::Predictor;
+use shike_infer::device;
 use shike_train::report::write_report;
-use shike_train::run_dir::{RunDirError, RunPaths};
-use shike_train::{Predictor, RunConfig, TrainError};
+use shike_train::run::receipt::ScoredSplit;
+use shike_train::run::{RunDirError, RunPaths};
+use shike_train::{RunConfig, TrainError};
 
 use super::eval::{ScoringArgs, still_there};
 use super::{CliError, DataArgs, print, writable};

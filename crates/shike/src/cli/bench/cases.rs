@@ -10,12 +10,12 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
+use shike_infer::device::batch::{Upload, to_tensors};
 use shike_model::{
     BackboneConfig, BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, ExpertLogits,
     Head, Shike, ShikeConfig, weights,
 };
-use shike_train::batch::{Upload, to_tensors};
-use shike_train::optim::Sgd;
+use shike_train::learner::optim::Sgd;
 
 use super::BenchError;
 use crate::cli::PrecisionKind;

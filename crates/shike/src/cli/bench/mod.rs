@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use shike_train::{device, memory};
+use shike_infer::{device, device::memory};
 use thiserror::Error;
 
 use super::{PrecisionKind, print, say};

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use shike_data::{BadImages, Sampling, Transform};
+use shike_infer::Precision;
 use shike_model::loss::{ClassWeights, KlReduction};
 use shike_model::{ClassifierConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::recipe::{Scaling, images_of_a_step, scale_rates};
-use shike_train::run_dir::RunPaths;
+use shike_train::run::RunPaths;
 use shike_train::{
-    Loss, Precision, Recipe, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
+    Loss, Recipe, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
 };
 
 use super::kinds::{

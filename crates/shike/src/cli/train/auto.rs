@@ -8,10 +8,10 @@ use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
+use shike_infer::metrics::ShotThresholds;
 use shike_model::Part;
-use shike_train::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
-use shike_train::diff;
-use shike_train::metrics::ShotThresholds;
+use shike_train::config::diff;
+use shike_train::recipe::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainConfig, TrainData, TrainError};
 
 use super::{Base, TrainArgs};

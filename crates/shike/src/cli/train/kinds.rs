@@ -2,9 +2,10 @@
 
 use clap::ValueEnum;
 use shike_data::Sampling;
+use shike_infer::Precision;
 use shike_model::loss::{ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig};
 use shike_model::{BackboneConfig, ConfigError, DktLossConfig};
-use shike_train::{Loss, Precision};
+use shike_train::Loss;
 
 /// Networks: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) and for large ones
 /// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).

@@ -10,15 +10,16 @@ use clap::Args;
 use shike_data::inspect::Pixels;
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitRecord, is_inside};
-use shike_train::auto::{self, Plan};
-use shike_train::checkpoint::atomic_write;
-use shike_train::compare::{ScoredRun, compare};
-use shike_train::diff::{self, Change};
+use shike_data::write::atomic_write;
+use shike_infer::{Precision, device};
+use shike_train::config::diff::{self, Change};
+use shike_train::recipe::auto::{self, Plan};
 use shike_train::recipe::to_toml;
-use shike_train::run_dir::{RunDir, RunDirError, RunPaths};
+use shike_train::report::compare::{ScoredRun, compare};
+use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{
-    DataSource, Learner, Outcome, Precision, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
-    TrainData, TrainError, device,
+    DataSource, Learner, Outcome, Progress, Recipe, RunConfig, StageConfig, TrainConfig, TrainData,
+    TrainError,
 };
 
 use super::auto::{

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use shike_data::dataset::LeftOut;
 use shike_data::inspect::Subset;
-use shike_train::compare::Comparison;
-use shike_train::receipt::ScoredSplit;
+use shike_train::report::compare::Comparison;
+use shike_train::run::receipt::ScoredSplit;
 use shike_train::{FinalScores, Outcome};
 
 use crate::cli::eval::scores;

@@ -4,11 +4,11 @@ use super::super::{ImagePreset, Preset, RecipeArgs};
 use super::*;
 use clap::{Parser, ValueEnum};
 use shike_data::{Cifar, LongTail, Normalization, Pipeline};
+use shike_infer::metrics::ShotThresholds;
 use shike_model::loss::LdamLossConfig;
 use shike_model::{BackboneConfig, DktLossConfig};
-use shike_train::auto::{self, DeviceKind, Facts};
-use shike_train::diff;
-use shike_train::metrics::ShotThresholds;
+use shike_train::config::diff;
+use shike_train::recipe::auto::{self, DeviceKind, Facts};
 use shike_train::{DataSource, Recipe};
 
 #[derive(Parser)]

@@ -8,11 +8,11 @@ use shike_data::rng::{Draw, Purpose, rng};
 use thiserror::Error;
 
 use crate::config::TrainConfig;
-use crate::data_source::RunConfig;
-use crate::diff::differing;
-use crate::metrics::Shot;
-use crate::receipt::{Receipt, ScoredSplit};
-use crate::run_dir::{Classes, RunDirError, RunPaths};
+use crate::config::diff::differing;
+use crate::run::RunConfig;
+use crate::run::receipt::{Receipt, ScoredSplit};
+use crate::run::{Classes, RunDirError, RunPaths};
+use shike_infer::metrics::Shot;
 
 /// Test images that a class needs for a bootstrap over them to tell anything: the images of a smaller one
 /// hardly vary, and an interval from them is too narrow.
@@ -545,8 +545,8 @@ impl std::fmt::Display for Comparison {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::metrics::ShotThresholds;
-    use crate::receipt::{ChosenOn, SplitReceipt};
+    use crate::run::receipt::{ChosenOn, SplitReceipt};
+    use shike_infer::metrics::ShotThresholds;
     use shike_model::ShikeConfig;
 
     const CLASSES: usize = 20;

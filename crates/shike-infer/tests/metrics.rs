@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use common::golden;
 use serde_json::Value;
-use shike_train::metrics::{Accuracy, Evaluation, Evaluator, MetricsError, Shot, ShotThresholds};
+use shike_infer::metrics::{Accuracy, Evaluation, Evaluator, MetricsError, Shot, ShotThresholds};
 
 /// Four classes: many, medium, few, and a few-shot class that the test set lacks.
 const COUNTS: [usize; 4] = [200, 50, 5, 3];

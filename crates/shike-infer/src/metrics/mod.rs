@@ -8,9 +8,11 @@
 mod calibration;
 mod confusion;
 mod interval;
-pub(crate) mod nullable;
-mod report;
+#[doc(hidden)]
+pub mod nullable;
+pub mod prior;
 mod scored;
+mod text;
 
 pub use calibration::{BINS, Bin, Calibration};
 pub use confusion::Confusion;
@@ -295,7 +297,7 @@ impl Evaluator {
     }
 
     /// Adds `shift`, `[classes]`, to every expert's logits before they are scored: the logarithm of
-    /// another prior ([`Prior`](crate::prior::Prior)).
+    /// another prior ([`Prior`](crate::metrics::prior::Prior)).
     ///
     /// # Errors
     ///

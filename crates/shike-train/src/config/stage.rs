@@ -8,7 +8,7 @@ use shike_model::loss::{
 use shike_model::{BalancedSoftmaxLoss, ClassifierConfig, DktLossConfig};
 
 use crate::config::StageConfig;
-use crate::strict::complete;
+use shike_infer::strict::complete;
 
 /// The loss of a stage, summed over experts. In text a table whose `kind` is the name; fields that are
 /// left out have their defaults. Class counts come from the training set.

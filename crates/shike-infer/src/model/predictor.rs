@@ -9,13 +9,13 @@ use shike_data::rng::{Purpose, rng};
 use shike_data::{DataError, DecodeLimits, Loader, Pipeline, prepare_file};
 use shike_model::{ExpertLogits, Shike};
 
-use crate::batch::{Upload, normalized};
-use crate::error::TrainError;
-use crate::evaluate::evaluate;
-use crate::memory::{self, gib};
+use crate::device::batch::{Upload, normalized};
+use crate::device::memory::{self, gib};
+use crate::error::InferError;
+use crate::metrics::prior::Prior;
 use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
-use crate::model_file::{ModelInfo, load_model};
-use crate::prior::Prior;
+use crate::model::evaluate::evaluate;
+use crate::model::file::{ModelInfo, load_model};
 
 /// A trained model that names what is in an image.
 ///
@@ -94,13 +94,13 @@ impl Predictor {
     /// # Errors
     /// If the file cannot be read, is damaged or no model file, or the memory cannot hold what the
     /// network makes of one image.
-    pub fn load(path: &Path, device: &Device) -> Result<Self, TrainError> {
+    pub fn load(path: &Path, device: &Device) -> Result<Self, InferError> {
         let device = device.clone().without_autodiff();
         let (model, info) = load_model(path, &device)?;
         if let Some(side) = info.pipeline.output_size() {
             let needed = memory::of_scoring(&model.describe([side, side]));
             if let Some(available) = memory::available(&device).filter(|bytes| needed > *bytes) {
-                return Err(TrainError::Mismatch(format!(
+                return Err(InferError::Mismatch(format!(
                     "{}: an image of {side} pixels takes about {} in this network, and {} are there",
                     path.display(),
                     gib(needed),
@@ -122,7 +122,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If there is not one frequency a class, or one is 0, whose logarithm is infinite.
-    pub fn with_prior(mut self, prior: &Prior) -> Result<Self, TrainError> {
+    pub fn with_prior(mut self, prior: &Prior) -> Result<Self, InferError> {
         self.shift = prior.shift(&self.info.prior, &self.info.train_counts)?;
         Ok(self)
     }
@@ -131,10 +131,10 @@ impl Predictor {
     ///
     /// # Errors
     /// If there is not one name a class.
-    pub fn with_class_names(mut self, names: Vec<String>) -> Result<Self, TrainError> {
+    pub fn with_class_names(mut self, names: Vec<String>) -> Result<Self, InferError> {
         let (given, classes) = (names.len(), self.info.class_names.len());
         if given != classes {
-            return Err(TrainError::Mismatch(format!(
+            return Err(InferError::Mismatch(format!(
                 "{given} class names for a model of {classes} classes"
             )));
         }
@@ -167,7 +167,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the file is no whole image, or the network's answer is no number.
-    pub fn predict_file(&self, path: &Path) -> Result<Prediction<'_>, TrainError> {
+    pub fn predict_file(&self, path: &Path) -> Result<Prediction<'_>, InferError> {
         let image = self.read(path)?;
         let mut predictions = self.predict_prepared(&[image])?;
         Ok(predictions.remove(0))
@@ -180,13 +180,13 @@ impl Predictor {
     ///
     /// # Errors
     /// If the file is no whole image, or the model's preparation cannot take an image of its size.
-    pub fn read(&self, path: &Path) -> Result<RgbImage, TrainError> {
+    pub fn read(&self, path: &Path) -> Result<RgbImage, InferError> {
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
         let image = prepare_file(path, &self.pipeline, &self.limits(), &mut unused);
         image.map_err(|error| match error {
             // This one does not know which image it is about.
-            error @ DataError::Transform { .. } => TrainError::from(DataError::Sample {
+            error @ DataError::Transform { .. } => InferError::from(DataError::Sample {
                 origin: path.display().to_string(),
                 source: Box::new(error),
             }),
@@ -199,7 +199,7 @@ impl Predictor {
     /// # Errors
     /// If the model's preparation cannot take an image of this size, or the network's answer is no
     /// number.
-    pub fn predict_pixels(&self, image: RgbImage) -> Result<Prediction<'_>, TrainError> {
+    pub fn predict_pixels(&self, image: RgbImage) -> Result<Prediction<'_>, InferError> {
         let image = self.prepare(image)?;
         let mut predictions = self.predict_prepared(&[image])?;
         Ok(predictions.remove(0))
@@ -209,7 +209,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the model's preparation cannot take an image of this size.
-    pub fn prepare(&self, image: RgbImage) -> Result<RgbImage, TrainError> {
+    pub fn prepare(&self, image: RgbImage) -> Result<RgbImage, InferError> {
         if image.is_empty() {
             let (origin, problem) = ("an image".into(), "has no pixels".into());
             return Err(DataError::NotAnImage { origin, problem }.into());
@@ -224,7 +224,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If a logit is NaN or infinite: the weights are broken.
-    pub fn predict_prepared(&self, images: &[RgbImage]) -> Result<Vec<Prediction<'_>>, TrainError> {
+    pub fn predict_prepared(&self, images: &[RgbImage]) -> Result<Vec<Prediction<'_>>, InferError> {
         let mut predictions = Vec::with_capacity(images.len());
         for images in images.chunk_by(|a, b| a.dimensions() == b.dimensions()) {
             let size = [images[0].height() as usize, images[0].width() as usize];
@@ -268,8 +268,8 @@ impl Predictor {
         Ok(predictions)
     }
 
-    fn not_a_number(&self) -> TrainError {
-        TrainError::NotANumber {
+    fn not_a_number(&self) -> InferError {
+        InferError::NotANumber {
             path: self.path.clone(),
         }
     }
@@ -283,7 +283,7 @@ impl Predictor {
         &self,
         loader: &Loader,
         thresholds: ShotThresholds,
-    ) -> Result<Evaluation, TrainError> {
+    ) -> Result<Evaluation, InferError> {
         let info = &self.info;
         let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
             .with_shift(self.shift.clone())?;

@@ -8,9 +8,9 @@ use shike_data::BadImage;
 use shike_data::read::{self, read_to_string};
 
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
-use crate::checkpoint::{self, Checkpoint, CheckpointError};
-use crate::metrics::ImageScore;
-use crate::receipt::{Receipt, class_order};
+use crate::run::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::run::receipt::{Receipt, class_order};
+use shike_infer::metrics::ImageScore;
 
 /// Where things lie in a run's folder; reads without taking the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]

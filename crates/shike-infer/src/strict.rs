@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// Reads a configuration that may leave fields out and has no others; Burn's own reader wants all of
 /// them as well.
-pub(crate) fn complete<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn complete<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Serialize + DeserializeOwned,
@@ -28,7 +28,7 @@ where
 }
 
 /// Reads a complete configuration that has no other fields.
-pub(crate) fn strict<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn strict<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Serialize + DeserializeOwned,
@@ -37,7 +37,7 @@ where
 }
 
 /// As [`strict`], of a value.
-pub(crate) fn strict_value<T>(given: Value) -> Result<T, serde_json::Error>
+pub fn strict_value<T>(given: Value) -> Result<T, serde_json::Error>
 where
     T: Serialize + DeserializeOwned,
 {

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Transaction};
 use shike_data::{Loader, Normalization};
 use shike_model::{Head, Shike};
 
-use crate::batch::{Upload, to_tensors};
-use crate::error::TrainError;
+use crate::device::batch::{Upload, to_tensors};
+use crate::error::InferError;
 use crate::metrics::{Evaluation, Evaluator};
 
 /// Scores `model` (as [`valid`](burn::module::Module::valid) gives it) with one set of heads on
@@ -21,7 +21,7 @@ pub fn evaluate(
     upload: Upload,
     mut evaluator: Evaluator,
     device: &Device,
-) -> Result<Evaluation, TrainError> {
+) -> Result<Evaluation, InferError> {
     let device = device.clone().without_autodiff();
     let mut batches = loader.sequential();
     for batch in batches.by_ref() {
@@ -41,7 +41,7 @@ pub fn evaluate(
         evaluator.add_batch(&values, &batch.labels)?;
     }
     if !batches.is_complete() {
-        return Err(TrainError::ShortEpoch {
+        return Err(InferError::ShortEpoch {
             found: batches.next_batch(),
             expected: batches.total_batches(),
         });

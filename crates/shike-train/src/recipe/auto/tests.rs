@@ -3,9 +3,9 @@ use shike_model::{ClassifierConfig, DktLossConfig, Part};
 
 use super::*;
 use crate::config::TrainConfig;
-use crate::method::{Loss, Stage2};
+use crate::config::schedule::Schedule;
+use crate::config::stage::{Loss, Stage2};
 use crate::recipe::Recipe;
-use crate::schedule::Schedule;
 
 fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
     Facts {

@@ -13,8 +13,8 @@ use shike_model::{BackboneConfig, DktLossConfig};
 use thiserror::Error;
 
 pub use self::text::{GIVEN, given, recipe_text};
-use crate::method::{FEW_CLASSES, Loss};
-use crate::metrics::{Shot, ShotThresholds};
+use crate::config::stage::{FEW_CLASSES, Loss};
+use shike_infer::metrics::{Shot, ShotThresholds};
 
 /// Where a run is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

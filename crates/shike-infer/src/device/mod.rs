@@ -1,5 +1,9 @@
 //! Devices by name.
 
+pub mod batch;
+pub mod burn_loader;
+pub mod memory;
+
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

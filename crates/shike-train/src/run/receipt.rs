@@ -10,9 +10,8 @@ use shike_data::Dataset;
 use shike_data::read::open;
 
 use crate::config::TrainConfig;
-use crate::diff::without_speed;
-use crate::metrics::ShotThresholds;
-use crate::run_dir::RunDir;
+use crate::config::diff::without_speed;
+use shike_infer::metrics::ShotThresholds;
 
 /// `receipt.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,13 +93,6 @@ impl std::fmt::Display for ScoredSplit {
 }
 
 impl Receipt {
-    /// Takes over how far the run has come.
-    pub(crate) fn set_progress(&mut self, run: &RunDir) {
-        let best = run.paths().best().exists();
-        self.best_chosen_on = best.then_some(ChosenOn::Validation);
-        self.training_seconds = run.rows().iter().map(|row| row.seconds).sum();
-    }
-
     /// Takes over what the run was begun with, and says what is no more the same. `trained`: it has done a
     /// step, so that its first weights have no effect any more.
     ///

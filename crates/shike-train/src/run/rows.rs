@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Evaluation, Scored, nullable};
+use shike_infer::metrics::{Evaluation, Scored, nullable};
 
 /// One row of `metrics.jsonl` and `metrics.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -12,12 +12,13 @@ use image::RgbImage;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
+use shike_infer::InferError;
+use shike_infer::Predictor;
+use shike_infer::metrics::ShotThresholds;
+use shike_infer::model::file::{FORMAT_VERSION, ModelInfo, load_model, save_model};
 use shike_model::network::{BackboneConfig, StageConfig, StemConfig, StemKind};
 use shike_model::weights::file::{self, Entry};
 use shike_model::{Head, Shike, ShikeConfig};
-use shike_train::metrics::ShotThresholds;
-use shike_train::model_file::{FORMAT_VERSION, ModelInfo, load_model, save_model};
-use shike_train::{Predictor, TrainError};
 use tempfile::TempDir;
 
 fn config() -> ShikeConfig {
@@ -82,7 +83,7 @@ fn described_anew(bytes: &[u8], path: &Path, sealed: bool, change: impl FnOnce(&
 }
 
 /// What the model says of an image, if it can be used.
-fn answer(path: &Path) -> Result<Vec<f32>, TrainError> {
+fn answer(path: &Path) -> Result<Vec<f32>, InferError> {
     let predictor = Predictor::load(path, &Device::flex())?;
     let image = RgbImage::from_fn(20, 18, |x, y| image::Rgb([x as u8, y as u8, 7]));
     Ok(predictor.predict_pixels(image)?.probabilities)
@@ -257,7 +258,7 @@ fn logits_that_are_no_numbers_are_an_error_that_names_the_model() {
             model
         });
         let error = answer(&path).unwrap_err();
-        assert!(matches!(error, TrainError::NotANumber { .. }), "{error}");
+        assert!(matches!(error, InferError::NotANumber { .. }), "{error}");
         assert!(
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
@@ -270,7 +271,7 @@ fn logits_that_are_no_numbers_are_an_error_that_names_the_model() {
         let error = predictor
             .evaluate(&loader, ShotThresholds::default())
             .unwrap_err();
-        assert!(matches!(error, TrainError::NotANumber { .. }), "{error}");
+        assert!(matches!(error, InferError::NotANumber { .. }), "{error}");
     }
 }
 

@@ -8,7 +8,7 @@ use shike_model::kernels;
 use shike_model::network::ModelSummary;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::batch::Precision;
+use crate::device::batch::Precision;
 use crate::device::is_host;
 
 /// What a float32 value takes.
@@ -17,7 +17,7 @@ const FLOAT: u64 = 4;
 /// Bytes that training keeps for each value that a convolution puts out: that value, which batch
 /// normalisation needs again, and the activation behind; where the two are separate operations, also
 /// what lies between them.
-pub(crate) fn kept_per_value(device: &Device, precision: Precision) -> u64 {
+pub fn kept_per_value(device: &Device, precision: Precision) -> u64 {
     let fused = precision == Precision::F32 && is_host(device) && kernels::enabled();
     let bytes = match precision {
         Precision::F32 => FLOAT,
@@ -46,7 +46,7 @@ impl StepMemory {
     /// Estimates a step of the network that `summary` describes at its image size, with
     /// `trained` parameters that get gradients and `kept_per_value` bytes for each value that a
     /// convolution puts out.
-    pub(crate) fn estimate(
+    pub fn estimate(
         summary: &ModelSummary,
         trained: usize,
         batch_size: usize,
@@ -97,7 +97,7 @@ impl fmt::Display for StepMemory {
 
 /// An estimate of what scoring one image takes, in bytes: all activations of float32, of which a few are
 /// there at a time.
-pub(crate) fn of_scoring(summary: &ModelSummary) -> u64 {
+pub fn of_scoring(summary: &ModelSummary) -> u64 {
     let [height, width] = summary.image_size;
     FLOAT * (summary.activations() + (3 * height * width) as u64)
 }
@@ -136,7 +136,7 @@ pub fn peak(device: &Device) -> Option<u64> {
 }
 
 /// Whether this is what a backend says when a device's memory is used up.
-pub(crate) fn tells_of_memory(message: &str) -> bool {
+pub fn tells_of_memory(message: &str) -> bool {
     let message = message.to_lowercase();
     ["out of memory", "out_of_memory", "outofmemory"]
         .iter()

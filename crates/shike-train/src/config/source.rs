@@ -2,18 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use shike_data::dataset::FolderParts;
 use shike_data::{
     Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, list_file, list_file_like,
     list_file_named,
 };
 
-use crate::config::TrainConfig;
-use crate::receipt::{ScoredSplit, settings};
-use crate::run_dir::{RunDirError, RunPaths};
+use crate::run::receipt::ScoredSplit;
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -181,92 +177,11 @@ impl DataSource {
     }
 }
 
-/// `config.json` of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunConfig {
-    /// Where the images come from; absent if a program made them.
-    pub data: Option<DataSource>,
-    /// What is done with them.
-    #[serde(deserialize_with = "train_config")]
-    pub train: TrainConfig,
-    /// The run whose stage 1 this one starts from, if it only re-trains the classifiers.
-    #[serde(default)]
-    pub stage2_from: Option<PathBuf>,
-}
-
-impl RunConfig {
-    /// Reads `config.json` of a run, and compares its settings with those that the run began with, where it
-    /// has a receipt.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or its settings are others.
-    pub fn read(paths: &RunPaths) -> Result<Self, RunDirError> {
-        let read: Value = paths.read_config()?;
-        let failed = |message: String| RunDirError::Format {
-            path: paths.config(),
-            message,
-        };
-        let begun = paths.receipt_if_any()?.and_then(|receipt| receipt.settings);
-        if begun.is_some_and(|begun| begun != settings(&read["train"])) {
-            let message = "its settings are not those that the run began with (receipt.json has their \
-                           hash): it was edited or damaged; put it back";
-            return Err(failed(message.into()));
-        }
-        Self::deserialize(read).map_err(|error| failed(error.to_string()))
-    }
-}
-
-/// Reads a configuration as it is written now, or as it was before stages had losses of their own: the
-/// loss of stage 1 stood beside the stages, and stage 2 was always the balanced softmax.
-fn train_config<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainConfig, D::Error> {
-    let mut config = Value::deserialize(deserializer)?;
-    if let Some(loss) = config.as_object_mut().and_then(|c| c.remove("loss")) {
-        if let Some(stage1) = config["stage1"].as_object_mut() {
-            stage1.insert("loss".into(), loss);
-        }
-        if let Some(stage2) = config["stage2"].as_object_mut() {
-            stage2.insert("method".into(), json!("retrain"));
-            stage2.insert("loss".into(), json!({ "kind": "balanced_softmax" }));
-        }
-    }
-    TrainConfig::deserialize(config).map_err(Error::custom)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use shike_model::ShikeConfig;
-
-    #[test]
-    fn configurations_of_before_are_read() {
-        for model in [ShikeConfig::cifar(8, 4), ShikeConfig::cifar_plain(8, 4)] {
-            let config = RunConfig {
-                data: None,
-                train: TrainConfig::cifar(model.unwrap(), [3, 2]),
-                stage2_from: None,
-            };
-            let now = serde_json::to_value(&config).unwrap();
-            assert_eq!(RunConfig::deserialize(&now).unwrap(), config);
-
-            let mut before = now;
-            let train = before["train"].as_object_mut().unwrap();
-            let stage1 = train["stage1"].as_object_mut().unwrap();
-            let loss = stage1.remove("loss").unwrap();
-            // Its only field was the kind.
-            let loss = match loss["kind"].as_str() {
-                Some("cross_entropy") => json!({ "kind": "cross_entropy" }),
-                _ => loss,
-            };
-            train.insert("loss".into(), loss);
-            if let Some(stage2) = train["stage2"].as_object_mut() {
-                stage2.remove("method").unwrap();
-                stage2.remove("loss").unwrap();
-            }
-            assert_eq!(RunConfig::deserialize(&before).unwrap(), config);
-        }
-    }
+    use serde_json::json;
 
     #[test]
     fn class_names_lie_beside_the_list_if_they_are_as_many() {
@@ -298,19 +213,6 @@ mod tests {
             write("classes.txt", other);
             assert_eq!(names(lists("train.txt")), ["0", "1"], "{other}");
         }
-    }
-
-    #[test]
-    fn what_is_wrong_in_a_configuration_is_named() {
-        let config = RunConfig {
-            data: None,
-            train: TrainConfig::cifar(ShikeConfig::cifar(8, 4).unwrap(), [3, 2]),
-            stage2_from: None,
-        };
-        let mut value = serde_json::to_value(&config).unwrap();
-        value["train"]["stage1"]["loss"]["non_target"] = json!(1.0);
-        let error = RunConfig::deserialize(value).unwrap_err().to_string();
-        assert!(error.contains("unknown field `non_target`"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A classifier whose logits stand for class frequencies π and that is used where they are π′ has its
 //! best logits at `logit + log π′ − log π` (Saerens et al., Neural Computation 2002; Menon et al.,
 //! "Long-tail learning via logit adjustment", ICLR 2021, eq. 9). π is what training left in the logits
-//! ([`TrainConfig::logit_prior`](crate::TrainConfig::logit_prior)), and is kept in the model file.
+//! (`TrainConfig::logit_prior` of shike-train), and is kept in the model file.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 //! The loader behind Burn's own `DataLoader`, for programs with another training loop than
-//! [`Learner`](crate::Learner)'s.
+//! `Learner`'s.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Int, Tensor};
 use shike_data::{Epoch, Loader, Normalization, Sampler};
 
-use crate::batch::{Upload, to_tensors};
+use crate::device::batch::{Upload, to_tensors};
 
 /// Images of a step on the device.
 #[derive(Clone, Debug)]

@@ -5,7 +5,6 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use crate::config::TrainConfig;
-use crate::recipe::inline;
 
 /// The value at a path such as `stage1.loss.kind`.
 pub(crate) fn at<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
@@ -127,5 +126,36 @@ pub fn shown(value: &Value) -> String {
             format!("{}", (number * 1e6).round() / 1e6)
         }
         other => inline(other),
+    }
+}
+
+/// A value on the right of a `key = `; each table of a list has a line of its own. What is null is left
+/// out.
+pub(crate) fn inline(value: &Value) -> String {
+    if let Value::Array(items) = value
+        && items.iter().any(Value::is_object)
+    {
+        let items = items.iter().map(|item| format!("    {},\n", inline(item)));
+        return format!("[\n{}]", items.collect::<String>());
+    }
+    let mut value = value.clone();
+    prune(&mut value);
+    match toml::Value::try_from(&value) {
+        Ok(value) => value.to_string(),
+        // Nothing but a null, which TOML does not have.
+        Err(_) => value.to_string(),
+    }
+}
+
+/// Takes away what is not there: TOML has no null; and tables that hold nothing.
+pub(crate) fn prune(value: &mut Value) {
+    let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+    match value {
+        Value::Object(map) => {
+            map.values_mut().for_each(prune);
+            map.retain(|_, value| !empty(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
     }
 }

@@ -20,7 +20,10 @@
 //! [`RunPaths`] only reads, and may do so while another process trains. [`RunDir`] holds the lock
 //! and writes; every file but the lock is replaced in one step (see [`atomic_write`]).
 
+pub mod checkpoint;
+mod config;
 mod paths;
+pub mod receipt;
 mod rows;
 
 use std::fs::{self, File, TryLockError};
@@ -34,11 +37,12 @@ use shike_data::BadImage;
 use shike_data::read::read_to_string;
 use thiserror::Error;
 
+use self::checkpoint::{Checkpoint, CheckpointError, WriteError, atomic_write};
+pub use self::config::RunConfig;
 pub use self::paths::{Latest, RunPaths};
+use self::receipt::{ChosenOn, Receipt};
 pub use self::rows::{EpochRow, RowScores};
-use crate::checkpoint::{self, Checkpoint, CheckpointError, WriteError, atomic_write};
-use crate::metrics::Evaluation;
-use crate::receipt::Receipt;
+use shike_infer::metrics::Evaluation;
 
 /// What is wrong with a run's folder; every message names the path.
 #[derive(Debug, Error)]
@@ -359,12 +363,15 @@ impl RunDir {
         )?)
     }
 
-    /// Writes `receipt.json`.
+    /// Writes `receipt.json`, with how far the run has come.
     ///
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn write_receipt(&self, receipt: &Receipt) -> Result<(), RunDirError> {
+    pub fn write_receipt(&self, receipt: &mut Receipt) -> Result<(), RunDirError> {
+        let best = self.paths().best().exists();
+        receipt.best_chosen_on = best.then_some(ChosenOn::Validation);
+        receipt.training_seconds = self.rows().iter().map(|row| row.seconds).sum();
         write_json(&self.writable()?.receipt(), receipt)
     }
 

@@ -1,5 +1,10 @@
 //! What a training run does: one typed, serialisable configuration.
 
+pub mod diff;
+pub mod schedule;
+pub mod source;
+pub mod stage;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,11 +15,13 @@ use shike_model::loss::LossError;
 use shike_model::network::StemKind;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
 
-use crate::batch::{Precision, Upload};
-use crate::method::{Loss, Stage2};
-use crate::metrics::{MetricsError, ShotThresholds};
-use crate::schedule::{Schedule, ScheduleError};
-use crate::strict::strict;
+pub use self::schedule::Schedule;
+use self::schedule::ScheduleError;
+pub use self::source::{DataSource, TrainData};
+pub use self::stage::{Loss, Stage2};
+use shike_infer::device::batch::{Precision, Upload};
+use shike_infer::metrics::{MetricsError, ShotThresholds};
+use shike_infer::strict::strict;
 
 /// When the test set is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

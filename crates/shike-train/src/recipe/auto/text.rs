@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::Choice;
 use crate::config::TrainConfig;
-use crate::diff::{at, differences};
-use crate::recipe::{Recipe, inline};
-use crate::schedule::Schedule;
+use crate::config::diff::inline;
+use crate::config::diff::{at, differences};
+use crate::config::schedule::Schedule;
+use crate::recipe::Recipe;
 
 /// The reason of what options have asked for, and of what follows from them.
 pub const GIVEN: &str = "by an option";

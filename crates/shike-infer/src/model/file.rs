@@ -9,10 +9,10 @@ use shike_data::{Normalization, Pipeline};
 use shike_model::weights::{self, Checksum, StateFile, WeightsError};
 use shike_model::{Head, Shike, ShikeConfig};
 
-use crate::checkpoint::atomic_write;
-use crate::error::TrainError;
-use crate::prior;
+use crate::error::InferError;
+use crate::metrics::prior;
 use crate::strict::strict;
+use shike_data::write::atomic_write;
 
 /// All that is needed to use a network's weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct ModelInfo {
     /// From 0–255 to the network's input.
     pub normalization: Normalization,
     /// The class frequencies that the logits stand for, `[classes]`
-    /// ([`TrainConfig::logit_prior`](crate::TrainConfig::logit_prior)).
+    /// (`TrainConfig::logit_prior` of shike-train).
     pub prior: Vec<f64>,
     /// Optimizer steps that led here; exported as `num_batches_tracked`.
     pub steps: u64,
@@ -96,7 +96,7 @@ const KEY: &str = "shike";
 /// # Errors
 /// If `info` is not of this network, or the file cannot be written; the one that was there is then
 /// untouched.
-pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), TrainError> {
+pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), InferError> {
     let heads = model.experts.iter().all(|expert| expert.head2.is_some());
     let fits = info
         .check()
@@ -109,7 +109,7 @@ pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), Tr
                 ))
             }
         });
-    fits.map_err(|problem| TrainError::Mismatch(format!("{}: {problem}", path.display())))?;
+    fits.map_err(|problem| InferError::Mismatch(format!("{}: {problem}", path.display())))?;
     let model = &model.clone().fold_head_scales();
     let text = serde_json::to_string(info)
         .map_err(|error| WeightsError::Serialize(format!("model description: {error}")))?;
@@ -124,9 +124,9 @@ pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), Tr
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, is no model file of this program, or is of another version.
-pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), TrainError> {
+pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), InferError> {
     let format = |problem: String| {
-        TrainError::from(WeightsError::Format {
+        InferError::from(WeightsError::Format {
             path: path.to_owned(),
             problem,
         })

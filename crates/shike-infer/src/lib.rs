@@ -1,0 +1,25 @@
+//! A trained SHIKE model in use: on a device, from a file, on new images, and how good it is.
+//!
+//! Nothing here trains, draws plots or reads recipes: a program that only uses models needs this crate and what
+//! is below it (`shike-data`, `shike-model`).
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`device`] | devices by name, their memory, batches of bytes as tensors on them |
+//! | [`metrics`] | accuracies of a long-tailed test set, calibration, confusions, class priors |
+//! | [`model`] | model files, [`Predictor`], scoring a network on a data set |
+
+pub mod device;
+pub mod error;
+pub mod metrics;
+pub mod model;
+#[doc(hidden)]
+pub mod strict;
+
+pub use device::batch::{Precision, Upload};
+pub use device::burn_loader::{BurnLoader, ImageBatch};
+pub use error::InferError;
+pub use metrics::prior::Prior;
+pub use model::evaluate::evaluate;
+pub use model::file::{ModelInfo, load_model, save_model};
+pub use model::predictor::{Prediction, Predictor};
