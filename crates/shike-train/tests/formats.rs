@@ -12,16 +12,15 @@ use image::RgbImage;
 use safetensors::SafeTensors;
 use shike_data::split::SplitRecord;
 use shike_data::{Pipeline, Sampling};
+use shike_infer::load_model;
 use shike_model::network::{
     BackboneConfig, BlockKind, ConvInit, StageConfig, StemConfig, StemKind,
 };
 use shike_model::{ClassifierConfig, DktLossConfig, Head, Part, ShikeConfig, weights};
-use shike_train::receipt::ChosenOn;
 use shike_train::recipe::DataLayout;
-use shike_train::run_dir::RunPaths;
-use shike_train::{
-    DataSource, Learner, Loss, Progress, Recipe, RunConfig, RunDir, TrainConfig, load_model,
-};
+use shike_train::run::RunPaths;
+use shike_train::run::receipt::ChosenOn;
+use shike_train::{DataSource, Learner, Loss, Progress, Recipe, RunConfig, RunDir, TrainConfig};
 
 fn stored(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
