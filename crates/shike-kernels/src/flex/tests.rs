@@ -67,8 +67,8 @@ fn by_definition(s: &Shape, x: &[f32], w: &[f32], dy: &[f32]) -> [Vec<f64>; 3] {
 fn convolutions() {
     let same = Shape {
         batch: 2,
-        channels: 3,
-        size: [5, 6],
+        channels: 2,
+        size: [4, 5],
         filters: 5,
         kernel: [3, 3],
         stride: [1, 1],
@@ -94,7 +94,8 @@ fn convolutions() {
             ..same
         },
         Shape {
-            size: [9, 8],
+            batch: 1,
+            size: [7, 6],
             kernel: [7, 7],
             stride: [3, 2],
             pad: [3, 2],
@@ -123,14 +124,12 @@ fn convolutions() {
         // Wide rows are read straight from the frame, many filters through a panel.
         Shape {
             batch: 1,
-            channels: 2,
-            size: [2, 48],
+            size: [3, 16],
             ..same
         },
         Shape {
             batch: 1,
-            size: [3, 4],
-            channels: 2,
+            size: [2, 3],
             filters: 50,
             ..same
         },
@@ -141,12 +140,17 @@ fn convolutions() {
         let taps = s.kernel[0] * s.kernel[1];
         let w = values(2, s.filters * s.channels / s.groups * taps);
         let dy = values(3, s.batch * s.filters * height * width);
-        let [y, dx, dw] = by_definition(&s, &x, &w, &dy);
+        // Miri looks at memory; what it takes for numbers is saved.
+        let expected = (!cfg!(miri)).then(|| by_definition(&s, &x, &w, &dy));
         for simd in Simd::available() {
-            let what = format!("{simd:?} {s:?}");
-            assert_close(&conv::forward(simd, &s, &x, &w), &y, &what);
-            assert_close(&conv::input_gradient(simd, &s, &dy, &w), &dx, &what);
-            assert_close(&conv::weight_gradient(simd, &s, &x, &dy), &dw, &what);
+            let found = [
+                conv::forward(simd, &s, &x, &w),
+                conv::input_gradient(simd, &s, &dy, &w),
+                conv::weight_gradient(simd, &s, &x, &dy),
+            ];
+            for (found, expected) in found.iter().zip(expected.iter().flatten()) {
+                assert_close(found, expected, &format!("{simd:?} {s:?}"));
+            }
         }
     }
 }
