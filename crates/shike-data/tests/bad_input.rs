@@ -209,7 +209,7 @@ fn with_chunk(png: &[u8], name: &[u8; 4], change: impl FnOnce(&mut [u8])) -> Vec
 
 /// A seed of the fuzzer.
 fn seed(name: &str) -> Vec<u8> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/image");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seeds");
     fs::read(Path::new(folder).join(name)).unwrap()
 }
 

@@ -13,7 +13,7 @@ use shike_data::rng::{Purpose, rng};
 use shike_data::{DecodeLimits, Pipeline, decode_file_upright, decode_rgb, prepare_file};
 
 fn seeds() -> Vec<Vec<u8>> {
-    let folders = ["../../fuzz/seeds/image", "tests/jpeg"];
+    let folders = ["tests/seeds", "tests/jpeg"];
     let mut paths: Vec<_> = folders
         .iter()
         .flat_map(|folder| {

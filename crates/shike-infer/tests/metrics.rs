@@ -1,7 +1,6 @@
 //! Long-tail metrics: small cases worked out by hand, and the reference's values.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../shike-model/tests/common/mod.rs"]
 mod common;
 
 use std::fs::File;

@@ -7,7 +7,6 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../shike-model/tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;

@@ -3,11 +3,14 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor};
+use common::random;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
 use shike_infer::metrics::Evaluator;
@@ -36,9 +39,8 @@ fn dataset(counts: [usize; 3], seed: u32) -> Dataset {
     let pixels = labels.iter().flat_map(|label| {
         (0..8 * 8 * 3)
             .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 // Brighter from class to class.
-                (label * 60 + (state >> 26)) as u8
+                (label * 60 + (random(&mut state) >> 26)) as u8
             })
             .collect::<Vec<u8>>()
     });

@@ -2,9 +2,12 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use common::random;
 use shike_data::{Dataset, Pipeline};
 use shike_infer::Precision;
 use shike_model::{ClassifierConfig, ShikeConfig};
@@ -21,8 +24,7 @@ fn images() -> Dataset {
         for at in 0..SIDE * SIDE {
             let stripe = if class % 2 == 0 { at % SIDE } else { at / SIDE };
             for _ in 0..3 {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let noise = (state >> 26) as usize;
+                let noise = (random(&mut state) >> 26) as usize;
                 let value = 40 + 60 * (class / 2) + 50 * (stripe / 2 % 2) + noise;
                 pixels.push(value as u8);
             }

@@ -1,7 +1,6 @@
 //! Learning rates against the reference's code and its published training log.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../shike-model/tests/common/mod.rs"]
 mod common;
 
 use common::{golden, json};

@@ -344,10 +344,7 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     // Bad images are named; the others are predicted. One of them makes a decoder panic.
     let bad = path("bad.jpg");
     fs::write(&bad, "no picture").unwrap();
-    let panic = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../fuzz/seeds/image/indexed_trns.png"
-    );
+    let panic = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/indexed_trns.png");
     let output = shike(&["predict", &a0, &bad, panic, "/dev/zero", folder]);
     assert_eq!(output.status.code(), Some(3));
     let error = text(&output.stderr);

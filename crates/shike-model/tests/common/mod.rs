@@ -108,6 +108,12 @@ pub fn assert_below(what: &str, found: f64, tolerance: f64) {
     assert!(found <= tolerance, "{what}: {found:.3e} > {tolerance:.0e}");
 }
 
+/// The next of a linear congruence: numbers that are the same everywhere.
+pub fn random(state: &mut u32) -> u32 {
+    *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    *state
+}
+
 /// Casts every tensor of a network to float64.
 pub struct ToF64;
 

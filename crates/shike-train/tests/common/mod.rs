@@ -1,0 +1,1 @@
+../../../shike-model/tests/common/mod.rs
