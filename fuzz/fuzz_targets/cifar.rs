@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use shike_data::{Cifar, DecodeLimits, Split, cifar};
+use shike_data::{Cifar, DecodeLimits, Part, cifar};
 use tempfile::TempDir;
 
 static DIR: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
@@ -29,7 +29,7 @@ fuzz_target!(|input: (bool, Option<&str>, &[u8], &[u8])| {
         Some(names) => std::fs::write(names_path, names).expect("it can be written"),
         None => drop(std::fs::remove_file(names_path)),
     }
-    match cifar(DIR.path(), kind, Split::Test) {
+    match cifar(DIR.path(), kind, Part::Test) {
         Ok(data) => {
             assert_eq!(data.len(), records.len() / (head + 3072));
             assert_eq!(data.num_classes(), kind.num_classes());

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::part::Part;
+
 /// The result type of this crate.
 pub type Result<T> = std::result::Result<T, DataError>;
 
@@ -186,10 +188,10 @@ pub enum DataError {
     },
 
     /// Images of a data set cannot be used.
-    #[error("{bad} of the {images} {split} images cannot be used:\n  {}", examples.join("\n  "))]
+    #[error("{bad} of the {images} {part} images cannot be used:\n  {}", examples.join("\n  "))]
     BadImages {
-        /// Which images: training, validation or test.
-        split: &'static str,
+        /// Which images.
+        part: Part,
         /// How many of them are bad.
         bad: usize,
         /// How many there are.

@@ -17,6 +17,8 @@
 //! - [`mix`]: mixup, CutMix and soft labels
 //! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
 //! - [`split`]: training, validation and test lists from one folder
+//! - [`part`]: training, validation and test images
+//! - [`shots`]: many-, medium- and few-shot classes, and intervals of accuracies
 //! - [`policy`]: what is done about images that cannot be read
 //! - [`read`](mod@read): files are opened in one way, with limits
 //! - [`tiny_imagenet`]: lists of Tiny-ImageNet-LT from the official archive
@@ -59,12 +61,14 @@ pub mod imbalance;
 pub mod inspect;
 pub mod loader;
 pub mod mix;
+pub mod part;
 mod photo;
 pub mod policy;
 pub mod read;
 pub mod rng;
 pub mod sampler;
 mod scratch;
+pub mod shots;
 pub mod split;
 pub mod synthetic;
 pub mod tiny_imagenet;
@@ -73,9 +77,8 @@ pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};
 pub use dataset::{
-    Cifar, Dataset, FileCheck, FileReport, Split, cifar, class_names_file, header_size,
-    image_folder, image_folder_as_found, image_folder_with_classes, list_file, list_file_like,
-    list_file_named,
+    Cifar, Dataset, FileCheck, FileReport, cifar, class_names_file, header_size, image_folder,
+    image_folder_as_found, image_folder_with_classes, list_file, list_file_like, list_file_named,
 };
 pub use decode::{DecodeLimits, decode_file, decode_rgb};
 pub use error::{DataError, Result, panic_text};
@@ -83,6 +86,8 @@ pub use exif::decode_file_upright;
 pub use imbalance::LongTail;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use mix::{Mix, Mixing, soft_labels};
+pub use part::Part;
 pub use photo::prepare_file;
 pub use policy::{BadImage, BadImageLog, BadImages};
 pub use sampler::{Sampler, Sampling};
+pub use shots::{ByShot, Interval, Shot, ShotThresholds};

@@ -24,16 +24,14 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dataset::Dataset;
-use crate::inspect::{Inspection, Subset};
+use crate::inspect::Inspection;
+use crate::part::Part;
 use crate::read::read;
 use crate::rng::{Draw, Purpose, rng};
 use crate::write::{WriteError, atomic_write};
 
 /// Shares are whole numbers of millionths.
 const WHOLE: u64 = 1_000_000;
-
-/// The order of shares and counts.
-const SUBSETS: [Subset; 3] = [Subset::Train, Subset::Val, Subset::Test];
 
 /// The record of a split, written last.
 const RECORD: &str = "split.json";
@@ -91,12 +89,13 @@ pub enum SplitError {
     },
     /// Every class is too small for a part.
     #[error(
-        "no class is large enough to give an image to {subset} (the largest has {largest}); ask for a \
-         larger share, or for none"
+        "no class is large enough to give an image to {} (the largest has {largest}); ask for a \
+         larger share, or for none",
+        subset.name()
     )]
     Empty {
         /// The part.
-        subset: Subset,
+        subset: Part,
         /// Images of the largest class.
         largest: usize,
     },
@@ -141,7 +140,7 @@ pub struct SplitRecord {
     #[serde(flatten)]
     pub config: SplitConfig,
     /// The lists, by part.
-    pub lists: BTreeMap<Subset, ListRecord>,
+    pub lists: BTreeMap<Part, ListRecord>,
     /// The classes, by label in the lists.
     pub classes: Vec<SplitClass>,
     /// Equal images that were kept together.
@@ -167,7 +166,7 @@ pub struct SplitClass {
     /// Its name.
     pub name: String,
     /// Its images in each list.
-    pub images: BTreeMap<Subset, usize>,
+    pub images: BTreeMap<Part, usize>,
 }
 
 /// Equal images that were kept together.
@@ -201,10 +200,10 @@ pub struct LeftOutImage {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SplitPlan {
     /// The part of each image of the data set; `None` for those that are left out.
-    pub parts: Vec<Option<Subset>>,
+    pub parts: Vec<Option<Part>>,
     record: SplitRecord,
     /// What the list of each part holds.
-    lists: BTreeMap<Subset, String>,
+    lists: BTreeMap<Part, String>,
 }
 
 impl SplitConfig {
@@ -285,7 +284,7 @@ pub fn assign(
     labels: &[u32],
     groups: &[Vec<usize>],
     config: &SplitConfig,
-) -> Result<Vec<Subset>, SplitError> {
+) -> Result<Vec<Part>, SplitError> {
     let mut grouped = vec![false; labels.len()];
     for &i in groups.iter().flatten() {
         match grouped.get_mut(i) {
@@ -318,7 +317,7 @@ pub fn assign(
             units.entry(label).or_default().push(vec![i]);
         }
     }
-    let mut parts = vec![Subset::Train; labels.len()];
+    let mut parts = vec![Part::Train; labels.len()];
     for (label, units) in units {
         let fixed = fixed.get(&label).copied().unwrap_or(0);
         let n = units.iter().map(Vec::len).sum::<usize>() + fixed as usize;
@@ -327,13 +326,13 @@ pub fn assign(
         for unit in dealt(&units, config.seed, label) {
             let size = unit.len() as i64;
             // The first of equal ones, so training before validation before test.
-            let most = (0..SUBSETS.len())
+            let most = (0..Part::ALL.len())
                 .filter(|&part| lacks[part] >= size)
                 .max_by_key(|&part| (lacks[part], std::cmp::Reverse(part)))
                 .unwrap_or(0);
             lacks[most] -= size;
             for &i in unit {
-                parts[i] = SUBSETS[most];
+                parts[i] = Part::ALL[most];
             }
         }
     }
@@ -352,7 +351,7 @@ fn dealt(units: &[Vec<usize>], seed: u64, label: u32) -> Vec<&Vec<usize>> {
 /// Plans the split of a folder of classes. Nothing is written yet.
 ///
 /// `found` is what [`inspect`](crate::inspect::inspect) found in `data` alone, as
-/// [`Subset::Train`], at [`Depth::Full`](crate::inspect::Depth::Full).
+/// [`Part::Train`], at [`Depth::Full`](crate::inspect::Depth::Full).
 ///
 /// # Errors
 /// [`SplitError::Config`] for a setting, [`SplitError::Data`] if `found` is not of `data` or no
@@ -405,10 +404,10 @@ pub fn plan(
         .iter()
         .map(|&label| SplitClass {
             name: name(label),
-            images: SUBSETS.map(|subset| (subset, 0)).into(),
+            images: Part::ALL.map(|subset| (subset, 0)).into(),
         })
         .collect();
-    let mut lists: BTreeMap<Subset, String> = SUBSETS
+    let mut lists: BTreeMap<Part, String> = Part::ALL
         .into_iter()
         .zip(shares)
         .filter(|&(_, share)| share > 0)
@@ -467,7 +466,7 @@ pub fn plan(
 }
 
 impl ListRecord {
-    fn new(subset: Subset, text: &str) -> Self {
+    fn new(subset: Part, text: &str) -> Self {
         Self {
             file: list_name(subset),
             images: text.lines().count(),
@@ -476,8 +475,8 @@ impl ListRecord {
     }
 }
 
-fn list_name(subset: Subset) -> String {
-    format!("{subset}.txt")
+fn list_name(subset: Part) -> String {
+    format!("{}.txt", subset.name())
 }
 
 /// What [`list_file`](crate::list_file) would refuse or read as another path.
@@ -530,7 +529,7 @@ impl SplitPlan {
     /// What the disk says.
     pub fn fits(&self, out: &Path) -> Result<bool, SplitError> {
         let files = self.files()?;
-        for name in SUBSETS
+        for name in Part::ALL
             .map(list_name)
             .iter()
             .map(String::as_str)
@@ -561,7 +560,7 @@ impl SplitPlan {
             let path = path.to_owned();
             move |source| SplitError::Io { path, source }
         };
-        let all = SUBSETS.map(list_name);
+        let all = Part::ALL.map(list_name);
         let all = all.iter().map(String::as_str).chain([CLASSES, RECORD]);
         if let Some(path) = all
             .clone()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use shike_data::{
     BadImageLog, BadImages, Batch, Cifar, DataError, Dataset, DecodeLimits, FileCheck, Loader,
-    LoaderConfig, Pipeline, Result, Sampler, Sampling, Split, Transform, cifar, decode_file,
+    LoaderConfig, Part, Pipeline, Result, Sampler, Sampling, Transform, cifar, decode_file,
     image_folder, list_file, list_file_like,
 };
 use tempfile::TempDir;
@@ -1172,7 +1172,7 @@ fn cifar_files_that_are_wrong() {
     ];
     for (bytes, wanted) in cases {
         fs::write(dir.path().join("test.bin"), bytes).unwrap();
-        let error = cifar(dir.path(), Cifar::Cifar100, Split::Test).unwrap_err();
+        let error = cifar(dir.path(), Cifar::Cifar100, Part::Test).unwrap_err();
         assert_eq!(problem(dir.path(), &error), wanted);
     }
 }

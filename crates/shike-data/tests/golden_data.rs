@@ -8,8 +8,8 @@ use std::path::Path;
 use shike_data::imbalance::{LongTail, class_counts, first_n_per_class};
 use shike_data::inspect::Tail;
 use shike_data::{
-    Cifar, DecodeLimits, Loader, LoaderConfig, Pipeline, Split, cifar, image_folder, list_file,
-    list_file_like,
+    Cifar, DecodeLimits, Loader, LoaderConfig, Part, Pipeline, Shot, ShotThresholds, cifar,
+    image_folder, list_file, list_file_like,
 };
 
 #[test]
@@ -74,7 +74,7 @@ fn real_cifar100_lt() {
     let names = "fine_label_names.txt";
     std::fs::copy(folder.join(names), dir.path().join(names)).unwrap();
 
-    let train = cifar(dir.path(), Cifar::Cifar100, Split::Train).unwrap();
+    let train = cifar(dir.path(), Cifar::Cifar100, Part::Train).unwrap();
     assert_eq!(train.len(), 19_573);
     assert_eq!(train.class_names()[0], "apple");
     assert_eq!(train.class_names()[99], "worm");
@@ -85,7 +85,7 @@ fn real_cifar100_lt() {
         let want = class_counts(LongTail::Exponential, 500, 100, factor).unwrap();
         assert_eq!(tail.class_counts(), want);
     }
-    let test = cifar(dir.path(), Cifar::Cifar100, Split::Test).unwrap();
+    let test = cifar(dir.path(), Cifar::Cifar100, Part::Test).unwrap();
     assert_eq!(test.class_counts(), [100; 100]);
 
     // One batch of real images through the reference's pipeline.
@@ -152,8 +152,8 @@ fn published_lists() {
     let train = list_file("/p", path, None, None).unwrap();
     assert_eq!(train.len(), 115_846);
     assert_eq!(train.class_counts(), counts);
-    let tail = Tail::new(&train.class_counts(), 100, 20);
-    let classes = [&tail.many, &tail.medium, &tail.few].map(|group| group.classes);
+    let tail = Tail::new(&train.class_counts(), ShotThresholds::default());
+    let classes = Shot::ALL.map(|shot| tail.groups[shot].classes);
     assert_eq!(classes, [385, 479, 136]);
     println!("GOLDEN lists: 7 cases ran");
 }

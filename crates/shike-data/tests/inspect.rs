@@ -8,9 +8,9 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
-use shike_data::inspect::{Depth, InspectConfig, Inspection, Problem, Subset, inspect};
+use shike_data::inspect::{Depth, InspectConfig, Inspection, Problem, inspect};
 use shike_data::{
-    Cifar, Dataset, DecodeLimits, Split, cifar, decode_file, image_folder_as_found, list_file,
+    Cifar, Dataset, DecodeLimits, Part, cifar, decode_file, image_folder_as_found, list_file,
 };
 
 /// A picture that no other number gives.
@@ -23,7 +23,7 @@ fn picture(path: &Path, number: u8) {
         .unwrap();
 }
 
-fn look(subsets: &[(Subset, Dataset)], depth: Depth) -> Inspection {
+fn look(subsets: &[(Part, Dataset)], depth: Depth) -> Inspection {
     let config = InspectConfig {
         depth,
         ..InspectConfig::default()
@@ -32,7 +32,7 @@ fn look(subsets: &[(Subset, Dataset)], depth: Depth) -> Inspection {
 }
 
 /// Everything that can be wrong, once or twice.
-fn tree(root: &Path) -> Vec<(Subset, Dataset)> {
+fn tree(root: &Path) -> Vec<(Part, Dataset)> {
     let at = |path: &str| root.join(path);
     for (path, number) in [
         ("train/ant/1.jpg", 1),
@@ -58,7 +58,7 @@ fn tree(root: &Path) -> Vec<(Subset, Dataset)> {
     fs::write(at("test/bee/empty.jpg"), "").unwrap();
     let train = image_folder_as_found(at("train"), &[]).unwrap();
     let test = image_folder_as_found(at("test"), train.class_names()).unwrap();
-    vec![(Subset::Train, train), (Subset::Test, test)]
+    vec![(Part::Train, train), (Part::Test, test)]
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn everything_that_is_wrong_is_found_once() {
     let leak = duplicates.leaks[0];
     assert_eq!(
         (leak.from, leak.to, leak.images),
-        (Subset::Train, Subset::Test, 1)
+        (Part::Train, Part::Test, 1)
     );
     assert_eq!(
         found.problems,
@@ -176,7 +176,7 @@ fn json_form() {
     fs::write(dir.path().join("val/a/2.png"), "").unwrap();
     let train = image_folder_as_found(dir.path().join("train"), &[]).unwrap();
     let val = image_folder_as_found(dir.path().join("val"), train.class_names()).unwrap();
-    let found = look(&[(Subset::Train, train), (Subset::Val, val)], Depth::Full);
+    let found = look(&[(Part::Train, train), (Part::Val, val)], Depth::Full);
     let mut value = serde_json::to_value(&found).unwrap();
     let reason = value["unreadable"][0]["reason"].take();
     assert_eq!(reason, "is empty (0 bytes)");
@@ -241,14 +241,14 @@ fn parts_that_do_not_belong_together() {
         data.with_class_names(names.map(String::from).into())
             .unwrap()
     };
-    let look = |subsets: &[(Subset, Dataset)]| {
+    let look = |subsets: &[(Part, Dataset)]| {
         let error = inspect(subsets, &InspectConfig::default(), &|_| {});
         error.unwrap_err().to_string()
     };
     let ab = || tiny(["a", "b"]);
     assert!(look(&[]).contains("is empty"));
-    assert!(look(&[(Subset::Val, ab()), (Subset::Val, ab())]).contains("val twice"));
-    let error = look(&[(Subset::Train, ab()), (Subset::Test, tiny(["a", "c"]))]);
+    assert!(look(&[(Part::Val, ab()), (Part::Val, ab())]).contains("val twice"));
+    let error = look(&[(Part::Train, ab()), (Part::Test, tiny(["a", "c"]))]);
     assert!(error.contains("class 1 is \"b\" in train"), "{error}");
 }
 
@@ -287,7 +287,7 @@ fn real_photos_are_read_and_a_copy_is_found() {
     let first = folder.join(data.relative_path(0).unwrap());
     fs::copy(&first, first.with_file_name("zz copy.JPEG")).unwrap();
     let data = image_folder_as_found(&folder, &[]).unwrap();
-    let found = look(&[(Subset::Train, data.clone())], Depth::Full);
+    let found = look(&[(Part::Train, data.clone())], Depth::Full);
     // The decoder, asked one by one, is the judge.
     let limits = DecodeLimits::default();
     let unreadable = (0..data.len())
@@ -301,7 +301,7 @@ fn real_photos_are_read_and_a_copy_is_found() {
         .find(|g| Path::new(&g.images[0].file) == first);
     assert_eq!(copied.unwrap().images.len(), 2);
     assert!(copied.unwrap().within_classes && !copied.unwrap().across_subsets);
-    let headers = look(&[(Subset::Train, data)], Depth::Header);
+    let headers = look(&[(Part::Train, data)], Depth::Header);
     assert!(headers.unreadable.len() <= unreadable);
 }
 
@@ -314,7 +314,7 @@ fn the_tail_of_tiny_imagenet_lt() {
     let dir = tempfile::tempdir().unwrap();
     let list = folder.join("TinyImageNet_LT_train.txt");
     let train = list_file(dir.path(), list, None, None).unwrap();
-    let found = look(&[(Subset::Train, train)], Depth::Header);
+    let found = look(&[(Part::Train, train)], Depth::Header);
     assert_eq!((found.tail.images, found.tail.classes), (21_549, 200));
     assert_eq!(found.tail.imbalance_factor, Some(100.0));
     assert_eq!(found.unreadable.len(), 21_549);
@@ -333,14 +333,14 @@ fn cifar_by_its_pixels() {
         fs::write(dir.path().join(format!("{part}.bin")), bytes).unwrap();
     }
     let read = |split| cifar(dir.path(), Cifar::Cifar100, split).unwrap();
-    let (train, test) = (read(Split::Train), read(Split::Test));
+    let (train, test) = (read(Part::Train), read(Part::Test));
     // An independent count, over whole images.
     let seen: std::collections::HashSet<&[u8]> =
         (0..train.len()).map(|i| train.pixels(i).unwrap()).collect();
     let leaked = (0..test.len())
         .filter(|&i| seen.contains(test.pixels(i).unwrap()))
         .count();
-    let subsets = [(Subset::Train, train.clone()), (Subset::Test, test.clone())];
+    let subsets = [(Part::Train, train.clone()), (Part::Test, test.clone())];
     let found = look(&subsets, Depth::Full);
     assert!(found.unreadable.is_empty());
     assert_eq!(found.tail.imbalance_factor, Some(10.0));
@@ -348,7 +348,7 @@ fn cifar_by_its_pixels() {
     let counted: usize = duplicates
         .leaks
         .iter()
-        .filter(|leak| leak.from == Subset::Train)
+        .filter(|leak| leak.from == Part::Train)
         .map(|l| l.images)
         .sum();
     assert_eq!(counted, leaked);

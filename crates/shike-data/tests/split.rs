@@ -10,9 +10,9 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use shike_data::inspect::{Depth, InspectConfig, Subset, inspect};
+use shike_data::inspect::{Depth, InspectConfig, inspect};
 use shike_data::split::{SplitConfig, SplitError, SplitRecord, assign, plan};
-use shike_data::{Dataset, image_folder_as_found, list_file, list_file_like};
+use shike_data::{Dataset, Part, image_folder_as_found, list_file, list_file_like};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Labels, and groups of equal images over some of them.
@@ -58,7 +58,7 @@ fn cases() -> ProptestConfig {
     config
 }
 
-fn count(labels: &[u32], parts: &[Subset], label: u32, part: Subset) -> usize {
+fn count(labels: &[u32], parts: &[Part], label: u32, part: Part) -> usize {
     labels
         .iter()
         .zip(parts)
@@ -77,7 +77,7 @@ proptest! {
         prop_assert_eq!(parts.len(), labels.len());
         for label in 0..5 {
             let n = labels.iter().filter(|&&l| l == label).count();
-            let got = [Subset::Train, Subset::Val, Subset::Test]
+            let got = [Part::Train, Part::Val, Part::Test]
                 .map(|part| count(&labels, &parts, label, part));
             prop_assert_eq!(got, config.counts(n).unwrap());
             prop_assert_eq!(got.iter().sum::<usize>(), n);
@@ -100,17 +100,17 @@ proptest! {
         let parts = assign(&labels, &groups, &config).unwrap();
         prop_assert_eq!(&parts, &assign(&labels, &groups, &config).unwrap());
         for group in &groups {
-            let held: BTreeSet<Subset> = group.iter().map(|&i| parts[i]).collect();
+            let held: BTreeSet<Part> = group.iter().map(|&i| parts[i]).collect();
             prop_assert_eq!(held.len(), 1);
             let of: BTreeSet<u32> = group.iter().map(|&i| labels[i]).collect();
-            prop_assert!(of.len() == 1 || held.contains(&Subset::Train));
+            prop_assert!(of.len() == 1 || held.contains(&Part::Train));
         }
         for label in 0..5 {
             let n = labels.iter().filter(|&&l| l == label).count();
             let [_, val, test] = config.counts(n).unwrap();
-            prop_assert!(count(&labels, &parts, label, Subset::Val) <= val);
-            prop_assert!(count(&labels, &parts, label, Subset::Test) <= test);
-            let train = count(&labels, &parts, label, Subset::Train);
+            prop_assert!(count(&labels, &parts, label, Part::Val) <= val);
+            prop_assert!(count(&labels, &parts, label, Part::Test) <= test);
+            let train = count(&labels, &parts, label, Part::Train);
             prop_assert!(train >= config.min_per_class.min(n));
         }
     }
@@ -122,7 +122,7 @@ fn groups_fill_up_a_part_and_the_seed_matters() {
     let pairs: Vec<Vec<usize>> = (0..50).map(|i| vec![2 * i, 2 * i + 1]).collect();
     let config = SplitConfig::default();
     let parts = assign(&[0; 100], &pairs, &config).unwrap();
-    let sizes = [Subset::Train, Subset::Val, Subset::Test].map(|p| count(&[0; 100], &parts, 0, p));
+    let sizes = [Part::Train, Part::Val, Part::Test].map(|p| count(&[0; 100], &parts, 0, p));
     assert_eq!(sizes, [80, 10, 10]);
     let other = SplitConfig { seed: 1, ..config };
     assert_ne!(parts, assign(&[0; 100], &pairs, &other).unwrap());
@@ -130,7 +130,7 @@ fn groups_fill_up_a_part_and_the_seed_matters() {
     let labels: Vec<u32> = (0..200).map(|i| i % 2).collect();
     let alone = assign(&[1; 100], &[], &config).unwrap();
     let both = assign(&labels, &[], &config).unwrap();
-    let of_1: Vec<Subset> = both.into_iter().skip(1).step_by(2).collect();
+    let of_1: Vec<Part> = both.into_iter().skip(1).step_by(2).collect();
     assert_eq!(of_1, alone);
 }
 
@@ -194,7 +194,7 @@ fn planned(root: &Path, config: &SplitConfig) -> Result<shike_data::split::Split
         depth: Depth::Full,
         ..InspectConfig::default()
     };
-    let found = inspect(&[(Subset::Train, data.clone())], &whole, &|_| {}).unwrap();
+    let found = inspect(&[(Part::Train, data.clone())], &whole, &|_| {}).unwrap();
     plan(&data, &found, config)
 }
 
@@ -280,11 +280,7 @@ fn the_lists_are_read_back_and_hold_every_readable_image_once() {
     );
 
     // Nothing is in two lists for an inspection of the result either.
-    let subsets = [
-        (Subset::Train, train),
-        (Subset::Val, val),
-        (Subset::Test, test),
-    ];
+    let subsets = [(Part::Train, train), (Part::Val, val), (Part::Test, test)];
     let found = inspect(&subsets, &InspectConfig::default(), &|_| {}).unwrap();
     assert_eq!(found.problems, []);
 
@@ -418,7 +414,7 @@ fn what_cannot_be_split_is_said() {
 
     let memory = Dataset::from_pixels(vec![0; 3], 1, 1, vec![0], 1).unwrap();
     let found = inspect(
-        &[(Subset::Train, memory.clone())],
+        &[(Part::Train, memory.clone())],
         &InspectConfig::default(),
         &|_| {},
     );

@@ -32,9 +32,9 @@ fn averages_over_classes_and_over_images_differ() {
     let evaluation = evaluate(&COUNTS, &[logits.as_flattened()], &[0, 0, 0, 1, 2]);
     let ensemble = &evaluation.ensemble;
     assert!((ensemble.top1 - 60.0).abs() < 1e-12);
-    assert!((ensemble.many.unwrap() - 200.0 / 3.0).abs() < 1e-12);
-    assert_eq!(ensemble.medium, Some(0.0));
-    assert_eq!(ensemble.few, Some(100.0));
+    assert!((ensemble.groups.many.unwrap() - 200.0 / 3.0).abs() < 1e-12);
+    assert_eq!(ensemble.groups.medium, Some(0.0));
+    assert_eq!(ensemble.groups.few, Some(100.0));
     // Only the three classes that have test images count.
     assert!((ensemble.class_averaged - 500.0 / 9.0).abs() < 1e-12);
     assert_eq!(evaluation.per_class[3].accuracy, None);
@@ -46,9 +46,9 @@ fn averages_over_classes_and_over_images_differ() {
     // Two medium classes of unequal size: 1/1 and 1/3.
     let logits = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]];
     let medium = evaluate(&[50, 50], &[logits.as_flattened()], &[0, 1, 1, 1]).ensemble;
-    assert!((medium.medium.unwrap() - 200.0 / 3.0).abs() < 1e-12);
-    assert_eq!(medium.medium_pooled, Some(50.0));
-    assert_eq!((medium.many, medium.many_pooled), (None, None));
+    assert!((medium.groups.medium.unwrap() - 200.0 / 3.0).abs() < 1e-12);
+    assert_eq!(medium.pooled.medium, Some(50.0));
+    assert_eq!((medium.groups.many, medium.pooled.many), (None, None));
 }
 
 #[test]
@@ -300,9 +300,13 @@ fn assert_accuracy(accuracy: &Accuracy, golden: &Value, at: &str) -> usize {
     let mean = &golden["mean_class_acc"];
     close(Some(accuracy.class_averaged), mean, 1e-5, "mean_class_acc");
     for (group, averaged, pooled) in [
-        ("many_gt100", accuracy.many, accuracy.many_pooled),
-        ("medium_20_100", accuracy.medium, accuracy.medium_pooled),
-        ("few_lt20", accuracy.few, accuracy.few_pooled),
+        ("many_gt100", accuracy.groups.many, accuracy.pooled.many),
+        (
+            "medium_20_100",
+            accuracy.groups.medium,
+            accuracy.pooled.medium,
+        ),
+        ("few_lt20", accuracy.groups.few, accuracy.pooled.few),
     ] {
         let golden = &golden[group];
         close(averaged, &golden["mean_of_class_acc"], 1e-5, group);

@@ -3,6 +3,7 @@
 #![cfg(all(feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
+use shike::data::Part;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,7 +15,7 @@ use shike::data::{Dataset, list_file, list_file_like};
 use shike::model::weights;
 use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::TrainData;
-use shike::train::recipe::{Card, DataLayout, Recipe, SplitPart};
+use shike::train::recipe::{Card, DataLayout, Recipe};
 use shike::train::run::RunPaths;
 
 const CARDS: [&str; 6] = [
@@ -75,7 +76,7 @@ fn every_card_is_complete() {
         assert_eq!(slow.count(), 5 * tuned, "{name}");
         // The lists that training looks for are those that the card describes.
         let known = |part| card.splits.iter().filter(move |split| split.part == part);
-        for part in [SplitPart::Train, SplitPart::Test] {
+        for part in [Part::Train, Part::Test] {
             assert!(known(part).count() > 0, "{name}");
         }
         for split in &card.splits {
@@ -96,9 +97,9 @@ fn every_card_is_complete() {
         }) = recipe.layout().unwrap()
         {
             let parts = [
-                (SplitPart::Train, Some(train)),
-                (SplitPart::Val, val),
-                (SplitPart::Test, test),
+                (Part::Train, Some(train)),
+                (Part::Val, val),
+                (Part::Test, test),
             ];
             for (part, list) in parts {
                 let listed = known(part)

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dataset, number_names};
 use crate::error::{DataError, Result};
+use crate::part::Part;
 use crate::read::{read, read_to_string};
 
 const SIDE: usize = 32;
@@ -20,16 +21,6 @@ pub enum Cifar {
     Cifar10,
     /// 100 classes (the "fine" labels); 50,000 training images, 10,000 test images.
     Cifar100,
-}
-
-/// Which part of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// The training images.
-    Train,
-    /// The test images.
-    Test,
 }
 
 impl Cifar {
@@ -63,18 +54,19 @@ impl Cifar {
         }
     }
 
-    fn files(self, split: Split) -> &'static [&'static str] {
-        match (self, split) {
-            (Self::Cifar10, Split::Train) => &[
+    fn files(self, part: Part) -> &'static [&'static str] {
+        match (self, part) {
+            (Self::Cifar10, Part::Train) => &[
                 "data_batch_1.bin",
                 "data_batch_2.bin",
                 "data_batch_3.bin",
                 "data_batch_4.bin",
                 "data_batch_5.bin",
             ],
-            (Self::Cifar10, Split::Test) => &["test_batch.bin"],
-            (Self::Cifar100, Split::Train) => &["train.bin"],
-            (Self::Cifar100, Split::Test) => &["test.bin"],
+            (Self::Cifar10, Part::Test) => &["test_batch.bin"],
+            (Self::Cifar100, Part::Train) => &["train.bin"],
+            (Self::Cifar100, Part::Test) => &["test.bin"],
+            (_, Part::Val) => &[],
         }
     }
 
@@ -87,7 +79,7 @@ impl Cifar {
     }
 }
 
-/// Reads a split of CIFAR-10 or CIFAR-100 into memory, in file order.
+/// Reads the training or test images of CIFAR-10 or CIFAR-100 into memory, in file order.
 ///
 /// `dir` is the folder with the `.bin` files or the one above it. Class names come from
 /// `batches.meta.txt` or `fine_label_names.txt` where they lie beside the data. A file may hold
@@ -95,11 +87,12 @@ impl Cifar {
 ///
 /// # Errors
 /// [`DataError::Missing`] says what to download; [`DataError::Cifar`] if a file is no multiple of
-/// the record's length or a label is out of range.
-pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, split: Split) -> Result<Dataset> {
-    let dir = locate(dir.as_ref(), kind, split)?;
+/// the record's length or a label is out of range; [`DataError::Dataset`] for validation images, which
+/// CIFAR has none of.
+pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, part: Part) -> Result<Dataset> {
+    let dir = locate(dir.as_ref(), kind, part)?;
     let (mut pixels, mut labels, mut origins) = (Vec::new(), Vec::new(), Vec::new());
-    for &name in kind.files(split) {
+    for &name in kind.files(part) {
         let path = dir.join(name);
         let bytes = read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(path.clone(), &dir, kind),
@@ -112,8 +105,13 @@ pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, split: Split) -> Result<Dataset
     Dataset::in_memory(pixels, (SIDE, SIDE), labels, names, origins)
 }
 
-fn locate(dir: &Path, kind: Cifar, split: Split) -> Result<PathBuf> {
-    let first = kind.files(split)[0];
+fn locate(dir: &Path, kind: Cifar, part: Part) -> Result<PathBuf> {
+    let Some(first) = kind.files(part).first() else {
+        return Err(DataError::Dataset {
+            field: "part",
+            problem: format!("is {}, but CIFAR has train and test alone", part.name()),
+        });
+    };
     let below = dir.join(kind.folder());
     if dir.join(first).exists() {
         Ok(dir.to_owned())
@@ -233,7 +231,7 @@ mod tests {
         )
         .unwrap();
         for given in [dir.path(), &inner] {
-            let data = cifar(given, Cifar::Cifar100, Split::Train).unwrap();
+            let data = cifar(given, Cifar::Cifar100, Part::Train).unwrap();
             assert_eq!(data.labels(), [99, 0]);
             assert_eq!(data.num_classes(), 100);
             assert_eq!(data.class_names()[99], "99");
@@ -252,17 +250,17 @@ mod tests {
         }
         let names: Vec<String> = (0..10).map(|i| format!("class {i}\n")).collect();
         fs::write(dir.path().join("batches.meta.txt"), names.concat() + "\n").unwrap();
-        let data = cifar(dir.path(), Cifar::Cifar10, Split::Train).unwrap();
+        let data = cifar(dir.path(), Cifar::Cifar10, Part::Train).unwrap();
         assert_eq!(data.labels(), [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
         assert_eq!(data.origin(7), "data_batch_4.bin record 1");
         assert_eq!(data.class_names()[9], "class 9");
 
         fs::remove_file(dir.path().join("data_batch_4.bin")).unwrap();
-        let error = cifar(dir.path(), Cifar::Cifar10, Split::Train).unwrap_err();
+        let error = cifar(dir.path(), Cifar::Cifar10, Part::Train).unwrap_err();
         assert!(error.to_string().contains("data_batch_4.bin"), "{error}");
         fs::write(dir.path().join("batches.meta.txt"), "one\n").unwrap();
         fs::write(dir.path().join("test_batch.bin"), record(&[1], 1)).unwrap();
-        let error = cifar(dir.path(), Cifar::Cifar10, Split::Test).unwrap_err();
+        let error = cifar(dir.path(), Cifar::Cifar10, Part::Test).unwrap_err();
         assert!(error.to_string().contains("1 class names"), "{error}");
     }
 
@@ -270,7 +268,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let test = || {
-            cifar(dir.path(), Cifar::Cifar100, Split::Test)
+            cifar(dir.path(), Cifar::Cifar100, Part::Test)
                 .unwrap_err()
                 .to_string()
         };

@@ -17,7 +17,7 @@ use image::RgbImage;
 
 pub use self::access::header_size;
 pub use self::check::{FileCheck, FileReport};
-pub use self::cifar::{Cifar, Split, cifar};
+pub use self::cifar::{Cifar, cifar};
 pub use self::folder::{
     FolderParts, LeftOut, image_folder, image_folder_as_found, image_folder_with_classes,
     images_below,

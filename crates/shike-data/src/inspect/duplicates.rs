@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::ImageRef;
 use super::check::Content;
-use super::{ImageRef, Subset};
+use crate::part::Part;
 
 /// Images that are there more than once. Unreadable ones are not compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +29,9 @@ pub struct Duplicates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leak {
     /// The earlier part.
-    pub from: Subset,
+    pub from: Part,
     /// The part that is measured on.
-    pub to: Subset,
+    pub to: Part,
     /// Images of `to` that equal one of `from`.
     pub images: usize,
 }
@@ -50,8 +51,8 @@ pub struct DuplicateGroup {
 
 /// Groups equal contents. `image` describes one of them.
 pub(super) fn find(
-    mut contents: Vec<(Content, Subset, usize)>,
-    image: impl Fn(Subset, usize) -> Option<ImageRef>,
+    mut contents: Vec<(Content, Part, usize)>,
+    image: impl Fn(Part, usize) -> Option<ImageRef>,
 ) -> Duplicates {
     contents.sort_unstable();
     let mut groups: Vec<DuplicateGroup> = contents
@@ -78,7 +79,7 @@ pub(super) fn find(
 
 fn group(images: Vec<ImageRef>) -> DuplicateGroup {
     let labels: BTreeSet<u32> = images.iter().map(|image| image.label).collect();
-    let subsets: BTreeSet<Subset> = images.iter().map(|image| image.subset).collect();
+    let subsets: BTreeSet<Part> = images.iter().map(|image| image.subset).collect();
     let places: BTreeSet<_> = images.iter().map(|i| (i.subset, i.label)).collect();
     DuplicateGroup {
         within_classes: places.len() < images.len(),
@@ -90,9 +91,9 @@ fn group(images: Vec<ImageRef>) -> DuplicateGroup {
 
 fn leaks(groups: &[DuplicateGroup]) -> Vec<Leak> {
     let pairs = [
-        (Subset::Train, Subset::Val),
-        (Subset::Train, Subset::Test),
-        (Subset::Val, Subset::Test),
+        (Part::Train, Part::Val),
+        (Part::Train, Part::Test),
+        (Part::Val, Part::Test),
     ];
     let number =
         |group: &DuplicateGroup, subset| group.images.iter().filter(|i| i.subset == subset).count();

@@ -9,12 +9,13 @@
 //!
 //! ```
 //! use shike_data::Dataset;
-//! use shike_data::inspect::{InspectConfig, Subset, inspect};
+//! use shike_data::Part;
+//! use shike_data::inspect::{InspectConfig, inspect};
 //!
 //! let pixels = vec![7, 7, 7, 8, 8, 8, 9, 9, 9];
 //! let train = Dataset::from_pixels(pixels, 1, 1, vec![0, 0, 1], 2)?;
 //! let test = Dataset::from_pixels(vec![9, 9, 9], 1, 1, vec![1], 2)?;
-//! let subsets = [(Subset::Train, train), (Subset::Test, test)];
+//! let subsets = [(Part::Train, train), (Part::Test, test)];
 //! let found = inspect(&subsets, &InspectConfig::default(), &|_| {})?;
 //! assert_eq!(found.tail.imbalance_factor, Some(2.0));
 //! // The test image was seen in training.
@@ -28,7 +29,6 @@ mod pixels;
 mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -36,42 +36,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::duplicates::{DuplicateGroup, Duplicates, Leak};
 pub use self::pixels::Pixels;
-pub use self::tail::{GroupSize, Shot, Tail, accuracy_half_width};
+pub use self::tail::{GroupSize, Tail};
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
+use crate::part::Part;
+use crate::shots::{Interval, Shot, ShotThresholds};
 
 /// The version of the JSON form of [`Inspection`].
 pub const FORMAT_VERSION: u32 = 1;
-
-/// A part of a data set by what it is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subset {
-    /// What is trained on.
-    Train,
-    /// What the best epoch is chosen on.
-    Val,
-    /// What is reported; nothing is chosen on it.
-    Test,
-}
-
-impl Subset {
-    /// `train`, `val` or `test`: its folder, and its list without the ending.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Test => "test",
-        }
-    }
-}
-
-impl fmt::Display for Subset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// How far images are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,10 +63,8 @@ pub struct InspectConfig {
     pub depth: Depth,
     /// Larger images count as unreadable.
     pub limits: DecodeLimits,
-    /// Classes with more training images than this are many-shot. OLTR: 100.
-    pub many_above: usize,
-    /// Classes with fewer training images than this are few-shot. OLTR: 20.
-    pub few_below: usize,
+    /// Where the groups of classes part.
+    pub thresholds: ShotThresholds,
     /// Classes with fewer validation or test images than this are too small to measure.
     pub min_measured: usize,
 }
@@ -103,8 +74,7 @@ impl Default for InspectConfig {
         Self {
             depth: Depth::Full,
             limits: DecodeLimits::default(),
-            many_above: 100,
-            few_below: 20,
+            thresholds: ShotThresholds::default(),
             min_measured: 10,
         }
     }
@@ -141,7 +111,7 @@ pub struct Inspection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubsetSize {
     /// The part.
-    pub subset: Subset,
+    pub subset: Part,
     /// Its images, unreadable ones too.
     pub images: usize,
     /// Classes that have an image in it.
@@ -156,7 +126,7 @@ pub struct Class {
     /// Its name.
     pub name: String,
     /// Its images in each part, unreadable ones too.
-    pub images: BTreeMap<Subset, usize>,
+    pub images: BTreeMap<Part, usize>,
     /// Its group by the number of training images.
     pub shot: Shot,
 }
@@ -165,7 +135,7 @@ pub struct Class {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRef {
     /// The part that it is in.
-    pub subset: Subset,
+    pub subset: Part,
     /// Its number there, from 0.
     pub index: usize,
     /// Its label.
@@ -175,7 +145,7 @@ pub struct ImageRef {
 }
 
 impl ImageRef {
-    fn new(subset: Subset, data: &Dataset, index: usize) -> Self {
+    fn new(subset: Part, data: &Dataset, index: usize) -> Self {
         Self {
             subset,
             index,
@@ -199,7 +169,7 @@ pub struct Unreadable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TooSmall {
     /// Where they are too small.
-    pub subset: Subset,
+    pub subset: Part,
     /// The line: [`InspectConfig::min_measured`].
     pub fewer_than: usize,
     /// Their number.
@@ -213,7 +183,7 @@ pub struct TooSmall {
 pub struct Uncertainty {
     /// Images of each of the classes.
     pub images: usize,
-    /// Half the width of the 95 % interval of an accuracy, in points, see [`accuracy_half_width`];
+    /// Half the width of the 95 % interval of an accuracy, in points, see [`Interval::half_width`];
     /// `None` without an image.
     pub half_width: Option<f64>,
     /// The classes.
@@ -241,7 +211,7 @@ pub enum Problem {
 /// [`DataError::Dataset`] if there is no part, one is there twice, or they disagree on classes. A
 /// bad image is no error here but a finding.
 pub fn inspect(
-    subsets: &[(Subset, Dataset)],
+    subsets: &[(Part, Dataset)],
     config: &InspectConfig,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Inspection> {
@@ -279,7 +249,7 @@ pub fn inspect(
 }
 
 /// The names of all classes, if the parts agree on them.
-fn class_names(subsets: &[(Subset, Dataset)]) -> Result<&[String]> {
+fn class_names(subsets: &[(Part, Dataset)]) -> Result<&[String]> {
     let wrong = |problem| {
         Err(DataError::Dataset {
             field: "subsets",
@@ -288,7 +258,7 @@ fn class_names(subsets: &[(Subset, Dataset)]) -> Result<&[String]> {
     };
     let mut seen = BTreeSet::new();
     if let Some((subset, _)) = subsets.iter().find(|(subset, _)| !seen.insert(*subset)) {
-        return wrong(format!("holds {subset} twice"));
+        return wrong(format!("holds {} twice", subset.name()));
     }
     let all = subsets.iter().map(|(_, data)| data.class_names());
     let Some(names) = all.max_by_key(|names| names.len()) else {
@@ -302,8 +272,9 @@ fn class_names(subsets: &[(Subset, Dataset)]) -> Result<&[String]> {
             .position(|(a, b)| a != b);
         if let Some(label) = differs {
             return wrong(format!(
-                "class {label} is {:?} in {subset}, but {:?} elsewhere",
+                "class {label} is {:?} in {}, but {:?} elsewhere",
                 data.class_names()[label],
+                subset.name(),
                 names[label],
             ));
         }
@@ -312,13 +283,13 @@ fn class_names(subsets: &[(Subset, Dataset)]) -> Result<&[String]> {
 }
 
 fn summary(
-    subsets: &[(Subset, Dataset)],
+    subsets: &[(Part, Dataset)],
     names: &[String],
     config: &InspectConfig,
     unreadable: Vec<Unreadable>,
     duplicates: Option<Duplicates>,
 ) -> Inspection {
-    let counts: BTreeMap<Subset, Vec<usize>> = subsets
+    let counts: BTreeMap<Part, Vec<usize>> = subsets
         .iter()
         .map(|(subset, data)| {
             let mut counts = data.class_counts();
@@ -327,7 +298,7 @@ fn summary(
         })
         .collect();
     let none = vec![0; names.len()];
-    let train = counts.get(&Subset::Train).unwrap_or(&none);
+    let train = counts.get(&Part::Train).unwrap_or(&none);
     let classes: Vec<Class> = names
         .iter()
         .enumerate()
@@ -338,7 +309,7 @@ fn summary(
                 .iter()
                 .map(|(&subset, n)| (subset, n[label]))
                 .collect(),
-            shot: Shot::of(train[label], config.many_above, config.few_below),
+            shot: config.thresholds.group(train[label]),
         })
         .collect();
     let empty_classes: Vec<u32> = (0..names.len())
@@ -362,7 +333,7 @@ fn summary(
                 classes: counts.iter().filter(|&&n| n > 0).count(),
             })
             .collect(),
-        tail: Tail::new(train, config.many_above, config.few_below),
+        tail: Tail::new(train, config.thresholds),
         classes,
         empty_classes,
         unreadable,
@@ -370,7 +341,7 @@ fn summary(
         pixels: Pixels::of(subsets.iter().map(|(_, data)| data), usize::MAX),
         too_small: counts
             .iter()
-            .filter(|(subset, _)| **subset != Subset::Train)
+            .filter(|(subset, _)| **subset != Part::Train)
             .map(|(&subset, counts)| too_small(subset, counts, config.min_measured))
             .collect(),
         problems: problems
@@ -380,7 +351,7 @@ fn summary(
     }
 }
 
-fn too_small(subset: Subset, counts: &[usize], fewer_than: usize) -> TooSmall {
+fn too_small(subset: Part, counts: &[usize], fewer_than: usize) -> TooSmall {
     let mut by_size: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
     for (label, &images) in counts.iter().enumerate() {
         if images < fewer_than {
@@ -395,7 +366,7 @@ fn too_small(subset: Subset, counts: &[usize], fewer_than: usize) -> TooSmall {
             .into_iter()
             .map(|(images, labels)| Uncertainty {
                 images,
-                half_width: accuracy_half_width(images),
+                half_width: Interval::half_width(images),
                 labels,
             })
             .collect(),

@@ -2,39 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A class's group by its number of training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shot {
-    /// More than the upper line (OLTR: 100).
-    Many,
-    /// In between.
-    Medium,
-    /// Fewer than the lower line (OLTR: 20), none too.
-    Few,
-}
-
-impl Shot {
-    /// The group of a class with `train_count` training images.
-    pub fn of(train_count: usize, many_above: usize, few_below: usize) -> Self {
-        if train_count > many_above {
-            Self::Many
-        } else if train_count < few_below {
-            Self::Few
-        } else {
-            Self::Medium
-        }
-    }
-
-    /// `many`, `medium` or `few`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Many => "many",
-            Self::Medium => "medium",
-            Self::Few => "few",
-        }
-    }
-}
+use crate::shots::{ByShot, ShotThresholds};
 
 /// The sizes of classes, in numbers. Classes without an image do not count, but for the groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,12 +26,9 @@ pub struct Tail {
     /// Share of the images that the largest fifth of the classes (rounded up) holds; `None` without
     /// an image.
     pub head_share: Option<f64>,
-    /// Many-shot classes.
-    pub many: GroupSize,
-    /// Medium-shot classes.
-    pub medium: GroupSize,
-    /// Few-shot classes.
-    pub few: GroupSize,
+    /// The groups of classes.
+    #[serde(flatten)]
+    pub groups: ByShot<GroupSize>,
 }
 
 /// The size of a group of classes.
@@ -77,7 +42,7 @@ pub struct GroupSize {
 
 impl Tail {
     /// The tail of classes with `counts` images, `[classes]`.
-    pub fn new(counts: &[usize], many_above: usize, few_below: usize) -> Self {
+    pub fn new(counts: &[usize], thresholds: ShotThresholds) -> Self {
         let mut sizes: Vec<usize> = counts.iter().copied().filter(|&n| n > 0).collect();
         sizes.sort_unstable();
         let (classes, images) = (sizes.len(), sizes.iter().sum::<usize>());
@@ -86,7 +51,7 @@ impl Tail {
         let group = |shot| {
             let mut size = GroupSize::default();
             for &n in &sizes {
-                if Shot::of(n, many_above, few_below) == shot {
+                if thresholds.group(n) == shot {
                     size.classes += 1;
                     size.images += n;
                 }
@@ -111,29 +76,9 @@ impl Tail {
             imbalance_factor: some(largest as f64 / smallest as f64),
             gini: some(2.0 * ranked / (n * total) - (n + 1.0) / n),
             head_share: some(head.iter().sum::<usize>() as f64 / total),
-            many: group(Shot::Many),
-            medium: group(Shot::Medium),
-            few: group(Shot::Few),
+            groups: ByShot::of(group),
         }
     }
-}
-
-/// How well `images` test images tell an accuracy: half the width of its 95 % interval, in points,
-/// where it is widest; `None` without an image.
-///
-/// The interval is that of Wilson 1927 (*Probable inference, the law of succession, and statistical
-/// inference*), which holds for few images too. At an accuracy of one half its half width is
-/// z / (2 √(n + z²)) with z = 1.96.
-///
-/// ```
-/// use shike_data::inspect::accuracy_half_width;
-///
-/// assert_eq!(accuracy_half_width(5).map(f64::round), Some(33.0));
-/// assert_eq!(accuracy_half_width(100).map(f64::round), Some(10.0));
-/// ```
-pub fn accuracy_half_width(images: usize) -> Option<f64> {
-    const Z: f64 = 1.959_963_984_540_054;
-    (images > 0).then(|| 100.0 * Z / (2.0 * (images as f64 + Z * Z).sqrt()))
 }
 
 #[cfg(test)]
@@ -144,44 +89,36 @@ mod tests {
     #[test]
     fn numbers_of_a_tail() {
         // numpy: x = [1, 2, 3, 14]; |x_i - x_j| summed over all pairs / (2 n² mean) = 0.5
-        let tail = Tail::new(&[14, 0, 2, 3, 1], 10, 3);
+        let tail = Tail::new(
+            &[14, 0, 2, 3, 1],
+            ShotThresholds {
+                many_above: 10,
+                few_below: 3,
+            },
+        );
         assert_eq!((tail.images, tail.classes), (20, 4));
         assert_eq!((tail.largest, tail.median, tail.smallest), (14, 3, 1));
         assert_eq!(tail.imbalance_factor, Some(14.0));
         assert!((tail.gini.unwrap() - 0.5).abs() < 1e-12, "{:?}", tail.gini);
         assert_eq!(tail.head_share, Some(0.7));
         let size = |classes, images| GroupSize { classes, images };
-        assert_eq!(tail.many, size(1, 14));
-        assert_eq!(tail.medium, size(1, 3));
+        assert_eq!(tail.groups.many, size(1, 14));
+        assert_eq!(tail.groups.medium, size(1, 3));
         // An empty class is in no group, as it is not counted above.
-        assert_eq!(tail.few, size(2, 3));
+        assert_eq!(tail.groups.few, size(2, 3));
     }
 
     #[test]
     fn equal_classes_and_none() {
-        let tail = Tail::new(&[5; 7], 100, 20);
+        let tail = Tail::new(&[5; 7], ShotThresholds::default());
         assert!(tail.gini.unwrap().abs() < 1e-12);
         assert_eq!(tail.imbalance_factor, Some(1.0));
         for counts in [&[][..], &[0, 0]] {
-            let tail = Tail::new(counts, 100, 20);
+            let tail = Tail::new(counts, ShotThresholds::default());
             assert_eq!(
                 (tail.imbalance_factor, tail.gini, tail.head_share),
                 (None, None, None)
             );
         }
-    }
-
-    #[test]
-    fn the_groups_part_where_oltr_parts_them() {
-        let shots = [101, 100, 20, 19, 0].map(|n| Shot::of(n, 100, 20));
-        use Shot::{Few, Many, Medium};
-        assert_eq!(shots, [Many, Medium, Medium, Few, Few]);
-    }
-
-    #[test]
-    fn wilson() {
-        // statsmodels: proportion_confint(5, 10, method="wilson") = (0.2366, 0.7634)
-        assert!((accuracy_half_width(10).unwrap() - 26.34).abs() < 0.01);
-        assert_eq!(accuracy_half_width(0), None);
     }
 }

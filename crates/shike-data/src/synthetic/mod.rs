@@ -11,6 +11,7 @@
 //! How hard the default set is: a linear classifier and a nearest neighbour on the pixels stay
 //! below 10 % test accuracy, where chance is 5 %.
 
+use crate::part::Part;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
@@ -241,8 +242,8 @@ pub fn generate(root: &Path, config: &SyntheticConfig) -> Result<SyntheticSet, S
     clear(root)?;
 
     let test_counts = vec![config.test_per_class; config.classes];
-    make_split(root, config, Split::Train, &counts, &set.train_list)?;
-    make_split(root, config, Split::Test, &test_counts, &set.test_list)?;
+    make_split(root, config, Part::Train, &counts, &set.train_list)?;
+    make_split(root, config, Part::Test, &test_counts, &set.test_list)?;
 
     let temp = root.join(RECORD_TEMP);
     write_synced(&temp, format!("{record:#}\n").as_bytes())?;
@@ -251,26 +252,11 @@ pub fn generate(root: &Path, config: &SyntheticConfig) -> Result<SyntheticSet, S
     Ok(set)
 }
 
-#[derive(Clone, Copy)]
-enum Split {
-    Train,
-    Test,
-}
-
-impl Split {
-    fn name(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Test => "test",
-        }
-    }
-}
-
-/// Draws and writes the images of one split in parallel, then its list.
+/// Draws and writes the images of one part in parallel, then its list.
 fn make_split(
     root: &Path,
     config: &SyntheticConfig,
-    split: Split,
+    part: Part,
     counts: &[usize],
     list: &Path,
 ) -> Result<(), SyntheticError> {
@@ -278,16 +264,22 @@ fn make_split(
     let mut jobs = Vec::new();
     for (class, &count) in counts.iter().enumerate() {
         let name = class_name(class);
-        let folder = root.join(split.name()).join(&name);
+        let folder = root.join(part.name()).join(&name);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         for index in 0..count {
             let file = format!("{name}_{index}.JPEG");
-            lines += &format!("{}/{name}/{file} {class}\n", split.name());
+            lines += &format!("{}/{name}/{file} {class}\n", part.name());
             jobs.push((class, index, folder.join(file)));
         }
     }
     jobs.par_iter().try_for_each(|(class, index, path)| {
-        let image = draw::image(config.seed, split as u32, *class, *index, config.size);
+        let image = draw::image(
+            config.seed,
+            u32::from(part == Part::Test),
+            *class,
+            *index,
+            config.size,
+        );
         let jpeg = encode(&image, config.quality).map_err(|source| SyntheticError::Encode {
             path: path.clone(),
             source,
@@ -354,7 +346,7 @@ fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool, Syntheti
 
 /// Removes what an interrupted run left in `root`; touches nothing if anything else lies there.
 fn clear(root: &Path) -> Result<(), SyntheticError> {
-    let splits = [Split::Train.name(), Split::Test.name()];
+    let splits = [Part::Train.name(), Part::Test.name()];
     let ours = [
         splits[0],
         splits[1],
@@ -700,7 +692,7 @@ mod tests {
             .into_par_iter()
             .map(|class| {
                 let mean = |index| {
-                    let image = draw::image(7, Split::Train as u32, class, index, size);
+                    let image = draw::image(7, 0, class, index, size);
                     [0, 1, 2].map(|k| {
                         let sum: f64 = image.pixels().map(|pixel| f64::from(pixel[k])).sum();
                         sum / f64::from(size * size)

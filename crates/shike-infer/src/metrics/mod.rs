@@ -16,81 +16,20 @@ mod text;
 
 pub use calibration::{BINS, Bin, Calibration};
 pub use confusion::Confusion;
-pub use interval::{Interval, TOO_WIDE};
+pub use interval::TOO_WIDE;
 pub use scored::Scored;
+pub use shike_data::{ByShot, Interval, Shot, ShotThresholds};
 
 use serde::{Deserialize, Serialize};
+use shike_data::shots::Overlap;
 use thiserror::Error;
-
-/// Where the many, medium and few-shot groups part, by a class's number of *training* images.
-///
-/// The default is the convention of OLTR (Liu et al., CVPR 2019), which SHIKE and most long-tail
-/// papers report: many > 100, medium 20–100, few < 20. NCL counts 100 as many and 20 as few; that
-/// is `ShotThresholds { many_above: 99, few_below: 21 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ShotThresholds {
-    /// A class is many-shot with *more* training images than this.
-    pub many_above: usize,
-    /// A class is few-shot with *fewer* training images than this.
-    pub few_below: usize,
-}
-
-impl Default for ShotThresholds {
-    fn default() -> Self {
-        Self {
-            many_above: 100,
-            few_below: 20,
-        }
-    }
-}
-
-impl ShotThresholds {
-    /// The group of a class with `train_count` training images.
-    pub fn group(&self, train_count: usize) -> Shot {
-        if train_count > self.many_above {
-            Shot::Many
-        } else if train_count < self.few_below {
-            Shot::Few
-        } else {
-            Shot::Medium
-        }
-    }
-
-    /// Checks that no class can be both many-shot and few-shot.
-    ///
-    /// # Errors
-    ///
-    /// [`MetricsError::Thresholds`] if `few_below` is more than one above `many_above`.
-    pub fn validate(&self) -> Result<(), MetricsError> {
-        if self.few_below > self.many_above.saturating_add(1) {
-            return Err(MetricsError::Thresholds(*self));
-        }
-        Ok(())
-    }
-}
-
-/// The group that a class belongs to by its number of training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shot {
-    /// Many training images (OLTR: more than 100).
-    Many,
-    /// In between (OLTR: 20 to 100).
-    Medium,
-    /// Few training images (OLTR: fewer than 20).
-    Few,
-}
 
 /// Input that an [`Evaluator`] cannot score.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum MetricsError {
     /// Groups overlap.
-    #[error(
-        "shot thresholds overlap: few_below = {} must be at most many_above + 1 = {}",
-        .0.few_below, .0.many_above.saturating_add(1)
-    )]
-    Thresholds(ShotThresholds),
+    #[error(transparent)]
+    Thresholds(#[from] Overlap),
     /// There is nothing to score with: no class or no expert.
     #[error("cannot evaluate {classes} classes with {experts} experts: both must be at least 1")]
     Empty {
@@ -143,20 +82,26 @@ pub struct Accuracy {
     pub top5: f64,
     /// Unweighted mean of the per-class accuracies over all classes that have test images.
     pub class_averaged: f64,
-    /// Unweighted mean of the per-class accuracies over the many-shot classes that have test
+    /// Unweighted mean of the per-class accuracies over the classes of a group that have test
     /// images (OLTR's `shot_acc`): what papers report.
-    pub many: Option<f64>,
-    /// The same over the medium-shot classes.
-    pub medium: Option<f64>,
-    /// The same over the few-shot classes.
-    pub few: Option<f64>,
-    /// Share of correct images among all test images of many-shot classes. Differs from `many`
-    /// only where the test set is not balanced.
-    pub many_pooled: Option<f64>,
-    /// The same over the medium-shot classes.
-    pub medium_pooled: Option<f64>,
-    /// The same over the few-shot classes.
-    pub few_pooled: Option<f64>,
+    #[serde(flatten)]
+    pub groups: ByShot<Option<f64>>,
+    /// Share of correct images among all test images of a group. Differs from `groups` only where
+    /// the test set is not balanced.
+    #[serde(flatten, with = "Pooled")]
+    pub pooled: ByShot<Option<f64>>,
+}
+
+/// Beside the other groups these have names of their own.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ByShot::<Option<f64>>")]
+struct Pooled {
+    #[serde(rename = "many_pooled")]
+    many: Option<f64>,
+    #[serde(rename = "medium_pooled")]
+    medium: Option<f64>,
+    #[serde(rename = "few_pooled")]
+    few: Option<f64>,
 }
 
 /// One class's share of an [`Evaluation`], scored by the ensemble.
@@ -229,9 +174,8 @@ pub struct Evaluation {
 /// let mut evaluator = Evaluator::new(&[500, 5], ShotThresholds::default(), 1)?;
 /// evaluator.add_batch(&[&[2.0, 1.0, 3.0, 0.0]], &[0, 1])?;
 /// let evaluation = evaluator.finish()?;
-/// assert_eq!(evaluation.ensemble.many, Some(100.0));
-/// assert_eq!(evaluation.ensemble.medium, None);
-/// assert_eq!(evaluation.ensemble.few, Some(0.0));
+/// let groups = evaluation.ensemble.groups;
+/// assert_eq!((groups.many, groups.medium, groups.few), (Some(100.0), None, Some(0.0)));
 /// # Ok::<(), shike_train::metrics::MetricsError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -425,19 +369,13 @@ impl Evaluator {
     fn accuracy(&self, tally: &Tally) -> Accuracy {
         let images: usize = self.test_counts.iter().sum();
         let (all, all_pooled) = self.average(tally, None);
-        let (many, many_pooled) = self.average(tally, Some(Shot::Many));
-        let (medium, medium_pooled) = self.average(tally, Some(Shot::Medium));
-        let (few, few_pooled) = self.average(tally, Some(Shot::Few));
+        let groups = ByShot::of(|shot| self.average(tally, Some(shot)));
         Accuracy {
             top1: all_pooled.unwrap_or_default(),
             top5: percent(tally.top5, images).unwrap_or_default(),
             class_averaged: all.unwrap_or_default(),
-            many,
-            medium,
-            few,
-            many_pooled,
-            medium_pooled,
-            few_pooled,
+            groups: groups.map(|(averaged, _)| averaged),
+            pooled: groups.map(|(_, pooled)| pooled),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Results of the parts of the data that are scored.
 
 use serde::{Deserialize, Serialize};
+use shike_data::Part;
 
 /// A result of each part of the data that was scored, for the trained weights and for their average
 /// (`ema`).
@@ -40,6 +41,15 @@ impl<T> Scored<T> {
             ("test", self.test.as_ref()),
             ("test_ema", self.test_ema.as_ref()),
         ]
+    }
+
+    /// Those on a part, of the trained weights and of their average; none on the training images.
+    pub fn on(&self, part: Part) -> [Option<&T>; 2] {
+        match part {
+            Part::Train => [None, None],
+            Part::Val => [self.val.as_ref(), self.val_ema.as_ref()],
+            Part::Test => [self.test.as_ref(), self.test_ema.as_ref()],
+        }
     }
 
     /// `f` of each.

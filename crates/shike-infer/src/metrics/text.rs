@@ -3,24 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::{Accuracy, Evaluation, Interval, Shot, TOO_WIDE};
-
-impl Shot {
-    /// `many`, `medium` or `few`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Many => "many",
-            Self::Medium => "medium",
-            Self::Few => "few",
-        }
-    }
-}
-
-impl fmt::Display for Shot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use super::{Accuracy, ByShot, Evaluation, Interval, Shot, TOO_WIDE};
 
 impl Evaluation {
     /// The ensemble on one line, such as
@@ -28,18 +11,11 @@ impl Evaluation {
     /// A group without test images is `-`.
     pub fn summary(&self) -> String {
         let Accuracy {
-            top1,
-            top5,
-            many,
-            medium,
-            few,
-            ..
+            top1, top5, groups, ..
         } = self.ensemble;
+        let ByShot { many, medium, few } = groups.map(cell);
         format!(
-            "top-1 {top1:.2} %, top-5 {top5:.2} %, many {} / medium {} / few {}, loss {:.4}",
-            cell(many),
-            cell(medium),
-            cell(few),
+            "top-1 {top1:.2} %, top-5 {top5:.2} %, many {many} / medium {medium} / few {few}, loss {:.4}",
             self.loss
         )
     }
@@ -137,25 +113,20 @@ impl fmt::Display for Evaluation {
         }
         let ensemble = &self.ensemble;
         write_row(f, "ensemble", ensemble)?;
-        let pooled = [
-            ensemble.many_pooled,
-            ensemble.medium_pooled,
-            ensemble.few_pooled,
-        ];
-        let averaged = [ensemble.many, ensemble.medium, ensemble.few];
         // Written with two digits: rows that would look the same are not repeated.
-        let unbalanced = pooled.map(cell) != averaged.map(cell);
+        let pooled = ensemble.pooled.map(cell);
+        let unbalanced = pooled != ensemble.groups.map(cell);
         if unbalanced {
-            let [many, medium, few] = pooled.map(cell);
+            let ByShot { many, medium, few } = pooled;
             let label = "  over images";
             writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
         }
-        let shots = [Shot::Many, Shot::Medium, Shot::Few];
         let range = |interval: Option<Interval>| {
             // Whole points, so that columns stay apart.
             interval.map_or_else(|| "-".to_owned(), |i| format!("{:.0}–{:.0}", i.low, i.high))
         };
-        let [many, medium, few] = shots.map(|shot| range(self.averaged_interval(Some(shot))));
+        let ByShot { many, medium, few } =
+            ByShot::of(|shot| range(self.averaged_interval(Some(shot))));
         let (top1, all) = (
             range(self.top1_interval()),
             range(self.averaged_interval(None)),
@@ -168,7 +139,7 @@ impl fmt::Display for Evaluation {
         )?;
         if !self.scores.is_empty() {
             let error = |shot| cell(self.calibration(shot).map(|calibration| calibration.error));
-            let [many, medium, few] = shots.map(|shot| error(Some(shot)));
+            let ByShot { many, medium, few } = ByShot::of(|shot| error(Some(shot)));
             let label = "calibration error";
             let all = error(None);
             writeln!(
@@ -178,7 +149,7 @@ impl fmt::Display for Evaluation {
             )?;
         }
         let too_few = self.per_class.iter().filter(|row| row.too_few()).count();
-        let [many, medium, few] = shots.map(|shot| {
+        let ByShot { many, medium, few } = ByShot::of(|shot| {
             let (classes, with_images) = self.group_size(shot);
             if classes == with_images {
                 classes.to_string()
@@ -215,7 +186,7 @@ impl fmt::Display for Evaluation {
 }
 
 fn write_row(f: &mut fmt::Formatter<'_>, label: &str, accuracy: &Accuracy) -> fmt::Result {
-    let [many, medium, few] = [accuracy.many, accuracy.medium, accuracy.few].map(cell);
+    let ByShot { many, medium, few } = accuracy.groups.map(cell);
     writeln!(
         f,
         "{label:<18}{:>9.2}{:>9.2}{many:>9}{medium:>9}{few:>9}{:>11.2}",

@@ -19,8 +19,9 @@ pub use self::schedule::Schedule;
 use self::schedule::ScheduleError;
 pub use self::source::{DataSource, TrainData};
 pub use self::stage::{Loss, Stage2};
+use shike_data::shots::Overlap;
 use shike_infer::device::batch::{Precision, Upload};
-use shike_infer::metrics::{MetricsError, ShotThresholds};
+use shike_infer::metrics::ShotThresholds;
 use shike_infer::strict::strict;
 
 /// When the test set is scored.
@@ -224,7 +225,7 @@ pub enum TrainConfigError {
     },
     /// Bounds of shot groups that overlap.
     #[error("thresholds: {0}")]
-    Thresholds(#[from] MetricsError),
+    Thresholds(#[from] Overlap),
     /// Any other field.
     #[error("{field} = {found}: it must be {expected}")]
     Field {

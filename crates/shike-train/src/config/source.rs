@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shike_data::dataset::FolderParts;
 use shike_data::{
-    Cifar, DataError, Dataset, LongTail, Split, cifar, class_names_file, list_file, list_file_like,
+    Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file, list_file, list_file_like,
     list_file_named,
 };
-
-use crate::run::receipt::ScoredSplit;
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -23,12 +21,19 @@ pub struct TrainData {
 }
 
 impl TrainData {
-    /// The images of a split that is scored.
-    pub fn scored(&self, split: ScoredSplit) -> Option<&Dataset> {
-        match split {
-            ScoredSplit::Val => self.val.as_ref(),
-            ScoredSplit::Test => self.test.as_ref(),
+    /// The images of a part, if there are any.
+    pub fn get(&self, part: Part) -> Option<&Dataset> {
+        match part {
+            Part::Train => Some(&self.train),
+            Part::Val => self.val.as_ref(),
+            Part::Test => self.test.as_ref(),
         }
+    }
+
+    /// The parts that there are.
+    pub fn parts(&self) -> impl Iterator<Item = (Part, &Dataset)> {
+        let part = |part| Some((part, self.get(part)?));
+        Part::ALL.into_iter().filter_map(part)
     }
 }
 
@@ -82,10 +87,10 @@ impl DataSource {
                 profile,
                 imbalance_factor,
             } => Ok(TrainData {
-                train: cifar(dir, *set, Split::Train)?
+                train: cifar(dir, *set, Part::Train)?
                     .with_long_tail(*profile, *imbalance_factor)?,
                 val: None,
-                test: Some(cifar(dir, *set, Split::Test)?),
+                test: Some(cifar(dir, *set, Part::Test)?),
             }),
             Self::Lists {
                 root,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Sampling};
+use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Part, Sampling};
 
 use crate::config::TrainConfig;
 use crate::config::source::TrainData;
@@ -23,22 +23,18 @@ const EXAMPLES: usize = 10;
 /// what a person should know.
 pub(super) fn at_start(data: &TrainData, policy: BadImages) -> Result<Vec<String>, DataError> {
     let checks = [FileCheck::Exists, FileCheck::Header];
-    let sets = sets(data);
-    let mut notes: Vec<String> = sets
-        .iter()
-        .flat_map(|(split, set)| {
-            set.notes()
-                .iter()
-                .map(move |note| format!("{split}: {note}"))
-        })
-        .collect();
+    let of = |(part, set): (Part, &Dataset)| -> Vec<String> {
+        let notes = set.notes().iter();
+        notes.map(|note| format!("{part}: {note}")).collect()
+    };
+    let mut notes: Vec<String> = data.parts().flat_map(of).collect();
     notes.extend(all(data, policy, checks, Some(BUDGET))?);
     rarest(&data.train, policy)?;
-    for (split, set) in sets.iter().filter(|(split, _)| *split != "training") {
+    for (part, set) in data.parts().filter(|(part, _)| *part != Part::Train) {
         let seen = set.files_also_in(&data.train, BUDGET / 2);
         if seen > 0 {
             notes.push(format!(
-                "{split}: {seen} of {} images equal training images, byte for byte: accuracy on them is too \
+                "{part}: {seen} of {} images equal training images, byte for byte: accuracy on them is too \
                  high",
                 set.len()
             ));
@@ -81,8 +77,8 @@ pub(super) fn all(
     budget: Option<Duration>,
 ) -> Result<Vec<String>, DataError> {
     let mut notes = Vec::new();
-    for (split, set) in sets(data) {
-        let train = split == "training";
+    for (part, set) in data.parts() {
+        let train = part == Part::Train;
         let check = checks[usize::from(!train)];
         let report = set.check_files(check, &DecodeLimits::default(), budget)?;
         let (bad, images) = (report.bad.len(), set.len());
@@ -97,7 +93,7 @@ pub(super) fn all(
                 examples.push(format!("and {} more", bad - EXAMPLES));
             }
             return Err(DataError::BadImages {
-                split,
+                part,
                 bad,
                 images,
                 examples,
@@ -105,18 +101,18 @@ pub(super) fn all(
         }
         if let Some((_, error)) = report.bad.first() {
             notes.push(format!(
-                "{split}: {bad} of {images} images cannot be used and will be replaced; {error}"
+                "{part}: {bad} of {images} images cannot be used and will be replaced; {error}"
             ));
         }
         if report.checked < images {
             notes.push(format!(
-                "{split}: {} of {images} images were looked at in {} seconds; --check-images looks at all",
+                "{part}: {} of {images} images were looked at in {} seconds; --check-images looks at all",
                 report.checked,
                 BUDGET.as_secs()
             ));
         } else if check == FileCheck::Decode {
             notes.push(format!(
-                "{split}: {images} images decoded, {bad} of them bad"
+                "{part}: {images} images decoded, {bad} of them bad"
             ));
         }
     }
@@ -166,9 +162,9 @@ const SIZES: usize = 2000;
 /// A pipeline without a resize takes images of its size alone: of others it would see a part, or at another
 /// scale than the rest of training does.
 pub(super) fn sizes(data: &TrainData, config: &TrainConfig) -> Result<(), TrainError> {
-    for (split, set) in sets(data) {
-        let (field, pipeline) = match split {
-            "training" => ("train_pipeline", &config.train_pipeline),
+    for (part, set) in data.parts() {
+        let (field, pipeline) = match part {
+            Part::Train => ("train_pipeline", &config.train_pipeline),
             _ => ("eval_pipeline", &config.eval_pipeline),
         };
         let Some(size) = pipeline.fixed_size() else {
@@ -190,17 +186,6 @@ pub(super) fn sizes(data: &TrainData, config: &TrainConfig) -> Result<(), TrainE
         }
     }
     Ok(())
-}
-
-fn sets(data: &TrainData) -> Vec<(&'static str, &Dataset)> {
-    let sets = [
-        ("training", Some(&data.train)),
-        ("validation", data.val.as_ref()),
-        ("test", data.test.as_ref()),
-    ];
-    sets.into_iter()
-        .filter_map(|(split, set)| Some((split, set?)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod scores;
 mod stages;
 mod state;
 
+use shike_data::Part;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -27,7 +28,6 @@ use crate::config::stage::Stage2;
 use crate::config::{DataSource, TrainData};
 use crate::config::{TrainConfig, TrainConfigError};
 use crate::error::TrainError;
-use crate::run::receipt::ScoredSplit;
 use crate::run::{Classes, RunConfig, RunDir, RunPaths};
 use shike_infer::device::batch::Precision;
 use shike_infer::metrics::Evaluator;
@@ -56,7 +56,7 @@ pub struct Learner {
     data: TrainData,
     device: Device,
     train_counts: Vec<usize>,
-    eval_loaders: Vec<(ScoredSplit, Loader)>,
+    eval_loaders: Vec<(Part, Loader)>,
     /// Training images that could not be read.
     bad_images: BadImageLog,
     /// How many of them are in the run's list.
@@ -94,16 +94,11 @@ impl Learner {
                 config.model.num_classes
             )));
         }
-        let splits = [
-            (ScoredSplit::Val, &data.val),
-            (ScoredSplit::Test, &data.test),
-        ];
         let mut eval_loaders = Vec::new();
-        for (split, dataset) in splits {
-            let Some(dataset) = dataset else { continue };
+        for (part, dataset) in data.parts().filter(|(part, _)| *part != Part::Train) {
             if dataset.class_names() != data.train.class_names() {
                 return Err(TrainError::Mismatch(format!(
-                    "the {split} set has other classes, or another order, than the training set"
+                    "the {part} set has other classes, or another order, than the training set"
                 )));
             }
             let loader = Loader::new(
@@ -116,7 +111,7 @@ impl Learner {
                 },
                 config.seed,
             )?;
-            eval_loaders.push((split, loader));
+            eval_loaders.push((part, loader));
         }
         // What only an epoch's end would meet is refused before the first.
         let loader = Loader::new(

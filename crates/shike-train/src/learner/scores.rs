@@ -4,7 +4,7 @@ use std::fmt;
 
 use burn::module::Module;
 use serde::Serialize;
-use shike_data::Loader;
+use shike_data::{Loader, Part};
 use shike_model::Shike;
 
 use super::state::{BestEpoch, Position, Weights};
@@ -12,7 +12,6 @@ use super::{Learner, State, head};
 use crate::config::{ScoreTest, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::RunDir;
-use crate::run::receipt::ScoredSplit;
 use shike_infer::metrics::{Evaluation, Evaluator, Scored};
 use shike_infer::model::evaluate::evaluate;
 use shike_infer::model::file::{self, ModelInfo, save_model};
@@ -30,26 +29,20 @@ pub struct FinalScores {
 impl FinalScores {
     /// The scores that a result is reported by, and the split that they are of: the test set's, or
     /// else the validation set's.
-    pub fn reported(&self) -> Option<(ScoredSplit, &Evaluation)> {
-        let Scored { val, test, .. } = &self.scores;
-        let val = val.as_ref().map(|val| (ScoredSplit::Val, val));
-        let test = test.as_ref().map(|test| (ScoredSplit::Test, test));
-        test.or(val)
+    pub fn reported(&self) -> Option<(Part, &Evaluation)> {
+        let trained = |part| self.scores.on(part)[0].map(|scores| (part, scores));
+        [Part::Test, Part::Val].into_iter().find_map(trained)
     }
 }
 
 impl fmt::Display for FinalScores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scores = &self.scores;
-        let parts = [
-            (ScoredSplit::Val, &scores.val, &scores.val_ema),
-            (ScoredSplit::Test, &scores.test, &scores.test_ema),
-        ];
         let mut gap = "";
-        for (split, trained, averaged) in parts {
+        for part in [Part::Val, Part::Test] {
+            let [trained, averaged] = self.scores.on(part);
             let Some(trained) = trained else { continue };
-            write!(f, "{gap}{split} set, last epoch")?;
-            if let (ScoredSplit::Val, Some(best)) = (split, &self.best) {
+            write!(f, "{gap}{part} set, last epoch")?;
+            if let (Part::Val, Some(best)) = (part, &self.best) {
                 write!(f, " ({best})")?;
             }
             write!(f, "\n{trained}")?;
@@ -64,21 +57,11 @@ impl fmt::Display for FinalScores {
 
 /// What the curves are of, and the set that it is: the validation set where it was scored, else the test
 /// set.
-pub(super) fn curve<T>(scores: &Scored<T>) -> Option<(ScoredSplit, &T, Option<&T>)> {
-    let Scored {
-        val,
-        val_ema,
-        test,
-        test_ema,
-    } = scores;
-    let val = val
-        .as_ref()
-        .map(|val| (ScoredSplit::Val, val, val_ema.as_ref()));
-    let test = || {
-        test.as_ref()
-            .map(|test| (ScoredSplit::Test, test, test_ema.as_ref()))
-    };
-    val.or_else(test)
+pub(super) fn curve<T>(scores: &Scored<T>) -> Option<(Part, &T, Option<&T>)> {
+    [Part::Val, Part::Test].into_iter().find_map(|part| {
+        let [trained, averaged] = scores.on(part);
+        Some((part, trained?, averaged))
+    })
 }
 
 impl Learner {
@@ -96,11 +79,11 @@ impl Learner {
         };
         let model = state.model.valid();
         let mut scores = Scored::default();
-        for (split, loader) in &self.eval_loaders {
-            let (trained, averaged) = match split {
-                ScoredSplit::Val => (&mut scores.val, &mut scores.val_ema),
-                ScoredSplit::Test if !end && !every => continue,
-                ScoredSplit::Test => (&mut scores.test, &mut scores.test_ema),
+        for (part, loader) in &self.eval_loaders {
+            let (trained, averaged) = match part {
+                Part::Val => (&mut scores.val, &mut scores.val_ema),
+                Part::Test if end || every => (&mut scores.test, &mut scores.test_ema),
+                Part::Test | Part::Train => continue,
             };
             *trained = Some(self.evaluate(&model, stage, loader)?);
             if let Some(ema) = &state.ema {

@@ -1,5 +1,6 @@
 //! Both stages, from where a run stands to its end.
 
+use shike_data::Part;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use crate::config::{ScoreTest, StageConfig, TrainConfigError};
 use crate::error::TrainError;
 use crate::learner::progress::Progress;
 use crate::report::write_report;
-use crate::run::receipt::{self, ChosenOn, Receipt, ScoredSplit, SplitReceipt, class_order};
+use crate::run::receipt::{self, ChosenOn, Receipt, SplitReceipt, class_order};
 use crate::run::{EpochRow, RowScores, RunDir};
 use shike_infer::device;
 use shike_infer::metrics::{Evaluation, Scored};
@@ -111,12 +112,12 @@ impl Learner {
             best: state.position.best,
         };
         let reported = scores.reported();
-        receipt.scored = reported.map(|(split, _)| split);
+        receipt.scored = reported.map(|(part, _)| part);
         run.write_receipt(&mut receipt)?;
-        let Some((split, evaluation)) = reported else {
+        let Some((part, evaluation)) = reported else {
             return Ok(Outcome::Finished(None));
         };
-        if let Some(images) = self.data.scored(split) {
+        if let Some(images) = self.data.get(part) {
             run.write_per_class(evaluation)?;
             run.write_predictions(evaluation, |i| images.origin(i))?;
             let report = run.paths().report();
@@ -211,10 +212,7 @@ impl Learner {
             model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
         };
         let normalized = |tau| normalize(state.model.clone(), tau);
-        let val = self
-            .eval_loaders
-            .iter()
-            .find(|(s, _)| *s == ScoredSplit::Val);
+        let val = self.eval_loaders.iter().find(|(s, _)| *s == Part::Val);
         let taus = match (taus, val) {
             ([], Some(_)) => Stage2::usual_taus(),
             ([], None) => {

@@ -1,5 +1,6 @@
 //! What is known about a benchmark, and whether the data on disk are it.
 
+use shike_data::Part;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,7 @@ pub struct Card {
 #[serde(deny_unknown_fields)]
 pub struct KnownSplit {
     /// What it is for.
-    pub part: SplitPart,
+    pub part: Part,
     /// Name of its list, where it has one.
     pub list: Option<String>,
     /// How many images.
@@ -64,16 +65,6 @@ pub struct KnownSplit {
     pub git_blob: Option<String>,
     /// Where these numbers come from.
     pub source: Option<String>,
-}
-
-/// What a set of images is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum SplitPart {
-    Train,
-    Val,
-    Test,
 }
 
 /// A published accuracy.
@@ -199,21 +190,16 @@ impl Card {
     /// Compares data with the known sets: a line for each set, and one more where something differs.
     /// Files are not read, but the pixels of CIFAR are hashed.
     pub fn compare(&self, data: &TrainData) -> Vec<String> {
-        let parts = [
-            (SplitPart::Train, "training", Some(&data.train)),
-            (SplitPart::Val, "validation", data.val.as_ref()),
-            (SplitPart::Test, "test", data.test.as_ref()),
-        ];
         let mut lines = vec![];
         let mut other = false;
-        for (part, name, set) in parts {
+        for (part, set) in data.parts() {
             let known: Vec<_> = self.splits.iter().filter(|s| s.part == part).collect();
-            let Some(set) = set.filter(|_| !known.is_empty()) else {
+            if known.is_empty() {
                 continue;
-            };
+            }
             let (line, same) = self.compare_split(&known, set);
             other |= !same;
-            lines.push(format!("{name} set: {line}"));
+            lines.push(format!("{part} set: {line}"));
         }
         if other {
             lines.push("accuracies can be compared only with those on the same images".into());

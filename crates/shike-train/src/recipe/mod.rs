@@ -42,7 +42,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shike_data::read::read_to_string;
 
-pub use self::card::{Card, DataLayout, KnownSplit, Published, SplitPart};
+pub use self::card::{Card, DataLayout, KnownSplit, Published};
 pub use self::error::{Names, Place, RecipeError};
 use self::error::{Slip, nearest};
 use self::expand::{Expanded, Images, expand};

@@ -1,5 +1,6 @@
 //! Runs beside one another: mean and deviation over seeds, and whether a difference is more than chance.
 
+use shike_data::Part;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -10,9 +11,9 @@ use thiserror::Error;
 use crate::config::TrainConfig;
 use crate::config::diff::differing;
 use crate::run::RunConfig;
-use crate::run::receipt::{Receipt, ScoredSplit};
+use crate::run::receipt::Receipt;
 use crate::run::{Classes, RunDirError, RunPaths};
-use shike_infer::metrics::Shot;
+use shike_infer::metrics::{ByShot, Shot};
 
 /// Test images that a class needs for a bootstrap over them to tell anything: the images of a smaller one
 /// hardly vary, and an interval from them is too narrow.
@@ -68,12 +69,9 @@ pub struct Scores {
     pub top1: f64,
     /// Mean over classes.
     pub class_averaged: f64,
-    /// Mean over the many-shot classes.
-    pub many: Option<f64>,
-    /// Mean over the medium-shot classes.
-    pub medium: Option<f64>,
-    /// Mean over the few-shot classes.
-    pub few: Option<f64>,
+    /// Mean over the classes of each group.
+    #[serde(flatten)]
+    pub groups: ByShot<Option<f64>>,
 }
 
 /// A finished run.
@@ -218,7 +216,7 @@ impl ScoredRun {
                 "test lists",
                 // What the other split chose a checkpoint on does not matter here.
                 match mine.scored {
-                    Some(ScoredSplit::Val) => mine.val != theirs.val,
+                    Some(Part::Val) => mine.val != theirs.val,
                     _ => mine.test != theirs.test,
                 },
             ),
@@ -244,7 +242,7 @@ struct Test {
 
 impl Test {
     fn narrow(&self) -> Vec<Narrow> {
-        let groups = [Shot::Many, Shot::Medium, Shot::Few].into_iter();
+        let groups = Shot::ALL.into_iter();
         let narrow = groups.map(|group| {
             let classes = self.by_class.iter().zip(&self.shots);
             let sizes: Vec<usize> = classes
@@ -284,9 +282,7 @@ impl Test {
         Scores {
             top1: 100.0 * sum / f64::from(u32::try_from(total.max(1)).unwrap_or(u32::MAX)),
             class_averaged: mean(groups[0]).unwrap_or_default(),
-            many: mean(groups[1]),
-            medium: mean(groups[2]),
-            few: mean(groups[3]),
+            groups: ByShot::of(|shot| mean(groups[1 + shot as usize])),
         }
     }
 }
@@ -294,7 +290,8 @@ impl Test {
 impl Scores {
     fn numbers(&self) -> [Option<f64>; 5] {
         let (top1, averaged) = (Some(self.top1), Some(self.class_averaged));
-        [top1, averaged, self.many, self.medium, self.few]
+        let ByShot { many, medium, few } = self.groups;
+        [top1, averaged, many, medium, few]
     }
 
     fn from_numbers(numbers: [Option<f64>; 5]) -> Self {
@@ -302,9 +299,7 @@ impl Scores {
         Self {
             top1: top1.unwrap_or_default(),
             class_averaged: class_averaged.unwrap_or_default(),
-            many,
-            medium,
-            few,
+            groups: ByShot { many, medium, few },
         }
     }
 
@@ -577,7 +572,7 @@ mod tests {
                 file_bytes: [0; 3],
                 model_chosen_on: ChosenOn::LastEpoch,
                 best_chosen_on: None,
-                scored: Some(ScoredSplit::Test),
+                scored: Some(Part::Test),
                 training_seconds: 0.0,
             },
             config,

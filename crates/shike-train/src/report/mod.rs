@@ -3,6 +3,7 @@
 pub mod compare;
 mod plots;
 
+use shike_data::Part;
 use std::fmt::Write;
 use std::io::Cursor;
 use std::path::Path;
@@ -18,9 +19,8 @@ use crate::config::TrainConfig;
 use crate::learner::progress::clean;
 use crate::run::RunConfig;
 use crate::run::checkpoint::{WriteError, atomic_write};
-use crate::run::receipt::ScoredSplit;
 use crate::run::{Classes, EpochRow, RowScores, RunDirError, RunPaths};
-use shike_infer::metrics::{Accuracy, Confusion, Evaluation, Interval, Shot};
+use shike_infer::metrics::{Accuracy, ByShot, Confusion, Evaluation, Interval};
 
 /// Why there is no report.
 #[derive(Debug, Error)]
@@ -120,7 +120,7 @@ fn html(
     page += &curves(&rows).map_err(plot_failed)?;
     page += "</div>\n<h2>Classes</h2><div class=\"plots\">";
     page += &plots::classes(&evaluation.per_class).map_err(plot_failed)?;
-    let scorer = |name: String, a: &Accuracy| (name, [a.many, a.medium, a.few]);
+    let scorer = |name: String, a: &Accuracy| (name, a.groups);
     let mut scorers = vec![scorer("ensemble".into(), &evaluation.ensemble)];
     if evaluation.experts.len() > 1 {
         let experts = evaluation.experts.iter().enumerate();
@@ -209,9 +209,9 @@ fn summary(evaluation: &Evaluation, split: &str) -> String {
             a.top1,
             a.top5,
             a.class_averaged,
-            percent(a.many),
-            percent(a.medium),
-            percent(a.few),
+            percent(a.groups.many),
+            percent(a.groups.medium),
+            percent(a.groups.few),
         );
     };
     row("<b>ensemble</b>", &evaluation.ensemble);
@@ -220,8 +220,8 @@ fn summary(evaluation: &Evaluation, split: &str) -> String {
             row(&format!("expert {i}"), expert);
         }
     }
-    let shots = [Shot::Many, Shot::Medium, Shot::Few];
-    let [many, medium, few] = shots.map(|s| range(evaluation.averaged_interval(Some(s))));
+    let ByShot { many, medium, few } =
+        ByShot::of(|shot| range(evaluation.averaged_interval(Some(shot))));
     let _ = write!(
         table,
         "<tr><td>95 % interval</td><td>{}</td><td></td><td>{}</td><td>{many}</td><td>{medium}</td>\
@@ -230,7 +230,7 @@ fn summary(evaluation: &Evaluation, split: &str) -> String {
         range(evaluation.averaged_interval(None)),
     );
     let error = |shot| percent(evaluation.calibration(shot).map(|c| c.error));
-    let [many, medium, few] = shots.map(|shot| error(Some(shot)));
+    let ByShot { many, medium, few } = ByShot::of(|shot| error(Some(shot)));
     let _ = write!(
         table,
         "<tr><td>calibration error</td><td>{}</td><td></td><td></td><td>{many}</td><td>{medium}</td>\
@@ -252,18 +252,6 @@ fn summary(evaluation: &Evaluation, split: &str) -> String {
         evaluation.thresholds.few_below,
     );
     table
-}
-
-/// The scores of an epoch on a split, of the trained or the averaged weights.
-fn part(row: &EpochRow, split: ScoredSplit, averaged: bool) -> Option<&RowScores> {
-    let scores = &row.scores;
-    let part = match (split, averaged) {
-        (ScoredSplit::Val, false) => &scores.val,
-        (ScoredSplit::Val, true) => &scores.val_ema,
-        (ScoredSplit::Test, false) => &scores.test,
-        (ScoredSplit::Test, true) => &scores.test_ema,
-    };
-    part.as_ref()
 }
 
 /// Losses, their terms, and accuracies over both stages: of the validation set where there is one, and of
@@ -288,15 +276,15 @@ fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
     let training = [line("training", &|row| Some(row.train_loss))];
     let mut all = plots::lines("training loss", "", &training, &ends, size)?;
     let validated = rows.iter().any(|row| row.scores.val.is_some());
-    for split in [ScoredSplit::Val, ScoredSplit::Test] {
+    for part in [Part::Val, Part::Test] {
         let of = |row: &EpochRow, score: fn(&RowScores) -> Option<f64>| {
-            part(row, split, false).and_then(score)
+            row.scores.on(part)[0].and_then(score)
         };
         // Beside validation images, test images that were scored at the end alone make no curve.
-        let least = 1 + usize::from(split == ScoredSplit::Test && validated);
+        let least = 1 + usize::from(part == Part::Test && validated);
         if rows
             .iter()
-            .filter(|row| part(row, split, false).is_some())
+            .filter(|row| row.scores.on(part)[0].is_some())
             .count()
             < least
         {
@@ -308,29 +296,29 @@ fn curves(rows: &[EpochRow]) -> Result<String, Box<dyn std::error::Error>> {
                 of(row, |s| Some(s.class_averaged_loss))
             }),
         ];
-        let title = format!("cross-entropy, {split} images");
+        let title = format!("cross-entropy, {part} images");
         all += &plots::lines(&title, "", &losses, &ends, size)?;
         let mut accuracies = vec![
             line("top-1", &|row| of(row, |s| Some(s.top1))),
-            line("many", &|row| of(row, |s| s.many)),
-            line("medium", &|row| of(row, |s| s.medium)),
-            line("few", &|row| of(row, |s| s.few)),
+            line("many", &|row| of(row, |s| s.groups.many)),
+            line("medium", &|row| of(row, |s| s.groups.medium)),
+            line("few", &|row| of(row, |s| s.groups.few)),
         ];
-        if rows.iter().any(|row| part(row, split, true).is_some()) {
-            let top1 = |row: &EpochRow| Some(part(row, split, true)?.top1);
+        if rows.iter().any(|row| row.scores.on(part)[1].is_some()) {
+            let top1 = |row: &EpochRow| Some(row.scores.on(part)[1]?.top1);
             accuracies.push(line("top-1, averaged weights", &top1));
         }
-        let title = format!("accuracy, {split} images");
+        let title = format!("accuracy, {part} images");
         all += &plots::lines(&title, "%", &accuracies, &ends, size)?;
-        let scored = rows.iter().filter_map(|row| part(row, split, false));
+        let scored = rows.iter().filter_map(|row| row.scores.on(part)[0]);
         let experts = scored.map(|scores| scores.experts.len()).max().unwrap_or(0);
         if experts > 1 {
             let expert = |i: usize| {
-                let top1 = |row: &EpochRow| part(row, split, false)?.experts.get(i).copied();
+                let top1 = |row: &EpochRow| row.scores.on(part)[0]?.experts.get(i).copied();
                 line(&format!("expert {i}"), &top1)
             };
             let lines: Vec<_> = (0..experts).map(expert).collect();
-            let title = format!("top-1 of each expert, {split} images");
+            let title = format!("top-1 of each expert, {part} images");
             all += &plots::lines(&title, "%", &lines, &ends, size)?;
         }
     }

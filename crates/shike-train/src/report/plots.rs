@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use shike_infer::metrics::{Calibration, ClassRow, Shot};
+use shike_infer::metrics::{ByShot, Calibration, ClassRow, Shot};
 
 /// Blue, orange, green, purple, red, brown: told apart by most who see colours in another way
 /// (Okabe and Ito 2008).
@@ -105,7 +105,7 @@ fn head<'a>(
 
 /// Shot groups, for a legend.
 fn shots() -> [(&'static str, RGBColor); 3] {
-    [Shot::Many, Shot::Medium, Shot::Few].map(|shot| (shot.name(), colour(shot)))
+    Shot::ALL.map(|shot| (shot.name(), colour(shot)))
 }
 
 /// The range of numbers, widened a little; something to draw in where there are none.
@@ -216,7 +216,7 @@ pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
             .x_desc("training images")
             .y_desc("accuracy, %")
             .draw()?;
-        for shot in [Shot::Many, Shot::Medium, Shot::Few] {
+        for shot in Shot::ALL {
             let points = rows
                 .iter()
                 .filter(|row| row.shot == shot)
@@ -274,7 +274,7 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
 }
 
 /// Bars of many-, medium- and few-shot accuracy; a group of bars for each scorer.
-pub(super) fn groups(scorers: &[(String, [Option<f64>; 3])]) -> Result<String, Failed> {
+pub(super) fn groups(scorers: &[(String, ByShot<Option<f64>>)]) -> Result<String, Failed> {
     draw((560, 320), |area| {
         let area = head(area, "accuracy by group", Sign::Bar, &shots())?;
         let mut chart = ChartBuilder::on(&area)
@@ -298,12 +298,11 @@ pub(super) fn groups(scorers: &[(String, [Option<f64>; 3])]) -> Result<String, F
             .x_label_formatter(&name)
             .y_desc("accuracy, %")
             .draw()?;
-        for shot in [Shot::Many, Shot::Medium, Shot::Few] {
+        for shot in Shot::ALL {
             let style = colour(shot).mix(0.8).filled();
             let bars = scorers.iter().enumerate().filter_map(|(i, (_, values))| {
                 let left = i as f64 + 0.14 + 0.24 * shot as usize as f64;
-                values[shot as usize]
-                    .map(|value| Rectangle::new([(left, 0.0), (left + 0.22, value)], style))
+                values[shot].map(|value| Rectangle::new([(left, 0.0), (left + 0.22, value)], style))
             });
             chart.draw_series(bars)?;
         }

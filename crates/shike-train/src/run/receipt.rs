@@ -1,5 +1,6 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
+use shike_data::Part;
 use std::io;
 use std::path::Path;
 
@@ -48,7 +49,7 @@ pub struct Receipt {
     /// How `best.safetensors` was chosen; none where there is no such file.
     pub best_chosen_on: Option<ChosenOn>,
     /// Which images `predictions.csv` and `per_class.csv` are of; none before the end of a run.
-    pub scored: Option<ScoredSplit>,
+    pub scored: Option<Part>,
     /// Seconds of training, over both stages, without scoring.
     pub training_seconds: f64,
 }
@@ -73,25 +74,6 @@ pub enum ChosenOn {
     Validation,
 }
 
-/// A split that was scored at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScoredSplit {
-    /// The validation images, on which a best epoch was chosen.
-    Val,
-    /// The test images.
-    Test,
-}
-
-impl std::fmt::Display for ScoredSplit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Val => "validation",
-            Self::Test => "test",
-        })
-    }
-}
-
 impl Receipt {
     /// Takes over what the run was begun with, and says what is no more the same. `trained`: it has done a
     /// step, so that its first weights have no effect any more.
@@ -107,14 +89,14 @@ impl Receipt {
             differ.push("the class names or their order".to_owned());
         }
         let images = |split: Option<&SplitReceipt>| split.map_or(0, |split| split.images);
-        for (name, now, before) in [
-            ("training", Some(&self.train), Some(&begun.train)),
-            ("validation", self.val.as_ref(), begun.val.as_ref()),
-            ("test", self.test.as_ref(), begun.test.as_ref()),
+        for (part, now, before) in [
+            (Part::Train, Some(&self.train), Some(&begun.train)),
+            (Part::Val, self.val.as_ref(), begun.val.as_ref()),
+            (Part::Test, self.test.as_ref(), begun.test.as_ref()),
         ] {
             if now != before {
                 let (before, now) = (images(before), images(now));
-                differ.push(format!("the {name} images ({before} then, {now} now)"));
+                differ.push(format!("the {part} images ({before} then, {now} now)"));
             }
         }
         let mut notes = Vec::new();
@@ -138,13 +120,11 @@ impl Receipt {
                 differ.join(", ")
             ));
         }
-        let parts = ["training", "validation", "test"]
-            .into_iter()
-            .zip(self.file_bytes);
-        for ((name, now), before) in parts.zip(begun.file_bytes) {
+        let parts = Part::ALL.into_iter().zip(self.file_bytes);
+        for ((part, now), before) in parts.zip(begun.file_bytes) {
             if now != before {
                 notes.push(format!(
-                    "files of the {name} images have other sizes than when the run began; it goes on with \
+                    "files of the {part} images have other sizes than when the run began; it goes on with \
                      those that are there now"
                 ));
             }

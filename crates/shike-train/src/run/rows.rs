@@ -1,5 +1,6 @@
 //! The log of a run: a row an epoch.
 
+use shike_data::ByShot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
@@ -49,12 +50,9 @@ pub struct RowScores {
     pub top5: f64,
     /// Class-averaged accuracy.
     pub class_averaged: f64,
-    /// The same of the many-shot classes.
-    pub many: Option<f64>,
-    /// The same of the medium-shot classes.
-    pub medium: Option<f64>,
-    /// The same of the few-shot classes.
-    pub few: Option<f64>,
+    /// The same of each group of classes.
+    #[serde(flatten)]
+    pub groups: ByShot<Option<f64>>,
     /// Top-1 accuracy of each expert; `expert<i>` in the CSV file.
     pub experts: Vec<f64>,
 }
@@ -69,9 +67,7 @@ impl RowScores {
             top1: ensemble.top1,
             top5: ensemble.top5,
             class_averaged: ensemble.class_averaged,
-            many: ensemble.many,
-            medium: ensemble.medium,
-            few: ensemble.few,
+            groups: ensemble.groups,
             experts: evaluation.experts.iter().map(|e| e.top1).collect(),
         }
     }
@@ -84,9 +80,9 @@ impl RowScores {
             ("top1", Some(self.top1)),
             ("top5", Some(self.top5)),
             ("class_averaged", Some(self.class_averaged)),
-            ("many", self.many),
-            ("medium", self.medium),
-            ("few", self.few),
+            ("many", self.groups.many),
+            ("medium", self.groups.medium),
+            ("few", self.groups.few),
         ]
     }
 }

@@ -1,16 +1,17 @@
 //! `shike eval`, `shike export`, `shike compare`, `shike backends`.
 
+use shike_data::Part;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use shike_data::write::atomic_write;
 use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_file};
-use shike_infer::metrics::{Evaluation, Interval, Shot, ShotThresholds};
+use shike_infer::metrics::{Evaluation, Interval, ShotThresholds};
 use shike_infer::{Predictor, device};
 use shike_model::weights;
 use shike_train::report::compare::{ScoredRun, compare as compare_runs};
@@ -33,7 +34,7 @@ pub struct EvalArgs {
     list: Option<PathBuf>,
     /// Which of the run's own images, where neither --data nor --list is given.
     #[arg(long, value_enum, conflicts_with_all = ["data", "list"])]
-    split: Option<Split>,
+    split: Option<Part>,
     /// Classes with more training images than this are many-shot. Default: as in the run, or 100.
     #[arg(long, value_name = "N")]
     many_above: Option<usize>,
@@ -85,17 +86,6 @@ impl ScoringArgs {
     }
 }
 
-/// The images of a run.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Split {
-    /// Training images, prepared as for scoring.
-    Train,
-    /// Validation images.
-    Val,
-    /// Test images.
-    Test,
-}
-
 impl EvalArgs {
     fn config(&self) -> Result<Option<RunConfig>, CliError> {
         let paths = self.model.paths();
@@ -134,18 +124,17 @@ impl EvalArgs {
             return Err(CliError::Usage(message.into()));
         };
         let data = source.open()?;
-        let none = |split: &str| CliError::Absent(format!("the run has no {split} images"));
-        let (images, name) = match self.split {
-            Some(Split::Train) => (Some(data.train), "training"),
-            Some(Split::Val) => (data.val, "validation"),
-            Some(Split::Test) => (data.test, "test"),
-            None if data.test.is_some() => (data.test, "test"),
-            None if data.val.is_some() => (data.val, "validation"),
-            None => return Err(none("test or validation")),
+        let none = |part: &str| CliError::Absent(format!("the run has no {part} images"));
+        let scored = || {
+            [Part::Test, Part::Val]
+                .into_iter()
+                .find(|part| data.get(*part).is_some())
         };
-        let images = images.ok_or_else(|| none(name))?;
-        still_there(&images, "give --data (and --list, where the run has lists)")?;
-        Ok((images, format!("the run's {name} images")))
+        let part = self.split.or_else(scored);
+        let part = part.ok_or_else(|| none("test or validation"))?;
+        let images = data.get(part).ok_or_else(|| none(&part.to_string()))?;
+        still_there(images, "give --data (and --list, where the run has lists)")?;
+        Ok((images.clone(), format!("the run's {part} images")))
     }
 
     /// How many of the images that the user named were trained on, in the folder of the run or, where it
@@ -265,16 +254,12 @@ fn range(interval: Option<Interval>) -> Option<[f64; 2]> {
 
 /// Many-, medium- and few-shot accuracy.
 fn groups(evaluation: &Evaluation) -> serde_json::Map<String, serde_json::Value> {
-    let shots = [Shot::Many, Shot::Medium, Shot::Few];
-    shots
-        .into_iter()
-        .map(|shot| {
+    let groups = evaluation.ensemble.groups;
+    groups
+        .iter()
+        .map(|(shot, accuracy)| {
             let group = json!({
-                "accuracy": match shot {
-                    Shot::Many => evaluation.ensemble.many,
-                    Shot::Medium => evaluation.ensemble.medium,
-                    Shot::Few => evaluation.ensemble.few,
-                },
+                "accuracy": accuracy,
                 "interval": range(evaluation.averaged_interval(Some(shot))),
                 "calibration_error": evaluation.calibration(Some(shot)).map(|c| c.error),
             });

@@ -1,5 +1,6 @@
 //! `shike inspect`: a data set before training, and lists from a folder.
 
+use shike_data::{Part, ShotThresholds};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -12,9 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut};
-use shike_data::inspect::{
-    self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Subset, Tail,
-};
+use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Tail};
 use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
 use shike_train::learner::progress::clean;
 use shike_train::{DataSource, TrainData};
@@ -122,7 +121,7 @@ struct Report<'a> {
     #[serde(flatten)]
     found: &'a Inspection,
     /// By part, where something was.
-    left_out: BTreeMap<Subset, &'a LeftOut>,
+    left_out: BTreeMap<Part, &'a LeftOut>,
     split: Option<Written<'a>>,
 }
 
@@ -132,6 +131,15 @@ struct Written<'a> {
     out: &'a Path,
     command: String,
     record: &'a SplitRecord,
+}
+
+impl InspectArgs {
+    fn thresholds(&self) -> ShotThresholds {
+        ShotThresholds {
+            many_above: self.many_above,
+            few_below: self.few_below,
+        }
+    }
 }
 
 /// Inspects, splits and prints. The exit status is 0 for fine, 1 for an error, 2 for wrong
@@ -150,7 +158,7 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
 
 /// Whether there are problems.
 fn run(args: &InspectArgs) -> Result<bool, CliError> {
-    if args.few_below > args.many_above.saturating_add(1) {
+    if args.thresholds().validate().is_err() {
         let message = "--few-below must be at most one above --many-above";
         return Err(CliError::Usage(message.into()));
     }
@@ -175,8 +183,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
         } else {
             Depth::Full
         },
-        many_above: args.many_above,
-        few_below: args.few_below,
+        thresholds: args.thresholds(),
         min_measured: args.min_measured,
         ..InspectConfig::default()
     };
@@ -244,7 +251,7 @@ fn is_plain(source: &DataSource) -> bool {
 }
 
 /// The parts as they are, where training would refuse an empty class.
-fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
+fn open(source: &DataSource) -> Result<Vec<(Part, Dataset)>, CliError> {
     let data = match source {
         DataSource::Folder { dir } => {
             let (train, val, test) = FolderParts::find(dir)?.open(true)?;
@@ -252,15 +259,8 @@ fn open(source: &DataSource) -> Result<Vec<(Subset, Dataset)>, CliError> {
         }
         _ => source.open()?,
     };
-    let parts = [
-        (Subset::Train, Some(data.train)),
-        (Subset::Val, data.val),
-        (Subset::Test, data.test),
-    ];
-    let there = parts
-        .into_iter()
-        .filter_map(|(part, data)| Some((part, data?)));
-    Ok(there.collect())
+    let parts = data.parts().map(|(part, data)| (part, data.clone()));
+    Ok(parts.collect())
 }
 
 /// A line on standard error that tells how far it is.
@@ -327,7 +327,7 @@ fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String 
     let mut text = format!("{}\n", args.data.display());
     for part in &found.subsets {
         let (images, classes) = (images(part.images), classes(part.classes));
-        let _ = writeln!(text, "  {:5}  {images} in {classes}", part.subset);
+        let _ = writeln!(text, "  {:5}  {images} in {classes}", part.subset.name());
     }
     for note in notes {
         let _ = writeln!(text, "  {}", plot::clean(note));
@@ -350,7 +350,7 @@ fn describe(found: &Inspection, notes: &[String], args: &InspectArgs) -> String 
     text += &groups(tail, args);
     let bars = found.classes.iter().map(|class| Bar {
         name: &class.name,
-        size: class.images.get(&Subset::Train).copied().unwrap_or(0),
+        size: class.images.get(&Part::Train).copied().unwrap_or(0),
         shot: class.shot.name(),
     });
     let stdout = console::Term::stdout();
@@ -417,9 +417,9 @@ fn groups(tail: &Tail, args: &InspectArgs) -> String {
     let mut text = String::new();
     let (many, few) = (args.many_above, args.few_below);
     for (name, line, size) in [
-        ("many", format!("more than {many}"), tail.many),
-        ("medium", format!("{few} to {many}"), tail.medium),
-        ("few", format!("fewer than {few}"), tail.few),
+        ("many", format!("more than {many}"), tail.groups.many),
+        ("medium", format!("{few} to {many}"), tail.groups.medium),
+        ("few", format!("fewer than {few}"), tail.groups.few),
     ] {
         let (classes, images) = (classes(size.classes), images(size.images));
         let _ = writeln!(text, "  {name:6} ({line})  {classes}, {images}");
@@ -512,7 +512,7 @@ fn findings(found: &Inspection, show: usize) -> String {
                 }
             })
             .collect();
-        let (n, part, line) = (small.classes, small.subset, small.fewer_than);
+        let (n, part, line) = (small.classes, small.subset.name(), small.fewer_than);
         list(
             format!("classes with fewer than {line} {part} images, too small to measure: {n}"),
             lines,
@@ -560,11 +560,11 @@ fn describe_split(written: &Written<'_>, args: &InspectArgs) -> String {
     for list in written.record.lists.values() {
         let _ = writeln!(text, "  {:9}  {}", list.file, images(list.images));
     }
-    let training = |class: &SplitClass| class.images.get(&Subset::Train).copied();
+    let training = |class: &SplitClass| class.images.get(&Part::Train).copied();
     let split = written.record.classes.iter();
     let counts: Vec<usize> = split.map(|class| training(class).unwrap_or(0)).collect();
     text.push_str("of the classes in the training list are\n");
-    text += &groups(&Tail::new(&counts, args.many_above, args.few_below), args);
+    text += &groups(&Tail::new(&counts, args.thresholds()), args);
     let left = &written.record.left_out;
     if !(left.images.is_empty() && left.classes.is_empty()) {
         let (images, classes) = (images(left.images.len()), classes(left.classes.len()));

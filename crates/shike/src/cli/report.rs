@@ -1,12 +1,12 @@
 //! `shike report`.
 
+use shike_data::Part;
 use std::path::PathBuf;
 
 use clap::Args;
 use shike_infer::Predictor;
 use shike_infer::device;
 use shike_train::report::write_report;
-use shike_train::run::receipt::ScoredSplit;
 use shike_train::run::{RunDirError, RunPaths};
 use shike_train::{RunConfig, TrainError};
 
@@ -59,11 +59,11 @@ pub fn report(args: &ReportArgs) -> Result<(), CliError> {
     let data = source.open()?;
     // What the run itself was reported by, if it says so.
     let told = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);
-    let split = told.unwrap_or(match &data.test {
-        Some(_) => ScoredSplit::Test,
-        None => ScoredSplit::Val,
+    let part = told.unwrap_or(match &data.test {
+        Some(_) => Part::Test,
+        None => Part::Val,
     });
-    let images = data.scored(split).ok_or_else(|| {
+    let images = data.get(part).ok_or_else(|| {
         let message = "there is nothing to report on: the run has no validation or test images";
         CliError::Absent(message.into())
     })?;

@@ -1,15 +1,15 @@
 //! Pictures without a recipe: looks at them, plans the run, and says why.
 
+use shike_data::Part;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut, some_names};
-use shike_data::inspect::{self as look, Depth, InspectConfig, Subset};
+use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_infer::metrics::ShotThresholds;
-use shike_model::Part;
 use shike_train::config::diff;
 use shike_train::recipe::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainConfig, TrainData, TrainError};
@@ -40,7 +40,7 @@ impl Images {
             Self::Unwritten(plan, _) => {
                 let classes = plan.record().classes.iter();
                 classes
-                    .map(|class| class.images.get(&Subset::Train).copied().unwrap_or(0))
+                    .map(|class| class.images.get(&Part::Train).copied().unwrap_or(0))
                     .collect()
             }
         }
@@ -55,18 +55,14 @@ impl Images {
     }
 
     /// What lay in the folders and was not taken, by part.
-    pub fn left_out(&self) -> BTreeMap<Subset, LeftOut> {
-        let parts = match self {
-            Self::Source(_, data) => vec![
-                (Subset::Train, Some(&data.train)),
-                (Subset::Val, data.val.as_ref()),
-                (Subset::Test, data.test.as_ref()),
-            ],
-            Self::Unwritten(_, pictures) => vec![(Subset::Train, Some(pictures))],
+    pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
+        let parts: Vec<_> = match self {
+            Self::Source(_, data) => data.parts().collect(),
+            Self::Unwritten(_, pictures) => vec![(Part::Train, pictures)],
         };
         let parts = parts
             .into_iter()
-            .filter_map(|(part, data)| Some((part, data?.left_out())));
+            .map(|(part, data)| (part, data.left_out()));
         let some = parts.filter(|(_, left_out)| !left_out.is_empty());
         some.map(|(part, left_out)| (part, left_out.clone()))
             .collect()
@@ -138,7 +134,7 @@ pub(super) fn planned(
         scored: match &images {
             Images::Source(_, data) => [data.val.is_some(), data.test.is_some()],
             Images::Unwritten(plan, _) => {
-                [Subset::Val, Subset::Test].map(|part| plan.record().lists.contains_key(&part))
+                [Part::Val, Part::Test].map(|part| plan.record().lists.contains_key(&part))
             }
         },
         device: if gpu {
@@ -156,7 +152,8 @@ pub(super) fn planned(
             name.to_string_lossy().into_owned()
         }),
         parts: args.lr_backbone.is_some() || !args.freeze.is_empty() || {
-            let own = |part: &Part| matches!(part, Part::Fusion | Part::Heads);
+            use shike_model::Part::{self, Fusion, Heads};
+            let own = |part: &Part| matches!(part, Fusion | Heads);
             args.part_lr.iter().any(|(part, _)| !own(part))
         },
         thresholds: ShotThresholds {
@@ -211,7 +208,7 @@ fn split_folder(
         ..InspectConfig::default()
     };
     notes.extend(pictures.notes().iter().cloned());
-    let parts = [(Subset::Train, pictures.clone())];
+    let parts = [(Part::Train, pictures.clone())];
     let found = look::inspect(&parts, &config, &|done| counter.show(done));
     counter.clear();
     let found = found?;
@@ -250,7 +247,7 @@ fn split_folder(
     };
     notes.extend(said_of(&plan, bad));
     // As its list will have them.
-    let is_train = |i: &usize| plan.parts[*i] == Some(Subset::Train);
+    let is_train = |i: &usize| plan.parts[*i] == Some(Part::Train);
     let train: Vec<usize> = (0..total).filter(is_train).collect();
     let pictures = pictures.select(&train);
     Ok((
@@ -266,9 +263,9 @@ fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
     let mut notes = vec![format!(
         "split: {} pictures for training, {} for validation, {} for test, each class by itself, drawn \
          with seed {}",
-        size(Subset::Train),
-        size(Subset::Val),
-        size(Subset::Test),
+        size(Part::Train),
+        size(Part::Val),
+        size(Part::Test),
         record.config.seed,
     )];
     if bad > 0 {
@@ -305,7 +302,7 @@ fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
             some_names(&singles)
         ));
     }
-    let small = named(&|class| !single(class) && of(class, Subset::Test) == 0);
+    let small = named(&|class| !single(class) && of(class, Part::Test) == 0);
     if !small.is_empty() {
         notes.push(format!(
             "split: too small for a test picture, and so not to be measured: {}",

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use shike_data::Part;
 use shike_data::dataset::LeftOut;
-use shike_data::inspect::Subset;
 use shike_train::report::compare::Comparison;
-use shike_train::run::receipt::ScoredSplit;
 use shike_train::{FinalScores, Outcome};
 
 use crate::cli::eval::scores;
@@ -28,7 +27,7 @@ pub enum Trained {
         /// How it ended.
         outcome: Outcome,
         /// What lay in the folders of its images and was not taken, by part.
-        left_out: BTreeMap<Subset, LeftOut>,
+        left_out: BTreeMap<Part, LeftOut>,
     },
     /// A run for each of several seeds.
     Seeds {
@@ -129,11 +128,7 @@ impl Trained {
 }
 
 fn add_scores(object: &mut Value, finals: &FinalScores) {
-    object["scored"] = match finals.reported() {
-        Some((ScoredSplit::Test, _)) => "test".into(),
-        Some((ScoredSplit::Val, _)) => "val".into(),
-        None => Value::Null,
-    };
+    object["scored"] = json!(finals.reported().map(|(part, _)| part));
     for (part, evaluation) in finals.scores.named() {
         object[part] = evaluation.map_or(Value::Null, scores);
     }
