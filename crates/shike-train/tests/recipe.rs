@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{FocalLossConfig, LdamLossConfig};
 use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, ShikeConfig};
@@ -707,4 +709,90 @@ fn a_mistake_in_a_long_recipe_is_found_soon() {
     let error = Recipe::parse("long.toml", &text).unwrap_err().to_string();
     let expected = "long.toml:100004: stage1.epochs: it is string \"ten\"";
     assert!(error.starts_with(expected), "{error}");
+}
+
+/// Recipes of random fields, most of which a run may have together.
+fn recipe_text() -> impl Strategy<Value = String> {
+    let field = |key: &'static str, value: BoxedStrategy<String>| {
+        let line = move |value| format!("{key} = {value}\n");
+        prop::option::of(value.prop_map(line)).prop_map(Option::unwrap_or_default)
+    };
+    let one_of = |values: &'static [&str]| {
+        let value = prop::sample::select(values);
+        value.prop_map(str::to_owned).boxed()
+    };
+    let whole = |range: std::ops::Range<u64>| range.prop_map(|n| n.to_string()).boxed();
+    let float = |range: std::ops::Range<f64>| range.prop_map(|x| format!("{x:?}")).boxed();
+    vec![
+        field("seed", whole(0..1 << 53)),
+        field("accumulation", whole(1..5)),
+        field("clip_norm", float(1e-3..100.0)),
+        field("ema_decay", float(0.5..0.999_99)),
+        field("evaluate_every", whole(1..9)),
+        field("checkpoint_seconds", float(0.0..1e5)),
+        field("keep_checkpoints", whole(1..5)),
+        field("freeze_batch_norm", one_of(&["true", "false"])),
+        field("precision", one_of(&["\"f32\"", "\"bf16\""])),
+        field("image_size", whole(16..400)),
+        field(
+            "train_pipeline",
+            one_of(&["\"cifar\"", "\"sim\"", "\"randcls\""]),
+        ),
+        field(
+            "normalization",
+            one_of(&[
+                "\"imagenet\"",
+                "{ mean = [0.1, 0.2, 0.3], std = [1, 2, 3] }",
+            ]),
+        ),
+        field("loader.batch_size", whole(2..999)),
+        field("loader.workers", whole(0..65)),
+        field("lr_factors.stem", float(1e-9..1.0)),
+        field("thresholds.many_above", whole(30..300)),
+        field(
+            "bad_images",
+            one_of(&["\"fail\"", "{ skip = { max_share = 0.015 } }"]),
+        ),
+        field("model.arch", one_of(&["\"resnet8\"", "\"resnext50\""])),
+        field("model.experts", whole(1..5)),
+        field(
+            "model.classifier",
+            one_of(&["\"linear\"", "{ kind = \"cosine\", scale = 20.5 }"]),
+        ),
+        field("stage1.epochs", whole(7..500)),
+        field("stage1.lr", float(1e-9..3.0)),
+        field("stage1.sampling", one_of(&["\"class_balanced\""])),
+        field(
+            "stage1.loss",
+            one_of(&[
+                "{ kind = \"focal\", gamma = 1.3 }",
+                "{ kind = \"balanced_softmax\" }",
+                "{ kind = \"logit_adjustment\", tau = 0.7 }",
+                "{ kind = \"cross_entropy\", label_smoothing = 0.1 }",
+            ]),
+        ),
+        field("stage2.epochs", whole(6..60)),
+        field("stage2.method", one_of(&["\"crt\"", "\"retrain\""])),
+    ]
+    .prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        rng_seed: RngSeed::Fixed(2304),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_configuration_is_written_and_read_as_it_was(text in recipe_text()) {
+        let read = Recipe::parse("r.toml", &text).and_then(|recipe| recipe.config(10));
+        prop_assume!(read.as_ref().is_ok_and(|config| config.validate().is_ok()));
+        let config = read.unwrap();
+        let written = to_toml(&config, None).unwrap();
+        let read = parse(&written).config(10).unwrap();
+        prop_assert_eq!(to_toml(&read, None).unwrap(), written);
+        prop_assert_eq!(read, config);
+    }
 }
