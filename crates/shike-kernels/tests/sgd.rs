@@ -68,3 +68,29 @@ fn other_types_are_left_to_burn() {
     let velocity: Vec<f64> = velocity.into_data().try_into_vec().unwrap();
     assert_eq!(velocity, [1.0, 2.0]);
 }
+
+/// With `SHIKE_KERNELS=on` and with `conv2d,batch_norm,loss`, in turns (docs/BENCHMARKS.md).
+#[test]
+#[ignore = "a measurement of the whole process: alone"]
+fn a_step_of_130_million_parameters() {
+    let device = Device::flex();
+    // As a large ResNet has them: 52 convolutions.
+    let shape = [1250, 2000];
+    let tensor = || Tensor::<2>::random(shape, Distribution::Default, &device);
+    let mut state: Vec<_> = (0..52).map(|_| (tensor(), tensor())).collect();
+    let mut seconds = vec![];
+    for _ in 0..9 {
+        let gradients: Vec<_> = state.iter().map(|_| tensor()).collect();
+        let start = std::time::Instant::now();
+        let steps = state.into_iter().zip(gradients);
+        let step = |((weight, velocity), gradient)| {
+            sgd_step(weight, gradient, Some(velocity), LR, MOMENTUM, DECAY, false)
+        };
+        state = steps.map(step).collect();
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    println!("median {:.0} ms, {peak:?}", 1e3 * seconds[4]);
+}

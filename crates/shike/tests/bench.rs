@@ -2,19 +2,13 @@
 #![cfg(all(feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+mod common;
+
+use common::{said, shike_in};
 
 fn bench(arguments: &str) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_shike"))
-        .arg("bench")
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+    let output = shike_in(".".as_ref(), &format!("bench {arguments}"));
+    (output.status.success(), said(&output))
 }
 
 #[test]

@@ -3,12 +3,15 @@
 #![cfg(all(feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
-use shike::data::Part;
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use burn::tensor::Device;
+use common::success;
+use shike::data::Part;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
 use shike::data::tiny_imagenet::tiny_imagenet_lists;
 use shike::data::{Dataset, list_file, list_file_like};
@@ -373,7 +376,8 @@ impl Fixture {
             .args(more.split_whitespace())
             .output()
             .unwrap();
-        let said = works(&output);
+        success(&output);
+        let said = common::said(&output);
         assert!(said.contains("training set: NOT "), "{said}");
         assert!(said.contains("a step sees"), "{said}");
         // What options change of a card is shown.
@@ -388,8 +392,9 @@ impl Fixture {
         assert_eq!(last, Some(4), "{card}");
 
         let shike = |arguments: &[&Path]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
-            works(&command.args(arguments).output().unwrap())
+            let output = common::shike(arguments);
+            success(&output);
+            common::said(&output)
         };
         let said = shike(&[
             Path::new("eval"),
@@ -410,14 +415,6 @@ impl Fixture {
         let resized = said.contains("shorter side is resized to 32");
         assert_eq!(resized, card.starts_with("cifar"), "{said}");
     }
-}
-
-/// What it said, if it ended well.
-fn works(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&both).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
 }
 
 #[test]

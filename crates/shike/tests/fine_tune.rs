@@ -3,6 +3,8 @@
 #![cfg(all(unix, feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -92,11 +94,6 @@ impl Fixture {
     }
 }
 
-fn text(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
 fn state(path: &Path) -> StateDict {
     weights::read_state_dict(path).unwrap()
 }
@@ -105,7 +102,7 @@ fn state(path: &Path) -> StateDict {
 fn trains_from_imported_weights_and_averages() {
     let fixture = fixture();
     let (run, output) = fixture.run("reference", &fixture.fine_tuning());
-    let said = text(&output);
+    let said = common::said(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("resnet10.safetensors: "), "{said}");
     assert!(said.contains("averaged weights: top-1"), "{said}");
@@ -155,7 +152,7 @@ fn without_a_second_training_the_average_is_that_of_stage_1() {
         ("tau", format!("{base} {tau}")),
     ] {
         let (run, output) = fixture.run(name, &more);
-        assert!(output.status.success(), "{more}: {}", text(&output));
+        assert!(output.status.success(), "{more}: {}", common::said(&output));
         let (end, averaged) = (state(&run.model()), state(&run.ema()));
         // τ-normalisation works on the averaged weights, and leaves one model.
         let same = averaged["conv1.weight"] == end["conv1.weight"];
@@ -181,7 +178,7 @@ fn without_a_second_training_the_average_is_that_of_stage_1() {
             .arg(run.root())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{more}: {}", text(&output));
+        assert!(output.status.success(), "{more}: {}", common::said(&output));
         assert!(fs::read(run.ema()).unwrap() == before, "{more}");
     }
 }
@@ -191,7 +188,7 @@ fn the_average_of_a_run_that_was_killed_is_that_of_one_that_was_not() {
     let fixture = fixture();
     let small = "--arch resnet8 --ema 0.9 --checkpoint-seconds 0";
     let (run, output) = fixture.run("reference", small);
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.status.success(), "{}", common::said(&output));
     let killed = RunPaths::new(fixture.folder.path().join("killed"));
     let mut child = fixture.command(killed.root(), small).spawn().unwrap();
     let checkpoints = || fs::read_dir(killed.checkpoints()).map_or(0, Iterator::count);
@@ -212,7 +209,7 @@ fn the_average_of_a_run_that_was_killed_is_that_of_one_that_was_not() {
         .arg(killed.root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.status.success(), "{}", common::said(&output));
     for path in [RunPaths::model, RunPaths::ema] {
         let bytes = |run: &RunPaths| fs::read(path(run)).unwrap();
         assert!(bytes(&killed) == bytes(&run));
@@ -223,7 +220,7 @@ fn the_average_of_a_run_that_was_killed_is_that_of_one_that_was_not() {
 fn a_dry_run_says_what_a_run_needs_and_writes_nothing() {
     let fixture = fixture();
     let (run, output) = fixture.run("dry", "--dry-run");
-    let said = text(&output);
+    let said = common::said(&output);
     assert!(output.status.success(), "{said}");
     for words in [
         "expert1.fusion",
@@ -237,14 +234,14 @@ fn a_dry_run_says_what_a_run_needs_and_writes_nothing() {
     assert!(!run.root().exists());
     // Fewer images than a step sees: they are gone through again.
     let (_, output) = fixture.run("dry", "--dry-run --batch-size 64");
-    let said = text(&output);
+    let said = common::said(&output);
     assert!(output.status.success() && !said.contains("NaN"), "{said}");
     assert!(said.contains("(median of 3), 1 steps"), "{said}");
 
     #[cfg(target_os = "linux")]
     {
         let (_, output) = fixture.run("huge", "--batch-size 100000000");
-        let said = text(&output);
+        let said = common::said(&output);
         assert!(!output.status.success());
         assert!(said.contains("out of memory"), "{said}");
         assert!(said.contains("try --batch-size "), "{said}");
@@ -275,7 +272,7 @@ fn wrong_weights_and_parts_are_errors_that_say_what_is_right() {
     ];
     for (more, expected) in cases {
         let (_, output) = fixture.run("wrong", &more);
-        let said = text(&output);
+        let said = common::said(&output);
         assert!(!output.status.success(), "{more}\n{said}");
         assert!(said.contains(expected), "{more}: {expected} not in\n{said}");
         let run = fixture.folder.path().join("wrong");

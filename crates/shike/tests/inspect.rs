@@ -1,22 +1,13 @@
 //! `shike inspect` as scripts meet it: exit codes, JSON, and lists that `shike train` reads.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use common::{said, shike_in};
 use shike::data::synthetic::{SyntheticConfig, generate};
-
-fn shike(folder: &Path, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
-    command.current_dir(folder).args(words.split_whitespace());
-    command.output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    let text = [&*output.stdout, &*output.stderr].concat();
-    String::from_utf8(text).unwrap()
-}
 
 /// `pictures/<class>/*.JPEG`, three classes of 20, 8 and 4.
 fn pictures(folder: &Path) {
@@ -34,7 +25,7 @@ fn pictures(folder: &Path) {
 fn exit_codes_and_json() {
     let dir = tempfile::tempdir().unwrap();
     pictures(dir.path());
-    let run = |words: &str| shike(dir.path(), words);
+    let run = |words: &str| shike_in(dir.path(), words);
     let code = |words: &str| run(words).status.code();
 
     let fine = run("inspect pictures --strict");
@@ -91,14 +82,14 @@ fn splits_are_found_by_every_name_that_training_takes() {
     fs::create_dir(&data).unwrap();
     fs::rename(dir.path().join("pictures"), data.join("train")).unwrap();
     fs::rename(dir.path().join("drawn/test"), data.join("valid")).unwrap();
-    let output = shike(dir.path(), "inspect data --json");
+    let output = shike_in(dir.path(), "inspect data --json");
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["subsets"][1]["subset"], "val");
 
     // A name that nobody reads is no class, and is not left out without a word.
     fs::rename(data.join("valid"), data.join("tests")).unwrap();
     for command in ["inspect data", "train --data data"] {
-        let output = shike(dir.path(), command);
+        let output = shike_in(dir.path(), command);
         assert_eq!(output.status.code(), Some(1), "{command}");
         assert!(
             said(&output).contains("data/tests: is not read"),
@@ -110,7 +101,7 @@ fn splits_are_found_by_every_name_that_training_takes() {
     fs::rename(data.join("train"), data.join("Train")).unwrap();
     if !data.join("train").exists() {
         for command in ["inspect data", "train --data data"] {
-            let output = shike(dir.path(), command);
+            let output = shike_in(dir.path(), command);
             assert_eq!(output.status.code(), Some(1), "{command}");
             let text = said(&output);
             assert!(
@@ -131,7 +122,7 @@ fn folders_mean_one_thing_to_every_command() {
     let class = class.unwrap().file_name().into_string().unwrap();
     let both_say = |data: &str, says: &str| {
         for command in ["inspect", "train --data"] {
-            let output = shike(dir.path(), &format!("{command} {data}"));
+            let output = shike_in(dir.path(), &format!("{command} {data}"));
             assert_eq!(output.status.code(), Some(1), "{command}");
             assert!(said(&output).contains(says), "{command}: {}", said(&output));
         }
@@ -170,7 +161,7 @@ fn folders_mean_one_thing_to_every_command() {
     fs::copy(&image, at("data/test").join(&class).join("1.jpg")).unwrap();
     fs::write(at("data/train/gnu/a.webp"), "").unwrap();
     let json: serde_json::Value =
-        serde_json::from_slice(&shike(dir.path(), "inspect data --json").stdout).unwrap();
+        serde_json::from_slice(&shike_in(dir.path(), "inspect data --json").stdout).unwrap();
     let wanted = serde_json::json!({
         "train": {"files": {".webp": 1}, "empty_classes": ["gnu"], "folders": []},
         "test": {"files": {"in no class folder": 1}, "empty_classes": [], "folders": []},
@@ -178,7 +169,7 @@ fn folders_mean_one_thing_to_every_command() {
     assert_eq!(json["left_out"], wanted);
     assert_eq!(json["pixels"]["looked_at"], 20 + 8 + 4 + 1);
     let tiny = "--arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
-    let output = shike(dir.path(), &format!("train --data data {tiny}"));
+    let output = shike_in(dir.path(), &format!("train --data data {tiny}"));
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     for line in [
@@ -191,7 +182,7 @@ fn folders_mean_one_thing_to_every_command() {
     }
 
     // Runs beside class folders would become a class: said before anything is read.
-    let output = shike(&at("data/train"), "train --data .");
+    let output = shike_in(&at("data/train"), "train --data .");
     assert_eq!(output.status.code(), Some(2));
     let text = said(&output);
     assert!(
@@ -216,7 +207,7 @@ fn pixels_that_are_not_taken_as_they_are_meant_are_told() {
     }
     let wide = "are so wide or tall that the square in their middle, which is scored, holds less than two \
                 thirds of them (50 % of the median picture)";
-    let text = said(&shike(dir.path(), "inspect deep"));
+    let text = said(&shike_in(dir.path(), "inspect deep"));
     for line in [
         "24 of 24 have 16 bits a channel, of which the upper 8 are taken; 24 of 24 that were decoded use \
          less than an eighth of the range",
@@ -225,7 +216,7 @@ fn pixels_that_are_not_taken_as_they_are_meant_are_told() {
         assert!(text.contains(line), "{line}: {text}");
     }
     let tiny = "--arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
-    let text = said(&shike(dir.path(), &format!("train --data deep {tiny}")));
+    let text = said(&shike_in(dir.path(), &format!("train --data deep {tiny}")));
     assert!(
         text.contains("training pictures: ") && text.contains(wide),
         "{text}"
@@ -237,7 +228,7 @@ fn the_printed_command_takes_the_lists() {
     let dir = tempfile::tempdir().unwrap();
     pictures(dir.path());
     let split = "inspect pictures --split val=10%,test=20% --out lists --json";
-    let output = shike(dir.path(), split);
+    let output = shike_in(dir.path(), split);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let command = found["split"]["command"].as_str().unwrap();
     assert_eq!(
@@ -246,12 +237,12 @@ fn the_printed_command_takes_the_lists() {
          --test-list lists/test.txt --run runs/first"
     );
     let other = "inspect pictures --split val=10%,test=20% --out others --few-below 5";
-    let text = said(&shike(dir.path(), other));
+    let text = said(&shike_in(dir.path(), other));
     assert!(
         text.contains("of the classes in the training list are"),
         "{text}"
     );
-    let again = shike(dir.path(), split);
+    let again = shike_in(dir.path(), split);
     assert_eq!(again.status.code(), Some(1));
     assert!(said(&again).contains("already"), "{}", said(&again));
 
@@ -259,9 +250,9 @@ fn the_printed_command_takes_the_lists() {
     let lists = command
         .trim_start_matches("shike train --data ")
         .replace("--run runs/first", "");
-    let output = shike(dir.path(), &format!("inspect {lists} --strict --json"));
+    let output = shike_in(dir.path(), &format!("inspect {lists} --strict --json"));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    let text = said(&shike(dir.path(), &format!("inspect {lists}")));
+    let text = said(&shike_in(dir.path(), &format!("inspect {lists}")));
     assert!(
         text.contains("train: class names are those of lists/classes.txt"),
         "{text}"
@@ -281,10 +272,10 @@ fn the_printed_command_takes_the_lists() {
     }
     let dry_run = command.trim_start_matches("shike ").to_owned()
         + " --arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
-    let output = shike(dir.path(), &dry_run);
+    let output = shike_in(dir.path(), &dry_run);
     assert!(output.status.success(), "{}", said(&output));
     fs::write(dir.path().join("names.txt"), "one\ntwo\ntwo\n").unwrap();
-    let output = shike(dir.path(), &(dry_run + " --class-names names.txt"));
+    let output = shike_in(dir.path(), &(dry_run + " --class-names names.txt"));
     assert_eq!(output.status.code(), Some(1));
     assert!(
         said(&output).contains("names.txt:3: the class \"two\""),
@@ -298,7 +289,7 @@ fn every_subcommand_shows_an_example() {
     for command in [
         "train", "inspect", "predict", "eval", "report", "export", "compare", "backends", "bench",
     ] {
-        let output = shike(Path::new("."), &format!("{command} --help"));
+        let output = shike_in(Path::new("."), &format!("{command} --help"));
         assert_eq!(output.status.code(), Some(0));
         let text = said(&output);
         let (_, examples) = text.split_once("\nExample").unwrap();

@@ -3,36 +3,21 @@
 #![cfg(all(feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use common::{failure, shike_in, success};
 use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
 
-fn shike(folder: &Path, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
-    command.current_dir(folder).args(words.split_whitespace());
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Standard output and standard error of a command that has to succeed.
 fn works(folder: &Path, words: &str) -> (String, String) {
-    let output = shike(folder, words);
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{words}: {err}{out}");
-    (out, err)
+    success(&shike_in(folder, words))
 }
 
 fn fails(folder: &Path, status: i32, words: &str) -> String {
-    let output = shike(folder, words);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{words}: {error}");
-    error
+    failure(status, &shike_in(folder, words))
 }
 
 fn json(text: &str) -> Value {

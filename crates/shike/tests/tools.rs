@@ -2,45 +2,29 @@
 #![cfg(all(feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::{failure, shike, success, text};
 use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::train::Receipt;
 use shike::train::RunDir;
 use shike::train::report::compare::ScoredRun;
 
-fn shike(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_shike"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The standard output of a command that has to succeed.
 fn works(arguments: &[&str]) -> String {
-    let output = shike(arguments);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
+    success(&shike(arguments)).0
 }
 
-/// The standard error output of a command that has to fail with this status.
 fn fails(status: i32, arguments: &[&str]) -> String {
-    let output = shike(arguments);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{error}");
-    error
+    failure(status, &shike(arguments))
 }
 
 fn train(data: &Path, run: &Path, more: &str) {
-    let output = shike_train(data, run, more);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    success(&shike_train(data, run, more));
 }
 
 fn shike_train(data: &Path, run: &Path, more: &str) -> Output {
