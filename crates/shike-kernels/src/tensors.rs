@@ -87,6 +87,7 @@ pub fn set_enabled(enabled: bool) {
 // Passed on and used at once: a box would only cost.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Then {
     /// Nothing.
     Nothing,

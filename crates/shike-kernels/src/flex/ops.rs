@@ -446,10 +446,7 @@ impl NormNode {
         nodes: [burn::backend::autodiff::ops::NodeGuard; N],
         state: Option<NormState>,
         y: FlexTensor,
-    ) -> DiffTensor
-    where
-        Self: Backward<Flex, N, State = NormState>,
-    {
+    ) -> DiffTensor {
         let prepared = self
             .prepare::<NoCheckpointing>(nodes)
             .compute_bound()
@@ -462,28 +459,16 @@ impl NormNode {
     }
 }
 
-impl Backward<Flex, 3> for NormNode {
+impl<const N: usize> Backward<Flex, N> for NormNode {
     type State = NormState;
 
-    fn backward(self, ops: Ops<NormState, 3>, grads: &mut Grads, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<NormState, N>, grads: &mut Grads, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
-        let [x, gamma, beta] = &ops.parents;
-        let wanted = [x, gamma, beta, &None].map(Option::is_some);
-        let found = ops.state.gradients(dy, wanted);
-        for (node, gradient) in ops.parents.iter().zip(found) {
-            if let (Some(node), Some(gradient)) = (node, gradient) {
-                grads.register::<Flex>(node.id, gradient);
-            }
+        // The residual is the fourth, where there is one.
+        let mut wanted = [false; 4];
+        for (wanted, parent) in wanted.iter_mut().zip(&ops.parents) {
+            *wanted = parent.is_some();
         }
-    }
-}
-
-impl Backward<Flex, 4> for NormNode {
-    type State = NormState;
-
-    fn backward(self, ops: Ops<NormState, 4>, grads: &mut Grads, _: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
-        let wanted = ops.parents.each_ref().map(Option::is_some);
         let found = ops.state.gradients(dy, wanted);
         for (node, gradient) in ops.parents.iter().zip(found) {
             if let (Some(node), Some(gradient)) = (node, gradient) {
