@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use shike::model::{BalancedSoftmaxLoss, DktLossConfig, Head, ShikeConfig};
+use shike::model::loss::BalancedSoftmaxLossConfig;
+use shike::model::{DktLossConfig, Head, Loss, LossContext, ShikeConfig};
 
 const CLASSES: usize = 10;
 const STEPS: usize = 20;
@@ -23,33 +24,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}\n", model.describe([32, 32]));
 
     // Stage 1: features and classifiers together, with dynamic knowledge transfer.
-    let loss = DktLossConfig::new().with_cifar100_strength(CLASSES).init();
+    let counts: Vec<usize> = (0..CLASSES).map(|class| 500 >> class.min(6)).collect();
+    let context = LossContext::new(&counts);
+    let loss = DktLossConfig::new()
+        .with_cifar100_strength(CLASSES)
+        .init(&context)?;
     let mut optimizer = SgdConfig::new().init();
     for step in 0..STEPS {
         let (images, labels) = batch(&device);
         let loss = loss.forward(&model.forward(images, Head::Stage1), labels);
         if step % 5 == 0 {
-            let terms = [&loss.total, &loss.cross_entropy, &loss.non_target]
-                .map(|term| term.clone().sum().into_scalar::<f32>());
-            println!("stage 1, step {step}: loss, cross-entropy, non-target {terms:.3?}");
+            let total: f32 = loss.total().into_scalar();
+            print!("stage 1, step {step}: loss {total:.3}");
+            for (name, term) in &loss.terms {
+                print!(", {name} {:.3}", term.clone().into_scalar::<f32>());
+            }
+            println!();
         }
-        let gradients = GradientsParams::from_grads(loss.total.backward(), &model);
+        let gradients = GradientsParams::from_grads(loss.total().backward(), &model);
         model = optimizer.step(0.05, model, gradients);
     }
 
     // Stage 2: new classifiers on frozen features, balanced by the classes' training counts.
-    let counts: Vec<usize> = (0..CLASSES).map(|class| 500 >> class.min(6)).collect();
-    let loss = BalancedSoftmaxLoss::new(&counts)?;
+    let loss = BalancedSoftmaxLossConfig {}.init(&context)?;
     model = model.freeze_for_stage2(false);
     let mut optimizer = SgdConfig::new().init();
     for step in 0..STEPS {
         let (images, labels) = batch(&device);
         let loss = loss.forward(&model.forward(images, Head::Stage2), labels);
         if step % 5 == 0 {
-            let total: f32 = loss.total.clone().into_scalar();
+            let total: f32 = loss.total().into_scalar();
             println!("stage 2, step {step}: loss {total:.3}");
         }
-        let gradients = GradientsParams::from_grads(loss.total.backward(), &model);
+        let gradients = GradientsParams::from_grads(loss.total().backward(), &model);
         model = optimizer.step(0.05, model, gradients);
     }
 

@@ -4,29 +4,6 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// Reads a configuration that may leave fields out and has no others; Burn's own reader wants all of
-/// them as well.
-pub fn complete<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Serialize + DeserializeOwned,
-{
-    let given = Map::deserialize(deserializer)?;
-    let mut all = serde_json::to_value(T::default()).map_err(Error::custom)?;
-    let mut config = T::default();
-    for (field, value) in given {
-        let Some(slot) = all.get_mut(&field) else {
-            return Err(Error::custom(unknown(&field, &all)));
-        };
-        *slot = value;
-        config = T::deserialize(&all).map_err(|error| {
-            let message = format!("{field}: {error}");
-            Error::custom(message)
-        })?;
-    }
-    Ok(config)
-}
-
 /// Reads a complete configuration that has no other fields.
 pub fn strict<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

@@ -27,6 +27,22 @@
 //! # Ok::<(), shike_model::ConfigError>(())
 //! ```
 
+/// `with_…` for fields of a configuration.
+macro_rules! setters {
+    ($config:ty { $($with:ident $field:ident: $type:ty),* $(,)? }) => {
+        impl $config {
+            $(
+                #[doc = concat!("The same with another `", stringify!($field), "`.")]
+                #[must_use]
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+
 pub mod loss;
 pub mod network;
 pub mod weights;
@@ -34,7 +50,7 @@ pub mod weights;
 /// The CPU kernels and their switch.
 pub use shike_kernels as kernels;
 
-pub use loss::{BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, DktLossOutput};
+pub use loss::{DktLossConfig, Loss, LossConfig, LossContext, LossOutput};
 pub use network::{
     BackboneConfig, ClassifierConfig, ConfigError, ExpertLogits, Head, Part, Shike, ShikeConfig,
 };

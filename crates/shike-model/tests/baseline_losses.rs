@@ -8,9 +8,10 @@ mod common;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::*;
 use shike_model::loss::{
-    ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig, LossError,
+    BalancedSoftmaxLossConfig, ClassWeights, CrossEntropyLossConfig, FocalLossConfig,
+    LdamLossConfig, LogitAdjustmentLossConfig, LossError,
 };
-use shike_model::{BalancedSoftmaxLoss, ExpertLogits};
+use shike_model::{ClassifierConfig, ExpertLogits, Loss as _, LossContext, LossOutput};
 
 const COUNTS: [usize; 4] = [120, 40, 9, 2];
 const LOGITS: [f64; 12] = [
@@ -136,24 +137,39 @@ fn focal(gamma: f64, weights: Option<ClassWeights>) -> FocalLossConfig {
         .with_weights(weights)
 }
 
+/// A cosine classifier with the scale of the cases.
+fn context(epoch: usize) -> LossContext<'static> {
+    let classifier = ClassifierConfig::Cosine { scale: SCALE };
+    LossContext::new(&COUNTS)
+        .with_epoch(epoch)
+        .with_classifier(classifier)
+}
+
 /// The loss of each expert.
-fn loss(name: &str, logits: &ExpertLogits) -> Tensor<1> {
+fn loss(name: &str, logits: &ExpertLogits) -> LossOutput {
     let (device, dtype) = (logits.experts[0].device(), logits.experts[0].dtype());
     let hard = || Tensor::<1, Int>::from_data(LABELS, &device);
     let soft = || tensor(&SOFT, &device, dtype);
     let balanced = Some(ClassWeights::EffectiveNumber { beta: 0.99 });
-    let ce = |smoothing, weights| cross_entropy(smoothing, weights).init(&COUNTS, 0).unwrap();
-    let fl = |gamma, weights| focal(gamma, weights).init(&COUNTS, 0).unwrap();
+    let ce = |smoothing, weights| {
+        cross_entropy(smoothing, weights)
+            .init(&LossContext::new(&COUNTS))
+            .unwrap()
+    };
+    let fl = |gamma, weights| {
+        focal(gamma, weights)
+            .init(&LossContext::new(&COUNTS))
+            .unwrap()
+    };
     let ldam = |weights| {
         let config = LdamLossConfig::new().with_weights(weights);
-        config
-            .init(&COUNTS, SCALE, 0)
-            .unwrap()
-            .forward(logits, hard())
+        config.init(&context(0)).unwrap().forward(logits, hard())
     };
     let adjusted = |tau| {
-        let loss = BalancedSoftmaxLoss::with_tau(&COUNTS, tau).unwrap();
-        loss.forward(logits, hard()).cross_entropy
+        let loss = LogitAdjustmentLossConfig { tau }
+            .init(&LossContext::new(&COUNTS))
+            .unwrap();
+        loss.forward(logits, hard())
     };
     match name {
         "cross_entropy" => ce(0.0, None).forward(logits, hard()),
@@ -189,7 +205,7 @@ fn values_and_gradients_are_pytorchs() {
         for (name, value, gradient) in CASES {
             let what = format!("{name} {dtype:?}");
             let logits = logits(&LOGITS, &device, dtype);
-            let losses = loss(name, &logits);
+            let losses = loss(name, &logits).per_expert;
             assert_eq!(losses.dims(), [2], "{what}");
             let gradients = losses.clone().narrow(0, 0, 1).backward();
             assert_rel(&what, floats(losses)[0], value, value_bound);
@@ -209,7 +225,7 @@ fn large_logits_stay_finite() {
     for dtype in [DType::F32, DType::F64] {
         for (name, ..) in CASES {
             let logits = logits(&extreme, &device, dtype);
-            let loss = loss(name, &logits).sum();
+            let loss = loss(name, &logits).total();
             let gradients = loss.backward();
             assert!(floats(loss)[0].is_finite(), "{name} {dtype:?}");
             for expert in &logits.experts {
@@ -273,16 +289,16 @@ fn deferred_weights_begin_with_their_epoch() {
             .with_weights(weights.clone())
             .with_weights_from_epoch(3);
         [
-            ce.init(&COUNTS, epoch).unwrap().forward(&logits, labels()),
+            ce.init(&context(epoch)).unwrap().forward(&logits, labels()),
             focal
-                .init(&COUNTS, epoch)
+                .init(&context(epoch))
                 .unwrap()
                 .forward(&logits, labels()),
-            ldam.init(&COUNTS, SCALE, epoch)
+            ldam.init(&context(epoch))
                 .unwrap()
                 .forward(&logits, labels()),
         ]
-        .map(|loss| floats(loss)[0])
+        .map(|loss| floats(loss.per_expert)[0])
     };
     assert_eq!(values(0), values(2));
     assert_eq!(values(3), values(9));
@@ -300,29 +316,44 @@ fn what_no_loss_can_have_is_named() {
     let weights = Some(ClassWeights::effective_number());
     let cases: [(Result<(), LossError>, &str); 9] = [
         (
-            BalancedSoftmaxLoss::new(&empty).map(drop),
+            BalancedSoftmaxLossConfig {}
+                .init(&LossContext::new(&empty))
+                .map(drop),
             "class 1 has no training image",
         ),
         (
-            LdamLossConfig::new().init(&empty, 30.0, 0).map(drop),
+            LdamLossConfig::new()
+                .init(&LossContext::new(&empty))
+                .map(drop),
             "class 1 has no training image: its margin",
         ),
         // Also while the weights are still to come.
         (
             cross_entropy(0.0, weights.clone())
                 .with_weights_from_epoch(5)
-                .init(&empty, 0)
+                .init(&LossContext::new(&empty))
                 .map(drop),
             "class 1 has no training image: its weight",
         ),
         (
-            BalancedSoftmaxLoss::with_tau(&COUNTS, -1.0).map(drop),
+            LogitAdjustmentLossConfig { tau: -1.0 }
+                .init(&LossContext::new(&COUNTS))
+                .map(drop),
             "tau = -1: it must be 0 or more",
         ),
-        (cross_entropy(1.0, None).validate(), "label_smoothing = 1"),
-        (focal(f64::NAN, None).validate(), "gamma = NaN"),
         (
-            LdamLossConfig::new().with_max_margin(-0.1).validate(),
+            cross_entropy(1.0, None).init(&context(0)).map(drop),
+            "label_smoothing = 1",
+        ),
+        (
+            focal(f64::NAN, None).init(&context(0)).map(drop),
+            "gamma = NaN",
+        ),
+        (
+            LdamLossConfig::new()
+                .with_max_margin(-0.1)
+                .init(&context(0))
+                .map(drop),
             "max_margin = -0.1",
         ),
         (
@@ -343,5 +374,9 @@ fn what_no_loss_can_have_is_named() {
         assert!(error.contains(expected), "{expected} is not in: {error}");
     }
     // Without weights an empty class does no harm.
-    assert!(cross_entropy(0.1, None).init(&empty, 0).is_ok());
+    assert!(
+        cross_entropy(0.1, None)
+            .init(&LossContext::new(&empty))
+            .is_ok()
+    );
 }

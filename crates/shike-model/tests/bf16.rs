@@ -7,7 +7,7 @@ mod common;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 use common::*;
-use shike_model::{DktLossConfig, Head, Shike, ShikeConfig};
+use shike_model::{DktLossConfig, Head, Loss as _, LossContext, Shike, ShikeConfig};
 
 struct Gradients<'a> {
     gradients: &'a burn::tensor::Gradients,
@@ -26,7 +26,11 @@ fn gradients(model: &Shike, images: Tensor<4>) -> Vec<(DType, Vec<f64>)> {
     let labels = Tensor::<1, Int>::from_data([0, 1, 2, 3, 0, 1, 2, 3], &images.device());
     let logits = model.forward(images, Head::Stage1);
     assert_eq!(logits.experts[0].dtype(), DType::F32);
-    let loss = DktLossConfig::new().init().forward(&logits, labels).total;
+    let loss = DktLossConfig::new()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .forward(&logits, labels)
+        .total();
     println!("loss {}", loss.clone().into_scalar::<f32>());
     let gradients = loss.backward();
     let mut visitor = Gradients {

@@ -9,8 +9,9 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Int, Tensor};
 use common::*;
+use shike_model::loss::{CrossEntropyLossConfig, Loss as _, LossContext};
 use shike_model::network::Classifier;
-use shike_model::{ClassifierConfig, CrossEntropyLoss, Head, Shike, ShikeConfig};
+use shike_model::{ClassifierConfig, Head, Shike, ShikeConfig};
 
 fn network(device: &Device) -> Shike {
     device.seed(2);
@@ -68,7 +69,11 @@ fn scaling_trains_the_factors_alone_and_folds_into_the_head() {
     let mut losses = vec![];
     for _ in 0..5 {
         let logits = model.forward(images(&device), Head::Stage2);
-        let loss = CrossEntropyLoss::default().forward(&logits, labels()).sum();
+        let loss = CrossEntropyLossConfig::new()
+            .init(&LossContext::new(&[]))
+            .unwrap()
+            .forward(&logits, labels())
+            .total();
         losses.push(floats(loss.clone())[0]);
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(0.1, model, gradients);

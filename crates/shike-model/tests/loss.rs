@@ -6,8 +6,8 @@ mod common;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::*;
-use shike_model::loss::KlReduction;
-use shike_model::{BalancedSoftmaxLoss, DktLossConfig, ExpertLogits};
+use shike_model::loss::{BalancedSoftmaxLossConfig, KlReduction, LossLabels};
+use shike_model::{DktLossConfig, ExpertLogits, Loss as _, LossContext};
 
 fn logits(values: &[[[f32; 3]; 2]], device: &Device) -> ExpertLogits {
     let read = |v: &[[f32; 3]; 2]| {
@@ -36,7 +36,9 @@ fn terms_by_hand() {
     let device = Device::flex();
     let both = logits(&[A, B], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let loss = DktLossConfig::new().init().forward(&both, labels);
+    let dkt = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+    let output = dkt.forward(&both, labels.clone());
+    let loss = dkt.terms(&both, LossLabels::Hard(labels));
 
     // Image 0, target 0: mean logits (2, .5, −.5), hardest 1; maxima (3, 2, 0).
     // Image 1, target 1: mean logits (.75, .75, .5), hardest 0; maxima (1, 1.5, 3).
@@ -58,7 +60,7 @@ fn terms_by_hand() {
     let ce = floats(loss.cross_entropy.clone());
     let total =
         ce.iter().sum::<f64>() + 10.0 * found.iter().sum::<f64>() + mutual.iter().sum::<f64>();
-    assert_rel("total", floats(loss.total)[0], total, 1e-6);
+    assert_rel("total", floats(output.total())[0], total, 1e-6);
 }
 
 #[test]
@@ -66,18 +68,25 @@ fn batch_mean_is_classes_times_element_mean() {
     let device = Device::flex();
     let both = logits(&[A, B], &device);
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
-    let element = DktLossConfig::new().init().forward(&both, labels());
+    let element = DktLossConfig::new()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .terms(&both, LossLabels::Hard(labels()));
     let batch = DktLossConfig::new()
         .with_reduction(KlReduction::BatchMean)
-        .init()
-        .forward(&both, labels());
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .terms(&both, LossLabels::Hard(labels()));
     let ratio = floats(batch.non_target)[0] / floats(element.non_target)[0];
     assert_rel("ratio", ratio, 3.0, 1e-6);
     // The weights that keep the published strength are the same loss under both reductions.
     let total = |reduction| {
         let config = DktLossConfig::new().with_reduction(reduction);
-        let loss = config.with_cifar100_strength(3).init();
-        floats(loss.forward(&both, labels()).total)[0]
+        let loss = config
+            .with_cifar100_strength(3)
+            .init(&LossContext::new(&[]))
+            .unwrap();
+        floats(loss.forward(&both, labels()).total())[0]
     };
     let (element, batch) = (
         total(KlReduction::ElementMean),
@@ -93,9 +102,15 @@ fn an_excluded_target_makes_equal_experts_free() {
     let same = [[5.0, 1.0, 1.0], [2.0, 9.0, 2.0]];
     let both = logits(&[same, same], &device);
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
-    let released = DktLossConfig::new().init().forward(&both, labels());
+    let released = DktLossConfig::new()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .terms(&both, LossLabels::Hard(labels()));
     assert!(floats(released.non_target)[0] > 0.01);
-    let paper = DktLossConfig::paper().init().forward(&both, labels());
+    let paper = DktLossConfig::paper()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .terms(&both, LossLabels::Hard(labels()));
     assert_below("paper", floats(paper.non_target)[0].abs(), 1e-6);
     assert_below("mutual", floats(paper.mutual)[1].abs(), 1e-6);
 }
@@ -106,8 +121,11 @@ fn a_detached_teacher_changes_gradients_not_values() {
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
     let run = |detach| {
         let both = logits(&[A, B], &device);
-        let loss = DktLossConfig::new().with_detach_teacher(detach).init();
-        let total = loss.forward(&both, labels()).total;
+        let loss = DktLossConfig::new()
+            .with_detach_teacher(detach)
+            .init(&LossContext::new(&[]))
+            .unwrap();
+        let total = loss.forward(&both, labels()).total();
         let gradients = total.backward();
         let gradient = floats(both.experts[0].grad(&gradients).unwrap());
         (floats(total)[0], gradient)
@@ -125,9 +143,12 @@ fn stays_finite_at_large_logits() {
     let labels = Tensor::<1, Int>::from_data([0, 0], &device);
     for config in [DktLossConfig::new(), DktLossConfig::paper()] {
         let both = logits(&[a, b], &device);
-        let loss = config.init().forward(&both, labels.clone());
-        let gradients = loss.total.backward();
-        assert!(floats(loss.total)[0].is_finite());
+        let loss = config
+            .init(&LossContext::new(&[]))
+            .unwrap()
+            .forward(&both, labels.clone());
+        let gradients = loss.total().backward();
+        assert!(floats(loss.total())[0].is_finite());
         for logits in &both.experts {
             let gradient = floats(logits.grad(&gradients).unwrap());
             assert!(gradient.iter().all(|x| x.is_finite()), "{gradient:?}");
@@ -140,7 +161,10 @@ fn one_expert_has_no_mutual_term() {
     let device = Device::flex();
     let one = logits(&[A], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let loss = DktLossConfig::new().init().forward(&one, labels);
+    let loss = DktLossConfig::new()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .terms(&one, LossLabels::Hard(labels));
     assert_eq!(floats(loss.mutual), [0.0]);
 }
 
@@ -149,15 +173,19 @@ fn balanced_softmax_shifts_by_the_log_prior() {
     let device = Device::flex();
     let one = logits(&[A], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let loss = BalancedSoftmaxLoss::new(&[6, 3, 1]).unwrap();
-    let found = floats(loss.forward(&one, labels).total)[0];
+    let loss = BalancedSoftmaxLossConfig {}
+        .init(&LossContext::new(&[6, 3, 1]))
+        .unwrap();
+    let found = floats(loss.forward(&one, labels).total())[0];
     let ce = |x: [f64; 3], y: usize| {
         let weighted = [6.0 * x[0].exp(), 3.0 * x[1].exp(), x[2].exp()];
         -(weighted[y] / weighted.iter().sum::<f64>()).ln()
     };
     let expected = (ce([1.0, 2.0, -1.0], 0) + ce([0.5, 0.0, 3.0], 1)) / 2.0;
     assert_rel("balanced", found, expected, 1e-6);
-    let error = BalancedSoftmaxLoss::new(&[5, 0, 2]).unwrap_err();
+    let error = BalancedSoftmaxLossConfig {}
+        .init(&LossContext::new(&[5, 0, 2]))
+        .unwrap_err();
     assert!(error.to_string().contains("class 1"), "{error}");
 }
 
@@ -168,7 +196,9 @@ fn a_loss_of_other_classes_is_refused() {
         for device in [Device::flex(), Device::flex().autodiff()] {
             let panic = std::panic::catch_unwind(|| {
                 let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-                let loss = BalancedSoftmaxLoss::new(counts).unwrap();
+                let loss = BalancedSoftmaxLossConfig {}
+                    .init(&LossContext::new(counts))
+                    .unwrap();
                 loss.forward(&logits(&[A, B], &device), labels)
             });
             let panic = panic.unwrap_err();
@@ -212,7 +242,10 @@ fn at_few_classes_the_released_non_target_term_pushes_wrong_classes_up() {
     let of = |classes: usize, config: DktLossConfig| {
         [true, false].map(|cross_entropy| {
             let logits = random_logits(3, BATCH, classes, &device);
-            let loss = config.init().forward(&logits, labels.clone());
+            let loss = config
+                .init(&LossContext::new(&[]))
+                .unwrap()
+                .terms(&logits, LossLabels::Hard(labels.clone()));
             let term = match cross_entropy {
                 true => loss.cross_entropy.sum(),
                 false => loss.non_target.sum().mul_scalar(config.non_target_weight),

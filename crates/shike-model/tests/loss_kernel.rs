@@ -5,8 +5,10 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use shike_kernels::{set_enabled, stats};
-use shike_model::loss::{CrossEntropyLossConfig, KlReduction};
-use shike_model::{BalancedSoftmaxLoss, DktLossConfig, ExpertLogits};
+use shike_model::loss::{
+    BalancedSoftmaxLossConfig, CrossEntropyLossConfig, KlReduction, LossLabels,
+};
+use shike_model::{DktLossConfig, ExpertLogits, Loss as _, LossContext};
 
 struct Random(u64);
 
@@ -141,16 +143,19 @@ fn every_option_agrees_with_the_definition() {
                 let compute = |dtype: DType| {
                     let logits = batch.logits(&device, dtype);
                     let before = stats();
-                    let loss = config.init();
+                    let loss = config.init(&LossContext::new(&[])).unwrap();
                     let output = match soft {
-                        true => loss.forward_soft(&logits, batch.soft(&device, dtype)),
-                        false => loss.forward(&logits, batch.hard(&device)),
+                        true => loss.terms(&logits, LossLabels::Soft(batch.soft(&device, dtype))),
+                        false => loss.terms(&logits, LossLabels::Hard(batch.hard(&device))),
                     };
                     let ran = u64::from(dtype == DType::F32);
                     assert_eq!(stats().loss, before.loss + ran);
                     assert_eq!(stats().fallback, before.fallback + 1 - ran);
                     let terms = vec![
-                        output.total.mul_scalar(0.1),
+                        (output.cross_entropy.clone().sum()
+                            + output.non_target.clone().sum().mul_scalar(10.0)
+                            + output.mutual.clone().sum())
+                        .mul_scalar(0.1),
                         output.cross_entropy,
                         output.non_target,
                         output.mutual.reshape([experts * experts]),
@@ -171,18 +176,22 @@ fn balanced_softmax_and_cross_entropy_agree_with_the_definition() {
     for (experts, shape) in [(3, [8, 100]), (6, [4, 1000]), (1, [3, 2])] {
         let batch = Batch::new(&mut random, experts, shape, 8.0);
         let counts: Vec<usize> = (0..shape[1]).map(|c| 1 + 500 / (c + 1)).collect();
-        let balanced = BalancedSoftmaxLoss::new(&counts).unwrap();
-        let plain = CrossEntropyLossConfig::new().init(&counts, 0).unwrap();
+        let balanced = BalancedSoftmaxLossConfig {}
+            .init(&LossContext::new(&counts))
+            .unwrap();
+        let plain = CrossEntropyLossConfig::new()
+            .init(&LossContext::new(&counts))
+            .unwrap();
         for kind in 0..3 {
             let compute = |dtype: DType| {
                 let logits = batch.logits(&device, dtype);
                 let terms = match kind {
-                    0 => balanced.forward(&logits, batch.hard(&device)).cross_entropy,
+                    0 => balanced.forward(&logits, batch.hard(&device)).per_expert,
                     1 => {
                         let labels = batch.soft(&device, dtype);
-                        balanced.forward_soft(&logits, labels).cross_entropy
+                        balanced.forward_soft(&logits, labels).per_expert
                     }
-                    _ => plain.forward(&logits, batch.hard(&device)),
+                    _ => plain.forward(&logits, batch.hard(&device)).per_expert,
                 };
                 terms_and_gradient(&logits, vec![terms])
             };
@@ -203,8 +212,8 @@ fn the_value_without_gradients_is_the_same() {
         let logits = ExpertLogits {
             experts: experts.collect(),
         };
-        let loss = DktLossConfig::new().init();
-        floats(loss.forward(&logits, batch.hard(device)).total)
+        let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+        floats(loss.forward(&logits, batch.hard(device)).total())
     };
     assert_eq!(total(&Device::flex()), total(&Device::flex().autodiff()));
 }
@@ -218,8 +227,9 @@ fn a_label_that_is_no_class_counts_as_in_the_definition() {
     let compute = |dtype: DType| {
         let logits = batch.logits(&device, dtype);
         let output = DktLossConfig::new()
-            .init()
-            .forward(&logits, batch.hard(&device));
+            .init(&LossContext::new(&[]))
+            .unwrap()
+            .terms(&logits, LossLabels::Hard(batch.hard(&device)));
         terms_and_gradient(&logits, vec![output.cross_entropy, output.non_target])
     };
     compare("label 5 of 5", compute(DType::F32), compute(DType::F64));

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use shike_kernels::stats;
-use shike_model::loss::BalancedSoftmaxLoss;
+use shike_model::loss::{BalancedSoftmaxLossConfig, Loss as _, LossContext};
 use shike_model::{Head, ShikeConfig};
 
 #[test]
@@ -16,12 +16,14 @@ fn stage2_builds_no_graph_for_the_frozen_network() {
     let model = ShikeConfig::cifar(8, 10).unwrap().init(&device).unwrap();
     let images = Tensor::<4>::random([4, 3, 32, 32], Distribution::Default, &device);
     let labels = Tensor::<1, Int>::from_ints([0, 3, 9, 9], &device);
-    let loss = BalancedSoftmaxLoss::new(&[50, 40, 30, 20, 10, 9, 8, 7, 6, 5]).unwrap();
+    let loss = BalancedSoftmaxLossConfig {}
+        .init(&LossContext::new(&[50, 40, 30, 20, 10, 9, 8, 7, 6, 5]))
+        .unwrap();
     for freeze_batch_norm in [false, true] {
         let model = model.clone().freeze_for_stage2(freeze_batch_norm);
         let before = stats();
         let logits = model.forward(images.clone(), Head::Stage2);
-        let gradients = loss.forward(&logits, labels.clone()).total.backward();
+        let gradients = loss.forward(&logits, labels.clone()).total().backward();
         let after = stats();
         assert!(after.conv2d > before.conv2d, "the kernels did not run");
         assert_eq!(after.conv2d_backward, before.conv2d_backward);

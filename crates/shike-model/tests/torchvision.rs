@@ -12,9 +12,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::*;
 use safetensors::SafeTensors;
+use shike_model::loss::{CrossEntropyLossConfig, Loss as _, LossContext};
 use shike_model::network::{BlockKind, StageConfig, StemConfig, StemKind};
 use shike_model::weights::{self, StateDict, WeightsError};
-use shike_model::{BackboneConfig, CrossEntropyLoss, DktLossConfig, Head, Shike, ShikeConfig};
+use shike_model::{BackboneConfig, DktLossConfig, Head, Shike, ShikeConfig};
 
 /// `count` numbers in [0, 1) that depend on the name alone.
 fn uniform(name: &str, count: usize) -> Vec<f64> {
@@ -110,7 +111,11 @@ fn check(block: impl Fn(usize) -> (usize, BlockKind), expected: &Expected) {
     let model = small(&block, &device);
     let labels = Tensor::<1, Int>::from_data([1, 3], &device);
     let logits = model.forward(input(&device), Head::Stage1);
-    let loss = CrossEntropyLoss::default().forward(&logits, labels);
+    let loss = CrossEntropyLossConfig::new()
+        .init(&LossContext::new(&[]))
+        .unwrap()
+        .forward(&logits, labels)
+        .per_expert;
     let loss = loss.sum();
     let value = floats(loss.clone())[0];
     assert_rel("training loss", value, expected.loss, 1e-10);
@@ -372,7 +377,11 @@ fn at_the_first_step_every_expert_has_the_features_of_the_plain_network() {
         // It leaves the identity at once.
         let labels = Tensor::<1, Int>::from_data([0, 1], &device);
         let logits = experts.forward(x(), Head::Stage1);
-        let loss = DktLossConfig::new().init().forward(&logits, labels).total;
+        let loss = DktLossConfig::new()
+            .init(&LossContext::new(&[]))
+            .unwrap()
+            .forward(&logits, labels)
+            .total();
         let gradients = loss.backward();
         for expert in &experts.experts {
             let last = &expert.fusion.as_ref().unwrap().convs.last().unwrap().bn;

@@ -24,8 +24,7 @@ pub mod report;
 pub mod run;
 
 pub use config::{
-    DataSource, Loss, Schedule, ScoreTest, Stage2, StageConfig, TrainConfig, TrainConfigError,
-    TrainData,
+    DataSource, Schedule, ScoreTest, Stage2, StageConfig, TrainConfig, TrainConfigError, TrainData,
 };
 pub use error::TrainError;
 pub use learner::{DryRun, Ema, FinalScores, Learner, Outcome, Progress};

@@ -16,11 +16,11 @@ use shike_infer::load_model;
 use shike_model::network::{
     BackboneConfig, BlockKind, ConvInit, StageConfig, StemConfig, StemKind,
 };
-use shike_model::{ClassifierConfig, DktLossConfig, Head, Part, ShikeConfig, weights};
+use shike_model::{ClassifierConfig, DktLossConfig, Head, LossConfig, Part, ShikeConfig, weights};
 use shike_train::recipe::DataLayout;
 use shike_train::run::RunPaths;
 use shike_train::run::receipt::ChosenOn;
-use shike_train::{DataSource, Learner, Loss, Progress, Recipe, RunConfig, RunDir, TrainConfig};
+use shike_train::{DataSource, Learner, Progress, Recipe, RunConfig, RunDir, TrainConfig};
 
 fn stored(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -49,7 +49,7 @@ fn settings() -> TrainConfig {
     config.train_pipeline = Pipeline::photo_train(16);
     config.eval_pipeline = Pipeline::photo_eval(16);
     config.loader.batch_size = 4;
-    config.stage1.loss = Loss::Dkt(DktLossConfig::paper());
+    config.stage1.loss = LossConfig::Dkt(DktLossConfig::paper());
     config.stage1.sampling = Sampling::SquareRoot;
     config.lr_factors.insert(Part::Stage(1), 0.5);
     config.freeze = vec![Part::Stem];

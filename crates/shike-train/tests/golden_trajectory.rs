@@ -18,8 +18,9 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use common::*;
 use serde_json::Value;
 use shike_model::kernels;
+use shike_model::loss::BalancedSoftmaxLossConfig;
 use shike_model::{
-    BalancedSoftmaxLoss, DktLossConfig, ExpertLogits, Head, Shike, ShikeConfig, weights,
+    DktLossConfig, ExpertLogits, Head, Loss as _, LossContext, Shike, ShikeConfig, weights,
 };
 use shike_train::learner::optim::Sgd;
 
@@ -111,8 +112,12 @@ impl Setup {
     fn train(&self, steps: [usize; 2]) -> Trajectory {
         let counts: Vec<usize> =
             serde_json::from_value(self.json["setup"]["counts"].clone()).unwrap();
-        let dkt = DktLossConfig::new().init();
-        let balanced = BalancedSoftmaxLoss::new(&counts).unwrap();
+        let dkt = DktLossConfig::new()
+            .init(&LossContext::new(&counts))
+            .unwrap();
+        let balanced = BalancedSoftmaxLossConfig {}
+            .init(&LossContext::new(&counts))
+            .unwrap();
         let sgd = || Sgd::new(self.number("momentum"), self.number("weight_decay")).init();
         let mut model = self.start.clone();
         let mut run = Trajectory {
@@ -136,12 +141,12 @@ impl Setup {
             let labels = y.labels(&self.device);
             let (logits, loss) = if step < steps[0] {
                 let logits = model.forward(images, Head::Stage1);
-                let loss = dkt.forward(&logits, labels).total;
+                let loss = dkt.forward(&logits, labels).total();
                 (logits, loss)
             } else {
                 let logits = model.forward(images, Head::Stage2);
                 let shifted = self.with_rounded_prior(&logits, &counts);
-                let loss = balanced.forward(&shifted, labels).total;
+                let loss = balanced.forward(&shifted, labels).total();
                 (logits, loss)
             };
             let predicted: Vec<i64> = logits

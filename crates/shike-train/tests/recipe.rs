@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{FocalLossConfig, LdamLossConfig};
-use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, ShikeConfig};
+use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, ShikeConfig};
 use shike_train::recipe::{DataLayout, Recipe, RecipeError, scale_rates, to_toml};
-use shike_train::{DataSource, Loss, Schedule, Stage2, TrainConfig};
+use shike_train::{DataSource, Schedule, Stage2, TrainConfig};
 
 fn parse(text: &str) -> Recipe {
     Recipe::parse("r.toml", text).unwrap_or_else(|error| panic!("{text}\n{error}"))
@@ -72,7 +72,7 @@ fn what_is_named_is_spelt_out_and_what_is_left_out_has_its_default() {
         milestones: vec![10, 20],
         gamma: 0.1,
     };
-    expected.stage1.loss = Loss::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
+    expected.stage1.loss = LossConfig::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
     let Some(Stage2::Retrain(stage2)) = &mut expected.stage2 else {
         panic!("SHIKE has a stage 2");
     };
@@ -85,7 +85,7 @@ fn what_is_named_is_spelt_out_and_what_is_left_out_has_its_default() {
 fn methods_have_the_defaults_of_their_papers() {
     let plain = "[model]\nplain = true\n";
     let all = config(plain);
-    assert_eq!(all.stage1.loss, Loss::cross_entropy());
+    assert_eq!(all.stage1.loss, LossConfig::cross_entropy());
     assert_eq!((all.stage2, all.stage1.epochs), (None, 180));
 
     let Some(Stage2::Lws(lws)) =
@@ -93,18 +93,18 @@ fn methods_have_the_defaults_of_their_papers() {
     else {
         panic!("LWS was asked for");
     };
-    assert_eq!((lws.epochs, lws.loss), (10, Loss::cross_entropy()));
+    assert_eq!((lws.epochs, lws.loss), (10, LossConfig::cross_entropy()));
     assert_eq!(lws.sampling, Sampling::ClassBalanced);
     let tau = config(&format!("{plain}[stage2]\nmethod = \"tau_norm\"")).stage2;
     assert_eq!(tau, Some(Stage2::TauNorm { taus: vec![] }));
     assert_eq!(config("[stage2]\nepochs = 0").stage2, None);
 
     let text = "[stage1.loss]\nkind = \"ldam\"\nmax_margin = 0.3";
-    let ldam = Loss::Ldam(LdamLossConfig::new().with_max_margin(0.3));
+    let ldam = LossConfig::Ldam(LdamLossConfig::new().with_max_margin(0.3));
     assert_eq!(config(text).stage1.loss, ldam);
     // The order of keys does not matter.
     let text = "[stage1.loss]\ngamma = 1\nkind = \"focal\"";
-    let focal = Loss::Focal(FocalLossConfig::new().with_gamma(1.0));
+    let focal = LossConfig::Focal(FocalLossConfig::new().with_gamma(1.0));
     assert_eq!(config(text).stage1.loss, focal);
 }
 
@@ -115,7 +115,7 @@ fn the_configuration_of_a_run_is_a_recipe() {
     expected.train_pipeline = Pipeline::randcls(64);
     expected.eval_pipeline = Pipeline::photo_eval(64);
     expected.model.classifier = ClassifierConfig::Linear;
-    expected.stage1.loss = Loss::Focal(FocalLossConfig::new());
+    expected.stage1.loss = LossConfig::Focal(FocalLossConfig::new());
     let text = toml::to_string(&expected).unwrap();
     assert_eq!(parse(&text).config(99).unwrap(), expected);
 
@@ -445,7 +445,7 @@ fn any_field_can_be_changed() {
         Some(Path::new("a/b.pth"))
     );
     // Another kind takes the parameters of the old one away, in any order.
-    let expected = Loss::Focal(FocalLossConfig::new().with_gamma(1.0));
+    let expected = LossConfig::Focal(FocalLossConfig::new().with_gamma(1.0));
     for order in [
         ["stage1.loss.kind=focal", "stage1.loss.gamma=1"],
         ["stage1.loss.gamma=1", "stage1.loss.kind=\"focal\""],
@@ -459,14 +459,17 @@ fn any_field_can_be_changed() {
         expected
     );
     // The same kind keeps them.
-    let expected = Loss::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
+    let expected = LossConfig::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
     assert_eq!(config(&["stage1.loss.kind=dkt"]).stage1.loss, expected);
     // Another method trains as long as the old one, with a loss of its own.
     let linear = ["stage2.method=lws", "model.classifier=linear"];
     let Some(Stage2::Lws(stage2)) = config(&linear).stage2 else {
         panic!("LWS was asked for");
     };
-    assert_eq!((stage2.epochs, stage2.loss), (7, Loss::cross_entropy()));
+    assert_eq!(
+        (stage2.epochs, stage2.loss),
+        (7, LossConfig::cross_entropy())
+    );
     let tau = [
         "stage2.taus=[0.5]",
         "stage2.method=tau_norm",
@@ -546,8 +549,8 @@ fn any_field_can_be_changed() {
     // A network becomes plain as a whole, but for what is set beside it.
     let plain = config(&["model.plain=true"]);
     assert!(plain.model.is_plain());
-    assert_eq!(plain.stage1.loss, Loss::cross_entropy());
-    let focal = Loss::Focal(FocalLossConfig::new());
+    assert_eq!(plain.stage1.loss, LossConfig::cross_entropy());
+    let focal = LossConfig::Focal(FocalLossConfig::new());
     let both = config(&["stage1.loss.kind=focal", "model.plain=true"]);
     assert_eq!((both.stage1.loss, both.model.experts), (focal, 1));
     for (assignments, expected) in [

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use shike::data::Normalization;
 use shike::infer::device;
 use shike::infer::device::batch::{Upload, normalized};
-use shike::model::{DktLossConfig, Head, Shike, ShikeConfig, weights};
+use shike::model::{DktLossConfig, Head, Loss as _, LossContext, Shike, ShikeConfig, weights};
 use shike::train::learner::optim::Sgd;
 
 struct Gradients<'a> {
@@ -60,13 +60,13 @@ fn compute(device: &Device, start: &weights::StateDict) -> Computed {
 
     let logits = model.valid().forward(images.clone().inner(), Head::Stage1);
     let logits = logits.mean().into_data().iter().collect();
-    let loss = DktLossConfig::new().init();
+    let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
     let mut optimizer = Sgd::new(0.9, 5e-4).init();
     let (mut losses, mut first) = (vec![], None);
     for _ in 0..5 {
         let output = loss.forward(&model.forward(images.clone(), Head::Stage1), labels.clone());
-        losses.push(output.total.clone().into_scalar::<f32>());
-        let gradients = output.total.backward();
+        losses.push(output.total().into_scalar::<f32>());
+        let gradients = output.total().backward();
         first.get_or_insert_with(|| {
             let mut visitor = Gradients {
                 gradients: &gradients,

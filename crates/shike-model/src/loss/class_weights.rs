@@ -1,7 +1,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{LossError, count_logs};
+use super::{LossContext, LossError, count_logs};
 
 /// Weights of the classes in a loss, from their training counts `n`. In text: `{ kind =
 /// "effective_number", beta = 0.9999 }`.
@@ -28,6 +28,15 @@ impl ClassWeights {
     /// The class-balanced loss with β = 0.9999, which LDAM's deferred re-weighting uses.
     pub fn effective_number() -> Self {
         Self::EffectiveNumber { beta: 0.9999 }
+    }
+
+    /// Whether they come from the counts. (β = 0 is no weighting.)
+    pub(super) fn balance(&self) -> bool {
+        match self {
+            Self::InverseFrequency {} => true,
+            Self::EffectiveNumber { beta } => *beta > 0.0,
+            Self::Given { .. } => false,
+        }
     }
 
     /// Checks all that needs no counts.
@@ -88,14 +97,15 @@ impl ClassWeights {
 pub(super) fn in_epoch(
     weights: Option<&ClassWeights>,
     from_epoch: usize,
-    counts: &[usize],
-    epoch: usize,
+    context: &LossContext,
 ) -> Result<Option<TensorData>, LossError> {
     // Computed in any case: what is wrong is to be said before the weights are needed.
-    let values = weights.map(|weights| weights.compute(counts)).transpose()?;
+    let values = weights
+        .map(|weights| weights.compute(context.counts))
+        .transpose()?;
     Ok(values
-        .filter(|_| epoch >= from_epoch)
-        .map(|values| TensorData::new(values, [1, counts.len()])))
+        .filter(|_| context.epoch >= from_epoch)
+        .map(|values| TensorData::new(values, [1, context.counts.len()])))
 }
 
 /// `[1, classes]`, on the device and in the type of `like`.

@@ -1,21 +1,22 @@
-use burn::config::Config;
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 use shike_kernels::LossLabels;
 
 use super::class_weights::{in_epoch, row};
-use super::{ClassWeights, LossError, cross_entropy, one_hot};
-use crate::network::ExpertLogits;
+use super::{
+    ClassWeights, Loss, LossContext, LossError, LossOutput, Settings, cross_entropy, one_hot,
+};
+use crate::network::{ClassifierConfig, ExpertLogits};
 
 /// Configuration of [`CrossEntropyLoss`].
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CrossEntropyLossConfig {
     /// Label smoothing: the share ε of a label that is spread evenly over all classes, in [0, 1).
-    #[config(default = 0.0)]
     pub label_smoothing: f64,
     /// Weights of the classes; with [`ClassWeights::EffectiveNumber`] the class-balanced loss.
     pub weights: Option<ClassWeights>,
     /// The epoch, from 0, from which on the weights hold (deferred re-weighting).
-    #[config(default = 0)]
     pub weights_from_epoch: usize,
 }
 
@@ -30,18 +31,33 @@ pub struct CrossEntropyLoss {
     weights: Option<TensorData>,
 }
 
-impl Default for CrossEntropyLossConfig {
-    fn default() -> Self {
-        Self::new()
+impl CrossEntropyLossConfig {
+    /// Neither weights nor smoothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The loss.
+    ///
+    /// # Errors
+    /// If a field is out of range, or weights are asked for and a class has no image.
+    pub fn init(&self, context: &LossContext) -> Result<CrossEntropyLoss, LossError> {
+        self.check(&context.classifier)?;
+        Ok(CrossEntropyLoss {
+            label_smoothing: self.label_smoothing,
+            weights: in_epoch(self.weights.as_ref(), self.weights_from_epoch, context)?,
+        })
     }
 }
 
-impl CrossEntropyLossConfig {
-    /// Checks all that needs no counts.
-    ///
-    /// # Errors
-    /// Names the field that is out of range.
-    pub fn validate(&self) -> Result<(), LossError> {
+setters!(CrossEntropyLossConfig {
+    with_label_smoothing label_smoothing: f64,
+    with_weights weights: Option<ClassWeights>,
+    with_weights_from_epoch weights_from_epoch: usize,
+});
+
+impl Settings for CrossEntropyLossConfig {
+    fn check(&self, _: &ClassifierConfig) -> Result<(), LossError> {
         let smoothing = self.label_smoothing;
         LossError::check(
             "label_smoothing",
@@ -52,25 +68,16 @@ impl CrossEntropyLossConfig {
         self.weights.as_ref().map_or(Ok(()), ClassWeights::validate)
     }
 
-    /// The loss in `epoch`, from 0, for classes with these training counts.
-    ///
-    /// # Errors
-    /// If a field is out of range, or weights are asked for and a class has no image.
-    pub fn init(&self, counts: &[usize], epoch: usize) -> Result<CrossEntropyLoss, LossError> {
-        self.validate()?;
-        let from = self.weights_from_epoch;
-        Ok(CrossEntropyLoss {
-            label_smoothing: self.label_smoothing,
-            weights: in_epoch(self.weights.as_ref(), from, counts, epoch)?,
-        })
+    fn weights_mut(&mut self) -> Option<(&mut Option<ClassWeights>, &mut usize)> {
+        Some((&mut self.weights, &mut self.weights_from_epoch))
     }
 }
 
-impl CrossEntropyLoss {
-    /// The loss of each expert for class indices, `[batch]`: `[experts]`.
-    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
+impl Loss for CrossEntropyLoss {
+    fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> LossOutput {
         if self.weights.is_none() && self.label_smoothing == 0.0 {
-            return cross_entropy(&logits.experts, LossLabels::Hard(labels), None);
+            let labels = LossLabels::Hard(labels);
+            return LossOutput::of_experts(cross_entropy(&logits.experts, labels, None));
         }
         let labels = one_hot(labels, &logits.experts[0]);
         let targets = self.targets(labels.clone());
@@ -78,14 +85,16 @@ impl CrossEntropyLoss {
             None => targets,
             Some(weights) => mean_weight_1(targets, labels, weights),
         };
-        cross_entropy(&logits.experts, LossLabels::Soft(targets), None)
+        let targets = LossLabels::Soft(targets);
+        LossOutput::of_experts(cross_entropy(&logits.experts, targets, None))
     }
+}
 
-    /// The loss of each expert for label distributions, `[batch, classes]`, whose rows sum to 1:
-    /// `[experts]`.
-    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> Tensor<1> {
+impl CrossEntropyLoss {
+    /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1.
+    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> LossOutput {
         let targets = LossLabels::Soft(self.targets(labels));
-        cross_entropy(&logits.experts, targets, None)
+        LossOutput::of_experts(cross_entropy(&logits.experts, targets, None))
     }
 
     /// Smoothed and weighted labels.

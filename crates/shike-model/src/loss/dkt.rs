@@ -1,17 +1,22 @@
-use burn::config::Config;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
 use shike_kernels::{DktOptions, LossLabels, dkt_terms};
 
-use super::{is_class, one_hot, soft_cross_entropy};
-use crate::network::ExpertLogits;
+use super::{
+    Loss, LossContext, LossError, LossOutput, Settings, is_class, one_hot, soft_cross_entropy,
+};
+use crate::network::{ClassifierConfig, ExpertLogits};
 
 /// What a Kullback–Leibler divergence over `[batch, classes]` is divided by.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KlReduction {
     /// `batch · classes`: PyTorch's `reduction="mean"`, which the released code leaves in place.
+    #[serde(alias = "ElementMean")]
     ElementMean,
     /// `batch`: the divergence itself, as the paper writes it.
+    #[serde(alias = "BatchMean")]
     BatchMean,
 }
 
@@ -26,26 +31,22 @@ pub enum KlReduction {
 /// [`with_cifar100_strength`](Self::with_cifar100_strength) gives the weights that keep the
 /// strength of the published experiment: `10 · C / 100` and `C / 100` under
 /// [`KlReduction::ElementMean`], or 0.1 and 0.01 under [`KlReduction::BatchMean`].
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DktLossConfig {
     /// Weight of the non-target distillation.
-    #[config(default = 10.0)]
     pub non_target_weight: f64,
     /// Weight of the mutual distillation.
-    #[config(default = 1.0)]
     pub mutual_weight: f64,
     /// How the divergences are reduced.
-    #[config(default = "KlReduction::ElementMean")]
     pub reduction: KlReduction,
     /// Whether teachers are constants. The released code lets gradients through the non-target
     /// teacher and through the teaching side of the mutual distillation.
-    #[config(default = false)]
     pub detach_teacher: bool,
     /// Whether the target class takes no part in the non-target distributions. The released code
     /// leaves it at logit 0 in the teacher and −30 in the student, so that the divergence of equal
     /// distributions is not 0. With soft labels a class is left out in proportion to its label:
     /// `log(1 − y)` is added on both sides.
-    #[config(default = false)]
     pub exclude_target: bool,
 }
 
@@ -56,11 +57,26 @@ const EXCLUDED: f64 = -1e4;
 
 impl Default for DktLossConfig {
     fn default() -> Self {
-        Self::new()
+        Self {
+            non_target_weight: 10.0,
+            mutual_weight: 1.0,
+            reduction: KlReduction::ElementMean,
+            detach_teacher: false,
+            exclude_target: false,
+        }
     }
 }
 
+/// Below so many classes, the term that the released code takes from the classes other than the target
+/// works against the cross-entropy.
+pub const FEW_CLASSES: usize = 20;
+
 impl DktLossConfig {
+    /// The released code's loss.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The paper's reading: divergences as they are written (batch mean), constant teachers, the
     /// target left out on both sides; with the weights 0.1 and 0.01 that equal the released ones
     /// on CIFAR-100.
@@ -83,11 +99,39 @@ impl DktLossConfig {
             .with_mutual_weight(scale)
     }
 
-    /// The loss. It holds no tensors and works on any device and float type.
-    pub fn init(&self) -> DktLoss {
-        DktLoss {
+    /// The loss.
+    ///
+    /// # Errors
+    /// None: any settings are possible on any classes.
+    pub fn init(&self, _: &LossContext) -> Result<DktLoss, LossError> {
+        Ok(DktLoss {
             config: self.clone(),
-        }
+        })
+    }
+}
+
+setters!(DktLossConfig {
+    with_non_target_weight non_target_weight: f64,
+    with_mutual_weight mutual_weight: f64,
+    with_reduction reduction: KlReduction,
+    with_detach_teacher detach_teacher: bool,
+    with_exclude_target exclude_target: bool,
+});
+
+impl Settings for DktLossConfig {
+    fn check(&self, _: &ClassifierConfig) -> Result<(), LossError> {
+        Ok(())
+    }
+
+    fn note(&self, classes: usize) -> Option<String> {
+        let fights = classes < FEW_CLASSES && !self.exclude_target && self.non_target_weight > 0.0;
+        fights.then(|| {
+            format!(
+                "at {classes} classes, fewer than {FEW_CLASSES}, the non-target term of DKT as released \
+                 pushes the logits of wrong classes up (docs/METHODS.md, \"Few classes\"); as the paper \
+                 reads (dkt-paper; `exclude_target`) it does not"
+            )
+        })
     }
 }
 
@@ -102,11 +146,9 @@ pub struct DktLoss {
     config: DktLossConfig,
 }
 
-/// The terms of [`DktLoss`], before their weights, and their weighted sum.
+/// The terms of [`DktLoss`], before their weights.
 #[derive(Clone, Debug)]
-pub struct DktLossOutput {
-    /// The loss, `[1]`.
-    pub total: Tensor<1>,
+pub struct DktTerms {
     /// Cross-entropy of each expert, `[experts]`.
     pub cross_entropy: Tensor<1>,
     /// Non-target distillation into each expert, `[experts]`.
@@ -114,6 +156,26 @@ pub struct DktLossOutput {
     /// Mutual distillation, `[experts, experts]`: row `i`, column `j` is `KL(p_j ‖ p_i)`, which
     /// teaches `i` from `j`; the diagonal is 0.
     pub mutual: Tensor<2>,
+}
+
+impl Loss for DktLoss {
+    fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> LossOutput {
+        self.output(self.terms(logits, LossLabels::Hard(labels)))
+    }
+
+    /// The loss of the soft labels: beside one label alone, the hardest negative would be the other.
+    fn forward_mixed(
+        &self,
+        logits: &ExpertLogits,
+        labels: Tensor<1, Int>,
+        share: f64,
+    ) -> LossOutput {
+        let own = one_hot(labels.clone(), &logits.experts[0]);
+        let partners = one_hot(labels.flip([0]), &logits.experts[0]);
+        // In this form two images of one class have exactly its label.
+        let soft = partners.clone() + (own - partners).mul_scalar(share);
+        self.forward_soft(logits, soft)
+    }
 }
 
 /// The teacher of the non-target distillation and what it is built of.
@@ -128,23 +190,25 @@ pub struct NonTargetTeacher {
 }
 
 impl DktLoss {
-    /// The loss for class indices, `[batch]`.
-    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> DktLossOutput {
-        let known = LossLabels::Hard(labels.clone());
-        self.kernel(logits, &known)
-            .unwrap_or_else(|| self.by_definition(logits, one_hot(labels, &logits.experts[0])))
-    }
-
     /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1 (mixup, CutMix,
     /// label smoothing).
-    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktLossOutput {
-        let known = LossLabels::Soft(labels.clone());
-        self.kernel(logits, &known)
-            .unwrap_or_else(|| self.by_definition(logits, labels))
+    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> LossOutput {
+        self.output(self.terms(logits, LossLabels::Soft(labels)))
+    }
+
+    /// All terms.
+    pub fn terms(&self, logits: &ExpertLogits, labels: LossLabels) -> DktTerms {
+        self.kernel(logits, &labels).unwrap_or_else(|| {
+            let labels = match labels {
+                LossLabels::Hard(labels) => one_hot(labels, &logits.experts[0]),
+                LossLabels::Soft(labels) => labels,
+            };
+            self.by_definition(logits, labels)
+        })
     }
 
     /// All terms in one pass, where there is a kernel for it.
-    fn kernel(&self, logits: &ExpertLogits, labels: &LossLabels) -> Option<DktLossOutput> {
+    fn kernel(&self, logits: &ExpertLogits, labels: &LossLabels) -> Option<DktTerms> {
         let options = DktOptions {
             detach_teacher: self.config.detach_teacher,
             exclude_target: self.config.exclude_target,
@@ -158,11 +222,11 @@ impl DktLoss {
             part.mul_scalar(1.0 / divisor)
         };
         let mutual = part(2 * experts, experts * experts, divisor);
-        Some(self.output(
-            part(0, experts, batch as f64),
-            part(experts, experts, divisor),
-            mutual.reshape([experts, experts]),
-        ))
+        Some(DktTerms {
+            cross_entropy: part(0, experts, batch as f64),
+            non_target: part(experts, experts, divisor),
+            mutual: mutual.reshape([experts, experts]),
+        })
     }
 
     /// What the divergences are divided by.
@@ -174,7 +238,7 @@ impl DktLoss {
     }
 
     /// The definition, in Burn's operations.
-    fn by_definition(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktLossOutput {
+    fn by_definition(&self, logits: &ExpertLogits, labels: Tensor<2>) -> DktTerms {
         let experts = &logits.experts;
         let [batch, classes] = experts[0].dims();
         let divisor = self.divisor(batch, classes);
@@ -221,26 +285,38 @@ impl DktLoss {
             });
             Tensor::cat(row.collect(), 0)
         });
-        self.output(cross_entropy, non_target, Tensor::stack(rows.collect(), 0))
+        DktTerms {
+            cross_entropy,
+            non_target,
+            mutual: Tensor::stack(rows.collect(), 0),
+        }
     }
 
-    fn output(
-        &self,
-        cross_entropy: Tensor<1>,
-        non_target: Tensor<1>,
-        mutual: Tensor<2>,
-    ) -> DktLossOutput {
-        let total = cross_entropy.clone().sum()
-            + non_target
-                .clone()
-                .sum()
-                .mul_scalar(self.config.non_target_weight)
-            + mutual.clone().sum().mul_scalar(self.config.mutual_weight);
-        DktLossOutput {
-            total,
+    fn output(&self, terms: DktTerms) -> LossOutput {
+        let [weight, mutual_weight] = [self.config.non_target_weight, self.config.mutual_weight];
+        let DktTerms {
             cross_entropy,
             non_target,
             mutual,
+        } = terms;
+        let experts = cross_entropy.dims();
+        let taught = mutual.clone().sum_dim(1).reshape(experts);
+        let per_expert = cross_entropy.clone()
+            + non_target.clone().mul_scalar(weight)
+            + taught.mul_scalar(mutual_weight);
+        let [cross_entropy, non_target] = [cross_entropy.sum(), non_target.sum()];
+        let mutual = mutual.sum();
+        let total = cross_entropy.clone()
+            + non_target.clone().mul_scalar(weight)
+            + mutual.clone().mul_scalar(mutual_weight);
+        LossOutput {
+            total,
+            per_expert,
+            terms: vec![
+                ("cross_entropy", cross_entropy),
+                ("non_target", non_target),
+                ("mutual", mutual),
+            ],
         }
     }
 

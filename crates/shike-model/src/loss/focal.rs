@@ -1,22 +1,23 @@
-use burn::config::Config;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::class_weights::{in_epoch, row};
-use super::{ClassWeights, LossError, one_hot, soft_cross_entropy};
-use crate::network::ExpertLogits;
+use super::{
+    ClassWeights, Loss, LossContext, LossError, LossOutput, Settings, one_hot, soft_cross_entropy,
+};
+use crate::network::{ClassifierConfig, ExpertLogits};
 
 /// Configuration of [`FocalLoss`].
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FocalLossConfig {
     /// γ, 0 or more: how fast the loss of images that are already classified well fades. 0 is
     /// cross-entropy.
-    #[config(default = 2.0)]
     pub gamma: f64,
     /// Weights of the classes; with [`ClassWeights::EffectiveNumber`] the class-balanced focal loss.
     pub weights: Option<ClassWeights>,
     /// The epoch, from 0, from which on the weights hold (deferred re-weighting).
-    #[config(default = 0)]
     pub weights_from_epoch: usize,
 }
 
@@ -35,44 +36,61 @@ const SMALLEST: f64 = 1e-12;
 
 impl Default for FocalLossConfig {
     fn default() -> Self {
-        Self::new()
+        Self {
+            gamma: 2.0,
+            weights: None,
+            weights_from_epoch: 0,
+        }
     }
 }
 
 impl FocalLossConfig {
-    /// Checks all that needs no counts.
+    /// γ = 2, without weights.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The loss.
     ///
     /// # Errors
-    /// Names the field that is out of range.
-    pub fn validate(&self) -> Result<(), LossError> {
+    /// If a field is out of range, or weights are asked for and a class has no image.
+    pub fn init(&self, context: &LossContext) -> Result<FocalLoss, LossError> {
+        self.check(&context.classifier)?;
+        Ok(FocalLoss {
+            gamma: self.gamma,
+            weights: in_epoch(self.weights.as_ref(), self.weights_from_epoch, context)?,
+        })
+    }
+}
+
+setters!(FocalLossConfig {
+    with_gamma gamma: f64,
+    with_weights weights: Option<ClassWeights>,
+    with_weights_from_epoch weights_from_epoch: usize,
+});
+
+impl Settings for FocalLossConfig {
+    fn check(&self, _: &ClassifierConfig) -> Result<(), LossError> {
         let valid = self.gamma.is_finite() && self.gamma >= 0.0;
         LossError::check("gamma", valid, &self.gamma, "0 or more")?;
         self.weights.as_ref().map_or(Ok(()), ClassWeights::validate)
     }
 
-    /// The loss in `epoch`, from 0, for classes with these training counts.
-    ///
-    /// # Errors
-    /// If a field is out of range, or weights are asked for and a class has no image.
-    pub fn init(&self, counts: &[usize], epoch: usize) -> Result<FocalLoss, LossError> {
-        self.validate()?;
-        let from = self.weights_from_epoch;
-        Ok(FocalLoss {
-            gamma: self.gamma,
-            weights: in_epoch(self.weights.as_ref(), from, counts, epoch)?,
-        })
+    fn weights_mut(&mut self) -> Option<(&mut Option<ClassWeights>, &mut usize)> {
+        Some((&mut self.weights, &mut self.weights_from_epoch))
+    }
+}
+
+impl Loss for FocalLoss {
+    fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> LossOutput {
+        self.forward_soft(logits, one_hot(labels, &logits.experts[0]))
     }
 }
 
 impl FocalLoss {
-    /// The loss of each expert for class indices, `[batch]`: `[experts]`.
-    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
-        self.forward_soft(logits, one_hot(labels, &logits.experts[0]))
-    }
-
-    /// The loss of each expert for label distributions, `[batch, classes]`, whose rows sum to 1: the
-    /// mean over them of the classes' losses, `[experts]`.
-    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> Tensor<1> {
+    /// The loss for label distributions, `[batch, classes]`, whose rows sum to 1: the mean over them of the
+    /// classes' losses.
+    pub fn forward_soft(&self, logits: &ExpertLogits, labels: Tensor<2>) -> LossOutput {
         let labels = match &self.weights {
             None => labels,
             Some(weights) => {
@@ -86,6 +104,6 @@ impl FocalLoss {
             let factor = rest.clamp_min(SMALLEST).powf_scalar(self.gamma);
             soft_cross_entropy(factor * log_p, &labels)
         });
-        Tensor::cat(terms.collect(), 0)
+        LossOutput::of_experts(Tensor::cat(terms.collect(), 0))
     }
 }

@@ -1,23 +1,25 @@
-use burn::config::Config;
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 use shike_kernels::LossLabels;
 
 use super::class_weights::{in_epoch, row};
 use super::cross_entropy::mean_weight_1;
-use super::{ClassWeights, LossError, count_logs, cross_entropy, one_hot};
-use crate::network::ExpertLogits;
+use super::{
+    ClassWeights, Loss, LossContext, LossError, LossOutput, Settings, count_logs, cross_entropy,
+    one_hot,
+};
+use crate::network::{ClassifierConfig, ExpertLogits};
 
 /// Configuration of [`LdamLoss`].
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LdamLossConfig {
     /// Margin of the smallest class, in units of the cosine.
-    #[config(default = 0.5)]
     pub max_margin: f64,
     /// Weights of the classes; the paper's are [`ClassWeights::effective_number`].
     pub weights: Option<ClassWeights>,
     /// The epoch, from 0, from which on the weights hold: deferred re-weighting (DRW), 160 of 200
     /// in the paper.
-    #[config(default = 0)]
     pub weights_from_epoch: usize,
 }
 
@@ -35,46 +37,76 @@ pub struct LdamLoss {
 
 impl Default for LdamLossConfig {
     fn default() -> Self {
-        Self::new()
+        Self {
+            max_margin: 0.5,
+            weights: None,
+            weights_from_epoch: 0,
+        }
     }
 }
 
 impl LdamLossConfig {
-    /// Checks all that needs no counts.
-    ///
-    /// # Errors
-    /// Names the field that is out of range.
-    pub fn validate(&self) -> Result<(), LossError> {
-        let margin = self.max_margin;
-        let valid = margin.is_finite() && margin >= 0.0;
-        LossError::check("max_margin", valid, &margin, "0 or more")?;
-        self.weights.as_ref().map_or(Ok(()), ClassWeights::validate)
+    /// A largest margin of 0.5, without weights.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// The loss in `epoch`, from 0, for classes with these training counts and a cosine classifier
-    /// with this scale.
+    /// The loss.
     ///
     /// # Errors
-    /// If a field is out of range or a class has no image.
-    pub fn init(&self, counts: &[usize], scale: f64, epoch: usize) -> Result<LdamLoss, LossError> {
-        self.validate()?;
+    /// If a field is out of range, a class has no image, or the classifier is no cosine classifier.
+    pub fn init(&self, context: &LossContext) -> Result<LdamLoss, LossError> {
+        let scale = self.scale(&context.classifier)?;
+        let counts = context.counts;
         let logs = count_logs(counts, "its margin would be infinite")?;
         let smallest = logs.iter().copied().fold(f64::INFINITY, f64::min);
         let margins = logs
             .into_iter()
             .map(|log| scale * self.max_margin * ((smallest - log) / 4.0).exp());
-        let from = self.weights_from_epoch;
         Ok(LdamLoss {
             margins: TensorData::new(margins.collect::<Vec<f64>>(), [1, counts.len()]),
-            weights: in_epoch(self.weights.as_ref(), from, counts, epoch)?,
+            weights: in_epoch(self.weights.as_ref(), self.weights_from_epoch, context)?,
         })
+    }
+
+    /// The scale of the classifier, for settings that are possible.
+    fn scale(&self, classifier: &ClassifierConfig) -> Result<f64, LossError> {
+        let ClassifierConfig::Cosine { scale } = classifier else {
+            return Err(LossError::Field {
+                field: "kind",
+                found: "ldam".into(),
+                expected: "another loss, or the network's classifier cosine: LDAM's margins are \
+                           differences of cosines"
+                    .into(),
+            });
+        };
+        let margin = self.max_margin;
+        let valid = margin.is_finite() && margin >= 0.0;
+        LossError::check("max_margin", valid, &margin, "0 or more")?;
+        let weights = self.weights.as_ref();
+        weights.map_or(Ok(*scale), |weights| weights.validate().map(|()| *scale))
     }
 }
 
-impl LdamLoss {
-    /// The loss of each expert for class indices, `[batch]`: `[experts]`. A margin belongs to the class
-    /// of an image, so there is no loss for mixed labels.
-    pub fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> Tensor<1> {
+setters!(LdamLossConfig {
+    with_max_margin max_margin: f64,
+    with_weights weights: Option<ClassWeights>,
+    with_weights_from_epoch weights_from_epoch: usize,
+});
+
+impl Settings for LdamLossConfig {
+    fn check(&self, classifier: &ClassifierConfig) -> Result<(), LossError> {
+        self.scale(classifier).map(drop)
+    }
+
+    fn weights_mut(&mut self) -> Option<(&mut Option<ClassWeights>, &mut usize)> {
+        Some((&mut self.weights, &mut self.weights_from_epoch))
+    }
+}
+
+impl Loss for LdamLoss {
+    /// A margin belongs to the class of an image, so there is no loss for label distributions.
+    fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> LossOutput {
         let hard = one_hot(labels.clone(), &logits.experts[0]);
         let margins = hard.clone() * row(&self.margins, &hard);
         let experts = logits.experts.iter();
@@ -86,6 +118,6 @@ impl LdamLoss {
                 LossLabels::Soft(mean_weight_1(weighted, hard, weights))
             }
         };
-        cross_entropy(&experts, labels, None)
+        LossOutput::of_experts(cross_entropy(&experts, labels, None))
     }
 }

@@ -13,12 +13,12 @@ use shike_data::mix::Mixing;
 use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
 use shike_model::network::StemKind;
-use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, Part, ShikeConfig};
+use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
 
 pub use self::schedule::Schedule;
 use self::schedule::ScheduleError;
 pub use self::source::{DataSource, TrainData};
-pub use self::stage::{Loss, Stage2};
+pub use self::stage::Stage2;
 use shike_data::shots::Overlap;
 use shike_infer::device::batch::{Precision, Upload};
 use shike_infer::metrics::ShotThresholds;
@@ -53,7 +53,7 @@ pub struct StageConfig {
     /// How images are drawn.
     pub sampling: Sampling,
     /// What is minimised.
-    pub loss: Loss,
+    pub loss: LossConfig,
     /// How batches are mixed. The loss of a mixed batch is that of its labels and that of its
     /// partners' labels, in the proportion of the mix, as BalPoE has it (arXiv 2206.05260); for
     /// cross-entropy without class weights this is the loss of the soft labels.
@@ -301,11 +301,11 @@ impl TrainConfig {
             mixing: Mixing::default(),
         };
         let loss = match model.is_plain() {
-            true => Loss::cross_entropy(),
-            false => Loss::Dkt(DktLossConfig::new()),
+            true => LossConfig::cross_entropy(),
+            false => LossConfig::Dkt(DktLossConfig::new()),
         };
         let stage2 = (model.stage2_heads && epochs[1] > 0)
-            .then(|| Stage2::Retrain(stage(epochs[1], 0.1, Loss::BalancedSoftmax {})));
+            .then(|| Stage2::Retrain(stage(epochs[1], 0.1, LossConfig::balanced_softmax())));
         Self {
             model,
             weights: None,
@@ -388,7 +388,7 @@ impl TrainConfig {
 
     /// The class frequencies that the logits of a stage stand for after `epoch` (from 0), `[classes]`, which
     /// sum to 1: those that images are drawn with, times class weights, divided by the power of the
-    /// training frequencies that the loss adds ([`Loss::log_prior_factors`]). Equal ones after
+    /// training frequencies that the loss adds ([`LossConfig::log_prior_factors`]). Equal ones after
     /// τ-normalisation.
     ///
     /// # Errors
@@ -589,16 +589,17 @@ impl TrainConfig {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use shike_model::loss::LogitAdjustmentLossConfig;
 
     #[test]
     fn logits_stand_for_drawn_frequencies_times_weights_over_the_prior_of_the_loss() {
         let counts = [400usize, 100, 25];
         let n = counts.map(|n| n as f64);
-        let loss = |text: &str| serde_json::from_str::<Loss>(text).unwrap();
+        let loss = |text: &str| serde_json::from_str::<LossConfig>(text).unwrap();
         let effective = |n: f64| 0.001 / (1.0 - 0.999f64.powf(n));
         let dkt = loss(r#"{"kind":"dkt"}"#);
         let balanced = loss(r#"{"kind":"balanced_softmax"}"#);
-        let adjusted = |tau: f64| Loss::LogitAdjustment { tau };
+        let adjusted = |tau: f64| LossConfig::LogitAdjustment(LogitAdjustmentLossConfig { tau });
         let weighted =
             loss(r#"{"kind":"cross_entropy","weights":{"kind":"effective_number","beta":0.999}}"#);
         let inverse = loss(r#"{"kind":"focal","weights":{"kind":"inverse_frequency"}}"#);
@@ -609,7 +610,7 @@ mod tests {
         );
         use Sampling::{ClassBalanced, Instance, ProgressivelyBalanced, SquareRoot};
         let mixed = n.map(|n| 0.1 * n / 525.0 + 0.9 / 3.0);
-        let cases: [(Sampling, &Loss, usize, [f64; 3]); 18] = [
+        let cases: [(Sampling, &LossConfig, usize, [f64; 3]); 18] = [
             (Instance, &dkt, 9, n),
             (SquareRoot, &dkt, 9, n.map(f64::sqrt)),
             (ClassBalanced, &dkt, 9, [1.0; 3]),

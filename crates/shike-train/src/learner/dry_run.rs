@@ -7,8 +7,9 @@ use burn::optim::GradientsParams;
 use serde::Serialize;
 use shike_model::network::ModelSummary;
 
+use super::loss::{Unread, check_finite};
 use super::memory::stage1_params;
-use super::{Learner, State, head, loss};
+use super::{Learner, State, head};
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use shike_infer::device::memory::{self, StepMemory, gib};
@@ -182,11 +183,11 @@ impl Learner {
             let batch = batch?;
             let (inputs, labels) = self.inputs(&batch);
             let logits = state.model.forward(inputs, head(stage));
-            let terms = loss.forward(&logits, labels, None);
-            let values = terms.unread().values();
-            loss::check_finite(&values, &state.position, state.position.step, lr)?;
+            let output = loss.forward(&logits, labels);
+            let values = Unread::from(&output).values();
+            check_finite(&values, &state.position, state.position.step, lr)?;
             timed.losses.extend(values.first().map(|(_, value)| *value));
-            let gradients = GradientsParams::from_grads(terms.total.backward(), &state.model);
+            let gradients = GradientsParams::from_grads(output.total().backward(), &state.model);
             state.model = state.optimizer.step(rates.clone(), state.model, gradients);
             // What a step has queued is part of its time.
             self.device

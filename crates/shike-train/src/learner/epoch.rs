@@ -8,9 +8,9 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{FloatDType, Int, Tensor};
 use shike_data::mix::Mix;
 use shike_data::{Batch, Loader};
-use shike_model::Shike;
+use shike_model::{Loss, Shike};
 
-use super::loss::{Losses, StageLoss};
+use super::loss::{Losses, Unread};
 use super::stages::stage_seed;
 use super::state::Position;
 use super::{Learner, State, head};
@@ -29,7 +29,7 @@ impl Learner {
         loader: &Loader,
         order: Vec<u32>,
         lr: f64,
-        loss: &StageLoss,
+        loss: &dyn Loss,
         run: &RunDir,
         progress: &mut Progress,
         stop: &AtomicBool,
@@ -70,14 +70,17 @@ impl Learner {
                 let mix = self.mix(&mut next, &state.position, batch);
                 let (inputs, labels) = self.inputs(&next);
                 let logits = state.model.forward(inputs, head(state.position.stage));
-                let terms = loss.forward(&logits, labels, mix.map(|mix| mix.share));
-                let unread = terms.unread();
+                let loss = match mix {
+                    None => loss.forward(&logits, labels),
+                    Some(mix) => loss.forward_mixed(&logits, labels, mix.share),
+                };
+                let unread = Unread::from(&loss);
                 // Each batch's loss is a mean; the step's is the mean over all their images.
                 let total = match group.len() {
-                    1 => terms.total,
+                    1 => loss.total(),
                     _ => {
                         let share = next.len() as f64 / group_images as f64;
-                        terms.total.mul_scalar(share)
+                        loss.total().mul_scalar(share)
                     }
                 };
                 let gradients = GradientsParams::from_grads(total.backward(), &state.model);

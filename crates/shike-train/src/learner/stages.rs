@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
+use serde_json::Value;
 use shike_data::{Loader, Sampler};
-use shike_model::Shike;
 use shike_model::weights::WeightsError;
+use shike_model::{Loss, LossContext, Shike};
 
-use super::loss::StageLoss;
 use super::scores::{FinalScores, curve};
 use super::state::EpochSums;
 use super::{Learner, Outcome, State};
@@ -46,7 +46,7 @@ impl Learner {
         for note in self.notes() {
             progress.message(note);
         }
-        let mut receipt = self.receipt()?;
+        let mut receipt = self.receipt(run)?;
         if let Some(begun) = run.paths().receipt_if_any()? {
             let notes = receipt.follow(&begun, state.position.step > 0);
             let notes = notes.map_err(|problem| {
@@ -127,7 +127,11 @@ impl Learner {
     }
 
     /// What the run is obtained with. All images in memory are hashed, and so this is done once.
-    fn receipt(&self) -> Result<Receipt, TrainError> {
+    fn receipt(&self, run: &RunDir) -> Result<Receipt, TrainError> {
+        // As config.json spells them: another version may spell the same settings otherwise.
+        let recorded: Value = run.paths().read_config()?;
+        let recorded = recorded.get("train").map(receipt::settings);
+        let settings = recorded.unwrap_or_else(|| receipt::settings_of(&self.config));
         let weights = self.config.weights.as_deref().filter(|file| file.is_file());
         let hash = |file: &Path| {
             receipt::file_hash(file).map_err(|source| WeightsError::Io {
@@ -138,7 +142,7 @@ impl Learner {
         Ok(Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
             device: device::name(&self.device),
-            settings: Some(receipt::settings_of(&self.config)),
+            settings: Some(settings),
             weights: weights.map(hash).transpose()?,
             seed: self.config.seed,
             thresholds: self.config.thresholds,
@@ -168,11 +172,13 @@ impl Learner {
         &self,
         stage: usize,
         epoch: usize,
-    ) -> Result<StageLoss, TrainConfigError> {
+    ) -> Result<Box<dyn Loss>, TrainConfigError> {
         let config = self.config.stage(stage).unwrap_or(&self.config.stage1);
-        let classifier = &self.config.model.classifier;
-        let loss = StageLoss::new(&config.loss, &self.train_counts, classifier, epoch);
+        let context = LossContext::new(&self.train_counts)
+            .with_epoch(epoch)
+            .with_classifier(self.config.model.classifier.clone());
         let stage = if stage == 1 { "stage1" } else { "stage2" };
+        let loss = config.loss.init(&context);
         loss.map_err(|source| TrainConfigError::Loss { stage, source })
     }
 
@@ -300,7 +306,7 @@ impl Learner {
             progress.epoch_start(stage, epoch, config.epochs, total);
             let finished;
             (state, finished) =
-                self.run_epoch(state, &loader, order, lr, &loss, run, progress, stop)?;
+                self.run_epoch(state, &loader, order, lr, &*loss, run, progress, stop)?;
             if !finished {
                 return Ok((state, None));
             }

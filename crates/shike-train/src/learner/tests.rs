@@ -5,12 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::ParamGroup;
 use burn::tensor::Device;
 use shike_data::{Dataset, panic_text};
-use shike_model::{DktLossConfig, Part, ShikeConfig};
+use shike_model::{DktLossConfig, LossConfig, Part, ShikeConfig};
 
 use super::{BestEpoch, Learner, Weights};
 use crate::config::TrainConfig;
 use crate::config::source::TrainData;
-use crate::config::stage::Loss;
 use crate::error::TrainError;
 use shike_infer::metrics::Scored;
 use shike_infer::model::file::load_model;
@@ -31,7 +30,7 @@ fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
 fn a_loss_that_does_not_suit_the_classes_is_noted() {
     let notes = learner(|_| ()).notes().join("\n");
     assert!(notes.contains("stage1.loss: at 2 classes"), "{notes}");
-    let paper = learner(|config| config.stage1.loss = Loss::Dkt(DktLossConfig::paper()));
+    let paper = learner(|config| config.stage1.loss = LossConfig::Dkt(DktLossConfig::paper()));
     assert!(!paper.notes().join("\n").contains("stage1.loss"));
 }
 

@@ -38,9 +38,9 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shike_data::read::read_to_string;
+use shike_model::LossConfig;
 
 pub use self::card::{Card, DataLayout, KnownSplit, Published};
 pub use self::error::{Names, Place, RecipeError};
@@ -51,7 +51,7 @@ use self::tree::{Content, Node};
 pub use self::write::to_toml;
 use crate::config::schedule::Schedule;
 use crate::config::source::DataSource;
-use crate::config::stage::{Loss, Stage2};
+use crate::config::stage::Stage2;
 use crate::config::{TrainConfig, TrainConfigError};
 
 /// Classes where nobody has said how many there are.
@@ -406,14 +406,7 @@ fn kinds_with(table: &str, field: &str) -> Vec<String> {
         ))
     };
     let kinds: Vec<Value> = match table {
-        "loss" => {
-            let loss = |kind: &&str| Loss::deserialize(json!({ "kind": kind })).ok();
-            Loss::KINDS
-                .iter()
-                .filter_map(loss)
-                .map(|loss| json!(loss))
-                .collect()
-        }
+        "loss" => LossConfig::all().iter().map(|loss| json!(loss)).collect(),
         "schedule" => Schedule::KINDS
             .iter()
             .map(|schedule| json!(schedule))

@@ -30,7 +30,7 @@ pub use model::{ModelArgs, Which};
 pub use predict::{PredictArgs, predict};
 pub use report::{ReportArgs, report};
 pub use train::{
-    Arch, BadImagesKind, Base, Baseline, ImagePreset, LossKind, OutputArgs, PrecisionKind, Preset,
+    Arch, BadImagesKind, Base, Baseline, ImagePreset, OutputArgs, PrecisionKind, Preset,
     RecipeArgs, TrainArgs, Trained, train, train_with,
 };
 

@@ -9,11 +9,11 @@ mod text;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
-use shike_model::{BackboneConfig, DktLossConfig};
+use shike_model::loss::FEW_CLASSES;
+use shike_model::{BackboneConfig, DktLossConfig, LossConfig};
 use thiserror::Error;
 
 pub use self::text::{GIVEN, given, recipe_text};
-use crate::config::stage::{FEW_CLASSES, Loss};
 use shike_infer::metrics::{Shot, ShotThresholds};
 
 /// Where a run is computed.
@@ -499,7 +499,11 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
                 "{shike}, as the paper reads (dkt-paper): as released, its non-target term works against \
                  the cross-entropy at fewer than {FEW_CLASSES} classes"
             );
-            choose("stage1.loss", json!(Loss::Dkt(DktLossConfig::paper())), why);
+            choose(
+                "stage1.loss",
+                json!(LossConfig::Dkt(DktLossConfig::paper())),
+                why,
+            );
         }
         _ => choose("stage1.loss.kind", json!("dkt"), shike.into()),
     }

@@ -1,10 +1,10 @@
 use shike_data::{BadImages, Pipeline, Sampling, Transform};
-use shike_model::{ClassifierConfig, DktLossConfig, Part};
+use shike_model::{ClassifierConfig, DktLossConfig, LossConfig, Part};
 
 use super::*;
 use crate::config::TrainConfig;
 use crate::config::schedule::Schedule;
-use crate::config::stage::{Loss, Stage2};
+use crate::config::stage::Stage2;
 use crate::recipe::Recipe;
 
 fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
@@ -62,9 +62,9 @@ fn a_few_hundred_photos_on_a_small_machine() {
     // 0.15 and 0.1 for a batch of 128.
     assert_eq!(peaks(&config), [0.15 / 8.0, 0.1 / 8.0]);
     assert_eq!(config.stage1.sampling, Sampling::Instance);
-    assert_eq!(config.stage1.loss, Loss::Dkt(DktLossConfig::paper()));
+    assert_eq!(config.stage1.loss, LossConfig::Dkt(DktLossConfig::paper()));
     assert!(
-        matches!(&config.stage2, Some(Stage2::Retrain(s)) if s.loss == Loss::BalancedSoftmax {})
+        matches!(&config.stage2, Some(Stage2::Retrain(s)) if s.loss == LossConfig::balanced_softmax())
     );
     let max_share = MAX_BAD_SHARE;
     assert_eq!(config.bad_images, BadImages::Skip { max_share });
@@ -173,8 +173,8 @@ fn at_few_classes_the_loss_is_that_of_the_paper() {
         let plan = plan(&facts(&vec![30; classes], [64, 64])).unwrap();
         config(&plan, classes).stage1.loss
     };
-    assert_eq!(loss(19), Loss::Dkt(DktLossConfig::paper()));
-    assert_eq!(loss(20), Loss::Dkt(DktLossConfig::new()));
+    assert_eq!(loss(19), LossConfig::Dkt(DktLossConfig::paper()));
+    assert_eq!(loss(20), LossConfig::Dkt(DktLossConfig::new()));
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
         ("seed", |c| c.seed = 7, &["seed"]),
         (
             "loss",
-            |c| c.stage1.loss = Loss::cross_entropy(),
+            |c| c.stage1.loss = LossConfig::cross_entropy(),
             &["stage1.loss"],
         ),
         ("no stage 2", |c| c.stage2 = None, &["stage2.epochs"]),
@@ -418,7 +418,7 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
             |c| {
                 let arch = c.model.backbone.clone();
                 c.model = shike_model::ShikeConfig::plain(arch, 4);
-                c.stage1.loss = Loss::cross_entropy();
+                c.stage1.loss = LossConfig::cross_entropy();
                 c.stage2 = None;
             },
             &["stage1.loss", "stage2.epochs"],

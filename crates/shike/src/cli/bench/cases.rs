@@ -12,8 +12,8 @@ use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorD
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::device::batch::{Upload, to_tensors};
 use shike_model::{
-    BackboneConfig, BalancedSoftmaxLoss, CrossEntropyLoss, DktLoss, DktLossConfig, ExpertLogits,
-    Head, Shike, ShikeConfig, weights,
+    BackboneConfig, DktLossConfig, ExpertLogits, Head, Loss, LossConfig, LossContext, Shike,
+    ShikeConfig, weights,
 };
 use shike_train::learner::optim::Sgd;
 
@@ -251,16 +251,22 @@ struct Trained {
     /// `None` while a step is under way, and after one that failed.
     model: Option<Shike>,
     optimizer: ModuleOptimizer,
-    loss: DktLoss,
+    loss: Box<dyn Loss>,
 }
 
 impl Trained {
-    fn new(model: Shike) -> Self {
-        Self {
+    fn new(model: Shike) -> Result<Self, BenchError> {
+        let loss = match model.experts.len() {
+            1 => LossConfig::cross_entropy(),
+            _ => LossConfig::Dkt(DktLossConfig::new()),
+        };
+        Ok(Self {
             model: Some(model),
             optimizer: Sgd::new(0.9, 5e-4).init(),
-            loss: DktLossConfig::new().init(),
-        }
+            loss: loss
+                .init(&LossContext::new(&[]))
+                .map_err(|error| BenchError::Failed(error.to_string()))?,
+        })
     }
 
     /// Forward, DKT loss (cross-entropy for the plain network), backward, SGD with momentum.
@@ -268,10 +274,7 @@ impl Trained {
         let failed = || BenchError::Failed("a step before failed".into());
         let model = self.model.take().ok_or_else(failed)?;
         let logits = model.forward(images, Head::Stage1);
-        let total = match model.experts.len() {
-            1 => CrossEntropyLoss::default().forward(&logits, labels).sum(),
-            _ => self.loss.forward(&logits, labels).total,
-        };
+        let total = self.loss.forward(&logits, labels).total();
         let gradients = GradientsParams::from_grads(total.backward(), &model);
         self.model = Some(self.optimizer.step(0.01, model, gradients));
         Ok(total)
@@ -282,7 +285,7 @@ fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
     let (model, images, labels) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let batch = images.dims()[0];
-    let mut trained = Trained::new(model);
+    let mut trained = Trained::new(model)?;
     let device = setting.device.clone();
     let run = move || {
         let total = trained.step(images.clone(), labels.clone())?;
@@ -307,7 +310,7 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
     let macs = model.describe([which.side(), which.side()]).macs();
     let batch = images.dims()[0];
     let count = EPOCH_STEPS * batch;
-    let mut trained = Trained::new(model);
+    let mut trained = Trained::new(model)?;
     let device = setting.device.clone();
     let failed = |error: shike_data::DataError| BenchError::Failed(error.to_string());
     let mut numbers = 0u32..;
@@ -372,10 +375,6 @@ fn eval(which: Network, setting: &Setting) -> Result<Case, BenchError> {
 
 /// Value and gradient of a loss with respect to the logits.
 fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<Case, BenchError> {
-    enum Loss {
-        Dkt(DktLoss),
-        Balanced(BalancedSoftmaxLoss),
-    }
     let batch = setting.batch.unwrap_or(512);
     let device = setting.device.clone().autodiff();
     let logits: Vec<Tensor<2>> = (0..experts)
@@ -390,12 +389,12 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
     let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
     let counts: Vec<usize> = (0..classes).map(|class| 1 + 1280 / (class + 1)).collect();
     let loss = match dkt {
-        true => Loss::Dkt(DktLossConfig::new().init()),
-        false => Loss::Balanced(
-            BalancedSoftmaxLoss::new(&counts)
-                .map_err(|error| BenchError::Failed(error.to_string()))?,
-        ),
+        true => LossConfig::Dkt(DktLossConfig::new()),
+        false => LossConfig::balanced_softmax(),
     };
+    let loss = loss
+        .init(&LossContext::new(&counts))
+        .map_err(|error| BenchError::Failed(error.to_string()))?;
     if let Some(folder) = &setting.exchange {
         fs::create_dir_all(folder)
             .map_err(|error| BenchError::Failed(format!("{}: {error}", folder.display())))?;
@@ -420,10 +419,7 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
         let logits = ExpertLogits {
             experts: logits.clone(),
         };
-        let total = match &loss {
-            Loss::Dkt(loss) => loss.forward(&logits, labels.clone()).total,
-            Loss::Balanced(loss) => loss.forward(&logits, labels.clone()).total,
-        };
+        let total = loss.forward(&logits, labels.clone()).total();
         let gradients = total.backward();
         let gradient = logits.experts[0].grad(&gradients);
         synchronise(&sync)?;

@@ -5,18 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 use shike_data::{BadImages, Sampling, Transform};
 use shike_infer::Precision;
-use shike_model::loss::{ClassWeights, KlReduction};
-use shike_model::{ClassifierConfig, Part, ShikeConfig};
+use shike_model::loss::{ClassWeights, KlReduction, NamedLoss};
+use shike_model::{ClassifierConfig, LossConfig, Part, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::recipe::{Scaling, images_of_a_step, scale_rates};
 use shike_train::run::RunPaths;
-use shike_train::{
-    Loss, Recipe, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError,
-};
+use shike_train::{Recipe, RunConfig, Schedule, Stage2, StageConfig, TrainConfig, TrainError};
 
 use super::kinds::{
-    Arch, BadImagesKind, Baseline, ClassifierKind, LossKind, PrecisionKind, SamplingKind,
-    Stage2Kind, WeightsKind, name,
+    Arch, BadImagesKind, Baseline, ClassifierKind, PrecisionKind, SamplingKind, Stage2Kind,
+    WeightsKind, losses, name,
 };
 use super::preset::{Base, ImagePreset, set_crop_scale};
 use crate::cli::CliError;
@@ -67,8 +65,8 @@ pub struct TrainArgs {
     #[arg(long, value_enum)]
     pub classifier: Option<ClassifierKind>,
     /// Loss of stage 1.
-    #[arg(long, value_enum)]
-    pub loss: Option<LossKind>,
+    #[arg(long, value_parser = losses())]
+    pub loss: Option<NamedLoss>,
     /// Share of a label that is spread over all classes, for cross-entropy.
     #[arg(long, value_name = "X")]
     pub label_smoothing: Option<f64>,
@@ -136,8 +134,8 @@ pub struct TrainArgs {
     #[arg(long, value_enum)]
     pub stage2_method: Option<Stage2Kind>,
     /// Loss of stage 2.
-    #[arg(long, value_enum)]
-    pub stage2_loss: Option<LossKind>,
+    #[arg(long, value_parser = losses())]
+    pub stage2_loss: Option<NamedLoss>,
     /// Power of τ-normalisation; of several, as `0.5,0.7,1`, the validation set chooses one. Where none is
     /// given it chooses among 0, 0.1, … 2; without a validation set it is 0.7.
     #[arg(long, value_name = "X", value_delimiter = ',')]
@@ -254,7 +252,7 @@ impl TrainArgs {
                 images.apply(&mut config);
                 if self.baseline == Some(Baseline::Ce) {
                     config.model = ShikeConfig::plain(config.model.backbone, num_classes);
-                    config.stage1.loss = Loss::cross_entropy();
+                    config.stage1.loss = LossConfig::cross_entropy();
                 }
                 config
             }
@@ -284,12 +282,14 @@ impl TrainArgs {
         if let Some(sampling) = self.sampling {
             config.stage1.sampling = sampling.into();
         }
-        if let Some(kind) = self.loss {
-            config.stage1.loss = kind.loss();
+        if let Some(loss) = self.loss {
+            config.stage1.loss = (loss.config)();
         }
         self.set_loss(&mut config.stage1)?;
         match &mut config.stage1.loss {
-            Loss::Dkt(loss) if self.keep_strength && loss.reduction == KlReduction::ElementMean => {
+            LossConfig::Dkt(loss)
+                if self.keep_strength && loss.reduction == KlReduction::ElementMean =>
+            {
                 *loss = loss.clone().with_cifar100_strength(num_classes);
             }
             _ if self.keep_strength => {
@@ -445,7 +445,9 @@ impl TrainArgs {
             (None, Some(experts)) => model.experts = experts,
             _ => {}
         }
-        let margins = matches!(self.loss, Some(LossKind::Ldam | LossKind::LdamDrw));
+        let margins = self
+            .loss
+            .is_some_and(|loss| matches!((loss.config)(), LossConfig::Ldam(_)));
         model.classifier = match (self.classifier, plain && margins) {
             (Some(ClassifierKind::Linear), _) => ClassifierConfig::Linear,
             (Some(ClassifierKind::Cosine), _) | (None, true) => ClassifierConfig::cosine(),
@@ -533,11 +535,11 @@ impl TrainArgs {
         let was_retrain = matches!(config.stage2, Some(Stage2::Retrain(_)));
         match method {
             Stage2Kind::Crt | Stage2Kind::Lws => {
-                stage.loss = Loss::cross_entropy();
+                stage.loss = LossConfig::cross_entropy();
                 stage.sampling = Sampling::ClassBalanced;
             }
             Stage2Kind::Retrain if !was_retrain => {
-                stage.loss = Loss::BalancedSoftmax {};
+                stage.loss = LossConfig::balanced_softmax();
                 stage.sampling = Sampling::Instance;
             }
             Stage2Kind::Retrain | Stage2Kind::TauNorm => {}
@@ -595,22 +597,22 @@ impl TrainArgs {
             )))
         };
         match (self.label_smoothing, &mut stage1.loss) {
-            (Some(x), Loss::CrossEntropy(loss)) => loss.label_smoothing = x,
+            (Some(x), LossConfig::CrossEntropy(loss)) => loss.label_smoothing = x,
             (Some(_), _) => return no_effect("--label-smoothing", "cross-entropy"),
             _ => {}
         }
         match (self.focal_gamma, &mut stage1.loss) {
-            (Some(x), Loss::Focal(loss)) => loss.gamma = x,
+            (Some(x), LossConfig::Focal(loss)) => loss.gamma = x,
             (Some(_), _) => return no_effect("--focal-gamma", "the focal loss"),
             _ => {}
         }
         match (self.ldam_max_margin, &mut stage1.loss) {
-            (Some(x), Loss::Ldam(loss)) => loss.max_margin = x,
+            (Some(x), LossConfig::Ldam(loss)) => loss.max_margin = x,
             (Some(_), _) => return no_effect("--ldam-max-margin", "LDAM"),
             _ => {}
         }
         match (self.tau, &mut stage1.loss) {
-            (Some(x), Loss::LogitAdjustment { tau }) => *tau = x,
+            (Some(x), LossConfig::LogitAdjustment(loss)) => loss.tau = x,
             (Some(_), _) => return no_effect("--tau", "logit adjustment"),
             _ => {}
         }
@@ -644,7 +646,7 @@ impl TrainArgs {
             }
             (Some(epoch), _) => *from_epoch = epoch,
             // 160 of the paper's 200.
-            (None, Some(LossKind::LdamDrw)) => *from_epoch = epochs * 4 / 5,
+            (None, Some(loss)) if loss.name == "ldam-drw" => *from_epoch = epochs * 4 / 5,
             _ => {}
         }
         Ok(())
@@ -682,7 +684,9 @@ impl TrainArgs {
                 "is for a stage 2 that trains, and tau-norm does not: leave it out",
             );
         };
-        stage.loss = self.stage2_loss.map_or(stage.loss.clone(), LossKind::loss);
+        if let Some(loss) = self.stage2_loss {
+            stage.loss = (loss.config)();
+        }
         stage.sampling = self.stage2_sampling.map_or(stage.sampling, Sampling::from);
         Ok(())
     }
@@ -780,7 +784,7 @@ impl TrainArgs {
         let recipe = recipe.map(|stem| stem.to_string_lossy().into_owned());
         // A recipe's name stands for its network and method.
         let kind = (recipe.is_none() || self.baseline.is_some()).then(|| kind.to_owned());
-        let loss = self.loss.as_ref().map(name);
+        let loss = self.loss.map(|loss| loss.name.to_owned());
         let stage2 = self.stage2_method.as_ref().map(name);
         let arch = self.arch.or(preset_arch).as_ref().map(name);
         let parts = [recipe, kind, loss, stage2, arch];

@@ -1,11 +1,11 @@
 //! Values that options take by name.
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use shike_data::Sampling;
 use shike_infer::Precision;
-use shike_model::loss::{ClassWeights, CrossEntropyLossConfig, FocalLossConfig, LdamLossConfig};
-use shike_model::{BackboneConfig, ConfigError, DktLossConfig};
-use shike_train::Loss;
+use shike_model::loss::NamedLoss;
+use shike_model::{BackboneConfig, ConfigError, LossConfig};
 
 /// Networks: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) and for large ones
 /// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
@@ -48,47 +48,15 @@ pub enum Baseline {
     Single,
 }
 
-/// Losses.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossKind {
-    /// Dynamic knowledge transfer as in the authors' code.
-    Dkt,
-    /// Dynamic knowledge transfer as the paper reads.
-    DktPaper,
-    /// Cross-entropy of each expert.
-    CrossEntropy,
-    /// Cross-entropy weighted by the effective number of images.
-    ClassBalanced,
-    /// Focal loss.
-    Focal,
-    /// Label-distribution-aware margins, on a cosine classifier.
-    Ldam,
-    /// LDAM with deferred re-weighting.
-    LdamDrw,
-    /// Balanced softmax.
-    BalancedSoftmax,
-    /// Logit adjustment.
-    LogitAdjustment,
-}
-
-impl LossKind {
-    /// The loss with its defaults.
-    pub(super) fn loss(self) -> Loss {
-        let weights = || Some(ClassWeights::effective_number());
-        match self {
-            Self::Dkt => Loss::Dkt(DktLossConfig::new()),
-            Self::DktPaper => Loss::Dkt(DktLossConfig::paper()),
-            Self::CrossEntropy => Loss::cross_entropy(),
-            Self::ClassBalanced => {
-                Loss::CrossEntropy(CrossEntropyLossConfig::new().with_weights(weights()))
-            }
-            Self::Focal => Loss::Focal(FocalLossConfig::new()),
-            Self::Ldam => Loss::Ldam(LdamLossConfig::new()),
-            Self::LdamDrw => Loss::Ldam(LdamLossConfig::new().with_weights(weights())),
-            Self::BalancedSoftmax => Loss::BalancedSoftmax {},
-            Self::LogitAdjustment => Loss::LogitAdjustment { tau: 1.0 },
-        }
-    }
+/// Losses by name.
+pub(super) fn losses() -> impl TypedValueParser<Value = NamedLoss> {
+    let values = LossConfig::NAMED.map(|loss| PossibleValue::new(loss.name).help(loss.about));
+    PossibleValuesParser::new(values).map(|name| {
+        let mut losses = LossConfig::NAMED.into_iter();
+        losses
+            .find(|loss| loss.name == name)
+            .expect("the parser takes no other name")
+    })
 }
 
 /// Classifiers.

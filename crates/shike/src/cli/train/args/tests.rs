@@ -58,11 +58,11 @@ fn methods_are_chosen_by_name() {
         ..Preset::imagenet()
     };
     let shike = config(&preset, "");
-    assert_eq!(shike.stage1.loss, Loss::Dkt(DktLossConfig::new()));
+    assert_eq!(shike.stage1.loss, LossConfig::Dkt(DktLossConfig::new()));
     let Some(Stage2::Retrain(stage2)) = &shike.stage2 else {
         panic!("{:?}", shike.stage2);
     };
-    assert_eq!(stage2.loss, Loss::BalancedSoftmax {});
+    assert_eq!(stage2.loss, LossConfig::balanced_softmax());
     assert_eq!(stage2.sampling, Sampling::Instance);
 
     let ldam = config(&preset, "--baseline ce --loss ldam-drw --cb-beta 0.999");
@@ -71,7 +71,7 @@ fn methods_are_chosen_by_name() {
     let expected = LdamLossConfig::new()
         .with_weights(Some(ClassWeights::EffectiveNumber { beta: 0.999 }))
         .with_weights_from_epoch(160);
-    assert_eq!(ldam.stage1.loss, Loss::Ldam(expected));
+    assert_eq!(ldam.stage1.loss, LossConfig::Ldam(expected));
 
     let crt = config(&preset, "--baseline ce --stage2-method crt");
     assert_eq!(crt.model.classifier, ClassifierConfig::Linear);
@@ -79,14 +79,14 @@ fn methods_are_chosen_by_name() {
         panic!("{:?}", crt.stage2);
     };
     assert_eq!((crt.stage1.epochs, stage2.epochs), (180, 20));
-    assert_eq!(stage2.loss, Loss::cross_entropy());
+    assert_eq!(stage2.loss, LossConfig::cross_entropy());
     assert_eq!(stage2.sampling, Sampling::ClassBalanced);
 
     let words = "--classifier linear --stage2-method lws --stage2-loss balanced-softmax";
     let Some(Stage2::Lws(stage2)) = config(&preset, words).stage2 else {
         panic!("LWS was asked for");
     };
-    assert_eq!(stage2.loss, Loss::BalancedSoftmax {});
+    assert_eq!(stage2.loss, LossConfig::balanced_softmax());
     let taus = config(
         &preset,
         "--baseline ce --stage2-method tau-norm --stage2-tau 0.5,1",
@@ -180,7 +180,7 @@ fn options_change_a_recipe() {
     assert_eq!(change("--arch resnet20").model.fused_stages, [1, 2]);
     let plain = change("--baseline ce");
     assert!(plain.model.is_plain() && plain.stage2.is_none());
-    assert_eq!(plain.stage1.loss, Loss::cross_entropy());
+    assert_eq!(plain.stage1.loss, LossConfig::cross_entropy());
     // The same budget; the milestones lie where they lay.
     let Schedule::Step { milestones, .. } = &plain.stage1.schedule else {
         panic!("{:?}", plain.stage1.schedule);
@@ -875,7 +875,7 @@ fn a_baseline_takes_what_is_set_and_shows_what_it_replaces() {
     let set = from_recipe(CARD, "--set model.plain=true").0;
     assert!(set.model.is_plain());
     assert_eq!(set.model.classifier, ClassifierConfig::Linear);
-    assert_eq!(set.stage1.loss, Loss::cross_entropy());
+    assert_eq!(set.stage1.loss, LossConfig::cross_entropy());
     let cifar = DataSource::Cifar {
         dir: "d".into(),
         set: Cifar::Cifar10,
