@@ -32,7 +32,7 @@ pub struct ImageBatch {
 /// use burn::data::dataloader::DataLoader;
 /// use burn::tensor::Device;
 /// use shike_data::{Loader, LoaderConfig, Normalization, Pipeline, Sampler, Sampling, image_folder};
-/// use shike_train::BurnLoader;
+/// use shike_infer::BurnLoader;
 ///
 /// let data = image_folder("pictures/train")?;
 /// let sampler = Sampler::new(data.labels(), data.num_classes(), Sampling::ClassBalanced, 0)?;

@@ -168,7 +168,7 @@ pub struct Evaluation {
 /// Scores a test set batch by batch, in any batch size.
 ///
 /// ```
-/// use shike_train::metrics::{Evaluator, ShotThresholds};
+/// use shike_infer::metrics::{Evaluator, ShotThresholds};
 ///
 /// // Two classes with 500 and 5 training images, one expert, two test images.
 /// let mut evaluator = Evaluator::new(&[500, 5], ShotThresholds::default(), 1)?;
@@ -176,7 +176,7 @@ pub struct Evaluation {
 /// let evaluation = evaluator.finish()?;
 /// let groups = evaluation.ensemble.groups;
 /// assert_eq!((groups.many, groups.medium, groups.few), (Some(100.0), None, Some(0.0)));
-/// # Ok::<(), shike_train::metrics::MetricsError>(())
+/// # Ok::<(), shike_infer::metrics::MetricsError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Evaluator {

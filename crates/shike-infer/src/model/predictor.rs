@@ -20,9 +20,9 @@ use crate::model::file::{ModelInfo, load_model};
 /// A trained model that names what is in an image.
 ///
 /// ```no_run
-/// use shike_train::Predictor;
+/// use shike_infer::Predictor;
 ///
-/// let device = shike_train::device::parse("auto")?;
+/// let device = shike_infer::device::parse("auto")?;
 /// let predictor = Predictor::load("runs/birds/model.safetensors".as_ref(), &device)?;
 /// let prediction = predictor.predict_file("new.jpg".as_ref())?;
 /// for (class, probability) in prediction.top(5) {
