@@ -27,7 +27,7 @@ pub use config::{
     DataSource, Schedule, ScoreTest, Stage2, StageConfig, TrainConfig, TrainConfigError, TrainData,
 };
 pub use error::TrainError;
-pub use learner::{DryRun, Ema, FinalScores, Learner, Outcome, Progress};
+pub use learner::{DryRun, Ema, FinalScores, Learner, Outcome, Progress, Session};
 pub use recipe::{Recipe, RecipeError};
 pub use run::receipt::Receipt;
 pub use run::{RunConfig, RunDir};

@@ -20,7 +20,7 @@ use shike_model::{ClassifierConfig, DktLossConfig, Head, LossConfig, Part, Shike
 use shike_train::recipe::DataLayout;
 use shike_train::run::RunPaths;
 use shike_train::run::receipt::ChosenOn;
-use shike_train::{DataSource, Learner, Progress, Recipe, RunConfig, RunDir, TrainConfig};
+use shike_train::{DataSource, Learner, Progress, Recipe, RunConfig, RunDir, Session, TrainConfig};
 
 fn stored(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -140,7 +140,11 @@ fn a_begun_run_goes_on_to_the_same_end() {
         .unwrap();
     let learner = Learner::new(config.train, data, Device::flex()).unwrap();
     learner
-        .run(&mut run, &mut Progress::silent(), &AtomicBool::new(false))
+        .run(&mut Session::new(
+            &mut run,
+            &mut Progress::silent(),
+            &AtomicBool::new(false),
+        ))
         .unwrap();
     let end = |path: PathBuf| {
         let (model, _) = load_model(&path, &Device::flex()).unwrap();

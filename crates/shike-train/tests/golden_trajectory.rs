@@ -10,19 +10,22 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use common::*;
 use serde_json::Value;
 use shike_model::kernels;
-use shike_model::loss::BalancedSoftmaxLossConfig;
 use shike_model::{
-    DktLossConfig, ExpertLogits, Head, Loss as _, LossContext, Shike, ShikeConfig, weights,
+    DktLossConfig, ExpertLogits, Head, Loss, LossConfig, LossContext, LossOutput, Shike,
+    ShikeConfig, weights,
 };
 use shike_train::learner::optim::Sgd;
+use shike_train::learner::step::{Inputs, Step, Trained};
 
 /// `trajectory.json`, whose `setup` holds for the other files too.
 struct Setup {
@@ -43,6 +46,31 @@ struct Trajectory {
     mid: weights::StateDict,
     end: weights::StateDict,
     model: Shike,
+}
+
+/// A loss that notes how many images are right.
+#[derive(Debug)]
+struct Noted {
+    loss: Box<dyn Loss>,
+    rounding: Option<Tensor<2>>,
+    correct: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Loss for Noted {
+    fn forward(&self, logits: &ExpertLogits, labels: Tensor<1, Int>) -> LossOutput {
+        let predicted: Tensor<1, Int> = logits.mean().argmax(1).squeeze_dim(1);
+        let right = predicted.equal(labels.clone()).int().sum();
+        let right = right.into_data().iter::<i64>().next().unwrap();
+        self.correct.lock().unwrap().push(right as usize);
+        let experts = logits.experts.iter().cloned();
+        let rounded = match &self.rounding {
+            None => logits.clone(),
+            Some(rounding) => ExpertLogits {
+                experts: experts.map(|l| l + rounding.clone()).collect(),
+            },
+        };
+        self.loss.forward(&rounded, labels)
+    }
 }
 
 struct ToF64;
@@ -112,82 +140,74 @@ impl Setup {
     fn train(&self, steps: [usize; 2]) -> Trajectory {
         let counts: Vec<usize> =
             serde_json::from_value(self.json["setup"]["counts"].clone()).unwrap();
-        let dkt = DktLossConfig::new()
-            .init(&LossContext::new(&counts))
-            .unwrap();
-        let balanced = BalancedSoftmaxLossConfig {}
-            .init(&LossContext::new(&counts))
-            .unwrap();
+        let counts_of = LossContext::new(&counts);
+        let correct = Arc::new(Mutex::new(vec![]));
+        // The learner's own step; only what it computes is noted on the way.
+        let stage = |stage: usize| {
+            let (head, config) = match stage {
+                1 => (Head::Stage1, LossConfig::Dkt(DktLossConfig::new())),
+                _ => (Head::Stage2, LossConfig::balanced_softmax()),
+            };
+            let loss = Noted {
+                loss: config.init(&counts_of).unwrap(),
+                rounding: (stage == 2).then(|| self.rounded_prior(&counts)).flatten(),
+                correct: correct.clone(),
+            };
+            Step::new(head, Box::new(loss), self.number("lr"))
+        };
         let sgd = || Sgd::new(self.number("momentum"), self.number("weight_decay")).init();
-        let mut model = self.start.clone();
         let mut run = Trajectory {
             losses: vec![],
             gnorms: vec![],
             correct: vec![],
-            start: state(&model),
+            start: state(&self.start),
             mid: BTreeMap::new(),
             end: BTreeMap::new(),
-            model: model.clone(),
+            model: self.start.clone(),
         };
-        let mut optimizer = sgd();
-        for step in 0..steps[0] + steps[1] {
-            if step == steps[0] {
-                run.mid = state(&model);
-                model = model.freeze_for_stage2(false);
-                optimizer = sgd();
+        let mut trained = Trained {
+            model: self.start.clone(),
+            optimizer: sgd(),
+            ema: None,
+        };
+        let mut step = stage(1);
+        for number in 0..steps[0] + steps[1] {
+            if number == steps[0] {
+                run.mid = state(&trained.model);
+                trained.model = trained.model.freeze_for_stage2(false);
+                trained.optimizer = sgd();
+                step = stage(2);
             }
-            let (x, y) = self.batch(step);
-            let images = x.tensor::<4>(&self.device, self.dtype);
-            let labels = y.labels(&self.device);
-            let (logits, loss) = if step < steps[0] {
-                let logits = model.forward(images, Head::Stage1);
-                let loss = dkt.forward(&logits, labels).total();
-                (logits, loss)
-            } else {
-                let logits = model.forward(images, Head::Stage2);
-                let shifted = self.with_rounded_prior(&logits, &counts);
-                let loss = balanced.forward(&shifted, labels).total();
-                (logits, loss)
+            let (x, y) = self.batch(number);
+            let inputs = Inputs {
+                images: x.tensor::<4>(&self.device, self.dtype),
+                labels: y.labels(&self.device),
+                share: None,
             };
-            let predicted: Vec<i64> = logits
-                .mean()
-                .argmax(1)
-                .into_data()
-                .convert::<i64>()
-                .try_into_vec()
-                .unwrap();
-            let correct = predicted
-                .iter()
-                .zip(&y.data)
-                .filter(|(p, y)| **p == **y as i64);
-            run.correct.push(correct.count());
-            run.losses.push(floats(loss.clone())[0]);
-            let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            run.gnorms.push(norm_of(&gradients, &model));
-            model = optimizer.step(self.number("lr"), model, gradients);
+            let batches = [Ok::<_, Infallible>(inputs)];
+            let images = y.data.len();
+            let (gradients, losses) = step.gradients(&trained.model, images, batches).unwrap();
+            run.losses.push(losses[0].read()[0].1);
+            run.gnorms.push(norm_of(&gradients, &trained.model));
+            trained = step.update(trained, gradients);
         }
+        run.correct = correct.lock().unwrap().clone();
+        let model = trained.model;
         run.end = state(&model);
         run.model = model;
         run
     }
 
     /// The reference takes the logarithm of the class counts in float32 even where all else is
-    /// float64, which moves its losses by up to 6e-7. Adding its rounding to the logits makes the rest
-    /// comparable.
-    fn with_rounded_prior(&self, logits: &ExpertLogits, counts: &[usize]) -> ExpertLogits {
-        if self.dtype != DType::F64 {
-            return logits.clone();
-        }
+    /// float64, which moves its losses by up to 6e-7. Adding its rounding, `[1, classes]`, to the logits makes
+    /// the rest comparable.
+    fn rounded_prior(&self, counts: &[usize]) -> Option<Tensor<2>> {
         let error = |&n: &usize| f64::from(reference_ln(n as f32)) - (n as f64).ln();
         let rounding = Values {
             shape: vec![1, counts.len()],
             data: counts.iter().map(error).collect(),
         };
-        let rounding = rounding.tensor::<2>(&self.device, self.dtype);
-        let experts = logits.experts.iter();
-        ExpertLogits {
-            experts: experts.map(|l| l.clone() + rounding.clone()).collect(),
-        }
+        (self.dtype == DType::F64).then(|| rounding.tensor::<2>(&self.device, self.dtype))
     }
 
     /// Evaluation logits of batch 0 under both heads, by their stored names.

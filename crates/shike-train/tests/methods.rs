@@ -19,7 +19,7 @@ use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
-    Learner, Outcome, Progress, ScoreTest, Stage2, TrainConfig, TrainData, TrainError,
+    Learner, Outcome, Progress, ScoreTest, Session, Stage2, TrainConfig, TrainData, TrainError,
 };
 
 /// Training images of the classes.
@@ -98,8 +98,11 @@ fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
     let mut run = learner.create_run(folder, None, from.clone()).unwrap();
     let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
     let outcome = match from {
-        None => learner.run(&mut run, &mut progress, &stop),
-        Some(from) => learner.run_stage2_from(&RunPaths::new(from), &mut run, &mut progress, &stop),
+        None => learner.run(&mut Session::new(&mut run, &mut progress, &stop)),
+        Some(from) => learner.run_stage2_from(
+            &RunPaths::new(from),
+            &mut Session::new(&mut run, &mut progress, &stop),
+        ),
     };
     assert!(matches!(outcome.unwrap(), Outcome::Finished(Some(_))));
     RunPaths::new(folder)
@@ -112,7 +115,7 @@ fn run_in_pieces(learner: &Learner, folder: &Path, steps: usize) -> RunPaths {
     let mut stops = 0;
     loop {
         let mut run = RunDir::open(folder).unwrap();
-        let outcome = learner.run(&mut run, &mut Progress::silent(), &stop);
+        let outcome = learner.run(&mut Session::new(&mut run, &mut Progress::silent(), &stop));
         match outcome.unwrap() {
             Outcome::Interrupted => stops += 1,
             Outcome::Finished(_) => break,
@@ -347,7 +350,10 @@ fn stage_2_works_on_the_averaged_features() {
         .create_run(&folder.path().join("other"), None, None)
         .unwrap();
     let stop = AtomicBool::new(false);
-    let result = other.run_stage2_from(&source, &mut run, &mut Progress::silent(), &stop);
+    let result = other.run_stage2_from(
+        &source,
+        &mut Session::new(&mut run, &mut Progress::silent(), &stop),
+    );
     let error = result.unwrap_err().to_string();
     assert!(
         error.contains("its stage 1 has no averaged weights"),
@@ -523,7 +529,8 @@ fn one_stage_1_takes_every_stage_2() {
         let said = at(&format!("{name}.txt"));
         let mut progress = Progress::lines(std::fs::File::create(&said).unwrap());
         let stop = AtomicBool::new(true);
-        let outcome = learner.run_stage2_from(&source, &mut run, &mut progress, &stop);
+        let outcome =
+            learner.run_stage2_from(&source, &mut Session::new(&mut run, &mut progress, &stop));
         outcome.unwrap();
         let said = std::fs::read_to_string(said).unwrap();
         assert_eq!(said.contains("prepared otherwise"), told, "{said}");
@@ -538,7 +545,10 @@ fn one_stage_1_takes_every_stage_2() {
     let learner = learner(&other, false).unwrap();
     let mut run = learner.create_run(&at("other"), None, None).unwrap();
     let stop = AtomicBool::new(false);
-    let result = learner.run_stage2_from(&source, &mut run, &mut Progress::silent(), &stop);
+    let result = learner.run_stage2_from(
+        &source,
+        &mut Session::new(&mut run, &mut Progress::silent(), &stop),
+    );
     let error = result.unwrap_err().to_string();
     assert!(error.contains("its network is not that"), "{error}");
 }
@@ -556,7 +566,8 @@ fn tau_is_swept_on_the_validation_set_unless_it_is_given() {
         let learner = learner(&config, val).unwrap();
         let mut run = learner.create_run(&at(name), None, None).unwrap();
         let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
-        let outcome = learner.run_stage2_from(&source, &mut run, &mut progress, &stop);
+        let outcome =
+            learner.run_stage2_from(&source, &mut Session::new(&mut run, &mut progress, &stop));
         let Outcome::Finished(Some(scores)) = outcome.unwrap() else {
             panic!("{name} was scored");
         };
@@ -718,7 +729,11 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     other.momentum = 0.5;
     let error = learner(&other, false)
         .unwrap()
-        .run(&mut begun, &mut Progress::silent(), &stop)
+        .run(&mut Session::new(
+            &mut begun,
+            &mut Progress::silent(),
+            &stop,
+        ))
         .unwrap_err()
         .to_string();
     assert!(

@@ -11,7 +11,7 @@ use common::random;
 use shike_data::{Dataset, Pipeline};
 use shike_infer::Precision;
 use shike_model::{ClassifierConfig, ShikeConfig};
-use shike_train::{Learner, Progress, RunDir, Schedule, TrainConfig, TrainData};
+use shike_train::{Learner, Progress, RunDir, Schedule, Session, TrainConfig, TrainData};
 
 /// Images of 16×16 whose brightness and stripes tell their class, with noise.
 fn images() -> Dataset {
@@ -59,7 +59,7 @@ fn losses(precision: Precision) -> Vec<f64> {
     let mut run: RunDir = learner.create_run(&path, None, None).unwrap();
     let stop = AtomicBool::new(false);
     learner
-        .run(&mut run, &mut Progress::silent(), &stop)
+        .run(&mut Session::new(&mut run, &mut Progress::silent(), &stop))
         .unwrap();
     let text = std::fs::read_to_string(run.paths().metrics_jsonl()).unwrap();
     let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use burn::optim::GradientsParams;
 use serde::Serialize;
+use shike_data::Batch;
 use shike_model::network::ModelSummary;
 
-use super::loss::{Unread, check_finite};
+use super::loss::check_finite;
 use super::memory::stage1_params;
-use super::{Learner, State, head};
+use super::{Learner, State};
 use crate::config::StageConfig;
 use crate::error::TrainError;
 use shike_infer::device::memory::{self, StepMemory, gib};
@@ -115,10 +115,10 @@ impl Learner {
     pub fn dry_run(&self, steps: usize) -> Result<DryRun, TrainError> {
         let available = memory::available(&self.device);
         let (mut state, _) = self.start()?;
-        let summary = self.summary(&state.model);
-        let memory = self.step_memory(&state.model);
-        let trained = stage1_params(&state.model, &summary);
-        self.check_memory(&state.model)?;
+        let summary = self.summary(&state.trained.model);
+        let memory = self.step_memory(&state.trained.model);
+        let trained = stage1_params(&state.trained.model, &summary);
+        self.check_memory(&state.trained.model)?;
         let stages = self.catch_out_of_memory(&memory, || {
             let mut stages = Vec::new();
             for stage in 1..=2 {
@@ -126,8 +126,8 @@ impl Learner {
                     continue;
                 };
                 state.position.stage = stage;
-                state.model = self.begin(state.model, stage)?;
-                state.optimizer = self.optimizer();
+                state.trained.model = self.begin(state.trained.model, stage)?;
+                state.trained.optimizer = self.optimizer();
                 let timed;
                 (state, timed) = self.timed_steps(config, state, steps)?;
                 stages.push(timed);
@@ -152,10 +152,9 @@ impl Learner {
     ) -> Result<(State, StageTime), TrainError> {
         let stage = state.position.stage;
         let (sampler, loader) = self.stage_parts(stage, config)?;
-        let loss = self.stage_loss(stage, 0)?;
         let order = sampler.epoch_indices(0, config.epochs as u64);
         let batches = loader.batches_per_epoch(order.len());
-        let group = self.config.accumulation;
+        let group = self.config.accumulation.min(batches);
         let mut timed = StageTime {
             stage,
             steps: vec![],
@@ -163,41 +162,45 @@ impl Learner {
             steps_per_epoch: batches.div_ceil(group),
             epochs: config.epochs,
         };
-        let lr = config.schedule.lr(0);
-        let rates = self.rates(&state.model, lr);
+        let step = self.step(&state.trained.model, stage, 0)?;
+        // Small sets are gone through more than once, and each time without a last group that is not whole.
         let mut epoch = loader.epoch(0, order.clone(), 0);
-        for step in 0..=steps {
-            // Small sets are gone through more than once.
-            if step > 0 && step.is_multiple_of(batches) {
-                epoch = loader.epoch((step / batches) as u64, order.clone(), 0);
+        let groups = batches / group;
+        for number in 0..=steps {
+            if number > 0 && number.is_multiple_of(groups) {
+                epoch = loader.epoch((number / groups) as u64, order.clone(), 0);
             }
             let started = Instant::now();
-            // Without accumulation the gradients of a step are those of one batch; with it, a step
-            // takes so many times as long.
-            let Some(batch) = epoch.next() else {
+            let read: Vec<Batch> = epoch.by_ref().take(group).collect::<Result<_, _>>()?;
+            if read.len() < group {
                 return Err(TrainError::ShortEpoch {
-                    found: step,
+                    found: number % groups * group + read.len(),
                     expected: batches,
                 });
-            };
-            let batch = batch?;
-            let (inputs, labels) = self.inputs(&batch);
-            let logits = state.model.forward(inputs, head(stage));
-            let output = loss.forward(&logits, labels);
-            let values = Unread::from(&output).values();
-            check_finite(&values, &state.position, state.position.step, lr)?;
-            timed.losses.extend(values.first().map(|(_, value)| *value));
-            let gradients = GradientsParams::from_grads(output.total().backward(), &state.model);
-            state.model = state.optimizer.step(rates.clone(), state.model, gradients);
+            }
+            let images = read.iter().map(Batch::len).sum();
+            let place = number % groups * group;
+            let inputs = (place..).zip(read);
+            let inputs = inputs
+                .map(|(at, batch)| Ok::<_, TrainError>(self.inputs(batch, &state.position, at)));
+            let losses;
+            (state.trained, losses) = step.run(state.trained, images, inputs)?;
+            let mut sum = 0.0;
+            for loss in &losses {
+                let values = loss.read();
+                let lr = config.schedule.lr(0);
+                check_finite(&values, &state.position, state.position.step, lr)?;
+                let total = values.first().map_or(f64::NAN, |(_, value)| *value);
+                sum += total * loss.images as f64;
+            }
+            timed.losses.push(sum / images as f64);
             // What a step has queued is part of its time.
             self.device
                 .sync()
                 .map_err(|error| TrainError::Device(format!("{error:?}")))?;
             state.position.step += 1;
-            if step > 0 {
-                timed
-                    .steps
-                    .push(started.elapsed().as_secs_f64() * group as f64);
+            if number > 0 {
+                timed.steps.push(started.elapsed().as_secs_f64());
             }
         }
         Ok((state, timed))

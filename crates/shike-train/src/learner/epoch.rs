@@ -1,42 +1,49 @@
 //! One epoch: batches, steps and checkpoints.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::FloatDType;
 use shike_data::mix::Mix;
 use shike_data::{Batch, Loader};
-use shike_model::{Loss, Shike};
+use shike_infer::device::batch::{Precision, to_tensors};
+use shike_model::Shike;
 
-use super::loss::{Losses, Unread};
+use super::loss::Losses;
 use super::stages::stage_seed;
 use super::state::Position;
-use super::{Learner, State, head};
+use super::step::{Inputs, Step};
+use super::{Learner, Session, State, head};
 use crate::error::TrainError;
-use crate::learner::optim::clip_global_norm;
-use crate::learner::progress::Progress;
-use crate::run::RunDir;
-use shike_infer::device::batch::{Precision, to_tensors};
+
+/// An epoch of a stage.
+pub(super) struct Epoch<'a> {
+    /// How its steps are taken.
+    pub step: Step,
+    /// Its batches.
+    pub loader: &'a Loader,
+    /// Its images in their order.
+    pub order: Vec<u32>,
+    /// Its learning rate.
+    pub lr: f64,
+}
 
 impl Learner {
     /// Trains the rest of an epoch. `false` if it was interrupted.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn run_epoch(
         &self,
         mut state: State,
-        loader: &Loader,
-        order: Vec<u32>,
-        lr: f64,
-        loss: &dyn Loss,
-        run: &RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
+        epoch: Epoch<'_>,
+        session: &mut Session<'_>,
     ) -> Result<(State, bool), TrainError> {
+        let Epoch {
+            step,
+            loader,
+            order,
+            lr,
+        } = epoch;
         let images = order.len();
         let batch_size = self.config.loader.batch_size;
-        let rates = self.rates(&state.model, lr);
         let total = loader.batches_per_epoch(images);
         // Counted before the loader's threads begin, which may meet the first at once.
         let mut none_yet = self.bad_images.is_empty();
@@ -48,72 +55,90 @@ impl Learner {
             let group =
                 state.position.batch..(state.position.batch + self.config.accumulation).min(total);
             let group_images = (images - group.start * batch_size).min(group.len() * batch_size);
-            let mut accumulator = GradientsAccumulator::new();
-            for batch in group.clone() {
+            let inputs = group.clone().map(|number| {
                 let next = batches.next();
                 if none_yet && let Some(first) = self.bad_images.entries().first() {
                     none_yet = false;
-                    let list = run.paths().bad_images();
-                    progress.message(&format!(
+                    let list = session.run.paths().bad_images();
+                    session.message(&format!(
                         "{} cannot be read and is replaced; {} lists all of them, with each checkpoint",
                         first.path,
                         list.display()
                     ));
                 }
-                let Some(next) = next else {
-                    return Err(TrainError::ShortEpoch {
-                        found: batch,
-                        expected: total,
-                    });
+                let short = TrainError::ShortEpoch {
+                    found: number,
+                    expected: total,
                 };
-                let mut next = next?;
-                let mix = self.mix(&mut next, &state.position, batch);
-                let (inputs, labels) = self.inputs(&next);
-                let logits = state.model.forward(inputs, head(state.position.stage));
-                let loss = match mix {
-                    None => loss.forward(&logits, labels),
-                    Some(mix) => loss.forward_mixed(&logits, labels, mix.share),
-                };
-                let unread = Unread::from(&loss);
-                // Each batch's loss is a mean; the step's is the mean over all their images.
-                let total = match group.len() {
-                    1 => loss.total(),
-                    _ => {
-                        let share = next.len() as f64 / group_images as f64;
-                        loss.total().mul_scalar(share)
-                    }
-                };
-                let gradients = GradientsParams::from_grads(total.backward(), &state.model);
-                accumulator.accumulate(&state.model, gradients);
-                losses.push(batch, next.len(), unread, &mut state.position, progress)?;
-            }
-            let mut gradients = accumulator.grads();
-            if let Some(max_norm) = self.config.clip_norm {
-                gradients = clip_global_norm(gradients, &state.model, max_norm);
-            }
-            state.model = state.optimizer.step(rates.clone(), state.model, gradients);
-            if let Some(ema) = &mut state.ema {
-                ema.update(&state.model);
+                Ok::<_, TrainError>(self.inputs(next.ok_or(short)??, &state.position, number))
+            });
+            let read;
+            (state.trained, read) = step.run(state.trained, group_images, inputs)?;
+            for (number, loss) in group.clone().zip(read) {
+                losses.push(number, loss, &mut state.position, session.progress)?;
             }
             state.position.batch = group.end;
             state.position.step += 1;
             state.position.sums.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
 
-            let stopping = stop.load(Ordering::Relaxed);
+            let stopping = session.stopping();
             let due = saved.elapsed().as_secs_f64() >= self.config.checkpoint_seconds;
             // The end of an epoch writes its own, with the scores' row.
             if stopping || (due && state.position.batch < total) {
-                losses.read(&mut state.position, progress)?;
-                self.save(run, &state)?;
+                losses.read(&mut state.position, session.progress)?;
+                self.save(session.run, &state)?;
                 saved = Instant::now();
             }
             if stopping {
                 return Ok((state, false));
             }
         }
-        losses.read(&mut state.position, progress)?;
+        losses.read(&mut state.position, session.progress)?;
         Ok((state, true))
+    }
+
+    /// How the steps of an epoch (from 0) of a stage are taken.
+    pub(super) fn step(
+        &self,
+        model: &Shike,
+        stage: usize,
+        epoch: usize,
+    ) -> Result<Step, TrainError> {
+        let lr = self
+            .config
+            .stage(stage)
+            .map_or(0.0, |stage| stage.schedule.lr(epoch));
+        let step = Step::new(head(stage), self.stage_loss(stage, epoch)?, lr);
+        let rates = self.rates(model, lr);
+        Ok(step.with_rates(rates).with_clip_norm(self.config.clip_norm))
+    }
+
+    /// The learning rate of each part.
+    pub(super) fn rates(&self, model: &Shike, lr: f64) -> ModuleLearningRate {
+        let factors = self.config.lr_factors.iter();
+        factors
+            .fold(ModuleLrScheduler::new(lr), |rates, (part, factor)| {
+                rates.with_group(model.param_group(*part), lr * factor)
+            })
+            .step()
+    }
+
+    /// A batch on the device, mixed if its stage does so and it is drawn for that.
+    pub(super) fn inputs(&self, mut batch: Batch, position: &Position, number: usize) -> Inputs {
+        let mix = self.mix(&mut batch, position, number);
+        let config = &self.config;
+        let (images, labels) =
+            to_tensors(&batch, &config.normalization, config.upload, &self.device);
+        let images = match config.precision {
+            Precision::F32 => images,
+            Precision::Bf16 => images.cast(FloatDType::BF16),
+        };
+        Inputs {
+            images,
+            labels,
+            share: mix.map(|mix| mix.share),
+        }
     }
 
     /// Mixes the images of a batch, if this stage does so and this batch is drawn for it.
@@ -125,27 +150,5 @@ impl Learner {
         let n = batch.len();
         mix.apply(&mut batch.images, n, width as usize);
         Some(mix)
-    }
-
-    /// Images in the type that the network computes in, and labels.
-    pub(super) fn inputs(&self, batch: &Batch) -> (Tensor<4>, Tensor<1, Int>) {
-        let config = &self.config;
-        let (images, labels) =
-            to_tensors(batch, &config.normalization, config.upload, &self.device);
-        let images = match config.precision {
-            Precision::F32 => images,
-            Precision::Bf16 => images.cast(FloatDType::BF16),
-        };
-        (images, labels)
-    }
-
-    /// The learning rate of each part.
-    pub(super) fn rates(&self, model: &Shike, lr: f64) -> ModuleLearningRate {
-        let factors = self.config.lr_factors.iter();
-        factors
-            .fold(ModuleLrScheduler::new(lr), |rates, (part, factor)| {
-                rates.with_group(model.param_group(*part), lr * factor)
-            })
-            .step()
     }
 }

@@ -2,44 +2,10 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Tensor, Transaction};
-use shike_model::LossOutput;
-
 use super::state::Position;
+use super::step::{BatchLoss, TOTAL};
 use crate::error::TrainError;
 use crate::learner::progress::Progress;
-
-/// What the total is called among the terms.
-pub(super) const TOTAL: &str = "loss";
-
-/// A loss and its terms on the device.
-pub(super) struct Unread(Vec<(&'static str, Tensor<1>)>);
-
-impl From<&LossOutput> for Unread {
-    /// The total, then each term; keeps nothing that is there for gradients.
-    fn from(loss: &LossOutput) -> Self {
-        let all = [(TOTAL, loss.total())]
-            .into_iter()
-            .chain(loss.terms.clone());
-        Self(all.map(|(name, term)| (name, term.inner())).collect())
-    }
-}
-
-impl Unread {
-    /// Waits until they are computed; one transfer for all.
-    pub fn values(&self) -> Vec<(&'static str, f64)> {
-        let read = self
-            .0
-            .iter()
-            .fold(Transaction::default(), |read, (_, term)| {
-                read.register((*term).clone())
-            });
-        let values = read.execute();
-        let value = |data: burn::tensor::TensorData| data.iter::<f64>().next().unwrap_or(f64::NAN);
-        let names = self.0.iter().map(|(name, _)| *name);
-        names.zip(values.into_iter().map(value)).collect()
-    }
-}
 
 /// Losses of an epoch, each read while the device works on the batch after it: reading at once would
 /// leave a GPU without work until the next batch has been uploaded and launched.
@@ -52,9 +18,8 @@ pub(super) struct Losses {
 
 struct Waiting {
     batch: usize,
-    images: usize,
     step: u64,
-    terms: Unread,
+    loss: BatchLoss,
 }
 
 impl Losses {
@@ -71,17 +36,15 @@ impl Losses {
     pub fn push(
         &mut self,
         batch: usize,
-        images: usize,
-        terms: Unread,
+        loss: BatchLoss,
         position: &mut Position,
         progress: &mut Progress,
     ) -> Result<(), TrainError> {
         self.read(position, progress)?;
         self.waiting = Some(Waiting {
             batch,
-            images,
             step: position.step,
-            terms,
+            loss,
         });
         Ok(())
     }
@@ -96,10 +59,10 @@ impl Losses {
         let Some(waiting) = self.waiting.take() else {
             return Ok(());
         };
-        let values = waiting.terms.values();
+        let values = waiting.loss.read();
         check_finite(&values, position, waiting.step, self.lr)?;
-        position.sums.add(waiting.images, &values);
-        self.images += waiting.images;
+        position.sums.add(waiting.loss.images, &values);
+        self.images += waiting.loss.images;
         let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
         progress.step(waiting.batch + 1, speed, &values);
         Ok(())
@@ -135,8 +98,7 @@ pub(super) fn check_finite(
 #[cfg(all(test, feature = "flex"))]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
-    use burn::tensor::{Device, Int};
+    use burn::tensor::{Device, Int, Tensor};
     use shike_data::Sampling;
     use shike_model::{ExpertLogits, LossContext, ShikeConfig};
 

@@ -9,11 +9,13 @@ mod memory;
 pub mod optim;
 pub mod progress;
 mod scores;
+mod session;
 mod stages;
 mod state;
+pub mod step;
 
 use shike_data::Part;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
@@ -37,8 +39,10 @@ pub use ema::Ema;
 use optim::Sgd;
 pub use progress::Progress;
 pub use scores::FinalScores;
+pub use session::Session;
 use state::Position;
 pub use state::{BestEpoch, Weights};
+use step::Trained;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -67,9 +71,7 @@ pub struct Learner {
 
 /// What training changes.
 struct State {
-    model: Shike,
-    optimizer: ModuleOptimizer,
-    ema: Option<Ema>,
+    trained: Trained,
     position: Position,
 }
 
@@ -235,7 +237,7 @@ impl Learner {
     ) -> Result<RunDir, TrainError> {
         // What cannot start leaves no folder behind that would be in the way of the next try.
         let (state, _) = self.start()?;
-        self.check_memory(&state.model)?;
+        self.check_memory(&state.trained.model)?;
         let config = RunConfig {
             data: source,
             train: self.config.clone(),
@@ -252,37 +254,32 @@ impl Learner {
     /// # Errors
     /// If images cannot be read, the loss is not finite, or a file cannot be written. The newest
     /// checkpoint stays good.
-    pub fn run(
-        &self,
-        run: &mut RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
-    ) -> Result<Outcome, TrainError> {
+    pub fn run(&self, session: &mut Session<'_>) -> Result<Outcome, TrainError> {
         // Folders that other programs made hold configurations of theirs.
-        let recorded: serde_json::Value = run.paths().read_config()?;
+        let recorded: serde_json::Value = session.run.paths().read_config()?;
         if recorded.get("train").is_some() {
-            let recorded: RunConfig = run.paths().read_config()?;
+            let recorded: RunConfig = session.run.paths().read_config()?;
             let differ = differing(&recorded.train, &self.config);
             if !differ.is_empty() {
                 return Err(TrainError::Mismatch(format!(
                     "{} was begun with other settings ({}): go on with those of its config.json",
-                    run.paths().root().display(),
+                    session.run.paths().root().display(),
                     differ.join(", ")
                 )));
             }
         }
-        if *run.classes() != self.classes() {
+        if *session.run.classes() != self.classes() {
             return Err(TrainError::Mismatch(format!(
                 "{}: the class names or the training images of each class are not those that the run began \
                  with; resume with the same data",
-                run.paths().classes().display()
+                session.run.paths().classes().display()
             )));
         }
-        let latest = run.latest()?;
+        let latest = session.run.latest()?;
         let state = match latest {
             Some(latest) => {
                 for warning in &latest.warnings {
-                    progress.message(warning);
+                    session.message(warning);
                 }
                 let state = self.restore(latest.checkpoint, &latest.path)?;
                 let Position {
@@ -292,49 +289,48 @@ impl Learner {
                     step,
                     ..
                 } = state.position;
-                run.remove_old_checkpoints(step)?;
+                session.run.remove_old_checkpoints(step)?;
                 if stage <= 2 {
-                    progress.message(&format!(
+                    session.message(&format!(
                         "resuming at stage {stage}, epoch {}, batch {batch}",
                         epoch + 1
                     ));
                 }
-                self.tell_what_is_gone(&state.position, run, progress)?;
+                self.tell_what_is_gone(&state.position, session)?;
                 state
             }
             None => {
-                if !run.rows().is_empty() {
-                    progress.message("no checkpoint is left: the run begins anew");
+                if !session.run.rows().is_empty() {
+                    session.message("no checkpoint is left: the run begins anew");
                 }
                 let (state, message) = self.start()?;
                 if let Some(message) = message {
-                    progress.message(&message);
+                    session.message(&message);
                 }
                 state
             }
         };
-        self.train_and_list(state, run, progress, stop)
+        self.train_and_list(state, session)
     }
 
     /// Files that a run with a checkpoint has, unless somebody removed or edited them.
     fn tell_what_is_gone(
         &self,
         position: &Position,
-        run: &RunDir,
-        progress: &mut Progress,
+        session: &mut Session<'_>,
     ) -> Result<(), TrainError> {
-        if run.paths().receipt_if_any()?.is_none() {
-            progress.message(
+        if session.run.paths().receipt_if_any()?.is_none() {
+            session.message(
                 "receipt.json is gone: whether images, lists, weights and settings are those that the run \
                  began with cannot be told",
             );
         }
         if let Some(stage) = self.config.stage(position.stage) {
-            let rows = run.rows().iter().map(|row| (row.stage, row.epoch));
+            let rows = session.run.rows().iter().map(|row| (row.stage, row.epoch));
             let rows = rows.filter(|row| row.0 == position.stage && row.1 < position.epoch);
             let epochs = position.epoch.min(stage.epochs);
             if !rows.map(|row| row.1).eq(0..epochs) {
-                progress.message(
+                session.message(
                     "metrics.jsonl has not one row for each epoch before, in their order: curves are \
                      of those that are left",
                 );
@@ -347,15 +343,13 @@ impl Learner {
     fn train_and_list(
         &self,
         state: State,
-        run: &mut RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
+        session: &mut Session<'_>,
     ) -> Result<Outcome, TrainError> {
-        let needed = self.step_memory(&state.model);
-        let outcome = self.catch_out_of_memory(&needed, || self.train(state, run, progress, stop));
+        let needed = self.step_memory(&state.trained.model);
+        let outcome = self.catch_out_of_memory(&needed, || self.train(state, session));
         if outcome.is_err() {
             // That error counts, not another one of this list.
-            self.list_bad_images(run).ok();
+            self.list_bad_images(session.run).ok();
         }
         outcome
     }
@@ -377,17 +371,15 @@ impl Learner {
     pub fn run_stage2_from(
         &self,
         source: &RunPaths,
-        run: &mut RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
+        session: &mut Session<'_>,
     ) -> Result<Outcome, TrainError> {
         if self.config.stage2.is_none() {
             return Err(TrainError::Mismatch(
                 "the configuration has no stage 2 to run".into(),
             ));
         }
-        if run.latest()?.is_some() {
-            return self.run(run, progress, stop);
+        if session.run.latest()?.is_some() {
+            return self.run(session);
         }
         let recorded = RunConfig::read(source)?.train;
         let theirs = recorded.model.clone();
@@ -408,7 +400,7 @@ impl Learner {
         }
         let prepared = |config: &TrainConfig| (config.eval_pipeline.clone(), config.normalization);
         if prepared(&recorded) != prepared(&self.config) {
-            progress.message(&format!(
+            session.message(&format!(
                 "stage 1 of {} saw pictures that were prepared otherwise, by their size or their turn \
                  (eval_pipeline, normalization): its features may not suit these",
                 source.root().display()
@@ -429,8 +421,8 @@ impl Learner {
         let mut state = self.restore_from(checkpoint, &path, &theirs)?;
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
-        self.save(run, &state)?;
-        self.train_and_list(state, run, progress, stop)
+        self.save(session.run, &state)?;
+        self.train_and_list(state, session)
     }
 
     /// A run before its first step, and a line on the weights that it starts from.
@@ -455,9 +447,11 @@ impl Learner {
         }
         let model = self.prepare(model, 1);
         let state = State {
-            optimizer: self.optimizer(),
-            ema: self.ema(&model),
-            model,
+            trained: Trained {
+                optimizer: self.optimizer(),
+                ema: self.ema(&model),
+                model,
+            },
             position: Position::start(state::fingerprint(&self.data.train)),
         };
         Ok((state, message))
@@ -490,10 +484,10 @@ impl Learner {
 
     /// The network that stage 2 takes its features from: averaged, where the run has and wants that.
     fn features(&self, state: &State) -> Shike {
-        match &state.ema {
+        match &state.trained.ema {
             // Back on the autodiff device, with running statistics of its own.
             Some(ema) if self.config.ema_features => ema.model().clone().train(),
-            _ => state.model.clone(),
+            _ => state.trained.model.clone(),
         }
     }
 

@@ -77,7 +77,7 @@ impl Learner {
             // Something has to show how training goes.
             None => self.data.val.is_none(),
         };
-        let model = state.model.valid();
+        let model = state.trained.model.valid();
         let mut scores = Scored::default();
         for (part, loader) in &self.eval_loaders {
             let (trained, averaged) = match part {
@@ -86,7 +86,7 @@ impl Learner {
                 Part::Test | Part::Train => continue,
             };
             *trained = Some(self.evaluate(&model, stage, loader)?);
-            if let Some(ema) = &state.ema {
+            if let Some(ema) = &state.trained.ema {
                 *averaged = Some(self.evaluate(ema.model(), stage, loader)?);
             }
         }
@@ -128,9 +128,9 @@ impl Learner {
         run: &RunDir,
     ) -> Result<(), TrainError> {
         let stage = state.position.stage;
-        let averaged = state.ema.as_ref().map(|ema| ema.model());
+        let averaged = state.trained.ema.as_ref().map(|ema| ema.model());
         let candidates = [
-            (Weights::Trained, Some(&state.model), &scores.val),
+            (Weights::Trained, Some(&state.trained.model), &scores.val),
             (Weights::Averaged, averaged, &scores.val_ema),
         ];
         let mut best = state

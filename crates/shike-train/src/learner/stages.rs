@@ -2,7 +2,7 @@
 
 use shike_data::Part;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -11,13 +11,13 @@ use shike_data::{Loader, Sampler};
 use shike_model::weights::WeightsError;
 use shike_model::{Loss, LossContext, Shike};
 
+use super::epoch::Epoch;
 use super::scores::{FinalScores, curve};
 use super::state::EpochSums;
-use super::{Learner, Outcome, State};
+use super::{Learner, Outcome, Session, State};
 use crate::config::stage::Stage2;
 use crate::config::{ScoreTest, StageConfig, TrainConfigError};
 use crate::error::TrainError;
-use crate::learner::progress::Progress;
 use crate::report::write_report;
 use crate::run::receipt::{self, ChosenOn, Receipt, SplitReceipt, class_order};
 use crate::run::{EpochRow, RowScores, RunDir};
@@ -28,9 +28,7 @@ impl Learner {
     pub(super) fn train(
         &self,
         mut state: State,
-        run: &mut RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
+        session: &mut Session<'_>,
     ) -> Result<Outcome, TrainError> {
         if self.data.val.is_none() {
             let tested = self.data.test.is_some() && self.config.score_test != Some(ScoreTest::End);
@@ -39,24 +37,29 @@ impl Learner {
             } else {
                 ""
             };
-            progress.message(&format!(
+            session.message(&format!(
                 "no validation set: {curves}the model of the last epoch is kept, and no best one is chosen"
             ));
         }
         for note in self.notes() {
-            progress.message(note);
+            session.message(note);
         }
-        let mut receipt = self.receipt(run)?;
-        if let Some(begun) = run.paths().receipt_if_any()? {
+        let mut receipt = self.receipt(session.run)?;
+        if let Some(begun) = session.run.paths().receipt_if_any()? {
             let notes = receipt.follow(&begun, state.position.step > 0);
             let notes = notes.map_err(|problem| {
-                TrainError::Mismatch(format!("{}: {problem}", run.paths().root().display()))
+                TrainError::Mismatch(format!(
+                    "{}: {problem}",
+                    session.run.paths().root().display()
+                ))
             })?;
-            notes.iter().for_each(|note| progress.message(note));
+            notes.iter().for_each(|note| session.message(note));
         }
-        run.truncate_rows_from(state.position.stage, state.position.epoch)?;
-        run.write_receipt(&mut receipt)?;
-        let listed = run.paths().read_bad_images()?;
+        session
+            .run
+            .truncate_rows_from(state.position.stage, state.position.epoch)?;
+        session.run.write_receipt(&mut receipt)?;
+        let listed = session.run.paths().read_bad_images()?;
         self.listed.store(listed.len(), Ordering::Relaxed);
         listed
             .into_iter()
@@ -65,10 +68,10 @@ impl Learner {
         while state.position.stage <= 2 {
             let stage = state.position.stage;
             if let Some(config) = self.config.stage(stage) {
-                match self.run_stage(config, state, run, progress, stop)? {
+                match self.run_stage(config, state, session)? {
                     (after, Some(last)) => {
-                        if let Some(advice) = stage2_advice(run.rows()) {
-                            progress.message(&advice);
+                        if let Some(advice) = stage2_advice(session.run.rows()) {
+                            session.message(&advice);
                         }
                         state = after;
                         scores = Some(last);
@@ -76,31 +79,41 @@ impl Learner {
                     (_, None) => return Ok(Outcome::Interrupted),
                 }
             } else if let (2, Some(Stage2::TauNorm { taus })) = (stage, &self.config.stage2) {
-                scores = Some(self.tau_normalize(taus, &mut state, run, progress)?);
+                scores = Some(self.tau_normalize(taus, &mut state, session)?);
             }
             if stage == 2 {
-                state.model = state.model.fold_head_scales();
-                state.ema = state.ema.map(|ema| ema.map(Shike::fold_head_scales));
+                state.trained.model = state.trained.model.fold_head_scales();
+                state.trained.ema = state
+                    .trained
+                    .ema
+                    .map(|ema| ema.map(Shike::fold_head_scales));
                 let last = self.last_stage();
                 self.save_model(
-                    &run.writable()?.model(),
-                    &state.model,
+                    &session.run.writable()?.model(),
+                    &state.trained.model,
                     &state.position,
                     last,
                 )?;
-                if let Some(ema) = &state.ema {
-                    self.save_model(&run.writable()?.ema(), ema.model(), &state.position, last)?;
+                if let Some(ema) = &state.trained.ema {
+                    self.save_model(
+                        &session.run.writable()?.ema(),
+                        ema.model(),
+                        &state.position,
+                        last,
+                    )?;
                 }
             }
             state.position.next_stage();
-            state.optimizer = self.optimizer();
-            state.model = self.prepare(state.model, state.position.stage);
+            state.trained.optimizer = self.optimizer();
+            state.trained.model = self.prepare(state.trained.model, state.position.stage);
             // Before the step's own: a kill between the two must not leave a run that goes on with
             // stage 2 and never gets this file.
             if stage == 1 {
-                run.save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
+                session
+                    .run
+                    .save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
             }
-            self.save(run, &state)?;
+            self.save(session.run, &state)?;
         }
         // A run that was already finished is only scored again.
         let scores = match scores {
@@ -113,15 +126,17 @@ impl Learner {
         };
         let reported = scores.reported();
         receipt.scored = reported.map(|(part, _)| part);
-        run.write_receipt(&mut receipt)?;
+        session.run.write_receipt(&mut receipt)?;
         let Some((part, evaluation)) = reported else {
             return Ok(Outcome::Finished(None));
         };
         if let Some(images) = self.data.get(part) {
-            run.write_per_class(evaluation)?;
-            run.write_predictions(evaluation, |i| images.origin(i))?;
-            let report = run.paths().report();
-            write_report(run.paths(), evaluation, images, &report)?;
+            session.run.write_per_class(evaluation)?;
+            session
+                .run
+                .write_predictions(evaluation, |i| images.origin(i))?;
+            let report = session.run.paths().report();
+            write_report(session.run.paths(), evaluation, images, &report)?;
         }
         Ok(Outcome::Finished(Some(Box::new(scores))))
     }
@@ -208,21 +223,20 @@ impl Learner {
         &self,
         taus: &[f64],
         state: &mut State,
-        run: &mut RunDir,
-        progress: &mut Progress,
+        session: &mut Session<'_>,
     ) -> Result<Scored<Evaluation>, TrainError> {
         let started = Instant::now();
-        state.model = self.features(state);
+        state.trained.model = self.features(state);
         let normalize = |model: Shike, tau| {
             let model = model.tau_normalize(tau);
             model.map_err(|error| TrainError::from(TrainConfigError::from(error)))
         };
-        let normalized = |tau| normalize(state.model.clone(), tau);
+        let normalized = |tau| normalize(state.trained.model.clone(), tau);
         let val = self.eval_loaders.iter().find(|(s, _)| *s == Part::Val);
         let taus = match (taus, val) {
             ([], Some(_)) => Stage2::usual_taus(),
             ([], None) => {
-                progress.message(&format!(
+                session.message(&format!(
                     "no validation set to choose tau on: it is {}, unless stage2.taus names one",
                     Stage2::TAU
                 ));
@@ -236,7 +250,7 @@ impl Learner {
                 Some((_, loader)) if taus.len() > 1 => {
                     let scored = self.evaluate(&normalized(tau)?.valid(), 2, loader)?;
                     let accuracy = scored.ensemble.class_averaged;
-                    progress.message(&format!(
+                    session.message(&format!(
                         "tau {tau}: class-averaged accuracy {accuracy:.2} % on the validation set"
                     ));
                     accuracy
@@ -249,17 +263,17 @@ impl Learner {
         }
         // At least one was tried.
         let (tau, _) = best.unwrap_or_default();
-        progress.message(&match taus.len() {
+        session.message(&match taus.len() {
             1 => format!("tau-normalisation with tau {tau}"),
             n => format!("tau-normalisation with tau {tau}, the best of {n} on the validation set"),
         });
-        state.model = self.prepare(normalized(tau)?, 2);
-        if let Some(ema) = state.ema.take() {
-            state.ema = Some(ema.try_map(|model| normalize(model, tau))?);
+        state.trained.model = self.prepare(normalized(tau)?, 2);
+        if let Some(ema) = state.trained.ema.take() {
+            state.trained.ema = Some(ema.try_map(|model| normalize(model, tau))?);
         }
         state.position.tau = Some(tau);
         let scores = self.score(state, 2, true)?;
-        self.keep_best(state, &scores, run)?;
+        self.keep_best(state, &scores, session.run)?;
         let row = EpochRow {
             stage: 2,
             // Nothing was trained.
@@ -270,9 +284,9 @@ impl Learner {
             ..EpochRow::default()
         };
         if let Some((split, evaluation, _)) = curve(&scores) {
-            progress.message(&format!("{split} set: {}", evaluation.summary()));
+            session.message(&format!("{split} set: {}", evaluation.summary()));
         }
-        run.append_row(row)?;
+        session.run.append_row(row)?;
         Ok(scores)
     }
 
@@ -281,32 +295,38 @@ impl Learner {
         &self,
         config: &StageConfig,
         mut state: State,
-        run: &mut RunDir,
-        progress: &mut Progress,
-        stop: &AtomicBool,
+        session: &mut Session<'_>,
     ) -> Result<(State, Option<Scored<Evaluation>>), TrainError> {
         let stage = state.position.stage;
         let (sampler, loader) = self.stage_parts(stage, config)?;
         if state.position.epoch == 0 && state.position.batch == 0 {
             let model = match stage {
-                1 => state.model,
+                1 => state.trained.model,
                 _ => self.features(&state),
             };
-            state.model = self.begin(model, stage)?;
+            state.trained.model = self.begin(model, stage)?;
             // That of stage 1 is in the features, or was only scored.
-            state.ema = self.ema(&state.model);
+            state.trained.ema = self.ema(&state.trained.model);
         }
         let mut scores = None;
         while state.position.epoch < config.epochs {
             let epoch = state.position.epoch;
             let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
             let lr = config.schedule.lr(epoch);
-            let loss = self.stage_loss(stage, epoch)?;
+            let step = self.step(&state.trained.model, stage, epoch)?;
             let total = loader.batches_per_epoch(order.len());
-            progress.epoch_start(stage, epoch, config.epochs, total);
+            session
+                .progress
+                .epoch_start(stage, epoch, config.epochs, total);
             let finished;
-            (state, finished) =
-                self.run_epoch(state, &loader, order, lr, &*loss, run, progress, stop)?;
+            let loader = &loader;
+            let epoch_of = Epoch {
+                step,
+                loader,
+                order,
+                lr,
+            };
+            (state, finished) = self.run_epoch(state, epoch_of, session)?;
             if !finished {
                 return Ok((state, None));
             }
@@ -317,7 +337,7 @@ impl Learner {
             let mut averaged = None;
             if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
                 let new = self.score(&state, stage, last && stage == self.last_stage())?;
-                self.keep_best(&mut state, &new, run)?;
+                self.keep_best(&mut state, &new, session.run)?;
                 if let Some((split, evaluation, ema)) = curve(&new) {
                     text += &format!("; {split} set: {}", evaluation.summary());
                     averaged = ema.map(Evaluation::summary);
@@ -325,14 +345,14 @@ impl Learner {
                 row.scores = new.map(RowScores::new);
                 scores = Some(new);
             }
-            progress.epoch_end(&text);
+            session.progress.epoch_end(&text);
             if let Some(summary) = averaged {
-                progress.message(&format!("averaged weights: {summary}"));
+                session.message(&format!("averaged weights: {summary}"));
             }
-            run.append_row(row)?;
+            session.run.append_row(row)?;
             state.position.next_epoch();
             if !last {
-                self.save(run, &state)?;
+                self.save(session.run, &state)?;
             }
         }
         let scores = match scores {

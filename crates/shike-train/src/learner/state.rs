@@ -14,7 +14,7 @@ use shike_data::Dataset;
 use shike_model::ShikeConfig;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::loss::TOTAL;
+use super::step::{TOTAL, Trained};
 use super::{Learner, State};
 use crate::config::TrainConfig;
 use crate::config::diff::differing;
@@ -206,18 +206,24 @@ impl Learner {
             source,
         };
         let model = state
+            .trained
             .model
             .clone()
             .into_record()
             .into_bytes()
             .map_err(failed)?;
-        let optimizer = state.optimizer.to_record().into_bytes().map_err(failed)?;
+        let optimizer = state
+            .trained
+            .optimizer
+            .to_record()
+            .into_bytes()
+            .map_err(failed)?;
         let mut records = BTreeMap::from([
             (MODEL.to_owned(), model),
             (OPTIMIZER.to_owned(), in_order(optimizer).map_err(failed)?),
         ]);
         let mut position = state.position.clone();
-        if let Some(ema) = &state.ema {
+        if let Some(ema) = &state.trained.ema {
             let record = ema.model().clone().into_record().into_bytes();
             records.insert(EMA.to_owned(), record.map_err(failed)?);
             position.ema_updates = ema.updates();
@@ -232,7 +238,7 @@ impl Learner {
     /// are not finite where its loss was, and the next loss, which would tell, is not there yet.
     pub(super) fn save(&self, run: &RunDir, state: &State) -> Result<(), TrainError> {
         let mut sum = FiniteSum { sum: None };
-        state.model.visit(&mut sum);
+        state.trained.model.visit(&mut sum);
         let sum = sum.sum.map_or(0.0, |sum| sum.into_scalar::<f32>());
         if !sum.is_finite() {
             let position = &state.position;
@@ -330,9 +336,11 @@ impl Learner {
             _ => self.ema(&model),
         };
         Ok(State {
-            ema,
-            model,
-            optimizer: self.optimizer().load_record(record),
+            trained: Trained {
+                ema,
+                model,
+                optimizer: self.optimizer().load_record(record),
+            },
             position,
         })
     }

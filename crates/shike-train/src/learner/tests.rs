@@ -41,7 +41,7 @@ fn parts_have_rates_of_their_own() {
         config.lr_factors.insert(Part::Stage(3), 2.0);
     });
     let (state, _) = learner.start().unwrap();
-    let model = &state.model;
+    let model = &state.trained.model;
     let rates = learner.rates(model, 0.5);
     let rate = |group: &ParamGroup, id| group.matches(&id, None);
     let deep = &model.experts[1].stages[0].blocks[0];
@@ -73,7 +73,7 @@ fn parts_have_rates_of_their_own() {
 fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
     let learner = learner(|_| ());
     let (state, _) = learner.start().unwrap();
-    let needed = learner.step_memory(&state.model);
+    let needed = learner.step_memory(&state.trained.model);
     let error = learner
         .catch_out_of_memory::<()>(&needed, || {
             panic!("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"\nbacktrace")
@@ -112,7 +112,7 @@ fn weights_that_are_not_finite_are_not_saved() {
     assert_eq!(saved(), 1);
     state.position.step += 1;
     for wrong in [f32::NAN, f32::INFINITY] {
-        let weight = &mut state.model.stem.conv.weight;
+        let weight = &mut state.trained.model.stem.conv.weight;
         *weight = weight
             .clone()
             .map(|weight| weight.mul_scalar(0.0).add_scalar(wrong));
@@ -131,7 +131,7 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         .unwrap();
     let (mut state, _) = learner.start().unwrap();
     // Other weights than the average's.
-    let weight = &mut state.model.stem.conv.weight;
+    let weight = &mut state.trained.model.stem.conv.weight;
     *weight = weight.clone().map(|weight| weight.add_scalar(1.0));
     let mut evaluator = learner.evaluator().unwrap();
     let logits = [[1.0, 0.0]; 3];
@@ -176,8 +176,8 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         let best = state.position.best.clone().unwrap();
         assert_eq!((best.stage, best.epoch, best.weights), kept);
         let expected = match best.weights {
-            Weights::Trained => own(&state.model),
-            Weights::Averaged => own(state.ema.as_ref().unwrap().model()),
+            Weights::Trained => own(&state.trained.model),
+            Weights::Averaged => own(state.trained.ema.as_ref().unwrap().model()),
         };
         assert_eq!(first_weight(), expected, "epoch {epoch}");
         // It survives a checkpoint, NaN and all.

@@ -7,15 +7,15 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::device::batch::{Upload, to_tensors};
 use shike_model::{
-    BackboneConfig, DktLossConfig, ExpertLogits, Head, Loss, LossConfig, LossContext, Shike,
-    ShikeConfig, weights,
+    BackboneConfig, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig,
+    weights,
 };
 use shike_train::learner::optim::Sgd;
+use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
 
 use super::BenchError;
 use crate::cli::PrecisionKind;
@@ -240,44 +240,58 @@ fn value(loss: Tensor<1>) -> Result<f64, BenchError> {
     Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
 }
 
+/// The loss of a step; reading it waits for the device.
+fn total(loss: &BatchLoss) -> f64 {
+    loss.read().first().map_or(f64::NAN, |(_, value)| *value)
+}
+
 fn synchronise(device: &Device) -> Result<(), BenchError> {
     device
         .sync()
         .map_err(|error| BenchError::Failed(format!("{error:?}")))
 }
 
-/// A network that is trained.
-struct Trained {
+/// A network that is trained as a run trains it: forward, DKT loss (cross-entropy for the plain network),
+/// backward, SGD with momentum.
+struct Training {
     /// `None` while a step is under way, and after one that failed.
-    model: Option<Shike>,
-    optimizer: ModuleOptimizer,
-    loss: Box<dyn Loss>,
+    trained: Option<Trained>,
+    step: Step,
 }
 
-impl Trained {
+impl Training {
     fn new(model: Shike) -> Result<Self, BenchError> {
         let loss = match model.experts.len() {
             1 => LossConfig::cross_entropy(),
             _ => LossConfig::Dkt(DktLossConfig::new()),
         };
+        let loss = loss
+            .init(&LossContext::new(&[]))
+            .map_err(|error| BenchError::Failed(error.to_string()))?;
         Ok(Self {
-            model: Some(model),
-            optimizer: Sgd::new(0.9, 5e-4).init(),
-            loss: loss
-                .init(&LossContext::new(&[]))
-                .map_err(|error| BenchError::Failed(error.to_string()))?,
+            trained: Some(Trained {
+                model,
+                optimizer: Sgd::new(0.9, 5e-4).init(),
+                ema: None,
+            }),
+            step: Step::new(Head::Stage1, loss, 0.01),
         })
     }
 
-    /// Forward, DKT loss (cross-entropy for the plain network), backward, SGD with momentum.
-    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<Tensor<1>, BenchError> {
+    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<BatchLoss, BenchError> {
         let failed = || BenchError::Failed("a step before failed".into());
-        let model = self.model.take().ok_or_else(failed)?;
-        let logits = model.forward(images, Head::Stage1);
-        let total = self.loss.forward(&logits, labels).total();
-        let gradients = GradientsParams::from_grads(total.backward(), &model);
-        self.model = Some(self.optimizer.step(0.01, model, gradients));
-        Ok(total)
+        let trained = self.trained.take().ok_or_else(failed)?;
+        let [batch] = labels.dims();
+        let inputs = Inputs {
+            images,
+            labels,
+            share: None,
+        };
+        let (trained, mut losses) = self
+            .step
+            .run(trained, batch, [Ok::<_, BenchError>(inputs)])?;
+        self.trained = Some(trained);
+        losses.pop().ok_or_else(failed)
     }
 }
 
@@ -285,12 +299,12 @@ fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
     let (model, images, labels) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let batch = images.dims()[0];
-    let mut trained = Trained::new(model)?;
+    let mut training = Training::new(model)?;
     let device = setting.device.clone();
     let run = move || {
-        let total = trained.step(images.clone(), labels.clone())?;
+        let loss = training.step(images.clone(), labels.clone())?;
         synchronise(&device)?;
-        value(total)
+        Ok(total(&loss))
     };
     Ok(Case {
         images: batch,
@@ -310,7 +324,7 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
     let macs = model.describe([which.side(), which.side()]).macs();
     let batch = images.dims()[0];
     let count = EPOCH_STEPS * batch;
-    let mut trained = Trained::new(model)?;
+    let mut training = Training::new(model)?;
     let device = setting.device.clone();
     let failed = |error: shike_data::DataError| BenchError::Failed(error.to_string());
     let mut numbers = 0u32..;
@@ -335,12 +349,12 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
                     let normalization = Normalization::CIFAR10;
                     let (images, labels) =
                         to_tensors(&batch, &normalization, Upload::default(), &autodiff);
-                    last = value(trained.step(images, labels)?)?;
+                    last = total(&training.step(images, labels)?);
                 }
             }
             false => {
                 for _ in 0..EPOCH_STEPS {
-                    last = value(trained.step(images.clone(), labels.clone())?)?;
+                    last = total(&training.step(images.clone(), labels.clone())?);
                 }
             }
         }

@@ -654,9 +654,10 @@ fn start(
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
     stop.training.store(true, Ordering::SeqCst);
+    let mut session = shike_train::Session::new(run, progress, &stop.asked);
     let outcome = match stage2_from {
-        Some(other) => learner.run_stage2_from(&RunPaths::new(other), run, progress, &stop.asked),
-        None => learner.run(run, progress, &stop.asked),
+        Some(other) => learner.run_stage2_from(&RunPaths::new(other), &mut session),
+        None => learner.run(&mut session),
     };
     stop.training.store(false, Ordering::SeqCst);
     outcome

@@ -1,0 +1,163 @@
+//! One optimizer step: forward, loss, backward, accumulation, clipping, optimizer, average. Nothing else in the
+//! project changes weights.
+
+use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Int, Tensor, TensorData, Transaction};
+use shike_model::{Head, Loss, LossOutput, Shike};
+
+use super::Ema;
+use super::optim::clip_global_norm;
+
+/// What steps change.
+pub struct Trained {
+    /// The network.
+    pub model: Shike,
+    /// What the optimizer remembers.
+    pub optimizer: ModuleOptimizer,
+    /// The average of the weights, where there is one.
+    pub ema: Option<Ema>,
+}
+
+/// A batch as a step takes it.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Normalised images in the type that is computed in, `[batch, 3, height, width]`.
+    pub images: Tensor<4>,
+    /// Classes, `[batch]`.
+    pub labels: Tensor<1, Int>,
+    /// What each image kept of itself, where the batch is mixed with itself in reverse.
+    pub share: Option<f64>,
+}
+
+/// How the steps of an epoch are taken.
+pub struct Step {
+    head: Head,
+    loss: Box<dyn Loss>,
+    rates: ModuleLearningRate,
+    clip_norm: Option<f64>,
+}
+
+/// The loss of a batch on the device: the total and its terms, by name.
+#[derive(Debug)]
+pub struct BatchLoss {
+    /// Images of the batch.
+    pub images: usize,
+    values: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// What the total is called among the terms.
+pub const TOTAL: &str = "loss";
+
+impl Step {
+    /// Steps that minimise `loss` of these heads' logits with the learning rate `lr`.
+    pub fn new(head: Head, loss: Box<dyn Loss>, lr: f64) -> Self {
+        Self {
+            head,
+            loss,
+            rates: ModuleLrScheduler::new(lr).step(),
+            clip_norm: None,
+        }
+    }
+
+    /// The same steps with learning rates for parts of the network.
+    #[must_use]
+    pub fn with_rates(self, rates: ModuleLearningRate) -> Self {
+        Self { rates, ..self }
+    }
+
+    /// The same steps with a bound on the common norm of all gradients.
+    #[must_use]
+    pub fn with_clip_norm(self, clip_norm: Option<f64>) -> Self {
+        Self { clip_norm, ..self }
+    }
+
+    /// Takes one step on the mean loss over the `images` of these batches, and gives the loss of each; it waits
+    /// for nothing.
+    ///
+    /// # Errors
+    /// Those of the batches.
+    pub fn run<E>(
+        &self,
+        trained: Trained,
+        images: usize,
+        batches: impl IntoIterator<Item = Result<Inputs, E>>,
+    ) -> Result<(Trained, Vec<BatchLoss>), E> {
+        let (gradients, losses) = self.gradients(&trained.model, images, batches)?;
+        Ok((self.update(trained, gradients), losses))
+    }
+
+    /// The first half of a step: gradients, and the loss of each batch.
+    ///
+    /// # Errors
+    /// Those of the batches.
+    pub fn gradients<E>(
+        &self,
+        model: &Shike,
+        images: usize,
+        batches: impl IntoIterator<Item = Result<Inputs, E>>,
+    ) -> Result<(GradientsParams, Vec<BatchLoss>), E> {
+        let mut accumulator = GradientsAccumulator::new();
+        let mut losses = Vec::new();
+        for inputs in batches {
+            let inputs = inputs?;
+            let [batch] = inputs.labels.dims();
+            let logits = model.forward(inputs.images, self.head);
+            let loss = match inputs.share {
+                None => self.loss.forward(&logits, inputs.labels),
+                Some(share) => self.loss.forward_mixed(&logits, inputs.labels, share),
+            };
+            losses.push(BatchLoss::new(batch, &loss));
+            // Each batch's loss is a mean; the step's is the mean over all images.
+            let total = match batch == images {
+                true => loss.total(),
+                false => loss.total().mul_scalar(batch as f64 / images as f64),
+            };
+            accumulator.accumulate(model, GradientsParams::from_grads(total.backward(), model));
+        }
+        Ok((accumulator.grads(), losses))
+    }
+
+    /// The second half of a step: the weights, and their average.
+    pub fn update(&self, trained: Trained, mut gradients: GradientsParams) -> Trained {
+        let Trained {
+            model,
+            mut optimizer,
+            mut ema,
+        } = trained;
+        if let Some(max_norm) = self.clip_norm {
+            gradients = clip_global_norm(gradients, &model, max_norm);
+        }
+        let model = optimizer.step(self.rates.clone(), model, gradients);
+        if let Some(ema) = &mut ema {
+            ema.update(&model);
+        }
+        Trained {
+            model,
+            optimizer,
+            ema,
+        }
+    }
+}
+
+impl BatchLoss {
+    /// Keeps nothing that is there for gradients.
+    fn new(images: usize, loss: &LossOutput) -> Self {
+        let terms = [(TOTAL, loss.total())]
+            .into_iter()
+            .chain(loss.terms.clone());
+        Self {
+            images,
+            values: terms.map(|(name, term)| (name, term.inner())).collect(),
+        }
+    }
+
+    /// Waits until it is computed, and gives the total ([`TOTAL`]), then each term; one transfer for all.
+    pub fn read(&self) -> Vec<(&'static str, f64)> {
+        let register = |read: Transaction, (_, term): &(_, Tensor<1>)| read.register(term.clone());
+        let values = self.values.iter().fold(Transaction::default(), register);
+        let value = |data: TensorData| data.iter::<f64>().next().unwrap_or(f64::NAN);
+        let names = self.values.iter().map(|(name, _)| *name);
+        names.zip(values.execute().into_iter().map(value)).collect()
+    }
+}
