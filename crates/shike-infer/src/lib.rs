@@ -14,8 +14,6 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 #[doc(hidden)]
-pub mod strict;
-
 pub use device::batch::{Precision, Upload};
 pub use device::burn_loader::{BurnLoader, ImageBatch};
 pub use error::InferError;

@@ -151,6 +151,9 @@ fn what_is_written_is_read_as_it_was() {
     for text in texts {
         let expected = config(text);
         let written = to_toml(&expected, Some(&layout)).unwrap();
+        for old in ["FanIn", "Cifar", "Basic", "Cosine", "Linear", "ElementMean"] {
+            assert!(!written.contains(old), "{written}");
+        }
         let read = parse(&written);
         assert_eq!(read.config(10).unwrap(), expected, "{written}");
         assert_eq!(read.layout().unwrap().as_ref(), Some(&layout));
@@ -207,6 +210,14 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
             "[model.backbone]\nconv_init = \"FanIn\"\nstages = [{ channels = 8, blocks = 1, stride \
              = 1, block = \"Basic\", strides = 2 }]\nstem = { channels = 8, kind = \"Cifar\" }",
             "r.toml:3: unknown field `strides` in [model.backbone.stages[0]]: did you mean `stride`?",
+        ),
+        (
+            "[model]\nclassifier = { kind = \"cosin\" }",
+            "r.toml:2: model.classifier.kind = \"cosin\": did you mean `cosine`?",
+        ),
+        (
+            "[model]\nclassifier = { kind = \"linear\", scale = 3 }",
+            "r.toml:2: unknown field `scale` in [model.classifier]: ",
         ),
         (
             "[data]\nkind = \"lists\"\ntrain = \"a.txt\"\ntets = \"b.txt\"",

@@ -11,7 +11,6 @@ use shike_model::{Head, Shike, ShikeConfig};
 
 use crate::error::InferError;
 use crate::metrics::prior;
-use crate::strict::strict;
 use shike_data::write::atomic_write;
 
 /// All that is needed to use a network's weights.
@@ -20,7 +19,6 @@ pub struct ModelInfo {
     /// Version of this description.
     pub format_version: u32,
     /// The network.
-    #[serde(deserialize_with = "strict")]
     pub model: ShikeConfig,
     /// The heads that were trained last.
     pub head: Head,

@@ -1,6 +1,5 @@
 use core::fmt;
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
@@ -41,16 +40,19 @@ impl FeatureShape {
 }
 
 /// The two kinds of first layers.
-#[derive(Config, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StemKind {
     /// 3×3 convolution of stride 1: the size stays.
+    #[serde(rename = "cifar", alias = "Cifar")]
     Cifar,
     /// 7×7 convolution of stride 2 and 3×3 maximum pooling of stride 2: a quarter of the size.
+    #[serde(rename = "imagenet", alias = "ImageNet")]
     ImageNet,
 }
 
 /// The first layers of a network.
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StemConfig {
     /// Channels that the stem puts out.
     pub channels: usize,
@@ -59,11 +61,15 @@ pub struct StemConfig {
 }
 
 /// The kind of a stage's blocks.
-#[derive(Config, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BlockKind {
     /// Two 3×3 convolutions: [`BasicBlock`](super::BasicBlock).
+    #[default]
+    #[serde(alias = "Basic")]
     Basic,
     /// 1×1, 3×3, 1×1: [`Bottleneck`](super::Bottleneck).
+    #[serde(alias = "Bottleneck")]
     Bottleneck {
         /// Channels of the 3×3 convolution. A ResNet has a quarter of the stage's channels, a
         /// ResNeXt-50 (32×4d) half of them.
@@ -74,7 +80,8 @@ pub enum BlockKind {
 }
 
 /// One stage: blocks of equal width.
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// Channels that the stage puts out.
     pub channels: usize,
@@ -83,23 +90,55 @@ pub struct StageConfig {
     /// Stride of the first block.
     pub stride: usize,
     /// What the blocks are.
-    #[config(default = "BlockKind::Basic")]
+    #[serde(default)]
     pub block: BlockKind,
 }
 
 /// A residual network without its classifier: a stem and stages.
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BackboneConfig {
     /// The first layers.
     pub stem: StemConfig,
     /// The stages, shallow to deep.
     pub stages: Vec<StageConfig>,
     /// How the weights of its convolutions are drawn.
-    #[config(default = "ConvInit::FanIn")]
+    #[serde(default)]
     pub conv_init: ConvInit,
 }
 
+impl StemConfig {
+    /// A stem of this kind.
+    pub fn new(channels: usize, kind: StemKind) -> Self {
+        Self { channels, kind }
+    }
+}
+
+impl StageConfig {
+    /// A stage of basic blocks.
+    pub fn new(channels: usize, blocks: usize, stride: usize) -> Self {
+        Self {
+            channels,
+            blocks,
+            stride,
+            block: BlockKind::Basic,
+        }
+    }
+}
+
+setters!(StageConfig { with_block block: BlockKind });
+setters!(BackboneConfig { with_conv_init conv_init: ConvInit });
+
 impl BackboneConfig {
+    /// A network that is spelt out, with the reference's random weights.
+    pub fn new(stem: StemConfig, stages: Vec<StageConfig>) -> Self {
+        Self {
+            stem,
+            stages,
+            conv_init: ConvInit::FanIn,
+        }
+    }
+
     /// Every name that [`named`](Self::named) knows.
     pub const NAMES: [&'static str; 14] = [
         "resnet8",

@@ -5,17 +5,22 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 use shike_kernels::conv2d;
 
 use super::{BatchNorm, BatchNormConfig};
 
 /// How the weights of a backbone's convolutions are drawn: `kaiming_normal` with gain √2 in one of
 /// its modes.
-#[derive(Config, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConvInit {
     /// Variance `2 / fan_in`: what the SHIKE reference's `_weights_init` gives its networks.
+    #[default]
+    #[serde(alias = "FanIn")]
     FanIn,
     /// Variance `2 / fan_out`: what torchvision gives its ResNets.
+    #[serde(alias = "FanOut")]
     FanOut,
 }
 

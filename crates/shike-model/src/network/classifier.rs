@@ -2,11 +2,15 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ConfigError, ScaledLinear};
 
-/// Which classifier sits on an expert's features.
-#[derive(Config, Debug, PartialEq)]
+/// Which classifier sits on an expert's features. In text a table whose `kind` is the name, or the name alone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ClassifierConfig {
     /// [`CosineClassifier`].
     Cosine {
@@ -15,6 +19,67 @@ pub enum ClassifierConfig {
     },
     /// A linear layer with bias.
     Linear,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    #[serde(alias = "Cosine")]
+    Cosine,
+    #[serde(alias = "Linear")]
+    Linear,
+}
+
+/// Fields of every kind of classifier.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kind: Option<Kind>,
+    scale: Option<f64>,
+    /// Format 2 of model files and checkpoints has `{"Cosine": {"scale": 30}}`, too.
+    #[serde(rename = "Cosine")]
+    cosine: Option<Scale>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scale {
+    scale: f64,
+}
+
+impl<'de> Deserialize<'de> for ClassifierConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+
+        impl<'de> Visitor<'de> for Forms {
+            type Value = ClassifierConfig;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a classifier's name, or a table with its `kind`")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(match Kind::deserialize(StrDeserializer::new(name))? {
+                    Kind::Cosine => ClassifierConfig::cosine(),
+                    Kind::Linear => ClassifierConfig::Linear,
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                match (table.kind, table.scale, table.cosine) {
+                    (Some(Kind::Cosine), None, None) => Ok(ClassifierConfig::cosine()),
+                    (Some(Kind::Cosine), Some(scale), None)
+                    | (None, None, Some(Scale { scale })) => Ok(ClassifierConfig::Cosine { scale }),
+                    (Some(Kind::Linear), None, None) => Ok(ClassifierConfig::Linear),
+                    (None, ..) => Err(A::Error::missing_field("kind")),
+                    (Some(_), ..) => Err(A::Error::unknown_field("scale", &["kind"])),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Forms)
+    }
 }
 
 impl ClassifierConfig {

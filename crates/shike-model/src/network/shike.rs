@@ -1,4 +1,3 @@
-use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -20,14 +19,14 @@ pub enum Head {
 
 /// Configuration of [`Shike`]; see [`init`](Self::init), [`cifar`](Self::cifar) and
 /// [`cifar_plain`](Self::cifar_plain).
-#[derive(Config, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ShikeConfig {
     /// Stem and stages.
     pub backbone: BackboneConfig,
     /// Number of classes.
     pub num_classes: usize,
     /// Number of experts, at least 1.
-    #[config(default = 3)]
     pub experts: usize,
     /// How many stages, counted from the stem, all experts share; the others each expert owns.
     pub shared_stages: usize,
@@ -35,10 +34,8 @@ pub struct ShikeConfig {
     /// `k mod length`. Empty: no fusion.
     pub fused_stages: Vec<usize>,
     /// The classifier.
-    #[config(default = "ClassifierConfig::cosine()")]
     pub classifier: ClassifierConfig,
     /// Whether experts have a second classifier for stage 2.
-    #[config(default = true)]
     pub stage2_heads: bool,
 }
 
@@ -57,17 +54,27 @@ impl ShikeConfig {
     /// the last stage and share the others, and are fused in turn with the outputs of the first
     /// shared stage (the most strided convolutions away), the second, …; cosine classifiers.
     pub fn on(backbone: BackboneConfig, num_classes: usize) -> Self {
-        let shared = backbone.stages.len().saturating_sub(1);
-        Self::new(backbone, num_classes, shared, (1..=shared).collect())
+        let shared_stages = backbone.stages.len().saturating_sub(1);
+        Self {
+            backbone,
+            num_classes,
+            experts: 3,
+            shared_stages,
+            fused_stages: (1..=shared_stages).collect(),
+            classifier: ClassifierConfig::cosine(),
+            stage2_heads: true,
+        }
     }
 
     /// The plain network: one path, no fusion, one linear classifier.
     pub fn plain(backbone: BackboneConfig, num_classes: usize) -> Self {
-        let shared = backbone.stages.len().saturating_sub(1);
-        Self::new(backbone, num_classes, shared, vec![])
-            .with_classifier(ClassifierConfig::Linear)
-            .with_experts(1)
-            .with_stage2_heads(false)
+        Self {
+            experts: 1,
+            fused_stages: vec![],
+            classifier: ClassifierConfig::Linear,
+            stage2_heads: false,
+            ..Self::on(backbone, num_classes)
+        }
     }
 
     /// SHIKE on a CIFAR ResNet as released: three experts, stages 1 and 2 shared, fused in turn
@@ -229,6 +236,12 @@ impl ShikeConfig {
         Ok(model)
     }
 }
+
+setters!(ShikeConfig {
+    with_experts experts: usize,
+    with_classifier classifier: ClassifierConfig,
+    with_stage2_heads stage2_heads: bool,
+});
 
 struct Materialize;
 

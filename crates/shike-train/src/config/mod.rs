@@ -22,7 +22,6 @@ pub use self::stage::Stage2;
 use shike_data::shots::Overlap;
 use shike_infer::device::batch::{Precision, Upload};
 use shike_infer::metrics::ShotThresholds;
-use shike_infer::strict::strict;
 
 /// When the test set is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +111,6 @@ impl StageConfig {
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The network.
-    #[serde(deserialize_with = "strict")]
     pub model: ShikeConfig,
     /// PyTorch weights that the network starts from
     /// ([`import_pretrained`](shike_model::weights::import_pretrained)); none for random ones.

@@ -203,7 +203,10 @@ impl Slip {
         let after = |start: &str| text.find(start).map(|at| quoted(&text[at..]));
         let split = |words: Vec<String>| {
             let mut words = words.into_iter();
-            (words.next().unwrap_or_default(), words.collect())
+            let found = words.next().unwrap_or_default();
+            // Former spellings, such as `FanIn`, are read and not named.
+            let current = words.filter(|name| !name.contains(char::is_uppercase));
+            (found, current.collect())
         };
         if let Some(words) = after("unknown field `") {
             let (field, known) = split(words);

@@ -11,7 +11,6 @@ use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 use super::card::{Card, DataLayout};
 use crate::config::schedule::Schedule;
 use crate::config::{TrainConfig, warmup_epochs};
-use shike_infer::strict::{strict, strict_value};
 
 /// What a recipe comes to.
 pub(super) struct Expanded {
@@ -28,7 +27,7 @@ pub(super) struct ModelTable {
     /// One of [`BackboneConfig::NAMES`]; resnet32 where there is no `backbone` either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
-    #[serde(deserialize_with = "backbone", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<BackboneConfig>,
     /// One path without fusion, linear classifiers, cross-entropy.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -43,64 +42,9 @@ pub(super) struct ModelTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fused_stages: Option<Vec<usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub classifier: Option<Classifier>,
+    pub classifier: Option<ClassifierConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage2_heads: Option<bool>,
-}
-
-/// `classifier = "linear"`, or `{ kind = "cosine", scale = 16 }`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "ClassifierTable")]
-pub(super) struct Classifier(pub ClassifierConfig);
-
-/// The classifier as a table.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum ClassifierTable {
-    Cosine {
-        #[serde(default = "scale")]
-        scale: f64,
-    },
-    Linear {},
-}
-
-fn scale() -> f64 {
-    30.0
-}
-
-impl From<Classifier> for ClassifierTable {
-    fn from(Classifier(config): Classifier) -> Self {
-        match config {
-            ClassifierConfig::Cosine { scale } => Self::Cosine { scale },
-            ClassifierConfig::Linear => Self::Linear {},
-        }
-    }
-}
-
-impl TryFrom<Value> for Classifier {
-    type Error = serde_json::Error;
-
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        let table = match value {
-            // As a configuration has it.
-            Value::String(kind) if kind == "Linear" => return Ok(Self(ClassifierConfig::Linear)),
-            Value::String(kind) => json!({ "kind": kind }),
-            Value::Object(map) if map.contains_key("Cosine") => {
-                return strict_value(Value::Object(map)).map(Self);
-            }
-            other => other,
-        };
-        Ok(Self(match ClassifierTable::deserialize(table)? {
-            ClassifierTable::Cosine { scale } => ClassifierConfig::Cosine { scale },
-            ClassifierTable::Linear {} => ClassifierConfig::Linear,
-        }))
-    }
-}
-
-fn backbone<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<BackboneConfig>, D::Error> {
-    strict(deserializer).map(Some)
 }
 
 impl ModelTable {
@@ -129,7 +73,7 @@ impl ModelTable {
         }
         model.fused_stages = self.fused_stages.unwrap_or(model.fused_stages);
         model.experts = self.experts.unwrap_or(model.experts);
-        model.classifier = self.classifier.map_or(model.classifier, |c| c.0);
+        model.classifier = self.classifier.unwrap_or(model.classifier);
         model.stage2_heads = self.stage2_heads.unwrap_or(model.stage2_heads);
         match self.plain && !model.is_plain() {
             true => Err(

@@ -4,7 +4,7 @@ use serde_json::Value;
 use shike_data::{Normalization, Pipeline};
 use shike_model::ShikeConfig;
 
-use super::expand::{Classifier, Images, ModelTable, named_pipeline};
+use super::expand::{Images, ModelTable, named_pipeline};
 use super::{DataLayout, Recipe, RecipeError};
 use crate::config::TrainConfig;
 use crate::config::diff::prune;
@@ -77,8 +77,7 @@ fn model_table(model: &ShikeConfig) -> ModelTable {
         shared_stages: (model.shared_stages != usual.shared_stages).then_some(model.shared_stages),
         fused_stages: (model.fused_stages != usual.fused_stages)
             .then(|| model.fused_stages.clone()),
-        classifier: (model.classifier != usual.classifier)
-            .then(|| Classifier(model.classifier.clone())),
+        classifier: (model.classifier != usual.classifier).then(|| model.classifier.clone()),
         stage2_heads: (plain || !model.stage2_heads).then_some(model.stage2_heads),
     }
 }
