@@ -24,7 +24,8 @@ pub mod report;
 pub mod run;
 
 pub use config::{
-    DataSource, Schedule, ScoreTest, Stage2, StageConfig, TrainConfig, TrainConfigError, TrainData,
+    AdamWConfig, DataSource, OptimizerConfig, Schedule, ScoreTest, SgdConfig, Stage2, StageConfig,
+    TrainConfig, TrainConfigError, TrainData,
 };
 pub use error::TrainError;
 pub use learner::{DryRun, Ema, FinalScores, Learner, Outcome, Progress, Session};

@@ -19,7 +19,8 @@ use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
-    Learner, Outcome, Progress, ScoreTest, Session, Stage2, TrainConfig, TrainData, TrainError,
+    AdamWConfig, Learner, OptimizerConfig, Outcome, Progress, ScoreTest, Session, Stage2,
+    TrainConfig, TrainData, TrainError,
 };
 
 /// Training images of the classes.
@@ -726,7 +727,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         .create_run(&folder.path().join("run"), None, None)
         .unwrap();
     let mut other = config.clone();
-    other.momentum = 0.5;
+    other.optimizer = OptimizerConfig::AdamW(AdamWConfig::default());
     let error = learner(&other, false)
         .unwrap()
         .run(&mut Session::new(
@@ -737,7 +738,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("begun with other settings (momentum)"),
+        error.contains("begun with other settings (optimizer)"),
         "{error}"
     );
 

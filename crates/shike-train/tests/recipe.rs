@@ -169,8 +169,8 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
     let cases = [
         // Names.
         (
-            "# a comment\nmomentun = 0.9",
-            "r.toml:2: unknown field `momentun` in a recipe: did you mean `momentum`?",
+            "# a comment\nacumulation = 2",
+            "r.toml:2: unknown field `acumulation` in a recipe: did you mean `accumulation`?",
         ),
         (
             "seed = 1\n\n[stag1]\nepochs = 2",
@@ -314,8 +314,8 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
         ("seed = \n", "r.toml:1: "),
         // Ranges.
         (
-            "seed = 3\nmomentum = 1.5",
-            "r.toml:2: momentum = 1.5: it must be in [0, 1)",
+            "seed = 3\noptimizer.momentum = 1.5",
+            "r.toml:2: optimizer.momentum = 1.5: it must be in [0, 1)",
         ),
         (
             "[stage1]\nepochs = 9\n[stage1.loss]\nkind = \"focal\"\ngamma = -1",
@@ -541,7 +541,10 @@ fn any_field_can_be_changed() {
             "stage1.loss.kind=focl",
             "--set stage1.loss.kind=focl: stage1.loss.kind = \"focl\": did you mean `focal`?",
         ),
-        ("momentum=2", "--set momentum=2: momentum = 2: it must be"),
+        (
+            "optimizer.momentum=2",
+            "--set optimizer.momentum=2: optimizer.momentum = 2: it must be",
+        ),
         ("momentum", "--set momentum: it must be PATH=VALUE"),
         (
             "stage1..epochs=3",

@@ -17,9 +17,9 @@ use shike::data::tiny_imagenet::tiny_imagenet_lists;
 use shike::data::{Dataset, list_file, list_file_like};
 use shike::model::weights;
 use shike::model::{BackboneConfig, ShikeConfig};
-use shike::train::TrainData;
 use shike::train::recipe::{Card, DataLayout, Recipe};
 use shike::train::run::RunPaths;
+use shike::train::{OptimizerConfig, TrainData};
 
 const CARDS: [&str; 6] = [
     "cifar100_lt",
@@ -72,7 +72,10 @@ fn every_card_is_complete() {
         assert!(config.stage(2).is_some(), "{name}");
         // SADE's and NCL's rates are meant for Nesterov's momentum.
         let theirs = ["imagenet_lt", "inaturalist18", "places_lt"].contains(&name);
-        assert_eq!(config.nesterov, theirs, "{name}");
+        let OptimizerConfig::Sgd(sgd) = &config.optimizer else {
+            panic!("{name}")
+        };
+        assert_eq!(sgd.nesterov, theirs, "{name}");
         // SADE fine-tunes all but the classifiers at a tenth of the rate.
         let slow = config.lr_factors.values().filter(|factor| **factor == 0.1);
         let tuned = usize::from(config.weights.is_some());
@@ -151,15 +154,7 @@ fn every_setting_says_where_it_comes_from() {
             if line.starts_with('[') {
                 section = line;
             }
-            let setting = [
-                "epochs",
-                "lr",
-                "schedule",
-                "weight_decay",
-                "momentum",
-                "loader",
-                "loss",
-            ];
+            let setting = ["epochs", "lr", "schedule", "optimizer", "loader", "loss"];
             let setting = setting.iter().any(|key| line.starts_with(key));
             if setting && !section.starts_with("[[") {
                 let comment = line.split_once('#').map_or("", |(_, comment)| comment);

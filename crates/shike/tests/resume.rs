@@ -636,9 +636,10 @@ fn another_seed_changes_the_model() {
 }
 
 #[test]
-fn accumulation_and_clipping_survive_a_kill() {
+fn accumulation_clipping_and_adamw_survive_a_kill() {
     let fixture = fixture();
-    let more = ["--accumulate", "2", "--clip-norm", "1.0"];
+    let adamw = "optimizer={ kind = \"adamw\" }";
+    let more = ["--accumulate", "2", "--clip-norm", "1.0", "--set", adamw];
     let whole = fixture.run("accumulated");
     fixture.start_in(whole.root(), &more).succeed();
     let steps = batches().div_ceil(2) * EPOCHS.iter().sum::<usize>();
@@ -727,8 +728,8 @@ fn a_resumed_run_obeys_what_it_can_and_refuses_the_rest() {
         ("--loss focal --seed 7", "--loss, --seed would change them"),
         ("--no-flip", "train_pipeline.transforms"),
         (
-            "--set momentum=0.5",
-            "--set momentum=0.5 would change them (momentum 0.9 → 0.5)",
+            "--set optimizer.momentum=0.5",
+            "--set optimizer.momentum=0.5 would change them (optimizer.momentum 0.9 → 0.5)",
         ),
         ("--baseline ce", "model.experts"),
         (
@@ -879,7 +880,11 @@ fn a_configuration_that_was_edited_is_refused() {
             "loader.batch_size",
         ),
         ("\"seed\": 0", "\"seed\": 1", "seed"),
-        ("\"momentum\": 0.9", "\"momentum\": 0.8", "momentum"),
+        (
+            "\"momentum\": 0.9",
+            "\"momentum\": 0.8",
+            "optimizer.momentum",
+        ),
         ("\"momentum\"", "\"momentun\"", "config.json"),
     ] {
         edit(&run.config(), from, to);

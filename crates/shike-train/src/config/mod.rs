@@ -1,6 +1,7 @@
 //! What a training run does: one typed, serialisable configuration.
 
 pub mod diff;
+pub mod optimizer;
 pub mod schedule;
 pub mod source;
 pub mod stage;
@@ -15,6 +16,7 @@ use shike_model::loss::LossError;
 use shike_model::network::StemKind;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
 
+pub use self::optimizer::{AdamWConfig, OptimizerConfig, SgdConfig};
 pub use self::schedule::Schedule;
 use self::schedule::ScheduleError;
 pub use self::source::{DataSource, TrainData};
@@ -139,14 +141,8 @@ pub struct TrainConfig {
     /// Whether stage 2 leaves the running statistics of batch normalisation alone. The reference
     /// uses and tracks batch statistics there.
     pub freeze_batch_norm: bool,
-    /// SGD's momentum.
-    pub momentum: f64,
-    /// Whether momentum is Nesterov's. The authors' code has it plain; the rates of SADE, RIDE and NCL
-    /// are meant for Nesterov's.
-    #[serde(default)]
-    pub nesterov: bool,
-    /// Weight decay on every trained tensor, batch normalisation included, as in the reference.
-    pub weight_decay: f64,
+    /// How gradients change weights.
+    pub optimizer: OptimizerConfig,
     /// Bound on the common norm of all gradients.
     pub clip_norm: Option<f64>,
     /// Batches whose gradients are averaged for one step.
@@ -315,9 +311,7 @@ impl TrainConfig {
             stage1: stage(epochs[0], 0.15, loss),
             stage2,
             freeze_batch_norm: false,
-            momentum: 0.9,
-            nesterov: false,
-            weight_decay: 5e-4,
+            optimizer: OptimizerConfig::Sgd(SgdConfig::default()),
             clip_norm: None,
             accumulation: 1,
             loader: LoaderConfig::default(),
@@ -357,7 +351,10 @@ impl TrainConfig {
                 *warmup = warmup_epochs(stage.epochs, *base_lr, *warmup_lr);
             }
         }
-        config.nesterov = true;
+        config.optimizer = OptimizerConfig::Sgd(SgdConfig {
+            nesterov: true,
+            ..SgdConfig::default()
+        });
         config.loader.batch_size = 64;
         config.train_pipeline = Pipeline::photo_train(224);
         config.eval_pipeline = Pipeline::photo_eval(224);
@@ -472,27 +469,9 @@ impl TrainConfig {
             &self.ema_features,
             "true, or left out, without averaged weights (ema_decay) or a stage 2",
         )?;
-        let decay = self.weight_decay;
         let clip = self.clip_norm.unwrap_or(1.0);
         let seconds = self.checkpoint_seconds;
-        check(
-            "momentum",
-            (0.0..1.0).contains(&self.momentum),
-            &self.momentum,
-            "in [0, 1)",
-        )?;
-        check(
-            "nesterov",
-            !self.nesterov || self.momentum > 0.0,
-            &"true",
-            "false where momentum is 0",
-        )?;
-        check(
-            "weight_decay",
-            decay.is_finite() && decay >= 0.0,
-            &decay,
-            "0 or more",
-        )?;
+        self.optimizer.validate()?;
         check(
             "clip_norm",
             clip.is_finite() && clip > 0.0,
@@ -667,10 +646,18 @@ mod tests {
     #[test]
     fn nesterov_is_for_the_rates_of_large_images_and_wants_momentum() {
         let model = || ShikeConfig::cifar(8, 10).unwrap();
-        assert!(!TrainConfig::cifar(model(), [1, 1]).nesterov);
+        let sgd = |config: TrainConfig| match config.optimizer {
+            OptimizerConfig::Sgd(sgd) => sgd,
+            other => panic!("{other:?}"),
+        };
+        assert!(!sgd(TrainConfig::cifar(model(), [1, 1])).nesterov);
         let mut config = TrainConfig::imagenet(model(), [1, 1]);
-        assert!(config.nesterov);
-        config.momentum = 0.0;
+        assert!(sgd(config.clone()).nesterov);
+        config.optimizer = OptimizerConfig::Sgd(SgdConfig {
+            nesterov: true,
+            momentum: 0.0,
+            weight_decay: 0.0,
+        });
         let error = config.validate().unwrap_err().to_string();
         assert!(
             error.contains("nesterov = true: it must be false"),

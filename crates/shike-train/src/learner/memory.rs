@@ -23,13 +23,15 @@ impl Learner {
     pub(super) fn step_memory(&self, model: &Shike) -> StepMemory {
         let summary = self.summary(model);
         let trained = stage1_params(model, &summary);
-        StepMemory::estimate(
+        let mut memory = StepMemory::estimate(
             &summary,
             trained,
             self.config.loader.batch_size,
             self.config.ema_decay.is_some(),
             memory::kept_per_value(&self.device, self.config.precision),
-        )
+        );
+        memory.momentum *= self.config.optimizer.values_per_weight();
+        memory
     }
 
     /// Refuses a batch that cannot fit, where the memory can be known: a process that the operating

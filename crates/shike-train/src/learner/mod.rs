@@ -36,7 +36,6 @@ use shike_infer::metrics::Evaluator;
 
 pub use dry_run::{DryRun, StageTime};
 pub use ema::Ema;
-use optim::Sgd;
 pub use progress::Progress;
 pub use scores::FinalScores;
 pub use session::Session;
@@ -473,8 +472,7 @@ impl Learner {
     }
 
     fn optimizer(&self) -> ModuleOptimizer {
-        let sgd = Sgd::new(self.config.momentum, self.config.weight_decay);
-        sgd.nesterov(self.config.nesterov).init()
+        optim::init(&self.config.optimizer)
     }
 
     /// An average that starts with this network, where the run has one.

@@ -7,6 +7,23 @@ use burn::optim::{
 use burn::tensor::{Device, Tensor};
 use shike_model::kernels::sgd_step;
 
+use crate::config::OptimizerConfig;
+
+/// The optimizer of a configuration, which remembers nothing yet.
+pub fn init(config: &OptimizerConfig) -> ModuleOptimizer {
+    match config {
+        OptimizerConfig::Sgd(sgd) => Sgd::new(sgd.momentum, sgd.weight_decay)
+            .nesterov(sgd.nesterov)
+            .init(),
+        OptimizerConfig::AdamW(adam) => burn::optim::AdamWConfig::new()
+            .with_beta_1(adam.beta_1 as f32)
+            .with_beta_2(adam.beta_2 as f32)
+            .with_epsilon(adam.epsilon as f32)
+            .with_weight_decay(adam.weight_decay as f32)
+            .init(),
+    }
+}
+
 /// Stochastic gradient descent with momentum and weight decay, as `torch.optim.SGD` with dampening
 /// 0: `g ← g + wd · w; v ← μ · v + g; w ← w − lr · v`, `v` starting as `g`; with
 /// [`nesterov`](Self::nesterov) `w ← w − lr · (g + μ · v)`.
@@ -167,6 +184,33 @@ mod tests {
         let x = Tensor::<2>::from_data([[3.0, 4.0]], device);
         let loss = linear.forward(x).sum();
         GradientsParams::from_grads(loss.backward(), linear)
+    }
+
+    #[test]
+    fn adamw_is_that_of_its_paper() {
+        let config = crate::config::AdamWConfig {
+            weight_decay: 0.1,
+            ..Default::default()
+        };
+        let device = Device::flex().autodiff();
+        let mut optimizer = init(&OptimizerConfig::AdamW(config));
+        let mut model = LinearConfig::new(1, 1).with_bias(false).init(&device);
+        let first: f64 = model.weight.val().into_scalar();
+        let (mut weight, mut mean, mut square) = (first, 0.0f64, 0.0f64);
+        for step in 1..=3 {
+            // The gradient is twice the weight.
+            let loss = model.weight.val().square().sum();
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(0.01, model, gradients);
+            let gradient = 2.0 * weight;
+            mean = 0.9 * mean + 0.1 * gradient;
+            square = 0.999 * square + 0.001 * gradient * gradient;
+            let unbiased = |value: f64, beta: f64| value / (1.0 - beta.powi(step));
+            let delta = unbiased(mean, 0.9) / (unbiased(square, 0.999).sqrt() + 1e-8);
+            weight = weight * (1.0 - 0.01 * 0.1) - 0.01 * delta;
+            let found: f64 = model.weight.val().into_scalar();
+            assert!((found - weight).abs() < 1e-6, "{found} {weight}");
+        }
     }
 
     #[test]

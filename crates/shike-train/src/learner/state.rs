@@ -18,6 +18,7 @@ use super::step::{TOTAL, Trained};
 use super::{Learner, State};
 use crate::config::TrainConfig;
 use crate::config::diff::differing;
+use crate::config::optimizer::gather;
 use crate::error::TrainError;
 use crate::learner::ema::Ema;
 use crate::run::RunDir;
@@ -260,7 +261,9 @@ impl Learner {
 
     /// The state that a checkpoint of this run holds.
     pub(super) fn restore(&self, checkpoint: Checkpoint, path: &Path) -> Result<State, TrainError> {
-        let settings = TrainConfig::deserialize(&checkpoint.state[SETTINGS]);
+        let mut settings = checkpoint.state[SETTINGS].clone();
+        settings.as_object_mut().map(gather);
+        let settings = TrainConfig::deserialize(settings);
         let settings = settings.map_err(|error| CheckpointError::Foreign {
             path: path.to_owned(),
             reason: format!("its `{SETTINGS}` entry: {error}"),

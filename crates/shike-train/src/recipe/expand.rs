@@ -9,6 +9,7 @@ use shike_model::network::StemKind;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::{Card, DataLayout};
+use crate::config::optimizer::gather;
 use crate::config::schedule::Schedule;
 use crate::config::{TrainConfig, warmup_epochs};
 
@@ -146,6 +147,7 @@ pub(super) fn expand(
     let model: ModelTable = read(tree.remove("model").unwrap_or_else(|| json!({})))?;
     let given_size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
 
+    gather(&mut tree);
     if is_empty_stage(tree.get("stage2")) {
         tree.insert("stage2".into(), Value::Null);
     }

@@ -23,7 +23,7 @@
 //! let error = Recipe::parse("birds.toml", "momentun = 0.8").unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
-//!     "birds.toml:1: unknown field `momentun` in a recipe: did you mean `momentum`?"
+//!     "birds.toml:1: unknown field `acumulation` in a recipe: did you mean `accumulation`?"
 //! );
 //! # Ok::<(), shike_train::recipe::RecipeError>(())
 //! ```

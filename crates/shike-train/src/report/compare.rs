@@ -550,7 +550,10 @@ mod tests {
     /// A run that names images rightly as `right(class, image of the class)` says.
     fn run(weight_decay: f64, seed: u64, right: impl Fn(usize, usize) -> bool) -> ScoredRun {
         let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, CLASSES).unwrap(), [1, 1]);
-        config.weight_decay = weight_decay;
+        config.optimizer = crate::config::OptimizerConfig::Sgd(crate::config::SgdConfig {
+            weight_decay,
+            ..Default::default()
+        });
         let images = SplitReceipt {
             images: 0,
             sha256: String::new(),

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::receipt::settings;
 use super::{RunDirError, RunPaths};
+use crate::config::optimizer::gather;
 use crate::config::{DataSource, TrainConfig};
 
 /// `config.json` of a run.
@@ -16,10 +18,17 @@ pub struct RunConfig {
     /// Where the images come from; absent if a program made them.
     pub data: Option<DataSource>,
     /// What is done with them.
+    #[serde(deserialize_with = "train_config")]
     pub train: TrainConfig,
     /// The run whose stage 1 this one starts from, if it only re-trains the classifiers.
     #[serde(default)]
     pub stage2_from: Option<PathBuf>,
+}
+
+fn train_config<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainConfig, D::Error> {
+    let mut fields = Map::deserialize(deserializer)?;
+    gather(&mut fields);
+    TrainConfig::deserialize(Value::Object(fields)).map_err(Error::custom)
 }
 
 impl RunConfig {

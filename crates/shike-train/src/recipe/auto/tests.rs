@@ -156,7 +156,10 @@ fn trained_weights_choose_the_network_and_small_steps() {
     assert_eq!(config.lr_factors.get(&Part::Stem), Some(&0.1));
     assert_eq!(config.lr_factors.get(&Part::Stage(4)), Some(&0.1));
     assert_eq!(config.lr_factors.get(&Part::Fusion), None);
-    assert!(config.nesterov && config.freeze.is_empty());
+    assert!(
+        matches!(&config.optimizer, crate::OptimizerConfig::Sgd(sgd) if sgd.nesterov)
+            && config.freeze.is_empty()
+    );
     facts.weights = Some("resnext50_32x4d-1a0047aa.pth".into());
     assert_eq!(value(&plan(&facts).unwrap(), "model.arch"), "resnext50");
     facts.weights = Some("pytorch_model.bin".into());
