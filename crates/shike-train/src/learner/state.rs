@@ -206,22 +206,13 @@ impl Learner {
             path: "the new checkpoint".into(),
             source,
         };
-        let model = state
-            .trained
-            .model
-            .clone()
-            .into_record()
-            .into_bytes()
-            .map_err(failed)?;
-        let optimizer = state
-            .trained
-            .optimizer
-            .to_record()
-            .into_bytes()
-            .map_err(failed)?;
+        // The optimizer first: while its record is put in order there are two of it.
+        let optimizer = state.trained.optimizer.to_record().into_bytes();
+        let optimizer = in_order(optimizer.map_err(failed)?).map_err(failed)?;
+        let model = state.trained.model.clone().into_record().into_bytes();
         let mut records = BTreeMap::from([
-            (MODEL.to_owned(), model),
-            (OPTIMIZER.to_owned(), in_order(optimizer).map_err(failed)?),
+            (MODEL.to_owned(), model.map_err(failed)?),
+            (OPTIMIZER.to_owned(), optimizer),
         ]);
         let mut position = state.position.clone();
         if let Some(ema) = &state.trained.ema {
