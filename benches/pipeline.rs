@@ -13,8 +13,8 @@ use std::time::Instant;
 use shike_data::augment::random_resized_crop_box;
 use shike_data::rng::{Draw, Purpose, rng};
 use shike_data::{
-    Dataset, DecodeLimits, Loader, LoaderConfig, Normalization, Pipeline, image_folder,
-    prepare_file,
+    Dataset, DecodeLimits, Loader, LoaderConfig, Normalization, Pipeline, Raw, image_folder,
+    prepare,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -143,12 +143,9 @@ impl Bench {
     fn prepare(&self, i: usize) -> Outcome<image::RgbImage> {
         let mut random = rng(SEED, 0, i as u64, Purpose::Augment);
         let limits = DecodeLimits::default();
-        Ok(prepare_file(
-            &self.paths[i],
-            &self.pipeline,
-            &limits,
-            &mut random,
-        )?)
+        let file = shike_data::read::read(&self.paths[i])?;
+        let (raw, name) = (Raw::Encoded(&file), self.data.origin(i));
+        Ok(prepare(raw, &name, &self.pipeline, &limits, &mut random)?)
     }
 
     /// All images one after the other, to bytes or to normalised floats.

@@ -13,7 +13,6 @@ pub(crate) mod png;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Once;
 
 use image::error::{DecodingError, LimitError, LimitErrorKind};
@@ -22,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 
 use crate::error::{DataError, Result, panic_text};
-use crate::read::read;
 use crate::scratch;
 use crate::verify::sniff;
 
@@ -128,15 +126,6 @@ pub(crate) fn caught<T>(
         let problem = format!("the decoder panicked: {}", panic_text(&*panic));
         Err(Refused::Damaged(format, problem))
     })
-}
-
-/// Reads and decodes one file.
-///
-/// # Errors
-/// [`DataError::Io`] if it cannot be read, else as [`decode_rgb`].
-pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
-    let bytes = read(path).map_err(|e| DataError::io(path, e))?;
-    decode_rgb(&bytes, &path.display().to_string(), limits)
 }
 
 /// Decodes a JPEG or PNG to RGB, `[height, width, 3]`.
@@ -335,7 +324,5 @@ mod tests {
             let error = decode(bytes).unwrap_err();
             assert!(error.to_string().starts_with("a.jpg: "), "{error}");
         }
-        let error = decode_file(Path::new("/nowhere/x.jpg"), &DecodeLimits::default());
-        assert!(error.unwrap_err().to_string().contains("/nowhere/x.jpg"));
     }
 }

@@ -1,25 +1,9 @@
 //! EXIF orientation: how a camera was held.
 
-use std::path::Path;
-
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageFormat, RgbImage};
 
-use crate::decode::{DecodeLimits, Refused, caught, decode_rgb, jpeg, png};
-use crate::error::{DataError, Result};
-use crate::read::read;
-
-/// Reads and decodes one file and turns it as its EXIF data say, as Pillow's `exif_transpose`.
-///
-/// # Errors
-/// Those of [`decode_file`](crate::decode_file). A file without EXIF data, or with broken ones, is
-/// taken as it is.
-pub fn decode_file_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
-    let bytes = read(path).map_err(|e| DataError::io(path, e))?;
-    let origin = path.display().to_string();
-    let image = decode_rgb(&bytes, &origin, limits)?;
-    turn_upright(image, &bytes, limits).map_err(|refused| refused.of(&origin))
-}
+use crate::decode::{DecodeLimits, Refused, caught, jpeg, png};
 
 /// Turns `image`, which was decoded from `file`.
 ///

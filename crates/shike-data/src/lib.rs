@@ -77,17 +77,17 @@ pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};
 pub use dataset::{
-    Cifar, Dataset, FileCheck, FileReport, cifar, class_names_file, header_size, image_folder,
-    image_folder_as_found, image_folder_with_classes, list_file, list_file_like, list_file_named,
+    Cifar, Dataset, FileCheck, FileReport, Images, Raw, cifar, class_names_file, header_size,
+    image_folder, image_folder_as_found, image_folder_with_classes, list_file, list_file_like,
+    list_file_named,
 };
-pub use decode::{DecodeLimits, decode_file, decode_rgb};
+pub use decode::{DecodeLimits, decode_rgb};
 pub use error::{DataError, Result, panic_text};
-pub use exif::decode_file_upright;
 pub use imbalance::LongTail;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use mix::{Mix, Mixing, soft_labels};
 pub use part::Part;
-pub use photo::prepare_file;
+pub use photo::prepare;
 pub use policy::{BadImage, BadImageLog, BadImages};
 pub use sampler::{Sampler, Sampling};
 pub use shots::{ByShot, Interval, Shot, ShotThresholds};

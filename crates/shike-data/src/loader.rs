@@ -22,7 +22,7 @@ use crate::augment::Pipeline;
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result, panic_text};
-use crate::photo::prepare_file;
+use crate::photo::prepare;
 use crate::policy::{BadImageLog, BadImages, Replacer, is_about_the_image};
 use crate::rng::{Purpose, rng};
 use crate::scratch;
@@ -137,10 +137,9 @@ impl Loader {
         let images = dataset.clone();
         let make = move |epoch, position, index: u32| {
             let mut random = rng(seed, epoch, position, Purpose::Augment);
-            match images.file(index as usize) {
-                Some(path) => prepare_file(&path, &pipeline, &limits, &mut random),
-                None => pipeline.apply(images.image(index as usize, &limits)?, &mut random),
-            }
+            images.read(index as usize, |raw, origin| {
+                prepare(raw, origin, &pipeline, &limits, &mut random)
+            })
         };
         if dataset.is_empty() {
             return Err(DataError::Dataset {

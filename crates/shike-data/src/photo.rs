@@ -10,7 +10,6 @@
 //! another by more. What is not a JPEG loses nothing when it is decoded, and takes the exact way.
 
 use std::cell::RefCell;
-use std::path::Path;
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x4;
@@ -21,16 +20,18 @@ use rand_chacha::ChaCha8Rng;
 use crate::augment::{
     CropBox, Pipeline, Transform, center_crop_corner, random_resized_crop_box, resized_size,
 };
+use crate::dataset::Raw;
+#[cfg(doc)]
+use crate::decode::decode_rgb;
 use crate::decode::jpeg::{Frame, decode_rows};
-use crate::decode::{DecodeLimits, decode_rgb, jpeg_frame};
+use crate::decode::{DecodeLimits, jpeg_frame};
 use crate::error::{DataError, Result};
 use crate::exif::turn_upright;
-use crate::read::read_into;
 use crate::rng::Draw;
 use crate::scratch;
 use crate::verify::sniff;
 
-/// What one thread needs to prepare photographs.
+/// What one thread needs to prepare photographs; `file` is a copy that the decoder may change.
 #[derive(Default)]
 struct Workspace {
     file: Vec<u8>,
@@ -44,57 +45,54 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Reads a file, decodes it and applies all transforms of `pipeline`: what the loader does with an
-/// image. Pixels of a JPEG that is resized first may differ by 1 from those of
-/// [`decode_file`](crate::decode_file) and [`Pipeline::apply`].
+/// Decodes an image and applies all transforms of `pipeline`: what the loader does with it. `origin` is
+/// the name used in error messages. Pixels of a JPEG that is resized first may differ by 1 from those of
+/// [`decode_rgb`] and [`Pipeline::apply`].
 ///
 /// # Errors
-/// Those of [`decode_file`](crate::decode_file) and [`Pipeline::apply`].
-pub fn prepare_file(
-    path: &Path,
+/// Those of [`decode_rgb`] and [`Pipeline::apply`].
+pub fn prepare(
+    raw: Raw<'_>,
+    origin: &str,
     pipeline: &Pipeline,
     limits: &DecodeLimits,
     rng: &mut ChaCha8Rng,
 ) -> Result<RgbImage> {
-    WORKSPACE.with_borrow_mut(|space| {
-        read_into(path, &mut space.file).map_err(|e| DataError::io(path, e))?;
-        let made = space.prepare(&path.display().to_string(), pipeline, limits, rng);
-        for buffer in [&mut space.file, &mut space.decoded, &mut space.resized] {
-            scratch::trim(buffer);
+    let resizes = matches!(
+        pipeline.transforms.first(),
+        Some(Transform::RandomResizedCrop { .. } | Transform::Resize { .. })
+    );
+    if let Raw::Encoded(file) = raw
+        && resizes
+        && sniff(file, origin)? == ImageFormat::Jpeg
+    {
+        let frame = jpeg_frame(file, limits).map_err(|refused| refused.of(origin))?;
+        // Inks take the exact way, too.
+        if frame.components < 4 {
+            return WORKSPACE.with_borrow_mut(|space| {
+                space.file.clear();
+                space.file.extend_from_slice(file);
+                let made = space.jpeg(&frame, origin, pipeline, rng);
+                for buffer in [&mut space.file, &mut space.decoded, &mut space.resized] {
+                    scratch::trim(buffer);
+                }
+                if space.resizer.size_of_internal_buffers() > scratch::KEEP {
+                    space.resizer.reset_internal_buffers();
+                }
+                made
+            });
         }
-        if space.resizer.size_of_internal_buffers() > scratch::KEEP {
-            space.resizer.reset_internal_buffers();
-        }
-        made
-    })
+    }
+    let mut image = raw.decode(origin, limits)?;
+    if let Raw::Encoded(file) = raw
+        && pipeline.is_upright()
+    {
+        image = turn_upright(image, file, limits).map_err(|e| e.of(origin))?;
+    }
+    pipeline.apply(image, rng)
 }
 
 impl Workspace {
-    fn prepare(
-        &mut self,
-        origin: &str,
-        pipeline: &Pipeline,
-        limits: &DecodeLimits,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<RgbImage> {
-        let resizes = matches!(
-            pipeline.transforms.first(),
-            Some(Transform::RandomResizedCrop { .. } | Transform::Resize { .. })
-        );
-        if resizes && sniff(&self.file, origin)? == ImageFormat::Jpeg {
-            let frame = jpeg_frame(&self.file, limits).map_err(|refused| refused.of(origin))?;
-            // Inks take the exact way, too.
-            if frame.components < 4 {
-                return self.jpeg(&frame, origin, pipeline, rng);
-            }
-        }
-        let mut image = decode_rgb(&self.file, origin, limits)?;
-        if pipeline.is_upright() {
-            image = turn_upright(image, &self.file, limits).map_err(|e| e.of(origin))?;
-        }
-        pipeline.apply(image, rng)
-    }
-
     /// The draws are those of [`Pipeline::apply`], in the same order.
     fn jpeg(
         &mut self,

@@ -9,8 +9,8 @@ use image::RgbImage;
 
 /// More than this is given back: one panorama shall not stay in every thread's memory.
 pub(crate) const KEEP: usize = 8 << 20;
-/// Pixels of images that are on their way: one is read while the next is written.
-const SPARE: usize = 3;
+/// A file, and pixels of images that are on their way: one is read while the next is written.
+const SPARE: usize = 4;
 
 thread_local! {
     static PIXELS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

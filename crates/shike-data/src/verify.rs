@@ -1,13 +1,11 @@
 //! What a file is, before it is decoded.
 
-use std::io::Read;
-use std::path::Path;
-
 use image::ImageFormat;
 
-use crate::decode::{DecodeLimits, Refused, jpeg, jpeg_frame, png, png_needs};
+use crate::dataset::{Images, Raw};
+use crate::decode::{DecodeLimits, jpeg, jpeg_frame, png, png_needs};
 use crate::error::{DataError, Result};
-use crate::read::{MAX_BYTES, open};
+use crate::read::MAX_BYTES;
 
 /// Refuses what is neither a JPEG nor a PNG, and says what it is instead.
 pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
@@ -50,48 +48,43 @@ pub(crate) fn check_header(bytes: &[u8], origin: &str, limits: &DecodeLimits) ->
 /// As much of a file as holds its header, unless a camera wrote very much before it.
 const START: u64 = 64 << 10;
 
-/// What the header of a file says.
-pub(crate) struct Header {
-    /// JPEG or PNG.
-    pub format: ImageFormat,
-    /// Width and height.
-    pub size: (u32, u32),
-    /// The beginning of the file, with all of the header.
-    pub bytes: Vec<u8>,
+/// The format, width and height that the header in the beginning of a file tells.
+///
+/// # Errors
+/// [`DataError::Truncated`] if the header is longer, else as [`check_header`].
+pub(crate) fn header_in(
+    bytes: &[u8],
+    origin: &str,
+    limits: &DecodeLimits,
+) -> Result<(ImageFormat, (u32, u32))> {
+    let format = sniff(bytes, origin)?;
+    let size = match format {
+        ImageFormat::Jpeg => jpeg::header(bytes).map(|frame| (frame.width, frame.height)),
+        _ => png::size(bytes),
+    };
+    let within = size.and_then(|size| limits.check(size, 0).map(|()| size));
+    Ok((format, within.map_err(|refused| refused.of(origin))?))
 }
 
-/// Width and height by the header of a file, of which no more is read than that takes.
-pub(crate) fn size_in_header(path: &Path, limits: &DecodeLimits) -> Result<(u32, u32)> {
-    read_header(path, limits).map(|header| header.size)
-}
-
-/// Reads the header of a file, and no more of it than that takes.
-pub(crate) fn read_header(path: &Path, limits: &DecodeLimits) -> Result<Header> {
-    let failed = |e| DataError::io(path, e);
-    let mut file = open(path).map_err(failed)?;
-    let origin = path.display().to_string();
-    let mut bytes = Vec::new();
+/// As [`header_in`] of image `i`; `buffer` then holds all of its header, and no more of a file is read
+/// than that takes. Pixels have no format.
+pub(crate) fn header_of(
+    images: &dyn Images,
+    i: usize,
+    limits: &DecodeLimits,
+    buffer: &mut Vec<u8>,
+) -> Result<(Option<ImageFormat>, (u32, u32))> {
+    let origin = images.origin(i);
     let mut wanted = START;
     loop {
-        let more = wanted - bytes.len() as u64;
-        let read = file.by_ref().take(more).read_to_end(&mut bytes);
-        let is_all = (read.map_err(failed)? as u64) < more;
-        let format = sniff(&bytes, &origin)?;
-        let size = match format {
-            ImageFormat::Jpeg => jpeg::header(&bytes).map(|frame| (frame.width, frame.height)),
-            _ => png::size(&bytes),
+        let bytes = match images.start(i, wanted, buffer)? {
+            Raw::Encoded(bytes) => bytes,
+            Raw::Rgb { width, height, .. } => return Ok((None, (width, height))),
         };
-        match size {
-            Err(Refused::CutOff) if !is_all && wanted < MAX_BYTES => wanted *= 8,
-            Err(refused) => return Err(refused.of(&origin)),
-            Ok(size) => {
-                limits.check(size, 0).map_err(|e| e.of(&origin))?;
-                return Ok(Header {
-                    format,
-                    size,
-                    bytes,
-                });
-            }
+        let is_all = (bytes.len() as u64) < wanted;
+        match header_in(bytes, &origin, limits) {
+            Err(DataError::Truncated { .. }) if !is_all && wanted < MAX_BYTES => wanted *= 8,
+            header => return header.map(|(format, size)| (Some(format), size)),
         }
     }
 }

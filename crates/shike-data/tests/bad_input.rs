@@ -1,16 +1,19 @@
 //! What happens to each kind of bad input: the table of docs/BAD_INPUT.md.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::decode_file;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use shike_data::{
     BadImageLog, BadImages, Batch, Cifar, DataError, Dataset, DecodeLimits, FileCheck, Loader,
-    LoaderConfig, Part, Pipeline, Result, Sampler, Sampling, Transform, cifar, decode_file,
-    image_folder, list_file, list_file_like,
+    LoaderConfig, Part, Pipeline, Result, Sampler, Sampling, Transform, cifar, image_folder,
+    list_file, list_file_like,
 };
 use tempfile::TempDir;
 
@@ -1268,10 +1271,10 @@ fn one_image_stays_within_its_limit() {
             let mut random = shike_data::rng::rng(0, 0, 0, shike_data::rng::Purpose::Augment);
             let read = match way {
                 "decode_file" => decode_file(&path, &limits).map(drop),
-                "upright" => shike_data::decode_file_upright(&path, &limits).map(drop),
+                "upright" => common::decode_file_upright(&path, &limits).map(drop),
                 _ => {
                     let pipeline = Pipeline::photo_eval(224);
-                    shike_data::prepare_file(&path, &pipeline, &limits, &mut random).map(drop)
+                    common::prepare_file(&path, &pipeline, &limits, &mut random).map(drop)
                 }
             };
             let took = memory("VmHWM") - before;

@@ -4,13 +4,16 @@
 //! more than the 40 of each seed that a test run does.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{decode_file_upright, prepare_file};
 use rand::Rng;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DecodeLimits, Pipeline, decode_file_upright, decode_rgb, prepare_file};
+use shike_data::{DecodeLimits, Pipeline, decode_rgb};
 
 fn seeds() -> Vec<Vec<u8>> {
     let folders = ["tests/seeds", "tests/jpeg"];

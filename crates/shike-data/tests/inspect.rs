@@ -6,12 +6,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::decode_file;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 use shike_data::inspect::{Depth, InspectConfig, Inspection, Problem, inspect};
-use shike_data::{
-    Cifar, Dataset, DecodeLimits, Part, cifar, decode_file, image_folder_as_found, list_file,
-};
+use shike_data::{Cifar, Dataset, DecodeLimits, Part, cifar, image_folder_as_found, list_file};
 
 /// A picture that no other number gives.
 fn picture(path: &Path, number: u8) {
@@ -335,10 +334,11 @@ fn cifar_by_its_pixels() {
     let read = |split| cifar(dir.path(), Cifar::Cifar100, split).unwrap();
     let (train, test) = (read(Part::Train), read(Part::Test));
     // An independent count, over whole images.
-    let seen: std::collections::HashSet<&[u8]> =
-        (0..train.len()).map(|i| train.pixels(i).unwrap()).collect();
+    let seen: std::collections::HashSet<Vec<u8>> = (0..train.len())
+        .map(|i| train.image(i, &DecodeLimits::default()).unwrap().into_raw())
+        .collect();
     let leaked = (0..test.len())
-        .filter(|&i| seen.contains(test.pixels(i).unwrap()))
+        .filter(|&i| seen.contains(test.image(i, &DecodeLimits::default()).unwrap().as_raw()))
         .count();
     let subsets = [(Part::Train, train.clone()), (Part::Test, test.clone())];
     let found = look(&subsets, Depth::Full);

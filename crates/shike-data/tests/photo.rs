@@ -5,9 +5,10 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use common::{decode_file, prepare_file};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DataError, DecodeLimits, Pipeline, decode_file, decode_rgb, prepare_file};
+use shike_data::{DataError, DecodeLimits, Pipeline, decode_rgb};
 
 /// Encodings of one picture of 75x101, by Pillow 13: `image.save(name, quality=80, …)` with
 /// `subsampling`, `restart_marker_blocks=7`, `progressive`, `keep_rgb`, or in another mode.

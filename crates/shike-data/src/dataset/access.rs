@@ -1,42 +1,69 @@
-//! What lies behind an image, for code that looks at files instead of pixels.
+//! One image of a data set.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Dataset, Source, record};
+use image::{ImageFormat, RgbImage};
+
+use super::{Dataset, Raw};
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
-use crate::verify::size_in_header;
-
-/// Width and height of an image file, from its header.
-///
-/// # Errors
-/// Errors of the file, and [`DataError::Decode`] for a header that cannot be read.
-pub fn header_size(path: &Path) -> Result<[u32; 2]> {
-    let (width, height) = size_in_header(path, &DecodeLimits::default())?;
-    Ok([width, height])
-}
+use crate::exif::turn_upright;
+use crate::scratch;
+use crate::verify::header_of;
 
 impl Dataset {
-    /// The folder that the paths of the images start at; `None` for images in memory.
-    pub fn root(&self) -> Option<&Path> {
-        match &*self.source {
-            Source::Files { root, .. } => Some(root),
-            Source::Pixels { .. } => None,
-        }
+    /// The number of image `i` in its source.
+    pub(super) fn entry(&self, i: usize) -> Result<usize> {
+        let entry = self.entries.get(i).map(|&entry| entry as usize);
+        entry.ok_or_else(|| DataError::Dataset {
+            field: "index",
+            problem: format!("is {i}, but there are {} images", self.len()),
+        })
     }
 
-    /// The path of image `i` below [`Dataset::root`], with `/` between the parts; `None` for images
-    /// in memory, and if there is no image `i`.
-    pub fn relative_path(&self, i: usize) -> Option<&str> {
-        match &*self.source {
-            Source::Files { paths, .. } => Some(&paths[*self.entries.get(i)? as usize]),
-            Source::Pixels { .. } => None,
-        }
+    /// Reads image `i` and gives `f` what is stored, and its name for messages.
+    pub(crate) fn read<T>(
+        &self,
+        i: usize,
+        f: impl FnOnce(Raw<'_>, &str) -> Result<T>,
+    ) -> Result<T> {
+        let entry = self.entry(i)?;
+        let mut file = scratch::buffer();
+        let raw = self.images.read(entry, &mut file);
+        let made = raw.and_then(|raw| f(raw, &self.images.origin(entry)));
+        scratch::keep(file);
+        made
     }
 
-    /// The file of image `i`, where it is one.
-    pub(crate) fn file(&self, i: usize) -> Option<PathBuf> {
-        Some(self.root()?.join(self.relative_path(i)?))
+    /// The pixels of image `i`, decoded now where it is a file.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
+    /// [`decode_rgb`](crate::decode_rgb).
+    pub fn image(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
+        self.read(i, |raw, origin| raw.decode(origin, limits))
+    }
+
+    /// As [`Dataset::image`], turned as EXIF data say.
+    ///
+    /// # Errors
+    /// As [`Dataset::image`].
+    pub fn image_upright(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
+        self.read(i, |raw, origin| {
+            let image = raw.decode(origin, limits)?;
+            match raw {
+                Raw::Encoded(file) => {
+                    turn_upright(image, file, limits).map_err(|refused| refused.of(origin))
+                }
+                Raw::Rgb { .. } => Ok(image),
+            }
+        })
+    }
+
+    /// `(height, width)` of every image, where they are known to have the same; `None` for files.
+    pub fn image_size(&self) -> Option<(usize, usize)> {
+        let (width, height) = self.images.size()?;
+        Some((height as usize, width as usize))
     }
 
     /// Width and height of image `i`, from the header where it is a file.
@@ -45,27 +72,45 @@ impl Dataset {
     /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
     /// [`decode_rgb`](crate::decode_rgb) that the header shows.
     pub fn header_size(&self, i: usize) -> Result<[u32; 2]> {
-        if let Some((height, width)) = self.image_size() {
-            return Ok([width as u32, height as u32]);
+        if let Some((width, height)) = self.images.size() {
+            return Ok([width, height]);
         }
-        let path = self.file(i).ok_or_else(|| DataError::Dataset {
-            field: "index",
-            problem: format!("is {i}, but there are {} images", self.len()),
-        })?;
-        header_size(&path)
+        let (_, (width, height)) = self.header(i, &DecodeLimits::default(), &mut Vec::new())?;
+        Ok([width, height])
     }
 
-    /// The bytes of image `i`, `[height, width, 3]`, if it lies in memory; `None` for files, and if
-    /// there is no image `i`.
-    pub fn pixels(&self, i: usize) -> Option<&[u8]> {
-        match &*self.source {
-            Source::Pixels {
-                pixels,
-                height,
-                width,
-                ..
-            } => Some(record(pixels, [*height, *width], *self.entries.get(i)?)),
-            Source::Files { .. } => None,
+    /// Format (none of pixels), width and height of image `i`, whose header `buffer` then holds.
+    pub(crate) fn header(
+        &self,
+        i: usize,
+        limits: &DecodeLimits,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(Option<ImageFormat>, (u32, u32))> {
+        header_of(&*self.images, self.entry(i)?, limits, buffer)
+    }
+
+    /// Where image `i` comes from, for messages: its path, or `train.bin record 17` (counted
+    /// from 0).
+    pub fn origin(&self, i: usize) -> String {
+        match self.entry(i) {
+            Ok(entry) => self.images.origin(entry),
+            Err(_) => format!("image {i} of {}", self.len()),
         }
+    }
+
+    /// The folder that the paths of the images start at; `None` for images in memory.
+    pub fn root(&self) -> Option<&Path> {
+        self.images.root()
+    }
+
+    /// The path of image `i` below [`Dataset::root`], with `/` between the parts; `None` for images
+    /// in memory, and if there is no image `i`.
+    pub fn relative_path(&self, i: usize) -> Option<&str> {
+        self.images.key(self.entry(i).ok()?)
+    }
+
+    /// Bytes of the file of image `i`; `None` for images in memory, and if there is no such file.
+    pub fn file_bytes(&self, i: usize) -> Option<u64> {
+        self.images.file_bytes(self.entry(i).ok()?)
     }
 }

@@ -1,17 +1,16 @@
 //! What can be said about the files of a data set before an epoch begins.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Dataset, Source};
-use crate::decode::{DecodeLimits, decode_file};
+use super::{Dataset, Raw};
+use crate::decode::{DecodeLimits, decode_rgb};
 use crate::error::{DataError, Result};
-use crate::read::{self, MAX_BYTES, open, read};
+use crate::read::MAX_BYTES;
 use crate::rng::{Draw, Purpose, rng};
 use crate::verify::check_header;
 
@@ -53,14 +52,6 @@ impl Dataset {
         limits: &DecodeLimits,
         budget: Option<Duration>,
     ) -> Result<FileReport> {
-        let Source::Files { root, paths } = &*self.source else {
-            let checked = self.len();
-            return Ok(FileReport {
-                checked,
-                ..FileReport::default()
-            });
-        };
-        let path = |i: usize| root.join(&paths[self.entries[i] as usize]);
         if self.is_empty() {
             return Ok(FileReport::default());
         }
@@ -68,11 +59,16 @@ impl Dataset {
             let n = u32::try_from(self.len()).unwrap_or(u32::MAX);
             rng(0, 0, k, Purpose::Other).below(n) as usize
         }));
-        if sample.into_iter().all(|i| !path(i).exists()) {
-            let first = &paths[self.entries[0] as usize];
+        let is_missing = |root: &Path, i| {
+            let path = self.relative_path(i).map(|path| root.join(path));
+            path.is_some_and(|path| !path.exists())
+        };
+        if let (Some(root), Some(first)) = (self.root(), self.relative_path(0))
+            && sample.into_iter().all(|i| is_missing(root, i))
+        {
             return Err(DataError::Root {
-                root: root.clone(),
-                first: first.clone(),
+                root: root.to_owned(),
+                first: first.to_owned(),
                 images: self.len(),
                 hint: hint(root, first),
             });
@@ -82,7 +78,7 @@ impl Dataset {
             .into_par_iter()
             .map(|i| {
                 let spent = budget.is_some_and(|budget| started.elapsed() > budget);
-                (!spent).then(|| check_file(&path(i), check, limits))
+                (!spent).then(|| self.check(i, check, limits))
             })
             .collect();
         let mut report = FileReport::default();
@@ -102,29 +98,27 @@ impl Dataset {
         let by_size = |data: &Self| {
             let files: Vec<_> = (0..data.len())
                 .into_par_iter()
-                .filter_map(|i| {
-                    let path = data.file(i).filter(|_| started.elapsed() < budget)?;
-                    let of = std::fs::metadata(&path).ok()?;
-                    (of.is_file() && of.len() <= MAX_BYTES).then_some((of.len(), path))
-                })
+                .filter(|_| started.elapsed() < budget)
+                .filter_map(|i| Some((data.file_bytes(i).filter(|&n| n <= MAX_BYTES)?, i)))
                 .collect();
-            let mut sizes: HashMap<u64, Vec<PathBuf>> = HashMap::new();
-            for (size, path) in files {
-                sizes.entry(size).or_default().push(path);
+            let mut sizes: HashMap<u64, Vec<usize>> = HashMap::new();
+            for (size, i) in files {
+                sizes.entry(size).or_default().push(i);
             }
             sizes
         };
         let (here, there) = (by_size(self), by_size(other));
-        let equal = |(size, mine): (&u64, &Vec<PathBuf>)| {
+        let equal = |(size, mine): (&u64, &Vec<usize>)| {
             let theirs = there.get(size)?;
-            let mut equal = mine.iter().collect::<Vec<_>>();
+            let mut equal = mine.clone();
             for bytes in [BEGINNING, *size] {
-                let digest = |path: &&PathBuf| match started.elapsed() < budget {
-                    true => digest(path, bytes),
+                let digest = |data: &Self, i| match started.elapsed() < budget {
+                    true => data.digest(i, bytes),
                     false => None,
                 };
-                let known: HashSet<u128> = theirs.iter().filter_map(|p| digest(&p)).collect();
-                equal.retain(|path| digest(path).is_some_and(|own| known.contains(&own)));
+                let known: HashSet<u128> =
+                    theirs.iter().filter_map(|&i| digest(other, i)).collect();
+                equal.retain(|&i| digest(self, i).is_some_and(|own| known.contains(&own)));
                 if equal.is_empty() {
                     return None;
                 }
@@ -133,49 +127,34 @@ impl Dataset {
         };
         here.par_iter().filter_map(equal).sum()
     }
+
+    /// A hash of the first bytes of a file.
+    fn digest(&self, i: usize, bytes: u64) -> Option<u128> {
+        let mut buffer = Vec::new();
+        let raw = self.images.start(self.entry(i).ok()?, bytes, &mut buffer);
+        let start = raw.ok()?;
+        let start = start.bytes();
+        Some(xxh3_128(&start[..start.len().min(bytes as usize)]))
+    }
+
+    fn check(&self, i: usize, check: FileCheck, limits: &DecodeLimits) -> Result<()> {
+        self.images.check(self.entry(i)?)?;
+        match check {
+            FileCheck::Exists => Ok(()),
+            FileCheck::Header => self.read(i, |raw, origin| match raw {
+                Raw::Encoded(bytes) => check_header(bytes, origin, limits),
+                Raw::Rgb { .. } => Ok(()),
+            }),
+            FileCheck::Decode => self.read(i, |raw, origin| match raw {
+                Raw::Encoded(bytes) => decode_rgb(bytes, origin, limits).map(drop),
+                Raw::Rgb { .. } => Ok(()),
+            }),
+        }
+    }
 }
 
 /// Bytes by which files of one size mostly differ.
 const BEGINNING: u64 = 4096;
-
-/// A hash of the first bytes of a file.
-fn digest(path: &Path, bytes: u64) -> Option<u128> {
-    let mut start = Vec::new();
-    let file = open(path).ok()?;
-    file.take(bytes).read_to_end(&mut start).ok()?;
-    Some(xxh3_128(&start))
-}
-
-fn check_file(path: &Path, check: FileCheck, limits: &DecodeLimits) -> Result<()> {
-    let not_an_image = |problem: &str| DataError::NotAnImage {
-        origin: path.display().to_string(),
-        problem: problem.to_owned(),
-    };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(_) if path.is_symlink() => {
-            return Err(not_an_image("is a link to a file that is not there"));
-        }
-        Err(error) => return Err(DataError::io(path, error)),
-    };
-    if metadata.is_dir() {
-        return Err(not_an_image("is a folder, not an image"));
-    }
-    if metadata.len() == 0 && metadata.is_file() {
-        return Err(not_an_image("is empty (0 bytes)"));
-    }
-    if let Some(kind) = read::kind(&metadata) {
-        return Err(not_an_image(&format!("is a {kind}, not an image")));
-    }
-    match check {
-        FileCheck::Exists => Ok(()),
-        FileCheck::Header => {
-            let bytes = read(path).map_err(|e| DataError::io(path, e))?;
-            check_header(&bytes, &path.display().to_string(), limits)
-        }
-        FileCheck::Decode => decode_file(path, limits).map(drop),
-    }
-}
 
 /// The first of the folders in one.
 fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {

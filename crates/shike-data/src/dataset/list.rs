@@ -80,7 +80,7 @@ pub fn list_file(
             None => names,
         },
         (Some(names), None) | (None, Some(names)) => names,
-        (None, None) => folder_names(&rows.paths, &labels, num_classes),
+        (None, None) => folder_names(rows.paths.iter().map(String::as_str), &labels, num_classes),
     };
     Dataset::from_files(root.as_ref().to_owned(), rows.paths, labels, names)
 }
@@ -246,11 +246,15 @@ fn entry(line: &str) -> std::result::Result<(&str, i64), String> {
     Ok((path, label))
 }
 
-pub(super) fn folder_names(paths: &[String], labels: &[u32], num_classes: usize) -> Vec<String> {
+pub(super) fn folder_names<'a>(
+    paths: impl Iterator<Item = &'a str>,
+    labels: &[u32],
+    num_classes: usize,
+) -> Vec<String> {
     // The folder that all images of a class share: `None` until the first image, `Some(None)` if
     // there are several.
     let mut folders: Vec<Option<Option<&str>>> = vec![None; num_classes];
-    for (path, &label) in paths.iter().zip(labels) {
+    for (path, &label) in paths.zip(labels) {
         let folder = path.rsplit_once('/').map(|(folder, _)| folder);
         match &mut folders[label as usize] {
             slot @ None => *slot = Some(folder),

@@ -9,13 +9,11 @@ mod json;
 mod list;
 mod names;
 mod rows;
+mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use image::RgbImage;
-
-pub use self::access::header_size;
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, cifar};
 pub use self::folder::{
@@ -24,46 +22,23 @@ pub use self::folder::{
 };
 pub use self::list::{list_file, list_file_like, list_paths};
 pub use self::names::{class_names_file, list_file_named, names_disagree, some_names};
-use crate::decode::{DecodeLimits, decode_file};
+use self::source::{Files, Pixels};
+pub use self::source::{Images, Raw, header_size};
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts, first_n_per_class};
-use crate::scratch;
 
 /// A labelled set of images, in memory or as files on a disk.
 ///
 /// Cheap to clone and to send to another thread: clones and selections share the pixels or paths.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    source: Arc<Source>,
-    /// Image `i` is entry `entries[i]` of the source.
+    images: Arc<dyn Images>,
+    /// Image `i` is entry `entries[i]` of the source `images`.
     entries: Arc<[u32]>,
     labels: Arc<[u32]>,
     class_names: Arc<[String]>,
     notes: Arc<[String]>,
     left_out: Arc<LeftOut>,
-}
-
-#[derive(Debug)]
-enum Source {
-    /// `[n, height, width, 3]`, and the files that the records came from.
-    Pixels {
-        pixels: Vec<u8>,
-        height: u32,
-        width: u32,
-        /// (file name, number of its first record), in ascending order.
-        files: Vec<(String, u32)>,
-    },
-    Files {
-        root: PathBuf,
-        /// Below `root`, with `/` between the parts.
-        paths: Vec<String>,
-    },
-}
-
-/// The bytes of one image among those in memory, which all have this height and width.
-fn record(pixels: &[u8], [height, width]: [u32; 2], entry: u32) -> &[u8] {
-    let size = height as usize * width as usize * 3;
-    &pixels[entry as usize * size..][..size]
 }
 
 impl Dataset {
@@ -89,41 +64,13 @@ impl Dataset {
 
     fn in_memory(
         pixels: Vec<u8>,
-        (height, width): (usize, usize),
+        size: (usize, usize),
         labels: Vec<u32>,
         class_names: Vec<String>,
         files: Vec<(String, u32)>,
     ) -> Result<Self> {
-        let wrong = |field, problem| DataError::Dataset { field, problem };
-        let side = |field, n: usize| {
-            u32::try_from(n)
-                .ok()
-                .filter(|&n| n > 0)
-                .ok_or_else(|| wrong(field, format!("is {n}, must be 1 or more")))
-        };
-        let (h, w) = (side("height", height)?, side("width", width)?);
-        let want = labels
-            .len()
-            .checked_mul(3)
-            .and_then(|n| n.checked_mul(height)?.checked_mul(width));
-        if want != Some(pixels.len()) {
-            return Err(wrong(
-                "pixels",
-                format!(
-                    "holds {} bytes, but {} labels of {height}x{width}x3 need {}",
-                    pixels.len(),
-                    labels.len(),
-                    want.map_or("more than there can be".into(), |n| n.to_string()),
-                ),
-            ));
-        }
-        let source = Source::Pixels {
-            pixels,
-            height: h,
-            width: w,
-            files,
-        };
-        Self::new(source, labels, class_names)
+        let images = Pixels::new(pixels, size, labels.len(), files)?;
+        Self::from_images(Arc::new(images), labels, class_names)
     }
 
     fn from_files(
@@ -132,11 +79,24 @@ impl Dataset {
         labels: Vec<u32>,
         class_names: Vec<String>,
     ) -> Result<Self> {
-        Self::new(Source::Files { root, paths }, labels, class_names)
+        Self::from_images(Arc::new(Files { root, paths }), labels, class_names)
     }
 
-    /// The caller sees to it that the source has as many entries as there are labels.
-    fn new(source: Source, labels: Vec<u32>, class_names: Vec<String>) -> Result<Self> {
+    /// A data set of the images of a source, with a label for each, `[n]`, and a name for each class.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there are more or fewer labels, or one is not below the number of classes.
+    pub fn from_images(
+        images: Arc<dyn Images>,
+        labels: Vec<u32>,
+        class_names: Vec<String>,
+    ) -> Result<Self> {
+        if images.len() != labels.len() {
+            return Err(DataError::Dataset {
+                field: "labels",
+                problem: format!("has {} entries for {} images", labels.len(), images.len()),
+            });
+        }
         let n = u32::try_from(labels.len()).map_err(|_| DataError::Dataset {
             field: "labels",
             problem: format!("has {} entries, more than can be numbered", labels.len()),
@@ -153,7 +113,7 @@ impl Dataset {
             });
         }
         Ok(Self {
-            source: Arc::new(source),
+            images,
             entries: (0..n).collect(),
             labels: labels.into(),
             class_names: class_names.into(),
@@ -221,75 +181,26 @@ impl Dataset {
         counts
     }
 
-    /// The pixels of image `i`, decoded now where it is a file.
-    ///
-    /// # Errors
-    /// [`DataError::Dataset`] if there is no image `i`, else those of [`decode_file`].
-    pub fn image(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
-        let Some(&entry) = self.entries.get(i) else {
-            return Err(DataError::Dataset {
-                field: "index",
-                problem: format!("is {i}, but there are {} images", self.len()),
-            });
-        };
-        match &*self.source {
-            Source::Pixels {
-                pixels,
-                height,
-                width,
-                ..
-            } => {
-                let record = scratch::copy(record(pixels, [*height, *width], entry));
-                Ok(RgbImage::from_raw(*width, *height, record)
-                    .expect("the constructor checked the number of bytes"))
-            }
-            Source::Files { root, paths } => {
-                decode_file(&root.join(&paths[entry as usize]), limits)
-            }
-        }
-    }
-
-    /// `(height, width)` of every image if they lie in memory; `None` for files, which may differ.
-    pub fn image_size(&self) -> Option<(usize, usize)> {
-        match &*self.source {
-            Source::Pixels { height, width, .. } => Some((*height as usize, *width as usize)),
-            Source::Files { .. } => None,
-        }
-    }
-
-    /// Where image `i` comes from, for messages: its path, or `train.bin record 17` (counted
-    /// from 0).
-    pub fn origin(&self, i: usize) -> String {
-        let Some(&entry) = self.entries.get(i) else {
-            return format!("image {i} of {}", self.len());
-        };
-        match &*self.source {
-            Source::Pixels { files, .. } => {
-                let at = files.partition_point(|(_, first)| *first <= entry);
-                match files.get(at.wrapping_sub(1)) {
-                    Some((name, first)) => format!("{name} record {}", entry - first),
-                    None => format!("record {entry}"),
-                }
-            }
-            Source::Files { root, paths } => {
-                root.join(&paths[entry as usize]).display().to_string()
-            }
-        }
-    }
-
     /// Gives `take` the bytes that tell this data set from others: for files the lines of its list,
     /// `path label`, as the field publishes lists (so that their SHA-256 is that of such a file); for
     /// images in memory label and pixels of each.
-    pub fn identity(&self, mut take: impl FnMut(&[u8])) {
+    ///
+    /// # Errors
+    /// Those of reading an image that is in no list.
+    pub fn identity(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
         for (i, label) in self.labels.iter().enumerate() {
-            if let Some(pixels) = self.pixels(i) {
-                take(&label.to_le_bytes());
-                take(pixels);
-            } else if let Some(path) = self.relative_path(i) {
+            if let Some(path) = self.relative_path(i) {
                 take(path.as_bytes());
                 take(format!(" {label}\n").as_bytes());
+                continue;
             }
+            take(&label.to_le_bytes());
+            self.read(i, |raw, _| {
+                take(raw.bytes());
+                Ok(())
+            })?;
         }
+        Ok(())
     }
 
     /// The images `indices`, in that order; an index may come more than once. Classes and their
@@ -299,7 +210,7 @@ impl Dataset {
     /// If an index is not below [`Dataset::len`], as indexing a slice does.
     pub fn select(&self, indices: &[usize]) -> Self {
         Self {
-            source: Arc::clone(&self.source),
+            images: Arc::clone(&self.images),
             entries: indices.iter().map(|&i| self.entries[i]).collect(),
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             class_names: Arc::clone(&self.class_names),
@@ -348,6 +259,7 @@ fn number_names(num_classes: usize) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::decode::DecodeLimits;
 
     fn tiny() -> Dataset {
         // Image i is one pixel of colour [i, i, i].

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::Dataset;
 use super::list::{folder_names, list_file, strip_bom};
-use super::{Dataset, Source};
 use crate::error::{DataError, Result};
 use crate::read::{long_line, read};
 
@@ -137,11 +137,10 @@ pub fn list_file_named(
         });
     }
     let mut notes = vec![format!("class names are those of {}", file.display())];
-    if let Source::Files { paths, .. } = &*data.source {
-        let own = folder_names(paths, &data.labels, classes);
-        let problem = names_disagree(&own, &data.class_names);
-        notes.extend(problem.map(|problem| format!("{}: {problem}", file.display())));
-    }
+    let paths = (0..data.len()).filter_map(|i| data.relative_path(i));
+    let own = folder_names(paths, &data.labels, classes);
+    let problem = names_disagree(&own, &data.class_names);
+    notes.extend(problem.map(|problem| format!("{}: {problem}", file.display())));
     data.notes = notes.into();
     Ok(data)
 }

@@ -219,8 +219,9 @@ pub fn inspect(
     let done = AtomicUsize::new(0);
     let mut unreadable = Vec::new();
     let mut contents = Vec::new();
+    let mut headers = Vec::new();
     for (subset, data) in subsets {
-        let checked: Vec<check::Checked> = (0..data.len())
+        let checked: Vec<_> = (0..data.len())
             .into_par_iter()
             .map(|i| {
                 let checked = check::check(data, i, config);
@@ -228,7 +229,8 @@ pub fn inspect(
                 checked
             })
             .collect();
-        for (index, checked) in checked.into_iter().enumerate() {
+        for (index, (header, checked)) in checked.into_iter().enumerate() {
+            headers.extend(header.map(|header| (data, index, header)));
             match checked {
                 Ok(Some(content)) => contents.push((content, *subset, index)),
                 Ok(None) => {}
@@ -245,7 +247,10 @@ pub fn inspect(
             data.map(|(_, data)| ImageRef::new(subset, data, index))
         })
     });
-    Ok(summary(subsets, names, config, unreadable, duplicates))
+    let pixels = Pixels::told(&headers);
+    Ok(summary(
+        subsets, names, config, unreadable, duplicates, pixels,
+    ))
 }
 
 /// The names of all classes, if the parts agree on them.
@@ -288,6 +293,7 @@ fn summary(
     config: &InspectConfig,
     unreadable: Vec<Unreadable>,
     duplicates: Option<Duplicates>,
+    pixels: Pixels,
 ) -> Inspection {
     let counts: BTreeMap<Part, Vec<usize>> = subsets
         .iter()
@@ -338,7 +344,7 @@ fn summary(
         empty_classes,
         unreadable,
         duplicates,
-        pixels: Pixels::of(subsets.iter().map(|(_, data)| data), usize::MAX),
+        pixels,
         too_small: counts
             .iter()
             .filter(|(subset, _)| **subset != Part::Train)

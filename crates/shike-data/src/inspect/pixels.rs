@@ -1,7 +1,6 @@
 //! Pixels that are not 8-bit, upright and nearly square, told by headers.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ImageFormat, ImageReader, Limits};
@@ -10,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::decode::{DecodeLimits, caught, png};
+use crate::error::Result;
 use crate::exif::orientation;
-use crate::read::read;
-use crate::verify::read_header;
+use crate::verify::header_in;
 
 /// 16-bit images that are decoded for the range of their values.
 const RANGES: usize = 32;
@@ -39,8 +38,9 @@ pub struct Pixels {
     pub median_kept: Option<f64>,
 }
 
-/// One image by its header.
-struct Header {
+/// One file by its header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
     sixteen_bits: bool,
     turned: bool,
     kept: f64,
@@ -50,23 +50,29 @@ impl Pixels {
     /// Reads the headers of at most about `most` images, spread evenly. Images in memory are 8-bit,
     /// upright and square; a file that cannot be read is not counted.
     pub fn of<'a>(sets: impl IntoIterator<Item = &'a Dataset>, most: usize) -> Self {
-        let files =
-            |data: &Dataset| -> Vec<_> { (0..data.len()).filter_map(|i| data.file(i)).collect() };
-        let files: Vec<_> = sets.into_iter().flat_map(files).collect();
-        let step = files.len().div_ceil(most.max(1)).max(1);
-        let found: Vec<_> = files
-            .par_iter()
-            .step_by(step)
-            .filter_map(|path| Some((path, guarded(|| header(path))?)))
+        let files = sets.into_iter().filter(|data| data.image_size().is_none());
+        let files: Vec<_> = files
+            .flat_map(|data| (0..data.len()).map(move |i| (data, i)))
             .collect();
-        let count = |is: fn(&Header) -> bool| found.iter().filter(|(_, header)| is(header)).count();
-        let deep: Vec<_> = found.iter().filter(|(_, h)| h.sixteen_bits).collect();
+        let step = files.len().div_ceil(most.max(1)).max(1);
+        let found = files.par_iter().step_by(step).filter_map(|&(data, i)| {
+            let header = Header::read(data, i, &DecodeLimits::default()).ok()??;
+            Some((data, i, header))
+        });
+        Self::told(&found.collect::<Vec<_>>())
+    }
+
+    /// What these headers say of image `i` of a data set each.
+    pub(super) fn told(found: &[(&Dataset, usize, Header)]) -> Self {
+        let count =
+            |is: fn(&Header) -> bool| found.iter().filter(|(.., header)| is(header)).count();
+        let deep: Vec<_> = found.iter().filter(|(.., h)| h.sixteen_bits).collect();
         let ranges: Vec<u16> = deep
             .par_iter()
             .step_by(deep.len().div_ceil(RANGES).max(1))
-            .filter_map(|(path, _)| guarded(|| range(path)))
+            .filter_map(|(data, i, _)| guarded(|| range(data, *i)))
             .collect();
-        let mut kept: Vec<f64> = found.iter().map(|(_, header)| header.kept).collect();
+        let mut kept: Vec<f64> = found.iter().map(|(.., header)| header.kept).collect();
         kept.sort_by(f64::total_cmp);
         Self {
             looked_at: found.len(),
@@ -85,19 +91,37 @@ fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
     caught(ImageFormat::Png, || Ok(read())).ok().flatten()
 }
 
-fn header(path: &Path) -> Option<Header> {
-    let found = read_header(path, &DecodeLimits::default()).ok()?;
-    let (width, height) = found.size;
-    Some(Header {
-        sixteen_bits: found.format == ImageFormat::Png && png::is_sixteen_bits(&found.bytes),
-        turned: orientation(found.format, &found.bytes) != Orientation::NoTransforms,
-        kept: f64::from(width.min(height)) / f64::from(width.max(height)),
-    })
+impl Header {
+    /// That of image `i`; none if it is pixels.
+    pub(super) fn read(data: &Dataset, i: usize, limits: &DecodeLimits) -> Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        let (format, size) = data.header(i, limits, &mut bytes)?;
+        Ok(format.and_then(|format| Self::new(&bytes, format, size)))
+    }
+
+    /// That in the bytes of a file.
+    pub(super) fn of(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<Option<Self>> {
+        let (format, size) = header_in(bytes, origin, limits)?;
+        Ok(Self::new(bytes, format, size))
+    }
+
+    fn new(bytes: &[u8], format: ImageFormat, (width, height): (u32, u32)) -> Option<Self> {
+        guarded(|| {
+            Some(Self {
+                sixteen_bits: format == ImageFormat::Png && png::is_sixteen_bits(bytes),
+                turned: orientation(format, bytes) != Orientation::NoTransforms,
+                kept: f64::from(width.min(height)) / f64::from(width.max(height)),
+            })
+        })
+    }
 }
 
 /// Largest less smallest value of a 16-bit image, but for its alpha.
-fn range(path: &Path) -> Option<u16> {
-    let bytes = read(path).ok()?;
+fn range(data: &Dataset, i: usize) -> Option<u16> {
+    data.read(i, |raw, _| Ok(range_in(raw.bytes()))).ok()?
+}
+
+fn range_in(bytes: &[u8]) -> Option<u16> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .ok()?;

@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use shike_data::rng::Draw;
+use image::RgbImage;
+use rand_chacha::ChaCha8Rng;
+use shike_data::rng::{Draw, Purpose, rng};
+use shike_data::{DataError, DecodeLimits, Pipeline, Raw, Result, Transform, decode_rgb, prepare};
 
 /// A folder of `shared/`, or `None` with a note if there is no `shared/` here.
 pub fn shared(test: &str, folder: &str) -> Option<PathBuf> {
@@ -122,4 +125,37 @@ impl Draw for MersenneTwister {
         let (high, low) = (self.word() >> 5, self.word() >> 6);
         (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
     }
+}
+
+/// A file, decoded.
+pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
+    decode_rgb(&bytes(path)?, &path.display().to_string(), limits)
+}
+
+/// A file, prepared as the loader does.
+pub fn prepare_file(
+    path: &Path,
+    pipeline: &Pipeline,
+    limits: &DecodeLimits,
+    random: &mut ChaCha8Rng,
+) -> Result<RgbImage> {
+    let bytes = bytes(path)?;
+    let origin = path.display().to_string();
+    prepare(Raw::Encoded(&bytes), &origin, pipeline, limits, random)
+}
+
+/// A file, decoded and turned as its EXIF data say.
+pub fn decode_file_upright(path: &Path, limits: &DecodeLimits) -> Result<RgbImage> {
+    let upright = Pipeline {
+        transforms: vec![Transform::ExifOrientation],
+    };
+    let mut unused = rng(0, 0, 0, Purpose::Other);
+    prepare_file(path, &upright, limits, &mut unused)
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    shike_data::read::read(path).map_err(|source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -6,7 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, Transaction};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DataError, DecodeLimits, Loader, Pipeline, prepare_file};
+use shike_data::{DataError, DecodeLimits, Loader, Pipeline, Raw, prepare};
 use shike_model::{ExpertLogits, Shike};
 
 use crate::device::batch::{Upload, normalized};
@@ -174,7 +174,7 @@ impl Predictor {
     }
 
     /// Reads an image file and brings it to what the network takes, turned as its EXIF data say if
-    /// the model was trained on such images. This is [`prepare_file`], as images are scored in
+    /// the model was trained on such images. This is [`shike_data::prepare`], as images are scored in
     /// training; the values of a JPEG may differ by 1 of 255 from those that
     /// [`prepare`](Self::prepare) makes of its pixels.
     ///
@@ -183,11 +183,16 @@ impl Predictor {
     pub fn read(&self, path: &Path) -> Result<RgbImage, InferError> {
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
-        let image = prepare_file(path, &self.pipeline, &self.limits(), &mut unused);
+        let file = shike_data::read::read(path).map_err(|source| DataError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let (raw, origin) = (Raw::Encoded(&file), path.display().to_string());
+        let image = prepare(raw, &origin, &self.pipeline, &self.limits(), &mut unused);
         image.map_err(|error| match error {
             // This one does not know which image it is about.
             error @ DataError::Transform { .. } => InferError::from(DataError::Sample {
-                origin: path.display().to_string(),
+                origin,
                 source: Box::new(error),
             }),
             other => other.into(),

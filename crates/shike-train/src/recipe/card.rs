@@ -241,7 +241,10 @@ impl Card {
             let line = format!("as many images as {that}, whose hash is not known");
             return (line, true);
         }
-        let hash = SplitReceipt::new(set).sha256;
+        let hash = match SplitReceipt::new(set) {
+            Ok(receipt) => receipt.sha256,
+            Err(error) => return (format!("cannot be compared: {error}"), false),
+        };
         match hashes.contains(&hash.as_str()) {
             true => (that, true),
             false => {

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
-use shike_data::{Dataset, DecodeLimits, decode_file_upright};
+use shike_data::{Dataset, DecodeLimits};
 use thiserror::Error;
 
 use crate::config::TrainConfig;
@@ -440,10 +440,9 @@ fn examples(evaluation: &Evaluation, of: Confusion, scored: &Dataset, upright: b
 /// An image of the scored ones, turned `upright` where the run turned them.
 fn picture(scored: &Dataset, image: usize, upright: bool) -> Option<RgbImage> {
     let limits = DecodeLimits::default();
-    let file = scored.root().zip(scored.relative_path(image));
-    let pixels = match file {
-        Some((root, path)) if upright => decode_file_upright(&root.join(path), &limits),
-        _ => scored.image(image, &limits),
+    let pixels = match upright {
+        true => scored.image_upright(image, &limits),
+        false => scored.image(image, &limits),
     };
     pixels.ok()
 }

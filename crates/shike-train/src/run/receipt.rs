@@ -1,14 +1,13 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
-use shike_data::Part;
 use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shike_data::Dataset;
 use shike_data::read::open;
+use shike_data::{DataError, Dataset, Part};
 
 use crate::config::TrainConfig;
 use crate::config::diff::without_speed;
@@ -173,23 +172,22 @@ pub(crate) fn file_hash(path: &Path) -> io::Result<String> {
 
 /// Bytes of up to 1000 files of a data set, spread evenly over its list; 0 of images in memory.
 pub(crate) fn file_bytes(data: &Dataset) -> u64 {
-    let Some(root) = data.root() else { return 0 };
     let places = (0..data.len()).step_by(data.len().div_ceil(1000).max(1));
-    let files = places.filter_map(|i| Some(root.join(data.relative_path(i)?)));
-    files
-        .map(|file| file.metadata().map_or(0, |file| file.len()))
-        .sum()
+    places.filter_map(|i| data.file_bytes(i)).sum()
 }
 
 impl SplitReceipt {
     /// Of a data set. Files are not read.
-    pub fn new(data: &Dataset) -> Self {
+    ///
+    /// # Errors
+    /// Those of [`Dataset::identity`].
+    pub fn new(data: &Dataset) -> Result<Self, DataError> {
         let mut hash = Sha256::new();
-        data.identity(|bytes| hash.update(bytes));
-        Self {
+        data.identity(|bytes| hash.update(bytes))?;
+        Ok(Self {
             images: data.len(),
             sha256: hex(hash),
-        }
+        })
     }
 }
 
