@@ -12,6 +12,8 @@ use crate::error::{DataError, Result};
 /// The shape of the tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum LongTail {
     /// Class sizes fall geometrically from `n_max` to `n_max / IF`.
     Exponential,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 use crate::error::{DataError, Result};
 use crate::rng::{Draw, Purpose, rng};
+use crate::sampler::by_class;
 
 /// What a run does about a training image that cannot be read. A validation or test image is an
 /// error in any case: left out or replaced, it would change the score.
@@ -99,12 +100,8 @@ pub(crate) struct Replacer {
 
 impl Replacer {
     pub fn new(dataset: &Dataset, max_share: f64, seed: u64, log: BadImageLog) -> Self {
-        let mut classes = vec![Vec::new(); dataset.num_classes()];
-        for (i, &label) in dataset.labels().iter().enumerate() {
-            classes[label as usize].push(i as u32);
-        }
         Self {
-            classes,
+            classes: by_class(dataset.labels(), dataset.num_classes()),
             images: dataset.len(),
             max_share,
             seed,

@@ -12,6 +12,8 @@ use crate::rng::{Draw, Purpose, rng};
 /// How the images of an epoch are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum Sampling {
     /// Every image once, in random order: the usual shuffling, and the reference's.
     #[default]
@@ -26,6 +28,11 @@ pub enum Sampling {
 }
 
 impl Sampling {
+    /// Whether it makes up for the class frequencies, at least in part.
+    pub fn balances(self) -> bool {
+        self != Self::Instance
+    }
+
     /// The probability of each class to be drawn in epoch `epoch` (from 0) of `total_epochs`, for classes
     /// of these numbers of images, `[classes]`; sums to 1. A class without an image has 0.
     pub fn shares(self, counts: &[usize], epoch: u64, total_epochs: u64) -> Vec<f64> {
@@ -50,6 +57,15 @@ impl Sampling {
             }
         }
     }
+}
+
+/// The indices of the images of each class, `[classes]`, from their labels, which are below that.
+pub(crate) fn by_class(labels: &[u32], num_classes: usize) -> Vec<Vec<u32>> {
+    let mut classes = vec![Vec::new(); num_classes];
+    for (i, &label) in (0..).zip(labels) {
+        classes[label as usize].push(i);
+    }
+    classes
 }
 
 /// Draws the order of each epoch. Cheap next to an epoch; holds the indices grouped by class.
@@ -78,17 +94,14 @@ impl Sampler {
         if u32::try_from(labels.len()).is_err() {
             return Err(wrong(format!("has {} entries, too many", labels.len())));
         }
-        let mut classes = vec![Vec::new(); num_classes];
-        for (i, &label) in labels.iter().enumerate() {
-            classes
-                .get_mut(label as usize)
-                .ok_or_else(|| {
-                    wrong(format!(
-                        "image {i} has label {label}, but there are {num_classes} classes"
-                    ))
-                })?
-                .push(i as u32);
+        let outside = |&label: &u32| label as usize >= num_classes;
+        if let Some(i) = labels.iter().position(outside) {
+            return Err(wrong(format!(
+                "image {i} has label {}, but there are {num_classes} classes",
+                labels[i]
+            )));
         }
+        let mut classes = by_class(labels, num_classes);
         classes.retain(|class| !class.is_empty());
         Ok(Self {
             sampling,

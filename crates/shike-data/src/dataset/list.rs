@@ -50,17 +50,7 @@ pub fn list_file(
     }
     let list_path = list_path.as_ref();
     let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
-    let named = |wrong: Wrong| {
-        let (path, problem) = (list_path.to_owned(), wrong.problem);
-        match wrong.line {
-            Some(line) => DataError::ListLine {
-                path,
-                line,
-                problem,
-            },
-            None => DataError::List { path, problem },
-        }
-    };
+    let named = |wrong: Wrong| wrong.of(list_path);
     let rows = parse(list_path, &bytes, class_names.as_deref()).map_err(named)?;
     let wanted = num_classes.or(class_names.as_ref().map(Vec::len));
     let (labels, num_classes) = rows.check(wanted).map_err(|wrong| {
@@ -113,17 +103,7 @@ pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case(ending))
     };
-    let named = |wrong: Wrong| match wrong.line {
-        Some(line) => DataError::ListLine {
-            path: list_path.to_owned(),
-            line,
-            problem: wrong.problem,
-        },
-        None => DataError::List {
-            path: list_path.to_owned(),
-            problem: wrong.problem,
-        },
-    };
+    let named = |wrong: Wrong| wrong.of(list_path);
     if is("json") {
         return Ok(super::json::parse(bytes).map_err(named)?.paths);
     }

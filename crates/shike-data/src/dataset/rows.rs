@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
+
+use crate::error::DataError;
 
 /// What a list holds, before it is checked.
 #[derive(Debug, Default)]
@@ -33,6 +36,19 @@ impl Wrong {
             row: None,
             line: Some(line),
             problem,
+        }
+    }
+
+    /// As the error of a list file.
+    pub fn of(self, path: &Path) -> DataError {
+        let (path, problem) = (path.to_owned(), self.problem);
+        match self.line {
+            Some(line) => DataError::ListLine {
+                path,
+                line,
+                problem,
+            },
+            None => DataError::List { path, problem },
         }
     }
 

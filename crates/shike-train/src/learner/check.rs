@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Part, Sampling};
+use shike_data::{BadImages, DataError, Dataset, DecodeLimits, FileCheck, Part};
 
 use crate::config::TrainConfig;
 use crate::config::source::TrainData;
@@ -131,7 +131,7 @@ pub(super) fn double_balancing(config: &TrainConfig, train: &Dataset) -> Vec<Str
     };
     let line = |stage: usize| {
         let of = config.stage(stage)?;
-        if of.sampling == Sampling::Instance || !of.loss.balances() {
+        if !of.sampling.balances() || !of.loss.balances() {
             return None;
         }
         let prior = config
