@@ -17,7 +17,6 @@ use shike_model::network::{
     BackboneConfig, BlockKind, ConvInit, StageConfig, StemConfig, StemKind,
 };
 use shike_model::{ClassifierConfig, DktLossConfig, Head, LossConfig, Part, ShikeConfig, weights};
-use shike_train::recipe::DataLayout;
 use shike_train::run::RunPaths;
 use shike_train::run::receipt::ChosenOn;
 use shike_train::{DataSource, Learner, Progress, Recipe, RunConfig, RunDir, Session, TrainConfig};
@@ -189,7 +188,10 @@ fn rows_of_metrics_are_read() {
 fn a_recipe_is_read() {
     let recipe = Recipe::read(stored("recipe.toml")).unwrap();
     assert_eq!(recipe.config(2).unwrap(), settings());
-    assert_eq!(recipe.layout().unwrap(), Some(DataLayout::Folder {}));
+    assert_eq!(
+        recipe.layout().unwrap(),
+        Some(DataSource::Folder { dir: "".into() })
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use proptest::test_runner::RngSeed;
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{FocalLossConfig, LdamLossConfig};
 use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, ShikeConfig};
-use shike_train::recipe::{DataLayout, Recipe, RecipeError, scale_rates, to_toml};
+use shike_train::recipe::{Recipe, RecipeError, scale_rates, to_toml};
 use shike_train::{DataSource, Schedule, Stage2, TrainConfig};
 
 fn parse(text: &str) -> Recipe {
@@ -130,7 +130,7 @@ fn the_configuration_of_a_run_is_a_recipe() {
 
 #[test]
 fn what_is_written_is_read_as_it_was() {
-    let layout = DataLayout::Lists {
+    let layout = DataSource::Lists {
         root: "images".into(),
         train: "train.txt".into(),
         val: None,
@@ -510,7 +510,7 @@ fn any_field_can_be_changed() {
         test: Some("d/other.txt".into()),
         class_names: None,
     };
-    assert_eq!(layout.source(Path::new("d")), expected);
+    assert_eq!(layout.below(Path::new("d")), expected);
     let cifar = changed(&[
         "data={ kind = \"cifar\", set = \"cifar10\" }",
         "data.imbalance_factor=50",
@@ -518,7 +518,7 @@ fn any_field_can_be_changed() {
     let layout = cifar.layout().unwrap().unwrap();
     assert!(matches!(
         layout,
-        DataLayout::Cifar {
+        DataSource::Cifar {
             imbalance_factor: 50.0,
             ..
         }

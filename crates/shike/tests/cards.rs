@@ -17,9 +17,9 @@ use shike::data::tiny_imagenet::tiny_imagenet_lists;
 use shike::data::{Dataset, list_file, list_file_like};
 use shike::model::weights;
 use shike::model::{BackboneConfig, ShikeConfig};
-use shike::train::recipe::{Card, DataLayout, Recipe};
+use shike::train::recipe::{Card, Recipe};
 use shike::train::run::RunPaths;
-use shike::train::{OptimizerConfig, TrainData};
+use shike::train::{DataSource, OptimizerConfig, TrainData};
 
 const CARDS: [&str; 6] = [
     "cifar100_lt",
@@ -98,7 +98,7 @@ fn every_card_is_complete() {
                 "{name}"
             );
         }
-        if let Some(DataLayout::Lists {
+        if let Some(DataSource::Lists {
             train, val, test, ..
         }) = recipe.layout().unwrap()
         {
@@ -271,7 +271,7 @@ impl Fixture {
     /// A tree with lists: `place` gives the path of the `i`th image of a part with a label.
     fn lists(&self, card: &str, place: impl Fn(&str, usize, usize) -> String) -> PathBuf {
         let (recipe, _) = recipe(card);
-        let Some(DataLayout::Lists {
+        let Some(DataSource::Lists {
             train, val, test, ..
         }) = recipe.layout().unwrap()
         else {

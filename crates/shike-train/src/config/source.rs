@@ -37,24 +37,30 @@ impl TrainData {
     }
 }
 
-/// A data set on disk.
+/// Images on disk: what lies in a folder, and how it is laid out. `[data]` of a recipe is one too, whose
+/// paths start at the folder that is given with it, see [`DataSource::below`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum DataSource {
     /// CIFAR in its binary version, cut to a long tail. Its test set is kept whole.
     Cifar {
         /// Folder with the `.bin` files, or the one above it.
+        #[serde(default, skip_serializing_if = "is_empty")]
         dir: PathBuf,
         /// 10 or 100 classes.
         set: Cifar,
         /// Shape of the tail.
+        #[serde(default = "exponential")]
         profile: LongTail,
         /// Largest class over smallest.
+        #[serde(default = "hundred")]
         imbalance_factor: f64,
     },
     /// List files: `path label` lines (ImageNet-LT, Places-LT, iNaturalist), CSV or JSON.
     Lists {
         /// The folder that paths are relative to.
+        #[serde(default, skip_serializing_if = "is_empty")]
         root: PathBuf,
         /// Training images.
         train: PathBuf,
@@ -70,8 +76,21 @@ pub enum DataSource {
     /// there; or, without a `train` folder, `<class>/<image>` for training alone.
     Folder {
         /// The folder.
+        #[serde(default, skip_serializing_if = "is_empty")]
         dir: PathBuf,
     },
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+fn exponential() -> LongTail {
+    LongTail::Exponential
+}
+
+fn hundred() -> f64 {
+    100.0
 }
 
 impl DataSource {
@@ -116,6 +135,39 @@ impl DataSource {
                 Ok(TrainData { train, val, test })
             }
         }
+    }
+
+    /// Its folder, and then its files by the names of their fields.
+    pub fn paths(&mut self) -> Vec<(&'static str, &mut PathBuf)> {
+        match self {
+            Self::Cifar { dir, .. } | Self::Folder { dir } => vec![("dir", dir)],
+            Self::Lists {
+                root,
+                train,
+                val,
+                test,
+                class_names,
+            } => {
+                let others = [("val", val), ("test", test), ("class_names", class_names)];
+                let others = others.into_iter();
+                let others = others.filter_map(|(name, path)| Some((name, path.as_mut()?)));
+                let first = [("root", root), ("train", train)];
+                first.into_iter().chain(others).collect()
+            }
+        }
+    }
+
+    /// The same layout in a folder that its paths start at.
+    #[must_use]
+    pub fn below(mut self, folder: &Path) -> Self {
+        for (_, path) in self.paths() {
+            // `join("")` would end in a slash.
+            *path = match is_empty(path) {
+                true => folder.to_owned(),
+                false => folder.join(&path),
+            };
+        }
+        self
     }
 
     /// The same images in another folder, to which they were moved. Where they were read from a folder

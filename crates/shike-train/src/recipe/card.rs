@@ -1,12 +1,11 @@
 //! What is known about a benchmark, and whether the data on disk are it.
 
 use shike_data::Part;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shike_data::{Cifar, Dataset, LongTail};
+use shike_data::Dataset;
 
-use crate::config::source::{DataSource, TrainData};
+use crate::config::source::TrainData;
 use crate::run::receipt::SplitReceipt;
 
 /// `[dataset]` of a recipe: the benchmark that it is for. Nothing in it changes a run.
@@ -83,90 +82,8 @@ pub struct Published {
     pub source: String,
 }
 
-/// `[data]` of a recipe: the files below `--data`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum DataLayout {
-    /// CIFAR in its binary version.
-    Cifar {
-        /// 10 or 100 classes.
-        set: Cifar,
-        /// Shape of the tail.
-        #[serde(default = "exponential")]
-        profile: LongTail,
-        /// Largest class over smallest.
-        #[serde(default = "hundred")]
-        imbalance_factor: f64,
-    },
-    /// List files.
-    Lists {
-        /// The folder that paths are relative to, below `--data`.
-        #[serde(default)]
-        root: PathBuf,
-        /// Training images; lists are looked for below `--data`.
-        train: PathBuf,
-        /// Validation images.
-        val: Option<PathBuf>,
-        /// Test images.
-        test: Option<PathBuf>,
-        /// Class names, one a line.
-        class_names: Option<PathBuf>,
-    },
-    /// Class folders.
-    Folder {},
-}
-
 fn yes() -> bool {
     true
-}
-
-fn exponential() -> LongTail {
-    LongTail::Exponential
-}
-
-fn hundred() -> f64 {
-    100.0
-}
-
-impl DataLayout {
-    /// The data set in the folder `dir`.
-    pub fn source(&self, dir: &Path) -> DataSource {
-        match self {
-            Self::Cifar {
-                set,
-                profile,
-                imbalance_factor,
-            } => DataSource::Cifar {
-                dir: dir.to_owned(),
-                set: *set,
-                profile: *profile,
-                imbalance_factor: *imbalance_factor,
-            },
-            Self::Lists {
-                root,
-                train,
-                val,
-                test,
-                class_names,
-            } => {
-                let list = |list: &PathBuf| dir.join(list);
-                DataSource::Lists {
-                    // `dir.join("")` would end in a slash.
-                    root: match root.as_os_str().is_empty() {
-                        true => dir.to_owned(),
-                        false => dir.join(root),
-                    },
-                    train: list(train),
-                    val: val.as_ref().map(list),
-                    test: test.as_ref().map(list),
-                    class_names: class_names.as_ref().map(list),
-                }
-            }
-            Self::Folder {} => DataSource::Folder {
-                dir: dir.to_owned(),
-            },
-        }
-    }
 }
 
 impl Card {

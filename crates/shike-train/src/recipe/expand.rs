@@ -8,7 +8,8 @@ use shike_data::{Normalization, Pipeline};
 use shike_model::network::StemKind;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
-use super::card::{Card, DataLayout};
+use super::card::Card;
+use crate::config::DataSource;
 use crate::config::optimizer::gather;
 use crate::config::schedule::Schedule;
 use crate::config::{TrainConfig, warmup_epochs};
@@ -16,7 +17,7 @@ use crate::config::{TrainConfig, warmup_epochs};
 /// What a recipe comes to.
 pub(super) struct Expanded {
     pub card: Option<Card>,
-    pub layout: Option<DataLayout>,
+    pub layout: Option<DataSource>,
     pub data_dir: Option<PathBuf>,
     pub config: TrainConfig,
 }
@@ -116,10 +117,10 @@ pub(super) enum Images {
 }
 
 impl Images {
-    pub fn of(layout: &DataLayout) -> Self {
-        match layout {
-            DataLayout::Cifar { .. } => Self::Cifar,
-            DataLayout::Lists { .. } | DataLayout::Folder {} => Self::Pictures,
+    pub fn of(source: &DataSource) -> Self {
+        match source {
+            DataSource::Cifar { .. } => Self::Cifar,
+            _ => Self::Pictures,
         }
     }
 }

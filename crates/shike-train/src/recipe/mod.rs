@@ -42,7 +42,7 @@ use serde_json::{Map, Value, json};
 use shike_data::read::read_to_string;
 use shike_model::LossConfig;
 
-pub use self::card::{Card, DataLayout, KnownSplit, Published};
+pub use self::card::{Card, KnownSplit, Published};
 pub use self::error::{Names, Place, RecipeError};
 use self::error::{Slip, nearest};
 use self::expand::{Expanded, Images, expand};
@@ -111,10 +111,7 @@ impl Recipe {
     /// both, a network for small images is taken to be for CIFAR where no `image_size` is given.
     #[must_use]
     pub fn for_source(mut self, source: &DataSource) -> Self {
-        self.images = Some(match source {
-            DataSource::Cifar { .. } => Images::Cifar,
-            _ => Images::Pictures,
-        });
+        self.images = Some(Images::of(source));
         self
     }
 
@@ -238,7 +235,7 @@ impl Recipe {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn layout(&self) -> Result<Option<DataLayout>, RecipeError> {
+    pub fn layout(&self) -> Result<Option<DataSource>, RecipeError> {
         Ok(self.expand(self.classes)?.layout)
     }
 

@@ -5,7 +5,8 @@ use shike_data::{Normalization, Pipeline};
 use shike_model::ShikeConfig;
 
 use super::expand::{Images, ModelTable, named_pipeline};
-use super::{DataLayout, Recipe, RecipeError};
+use super::{Recipe, RecipeError};
+use crate::config::DataSource;
 use crate::config::TrainConfig;
 use crate::config::diff::prune;
 
@@ -15,7 +16,7 @@ use crate::config::diff::prune;
 /// # Errors
 /// [`RecipeError::Write`] for numbers that are not finite; as [`Recipe::read`] for a configuration that no
 /// run can have.
-pub fn to_toml(config: &TrainConfig, layout: Option<&DataLayout>) -> Result<String, RecipeError> {
+pub fn to_toml(config: &TrainConfig, layout: Option<&DataSource>) -> Result<String, RecipeError> {
     let write = |problem: &dyn std::fmt::Display| RecipeError::Write {
         problem: problem.to_string(),
     };

@@ -218,7 +218,7 @@ impl DataArgs {
         };
         let layout = recipe.layout().map_err(TrainError::from)?;
         let source = match layout {
-            Some(layout) => layout.source(dir).with_names_beside(),
+            Some(layout) => layout.below(dir).with_names_beside(),
             None => DataSource::detect(dir),
         };
         let source = self.layout.change(source, dir);

@@ -383,35 +383,20 @@ fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
         value,
         reason: reason.to_owned(),
     };
+    if let DataSource::Cifar { .. } = source {
+        return Ok(vec![]);
+    }
+    let kind = serde_json::json!(source)["kind"].clone();
     let why = "where the pictures are; --data DIR overrides it";
     let mut fields = Vec::new();
-    match source {
-        DataSource::Folder { dir } => {
-            fields.push(field("data_dir", path(dir)?, why));
-            fields.push(field("data.kind", "folder".into(), ""));
+    for (name, file) in source.clone().paths() {
+        match fields.is_empty() {
+            true => fields.extend([
+                field("data_dir", path(file)?, why),
+                field("data.kind", kind.clone(), ""),
+            ]),
+            false => fields.push(field(&format!("data.{name}"), path(file)?, "")),
         }
-        DataSource::Lists {
-            root,
-            train,
-            val,
-            test,
-            class_names,
-        } => {
-            fields.push(field("data_dir", path(root)?, why));
-            fields.push(field("data.kind", "lists".into(), ""));
-            let lists = [
-                ("data.train", Some(train)),
-                ("data.val", val.as_ref()),
-                ("data.test", test.as_ref()),
-                ("data.class_names", class_names.as_ref()),
-            ];
-            for (name, list) in lists {
-                if let Some(list) = list {
-                    fields.push(field(name, path(list)?, ""));
-                }
-            }
-        }
-        DataSource::Cifar { .. } => {}
     }
     Ok(fields)
 }

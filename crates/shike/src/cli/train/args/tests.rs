@@ -293,7 +293,7 @@ fn scoring_sees_the_images_that_training_sees() {
     let data = |source: &DataSource| match source {
         DataSource::Cifar { .. } => "kind = \"cifar\"\nset = \"cifar10\"",
         DataSource::Lists { .. } => "kind = \"lists\"\ntrain = \"train.txt\"",
-        DataSource::Folder { .. } => "kind = \"folder\"",
+        _ => "kind = \"folder\"",
     };
     let options = |words: &str| {
         let words = ["train"].into_iter().chain(words.split_whitespace());
