@@ -4,12 +4,12 @@ use std::path::Path;
 
 use image::{ImageFormat, RgbImage};
 
+use super::source::header_of;
 use super::{Dataset, Raw};
 use crate::decode::DecodeLimits;
+use crate::decode::exif::turn_upright;
 use crate::error::{DataError, Result};
-use crate::exif::turn_upright;
 use crate::scratch;
-use crate::verify::header_of;
 
 impl Dataset {
     /// The number of image `i` in its source.

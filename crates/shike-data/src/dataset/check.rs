@@ -8,11 +8,11 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Dataset, Raw};
+use crate::decode::header::check_header;
 use crate::decode::{DecodeLimits, decode_rgb};
 use crate::error::{DataError, Result};
 use crate::read::MAX_BYTES;
 use crate::rng::{Draw, Purpose, rng};
-use crate::verify::check_header;
 
 /// How closely [`Dataset::check_files`] looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod json;
 mod list;
 mod names;
 mod rows;
-mod source;
+pub mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::bytes::Bytes;
-use super::{Refused, caught};
+use super::limits::{Refused, caught};
 
 /// What the markers of a JPEG say that [`decode`] takes: 8 bits, Huffman codes, and one, three or four
 /// components.

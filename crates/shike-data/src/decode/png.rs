@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{ImageFormat, RgbImage};
 use png::{DecodeOptions, Decoder, InterlaceInfo, Reader, Transformations};
 
-use super::{DecodeLimits, Refused, caught};
+use super::limits::{DecodeLimits, Refused, caught};
 use crate::scratch;
 
 /// Width and height, which stand in the first chunk.

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
+use crate::decode::exif::orientation;
+use crate::decode::header::header_in;
 use crate::decode::{DecodeLimits, caught, png};
 use crate::error::Result;
-use crate::exif::orientation;
-use crate::verify::header_in;
 
 /// 16-bit images that are decoded for the range of their values.
 const RANGES: usize = 32;

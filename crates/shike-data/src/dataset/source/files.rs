@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::header_of;
 use super::{Images, Raw};
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result};
 use crate::read::{self, MAX_BYTES, open, read_into};
-use crate::verify::header_of;
 
 /// Files below a folder.
 #[derive(Debug)]

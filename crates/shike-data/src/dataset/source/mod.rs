@@ -6,12 +6,14 @@ mod pixels;
 use std::fmt;
 use std::path::Path;
 
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 
 pub use self::files::header_size;
 pub(super) use self::{files::Files, pixels::Pixels};
+use crate::decode::header::header_in;
 use crate::decode::{DecodeLimits, decode_rgb};
-use crate::error::Result;
+use crate::error::{DataError, Result};
+use crate::read::MAX_BYTES;
 use crate::scratch;
 
 /// Images by their number, from 0, as they are stored. Methods may panic for a number that is not
@@ -114,6 +116,32 @@ impl Raw<'_> {
                 height,
             } => Ok(RgbImage::from_raw(width, height, scratch::copy(pixels))
                 .expect("a source gives as many bytes as it says")),
+        }
+    }
+}
+
+/// As much of a file as holds its header, unless a camera wrote very much before it.
+const START: u64 = 64 << 10;
+
+/// As [`header_in`] of image `i` of a source; `buffer` then holds all of its header, and no more of a file is read
+/// than that takes. Pixels have no format.
+pub(crate) fn header_of(
+    images: &dyn Images,
+    i: usize,
+    limits: &DecodeLimits,
+    buffer: &mut Vec<u8>,
+) -> Result<(Option<ImageFormat>, (u32, u32))> {
+    let origin = images.origin(i);
+    let mut wanted = START;
+    loop {
+        let bytes = match images.start(i, wanted, buffer)? {
+            Raw::Encoded(bytes) => bytes,
+            Raw::Rgb { width, height, .. } => return Ok((None, (width, height))),
+        };
+        let is_all = (bytes.len() as u64) < wanted;
+        match header_in(bytes, &origin, limits) {
+            Err(DataError::Truncated { .. }) if !is_all && wanted < MAX_BYTES => wanted *= 8,
+            header => return header.map(|(format, size)| (Some(format), size)),
         }
     }
 }

@@ -21,15 +21,16 @@ use crate::augment::{
     CropBox, Pipeline, Transform, center_crop_corner, random_resized_crop_box, resized_size,
 };
 use crate::dataset::Raw;
+use crate::decode::DecodeLimits;
 #[cfg(doc)]
 use crate::decode::decode_rgb;
+use crate::decode::exif::turn_upright;
+use crate::decode::header::jpeg_frame;
+use crate::decode::header::sniff;
 use crate::decode::jpeg::{Frame, decode_rows};
-use crate::decode::{DecodeLimits, jpeg_frame};
 use crate::error::{DataError, Result};
-use crate::exif::turn_upright;
 use crate::rng::Draw;
 use crate::scratch;
-use crate::verify::sniff;
 
 /// What one thread needs to prepare photographs; `file` is a copy that the decoder may change.
 #[derive(Default)]

@@ -3,7 +3,8 @@
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageFormat, RgbImage};
 
-use crate::decode::{DecodeLimits, Refused, caught, jpeg, png};
+use super::limits::{DecodeLimits, Refused, caught};
+use super::{jpeg, png};
 
 /// Turns `image`, which was decoded from `file`.
 ///

@@ -2,10 +2,9 @@
 
 use image::ImageFormat;
 
-use crate::dataset::{Images, Raw};
-use crate::decode::{DecodeLimits, jpeg, jpeg_frame, png, png_needs};
+use super::limits::{DecodeLimits, Refused};
+use super::{jpeg, png};
 use crate::error::{DataError, Result};
-use crate::read::MAX_BYTES;
 
 /// Refuses what is neither a JPEG nor a PNG, and says what it is instead.
 pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
@@ -45,9 +44,6 @@ pub(crate) fn check_header(bytes: &[u8], origin: &str, limits: &DecodeLimits) ->
     checked.map_err(|refused| refused.of(origin))
 }
 
-/// As much of a file as holds its header, unless a camera wrote very much before it.
-const START: u64 = 64 << 10;
-
 /// The format, width and height that the header in the beginning of a file tells.
 ///
 /// # Errors
@@ -66,25 +62,27 @@ pub(crate) fn header_in(
     Ok((format, within.map_err(|refused| refused.of(origin))?))
 }
 
-/// As [`header_in`] of image `i`; `buffer` then holds all of its header, and no more of a file is read
-/// than that takes. Pixels have no format.
-pub(crate) fn header_of(
-    images: &dyn Images,
-    i: usize,
+/// The header of a JPEG that is within the limits.
+///
+/// # Errors
+/// As [`jpeg::frame`].
+pub(crate) fn jpeg_frame(
+    bytes: &[u8],
     limits: &DecodeLimits,
-    buffer: &mut Vec<u8>,
-) -> Result<(Option<ImageFormat>, (u32, u32))> {
-    let origin = images.origin(i);
-    let mut wanted = START;
-    loop {
-        let bytes = match images.start(i, wanted, buffer)? {
-            Raw::Encoded(bytes) => bytes,
-            Raw::Rgb { width, height, .. } => return Ok((None, (width, height))),
-        };
-        let is_all = (bytes.len() as u64) < wanted;
-        match header_in(bytes, &origin, limits) {
-            Err(DataError::Truncated { .. }) if !is_all && wanted < MAX_BYTES => wanted *= 8,
-            header => return header.map(|(format, size)| (Some(format), size)),
-        }
-    }
+) -> std::result::Result<jpeg::Frame, Refused> {
+    let header = jpeg::header(bytes)?;
+    let pixels = u64::from(header.width) * u64::from(header.height);
+    // The file, a copy that is decoded, and what the decoder keeps of profiles and comments.
+    let file = 3 * bytes.len() as u64;
+    let size = (header.width, header.height);
+    limits.check(size, pixels * header.bytes_a_pixel() + file)?;
+    jpeg::frame(bytes)
+}
+
+/// What a PNG within the limits takes.
+pub(crate) fn png_needs(bytes: &[u8], limits: &DecodeLimits) -> std::result::Result<u64, Refused> {
+    let size = png::size(bytes)?;
+    let needed = png::needed_bytes(size).saturating_add(bytes.len() as u64);
+    limits.check(size, needed)?;
+    Ok(needed)
 }

@@ -6,6 +6,9 @@
 //! wait, two more are being made), pixels are written once, and nothing but the position in the
 //! epoch decides about an image's random numbers.
 
+mod photo;
+pub mod policy;
+
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,12 +21,12 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use self::photo::prepare;
+use self::policy::{BadImageLog, BadImages, Replacer, is_about_the_image};
 use crate::augment::Pipeline;
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result, panic_text};
-use crate::photo::prepare;
-use crate::policy::{BadImageLog, BadImages, Replacer, is_about_the_image};
 use crate::rng::{Purpose, rng};
 use crate::scratch;
 
@@ -517,5 +520,4 @@ impl Drop for Epoch {
 }
 
 #[cfg(test)]
-#[path = "loader_tests.rs"]
 mod tests;
