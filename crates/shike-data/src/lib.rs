@@ -79,7 +79,7 @@ pub use decode::{DecodeLimits, decode_rgb};
 pub use error::{DataError, Result, panic_text};
 pub use imbalance::LongTail;
 pub use loader::policy::{self, BadImage, BadImageLog, BadImages};
-pub use loader::{Batch, Epoch, Loader, LoaderConfig, prepare};
+pub use loader::{Batch, Epoch, Loader, LoaderConfig, Threads, prepare};
 pub use mix::{Mix, Mixing, soft_labels};
 pub use part::Part;
 pub use prepare::{split, synthetic, tiny_imagenet};

@@ -90,7 +90,7 @@ type MakeImage = dyn Fn(u64, u64, u32) -> Result<RgbImage> + Send + Sync;
 pub struct Loader {
     dataset: Dataset,
     config: LoaderConfig,
-    pool: Arc<ThreadPool>,
+    threads: Threads,
     make: Arc<MakeImage>,
     /// (height, width) of every image that comes out.
     size: (usize, usize),
@@ -107,34 +107,69 @@ impl std::fmt::Debug for Loader {
     }
 }
 
-impl Loader {
-    /// A loader with the default [`DecodeLimits`].
-    ///
-    /// Where the pipeline does not fix the size of an image, the first image of the data set does.
+/// Threads that make images. Clones are the same threads, which several loaders can share.
+#[derive(Clone, Debug)]
+pub struct Threads(Arc<ThreadPool>);
+
+impl Threads {
+    /// Starts `workers` threads; 0 takes one for each core.
     ///
     /// # Errors
-    /// [`DataError::Config`] for a number out of range or a wrong transform; [`DataError::Dataset`]
-    /// if there is no image; what the first image fails with, where it has to be read.
+    /// [`DataError::Config`] for more than 1024 threads, or if they cannot be started.
+    pub fn new(workers: usize) -> Result<Self> {
+        let wrong = |problem| DataError::Config {
+            field: "workers".into(),
+            problem,
+        };
+        if workers > 1024 {
+            return Err(wrong(format!("is {workers}, must be 0 to 1024")));
+        }
+        // Rayon takes 0 for "as many as there are cores".
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(workers)
+            .thread_name(|i| format!("shike-data-{i}"))
+            .build()
+            .map_err(|e| wrong(format!("{workers} threads could not be started: {e}")))?;
+        Ok(Self(Arc::new(pool)))
+    }
+}
+
+impl Loader {
+    /// A loader with threads of its own, as many as the configuration says.
+    ///
+    /// # Errors
+    /// Those of [`Threads::new`] and [`Loader::on`].
     pub fn new(
         dataset: Dataset,
         pipeline: Pipeline,
         config: LoaderConfig,
         seed: u64,
     ) -> Result<Self> {
-        Self::with_limits(dataset, pipeline, config, seed, DecodeLimits::default())
+        Self::on(
+            &Threads::new(config.workers)?,
+            dataset,
+            pipeline,
+            config,
+            seed,
+        )
     }
 
-    /// As [`Loader::new`], with other limits on the size of an image.
+    /// A loader that shares its threads with others. Images are decoded within the default
+    /// [`DecodeLimits`].
+    ///
+    /// Where the pipeline does not fix the size of an image, the first image of the data set does.
     ///
     /// # Errors
-    /// As [`Loader::new`].
-    pub fn with_limits(
+    /// [`DataError::Config`] for a number out of range or a wrong transform; [`DataError::Dataset`]
+    /// if there is no image; what the first image fails with, where it has to be read.
+    pub fn on(
+        threads: &Threads,
         dataset: Dataset,
         pipeline: Pipeline,
         config: LoaderConfig,
         seed: u64,
-        limits: DecodeLimits,
     ) -> Result<Self> {
+        let limits = DecodeLimits::default();
         pipeline.validate()?;
         let side = pipeline.output_size();
         let images = dataset.clone();
@@ -157,44 +192,32 @@ impl Loader {
                 (first.height() as usize, first.width() as usize)
             }
         };
-        Self::from_parts(dataset, config, Arc::new(make), size)
+        Self::from_parts(threads, dataset, config, Arc::new(make), size)
     }
 
     fn from_parts(
+        threads: &Threads,
         dataset: Dataset,
         config: LoaderConfig,
         make: Arc<MakeImage>,
         size: (usize, usize),
     ) -> Result<Self> {
-        // Upper limits, because threads and queue are allocated at once.
-        for (field, value, low, high) in [
-            ("batch_size", config.batch_size, 1, usize::MAX),
-            ("prefetch", config.prefetch, 1, 1024),
-            ("workers", config.workers, 0, 1024),
-        ] {
-            if !(low..=high).contains(&value) {
-                return Err(DataError::Config {
-                    field: field.into(),
-                    problem: match high {
-                        usize::MAX => format!("is {value}, must be at least {low}"),
-                        _ => format!("is {value}, must be {low} to {high}"),
-                    },
-                });
-            }
+        // An upper limit, because the queue is allocated at once.
+        let wrong = |field: &str, problem| DataError::Config {
+            field: field.into(),
+            problem,
+        };
+        if config.batch_size == 0 {
+            return Err(wrong("batch_size", "is 0, must be at least 1".into()));
         }
-        // Rayon takes 0 for "as many as there are cores".
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.workers)
-            .thread_name(|i| format!("shike-data-{i}"))
-            .build()
-            .map_err(|e| DataError::Config {
-                field: "workers".into(),
-                problem: format!("{} threads could not be started: {e}", config.workers),
-            })?;
+        if !(1..=1024).contains(&config.prefetch) {
+            let problem = format!("is {}, must be 1 to 1024", config.prefetch);
+            return Err(wrong("prefetch", problem));
+        }
         Ok(Self {
             dataset,
             config,
-            pool: Arc::new(pool),
+            threads: threads.clone(),
             make,
             size,
             replacer: None,
@@ -275,7 +298,7 @@ impl Loader {
             stop: Arc::clone(&stop),
         });
         // A single worker never waits for another.
-        let lanes = self.pool.current_num_threads().min(LANES);
+        let lanes = self.threads.0.current_num_threads().min(LANES);
         let mut epoch = Epoch {
             lanes: Vec::with_capacity(lanes),
             stop,
@@ -351,7 +374,7 @@ impl Job {
         let mut images = vec![0; indices.len() * slot];
         // All results are kept, so that the first failure in the batch's order is reported and
         // not whichever thread failed first.
-        let results: Vec<Result<u32>> = loader.pool.install(|| {
+        let results: Vec<Result<u32>> = loader.threads.0.install(|| {
             images
                 .par_chunks_exact_mut(slot)
                 .zip(indices)

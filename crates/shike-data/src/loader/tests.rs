@@ -34,7 +34,8 @@ fn made_by(
     make: impl Fn(u32) -> Result<RgbImage> + Send + Sync + 'static,
 ) -> Loader {
     let make = move |_, _, index| make(index);
-    Loader::from_parts(data(n), config, Arc::new(make), (32, 32)).unwrap()
+    let threads = Threads::new(config.workers).unwrap();
+    Loader::from_parts(&threads, data(n), config, Arc::new(make), (32, 32)).unwrap()
 }
 
 fn all(epoch: Epoch) -> Vec<Batch> {

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Device};
-use shike_data::{BadImageLog, FileCheck, Loader};
+use shike_data::{BadImageLog, FileCheck, Loader, Threads};
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
 
@@ -60,6 +60,8 @@ pub struct Learner {
     device: Device,
     train_counts: Vec<usize>,
     eval_loaders: Vec<(Part, Loader)>,
+    /// What all loaders share.
+    threads: Threads,
     /// Training images that could not be read.
     bad_images: BadImageLog,
     /// How many of them are in the run's list.
@@ -95,6 +97,7 @@ impl Learner {
                 config.model.num_classes
             )));
         }
+        let threads = Threads::new(config.loader.workers)?;
         let mut eval_loaders = Vec::new();
         for (part, dataset) in data.parts().filter(|(part, _)| *part != Part::Train) {
             if dataset.class_names() != data.train.class_names() {
@@ -102,7 +105,8 @@ impl Learner {
                     "the {part} set has other classes, or another order, than the training set"
                 )));
             }
-            let loader = Loader::new(
+            let loader = Loader::on(
+                &threads,
                 dataset.clone(),
                 config.eval_pipeline.clone(),
                 // Scoring misses no image.
@@ -115,7 +119,8 @@ impl Learner {
             eval_loaders.push((part, loader));
         }
         // What only an epoch's end would meet is refused before the first.
-        let loader = Loader::new(
+        let loader = Loader::on(
+            &threads,
             data.train.clone(),
             config.train_pipeline.clone(),
             config.loader,
@@ -162,6 +167,7 @@ impl Learner {
             data,
             device: device.autodiff(),
             eval_loaders,
+            threads,
             bad_images: BadImageLog::default(),
             listed: AtomicUsize::new(0),
             notes,

@@ -201,7 +201,8 @@ impl Learner {
         let seed = stage_seed(self.config.seed, stage);
         let train = &self.data.train;
         let sampler = Sampler::new(train.labels(), train.num_classes(), config.sampling, seed)?;
-        let loader = Loader::new(
+        let loader = Loader::on(
+            &self.threads,
             train.clone(),
             self.config.train_pipeline.clone(),
             self.config.loader,
