@@ -9,10 +9,10 @@ use std::path::Path;
 use common::MersenneTwister;
 use image::RgbImage;
 use serde_json::Value;
-use shike_data::augment::{
-    CIFAR10_POLICY, CropBox, Normalization, Op, RandAugmentOp, auto_augment_cifar10, crop, cutout,
-    hflip, resized_crop,
+use shike_data::augment::pillow::{
+    CIFAR10_POLICY, Op, RandAugmentOp, auto_augment_cifar10, crop, cutout, hflip, resized_crop,
 };
+use shike_data::augment::{CropBox, Normalization};
 
 fn picture(folder: &Path, name: &str) -> RgbImage {
     let path = folder.join(name);

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use image::{Rgb, RgbImage};
-use shike_data::augment::{
-    Interpolation, TimmOp, brightness, color, contrast, gaussian_blur, grayscale, hue,
-    rand_augment_timm,
+use shike_data::augment::Interpolation;
+use shike_data::augment::pillow::{
+    TimmOp, brightness, color, contrast, gaussian_blur, grayscale, hue, rand_augment_timm,
 };
 use shike_data::rng::{Purpose, rng};
 

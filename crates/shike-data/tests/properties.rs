@@ -6,10 +6,10 @@ use std::io::Cursor;
 use image::{ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use shike_data::augment::{
-    CropBox, Op, affine_bicubic, affine_nearest, auto_augment_cifar10, crop, cutout,
-    random_resized_crop_box, resized_crop, rotate,
+use shike_data::augment::pillow::{
+    Op, affine_bicubic, affine_nearest, auto_augment_cifar10, crop, cutout, resized_crop, rotate,
 };
+use shike_data::augment::{CropBox, random_resized_crop_box};
 use shike_data::imbalance::{LongTail, class_counts, first_n_per_class};
 use shike_data::rng::{Purpose, rng};
 use shike_data::{Dataset, DecodeLimits, Loader, LoaderConfig, Pipeline, decode_rgb, list_file};

@@ -20,4 +20,4 @@ pub use error::InferError;
 pub use metrics::prior::Prior;
 pub use model::evaluate::evaluate;
 pub use model::file::{ModelInfo, load_model, save_model};
-pub use model::predictor::{Prediction, Predictor};
+pub use model::predictor::{Prediction, Predictor, Prepared};

@@ -631,10 +631,10 @@ fn a_model_of_images_of_one_size_sees_all_of_a_larger_one() {
         true => *small.get_pixel(x / 10, (y - 20) / 10),
         false => image::Rgb([0; 3]),
     });
-    assert_eq!(predictor.prepare(small.clone()).unwrap(), small);
+    assert_eq!(*predictor.prepare(small.clone()).unwrap().pixels(), small);
     // All of it but the black borders, a little blurred; not its middle, which has one colour.
     let seen = predictor.prepare(large.clone()).unwrap();
-    let pairs = || seen.as_raw().iter().zip(small.as_raw());
+    let pairs = || seen.pixels().as_raw().iter().zip(small.as_raw());
     assert!(pairs().all(|(a, b)| a.abs_diff(*b) <= 40), "{seen:?}");
     let probabilities = |image| predictor.predict_pixels(image).unwrap().probabilities;
     let (large, small) = (probabilities(large), probabilities(small));

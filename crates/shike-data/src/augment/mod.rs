@@ -22,26 +22,31 @@ use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use self::autoaugment::{CIFAR10_POLICY, SubPolicy, auto_augment_cifar10};
-pub use self::color::{
-    autocontrast, brightness, color, contrast, equalize, gaussian_blur, grayscale, hue, invert,
-    posterize, sharpness, solarize, solarize_add,
-};
-pub use self::geometry::{
-    Affine, affine_bicubic, affine_bilinear, affine_nearest, crop, cutout, hflip, rotate,
-};
 pub use self::normalize::Normalization;
-pub use self::ops::Op;
+use self::pillow::*;
 pub use self::pipeline::Pipeline;
-pub use self::randaugment::{RandAugmentOp, rand_augment};
-pub use self::resize::{
-    CropBox, center_crop, random_resized_crop_box, resize, resize_short_side, resized_crop,
-};
+pub use self::resize::{CropBox, random_resized_crop_box};
 pub(crate) use self::resize::{center_crop_corner, resized_size};
-pub use self::timm::{Interpolation, TimmOp, rand_augment_timm};
+pub use self::timm::Interpolation;
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
+
+/// The single operations, which repeat Pillow's arithmetic bit for bit, and the policies made of them.
+pub mod pillow {
+    pub use super::autoaugment::{CIFAR10_POLICY, SubPolicy, auto_augment_cifar10};
+    pub use super::color::{
+        autocontrast, brightness, color, contrast, equalize, gaussian_blur, grayscale, hue, invert,
+        posterize, sharpness, solarize, solarize_add,
+    };
+    pub use super::geometry::{
+        Affine, affine_bicubic, affine_bilinear, affine_nearest, crop, cutout, hflip, rotate,
+    };
+    pub use super::ops::Op;
+    pub use super::randaugment::{RandAugmentOp, rand_augment};
+    pub use super::resize::{center_crop, resize, resize_short_side, resized_crop};
+    pub use super::timm::{TimmOp, rand_augment_timm};
+}
 
 /// No side of an output may be longer: a slip of the keyboard shall not ask for gigabytes.
 const MAX_SIDE: u32 = 16_384;

@@ -2,7 +2,8 @@
 
 use image::RgbImage;
 
-use super::{crop, from_raw};
+use super::from_raw;
+use super::geometry::crop;
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;

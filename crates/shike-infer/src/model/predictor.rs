@@ -17,6 +17,25 @@ use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
 use crate::model::evaluate::evaluate;
 use crate::model::file::{ModelInfo, load_model};
 
+/// An image as a network takes it: what [`Predictor::read`] and [`Predictor::prepare`] make. Others do not
+/// go in:
+///
+/// ```compile_fail
+/// # fn f(predictor: shike_infer::Predictor) -> Result<(), shike_infer::InferError> {
+/// predictor.predict_prepared(&[image::RgbImage::new(640, 480)])?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared(RgbImage);
+
+impl Prepared {
+    /// Its pixels.
+    pub fn pixels(&self) -> &RgbImage {
+        &self.0
+    }
+}
+
 /// A trained model that names what is in an image.
 ///
 /// ```no_run
@@ -180,7 +199,7 @@ impl Predictor {
     ///
     /// # Errors
     /// If the file is no whole image, or the model's preparation cannot take an image of its size.
-    pub fn read(&self, path: &Path) -> Result<RgbImage, InferError> {
+    pub fn read(&self, path: &Path) -> Result<Prepared, InferError> {
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
         let file = shike_data::read::read(path).map_err(|source| DataError::Io {
@@ -189,7 +208,7 @@ impl Predictor {
         })?;
         let (raw, origin) = (Raw::Encoded(&file), path.display().to_string());
         let image = prepare(raw, &origin, &self.pipeline, &self.limits(), &mut unused);
-        image.map_err(|error| match error {
+        image.map(Prepared).map_err(|error| match error {
             // This one does not know which image it is about.
             error @ DataError::Transform { .. } => InferError::from(DataError::Sample {
                 origin,
@@ -214,26 +233,26 @@ impl Predictor {
     ///
     /// # Errors
     /// If the model's preparation cannot take an image of this size.
-    pub fn prepare(&self, image: RgbImage) -> Result<RgbImage, InferError> {
+    pub fn prepare(&self, image: RgbImage) -> Result<Prepared, InferError> {
         if image.is_empty() {
             let (origin, problem) = ("an image".into(), "has no pixels".into());
             return Err(DataError::NotAnImage { origin, problem }.into());
         }
         // Preparation for scoring draws nothing, but shares its type with augmentation.
         let mut unused = rng(0, 0, 0, Purpose::Augment);
-        Ok(self.pipeline.apply(image, &mut unused)?)
+        Ok(Prepared(self.pipeline.apply(image, &mut unused)?))
     }
 
-    /// Class probabilities of images that [`prepare`](Self::prepare) gave. Images of one size that
+    /// Class probabilities of images that [`read`](Self::read) or [`prepare`](Self::prepare) gave. Images of one size that
     /// follow each other go through the network together.
     ///
     /// # Errors
     /// If a logit is NaN or infinite: the weights are broken.
-    pub fn predict_prepared(&self, images: &[RgbImage]) -> Result<Vec<Prediction<'_>>, InferError> {
+    pub fn predict_prepared(&self, images: &[Prepared]) -> Result<Vec<Prediction<'_>>, InferError> {
         let mut predictions = Vec::with_capacity(images.len());
-        for images in images.chunk_by(|a, b| a.dimensions() == b.dimensions()) {
-            let size = [images[0].height() as usize, images[0].width() as usize];
-            let bytes: Vec<u8> = images.iter().flat_map(|i| i.as_raw()).copied().collect();
+        for images in images.chunk_by(|a, b| a.0.dimensions() == b.0.dimensions()) {
+            let size = [images[0].0.height() as usize, images[0].0.width() as usize];
+            let bytes: Vec<u8> = images.iter().flat_map(|i| i.0.as_raw()).copied().collect();
             let (normalization, upload) = (&self.info.normalization, Upload::default());
             let input = normalized(&bytes, size, normalization, upload, &self.device);
             let classes = self.info.class_names.len();
