@@ -133,6 +133,19 @@ impl Block {
         }
     }
 
+    /// Every batch normalisation.
+    pub(super) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let (mut norms, shortcut) = match self {
+            Self::Basic(block) => (vec![&mut block.bn1, &mut block.bn2], &mut block.shortcut),
+            Self::Bottleneck(block) => (
+                vec![&mut block.bn1, &mut block.bn2, &mut block.bn3],
+                &mut block.shortcut,
+            ),
+        };
+        norms.extend(shortcut.iter_mut().map(|shortcut| &mut shortcut.bn));
+        norms
+    }
+
     /// Cost for one image with this input size, and the size that comes out.
     pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
         let ((cost, out), shortcut) = match self {

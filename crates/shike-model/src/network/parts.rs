@@ -134,19 +134,8 @@ impl Shike {
                 .flat_map(|fusion| &mut fusion.convs);
             norms.extend(convs.map(|conv| &mut conv.bn));
         }
-        for block in stages.into_iter().flat_map(|stage| &mut stage.blocks) {
-            let shortcut = match block {
-                Block::Basic(block) => {
-                    norms.extend([&mut block.bn1, &mut block.bn2]);
-                    &mut block.shortcut
-                }
-                Block::Bottleneck(block) => {
-                    norms.extend([&mut block.bn1, &mut block.bn2, &mut block.bn3]);
-                    &mut block.shortcut
-                }
-            };
-            norms.extend(shortcut.iter_mut().map(|shortcut| &mut shortcut.bn));
-        }
+        let blocks = stages.into_iter().flat_map(|stage| &mut stage.blocks);
+        norms.extend(blocks.flat_map(Block::norms_mut));
         norms
     }
 
@@ -225,6 +214,19 @@ mod tests {
         let sum: usize = config.parts().into_iter().map(frozen).sum();
         assert_eq!(sum, all);
         assert_eq!(frozen(Part::Stage(9)), 0);
+    }
+
+    /// Clones share the statistics of a normalisation that is in no list.
+    #[test]
+    fn every_normalisation_is_listed() {
+        for name in ["resnet8", "resnet10", "resnext50"] {
+            let backbone = crate::BackboneConfig::named(name).unwrap();
+            let config = ShikeConfig::on(backbone, 4).with_experts(2);
+            let mut model = config.init(&Device::flex()).unwrap();
+            let state = weights::state_dict(&model);
+            let means = state.iter().filter(|(n, _)| n.ends_with("running_mean"));
+            assert_eq!(model.norms_mut().len(), means.count(), "{name}");
+        }
     }
 
     #[test]
