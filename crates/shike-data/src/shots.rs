@@ -22,7 +22,7 @@ impl Shot {
     pub const ALL: [Self; 3] = [Self::Many, Self::Medium, Self::Few];
 
     /// `many`, `medium` or `few`.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Many => "many",
             Self::Medium => "medium",

@@ -18,6 +18,6 @@ pub use device::batch::{Precision, Upload};
 pub use device::burn_loader::{BurnLoader, ImageBatch};
 pub use error::InferError;
 pub use metrics::prior::Prior;
-pub use model::evaluate::evaluate;
 pub use model::file::{ModelInfo, load_model, save_model};
 pub use model::predictor::{Prediction, Predictor, Prepared};
+pub use model::scorer::Scorer;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use common::golden;
 use serde_json::Value;
-use shike_infer::metrics::{Accuracy, Evaluation, Evaluator, MetricsError, Shot, ShotThresholds};
+use shike_infer::metrics::{
+    Evaluation, Evaluator, Metric, MetricsError, Scores, Shot, ShotThresholds,
+};
 
 /// Four classes: many, medium, few, and a few-shot class that the test set lacks.
 const COUNTS: [usize; 4] = [200, 50, 5, 3];
@@ -17,6 +19,15 @@ fn evaluate(counts: &[usize], experts: &[&[f32]], labels: &[u32]) -> Evaluation 
     let mut evaluator = Evaluator::new(counts, ShotThresholds::default(), experts.len()).unwrap();
     evaluator.add_batch(experts, labels).unwrap();
     evaluator.finish().unwrap()
+}
+
+/// A metric of all classes.
+fn of(scores: &Scores, metric: Metric) -> f64 {
+    scores.get(metric).unwrap()
+}
+
+fn cross_entropy(evaluation: &Evaluation) -> f64 {
+    of(&evaluation.losses, Metric::LOSS)
 }
 
 #[test]
@@ -31,24 +42,30 @@ fn averages_over_classes_and_over_images_differ() {
     ];
     let evaluation = evaluate(&COUNTS, &[logits.as_flattened()], &[0, 0, 0, 1, 2]);
     let ensemble = &evaluation.ensemble;
-    assert!((ensemble.top1 - 60.0).abs() < 1e-12);
-    assert!((ensemble.groups.many.unwrap() - 200.0 / 3.0).abs() < 1e-12);
-    assert_eq!(ensemble.groups.medium, Some(0.0));
-    assert_eq!(ensemble.groups.few, Some(100.0));
+    assert!((of(ensemble, Metric::TOP1) - 60.0).abs() < 1e-12);
+    assert!((ensemble.get(Metric::group(Shot::Many)).unwrap() - 200.0 / 3.0).abs() < 1e-12);
+    assert_eq!(ensemble.get(Metric::group(Shot::Medium)), Some(0.0));
+    assert_eq!(ensemble.get(Metric::group(Shot::Few)), Some(100.0));
     // Only the three classes that have test images count.
-    assert!((ensemble.class_averaged - 500.0 / 9.0).abs() < 1e-12);
+    assert!((of(ensemble, Metric::CLASS_AVERAGED) - 500.0 / 9.0).abs() < 1e-12);
     assert_eq!(evaluation.per_class[3].accuracy, None);
     assert_eq!(evaluation.per_class[3].shot, Shot::Few);
     assert_eq!(evaluation.per_class[0].correct, 2);
     // With four classes the top five are all of them.
-    assert_eq!(ensemble.top5, 100.0);
+    assert_eq!(of(ensemble, Metric::TOP5), 100.0);
 
     // Two medium classes of unequal size: 1/1 and 1/3.
     let logits = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]];
     let medium = evaluate(&[50, 50], &[logits.as_flattened()], &[0, 1, 1, 1]).ensemble;
-    assert!((medium.groups.medium.unwrap() - 200.0 / 3.0).abs() < 1e-12);
-    assert_eq!(medium.pooled.medium, Some(50.0));
-    assert_eq!((medium.groups.many, medium.pooled.many), (None, None));
+    assert!((medium.get(Metric::group(Shot::Medium)).unwrap() - 200.0 / 3.0).abs() < 1e-12);
+    assert_eq!(medium.get(Metric::pooled(Shot::Medium)), Some(50.0));
+    assert_eq!(
+        (
+            medium.get(Metric::group(Shot::Many)),
+            medium.get(Metric::pooled(Shot::Many))
+        ),
+        (None, None)
+    );
 }
 
 #[test]
@@ -57,33 +74,46 @@ fn ensemble_is_the_mean_of_logits() {
     // expert 1 (0.67 against 2.67), a mean of probabilities would follow the other two.
     let experts: [&[f32]; 3] = [&[1.0, 0.0], &[0.0, 8.0], &[1.0, 0.0]];
     let evaluation = evaluate(&[50, 50], &experts, &[0]);
-    assert_eq!(evaluation.ensemble.top1, 0.0);
-    let top1: Vec<f64> = evaluation.experts.iter().map(|e| e.top1).collect();
+    assert_eq!(of(&evaluation.ensemble, Metric::TOP1), 0.0);
+    let top1: Vec<f64> = evaluation
+        .experts
+        .iter()
+        .map(|e| of(e, Metric::TOP1))
+        .collect();
     assert_eq!(top1, [100.0, 0.0, 100.0]);
     // ln(1 + e^2)
-    assert!((evaluation.loss - 2.126_928_011_042_972).abs() < 1e-6);
+    assert!((cross_entropy(&evaluation) - 2.126_928_011_042_972).abs() < 1e-6);
 }
 
 #[test]
 fn lower_index_wins_ties_and_nan_is_wrong() {
     let zeros = [0.0f32; 6];
     let ranked = |label| evaluate(&[50; 6], &[&zeros], &[label]).ensemble;
-    assert_eq!((ranked(0).top1, ranked(0).top5), (100.0, 100.0));
-    assert_eq!((ranked(4).top1, ranked(4).top5), (0.0, 100.0));
-    assert_eq!(ranked(5).top5, 0.0);
+    assert_eq!(
+        (of(&ranked(0), Metric::TOP1), of(&ranked(0), Metric::TOP5)),
+        (100.0, 100.0)
+    );
+    assert_eq!(
+        (of(&ranked(4), Metric::TOP1), of(&ranked(4), Metric::TOP5)),
+        (0.0, 100.0)
+    );
+    assert_eq!(of(&ranked(5), Metric::TOP5), 0.0);
 
     let nan = [5.0, f32::NAN, 0.0, 0.0, 0.0, 0.0];
     let evaluation = evaluate(&[50; 6], &[&nan], &[0]);
     assert_eq!(
-        (evaluation.ensemble.top1, evaluation.ensemble.top5),
+        (
+            of(&evaluation.ensemble, Metric::TOP1),
+            of(&evaluation.ensemble, Metric::TOP5)
+        ),
         (0.0, 0.0)
     );
-    assert!(evaluation.loss.is_nan());
+    assert!(cross_entropy(&evaluation).is_nan());
     // Infinite logits are as wrong.
     for infinite in [f32::INFINITY, f32::NEG_INFINITY] {
         let logits = [infinite, 0.0, 0.0, 0.0, 0.0, 0.0];
         let evaluation = evaluate(&[50; 6], &[&logits], &[0]);
-        assert_eq!(evaluation.ensemble.top1, 0.0);
+        assert_eq!(of(&evaluation.ensemble, Metric::TOP1), 0.0);
     }
 }
 
@@ -169,15 +199,54 @@ fn json_and_tables() {
     assert!(
         evaluation
             .summary()
-            .contains("many 100.00 / medium 0.00 / few -")
+            .contains("many 100.00 %, medium 0.00 %, few -, loss")
     );
-    let table = evaluation.to_string();
-    assert!(
-        table
-            .lines()
-            .any(|l| l.starts_with("ensemble") && l.contains("50.00"))
-    );
-    assert!(table.contains("0/2"), "few-shot classes tested:\n{table}");
+    let table = "\
+accuracy [%]              top-1    top-5   class avg     many   medium   few
+expert 0                  50.00   100.00       50.00   100.00     0.00     -
+ensemble                  50.00   100.00       50.00   100.00     0.00     -
+  95 % interval            9–91   34–100        5–95   50–100     0–50     -
+  calibration error       49.98                          0.04    99.96     -
+classes with images                                         1        1   0/2
+4 of 4 classes have too few images here to tell (95 % interval wider than 40 points)
+2 images, loss 4.5004; many: more than 100 training images, few: fewer than 20";
+    assert_eq!(evaluation.to_string(), table);
+    // The keys are a format.
+    let json = serde_json::to_value(&evaluation).unwrap();
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let own = [
+        "class_averaged_loss",
+        "ensemble",
+        "experts",
+        "images",
+        "loss",
+        "per_class",
+        "thresholds",
+    ];
+    assert_eq!(keys(&json), own);
+    let scores = "class_averaged few few_pooled many many_pooled medium medium_pooled top1 top5";
+    for of in [&json["ensemble"], &json["experts"][0]] {
+        assert_eq!(keys(of).join(" "), scores);
+    }
+    assert_eq!(json["ensemble"]["few"], Value::Null);
+    let json = Value::from(evaluation.to_json());
+    for (key, value) in [
+        ("/top1", 50.0),
+        ("/top1_interval/0", 9.453_120_573_423_07),
+        ("/groups/many/accuracy", 100.0),
+        ("/groups/medium/calibration_error", 99.962_985_515_594_48),
+    ] {
+        let found = json.pointer(key).unwrap().as_f64().unwrap();
+        assert!((found - value).abs() < 1e-6, "{key}: {found}");
+    }
+    assert_eq!(json["groups"]["few"]["interval"], Value::Null);
 
     let mut csv = Vec::new();
     let name = |i| format!("{i}.jpg");
@@ -210,7 +279,7 @@ fn json_and_tables() {
     // An infinite logit is no answer; image and sum say the same.
     let infinite = [f32::INFINITY, 0.0, 0.0, 0.0];
     let diverged = evaluate(&COUNTS, &[&infinite], &[0]);
-    assert_eq!(diverged.ensemble.top1, 0.0);
+    assert_eq!(of(&diverged.ensemble, Metric::TOP1), 0.0);
     assert_eq!(diverged.scores[0].predicted, None);
 
     // A diverged run keeps a readable record.
@@ -218,7 +287,7 @@ fn json_and_tables() {
     let diverged = evaluate(&COUNTS, &[&nan], &[0]);
     let text = serde_json::to_string(&diverged).unwrap();
     let read: Evaluation = serde_json::from_str(&text).unwrap();
-    assert!(read.loss.is_nan() && text.contains("\"loss\":null"));
+    assert!(cross_entropy(&read).is_nan() && text.contains("\"loss\":null"));
 }
 
 struct Golden {
@@ -284,7 +353,7 @@ impl Golden {
 }
 
 /// The reference averages in float32; pooled values are double and have to be exact.
-fn assert_accuracy(accuracy: &Accuracy, golden: &Value, at: &str) -> usize {
+fn assert_accuracy(accuracy: &Scores, golden: &Value, at: &str) -> usize {
     let mut cases = 0;
     let mut close = |actual: Option<f64>, expected: &Value, tolerance: f64, field: &str| {
         let expected = expected.as_f64().unwrap();
@@ -295,18 +364,41 @@ fn assert_accuracy(accuracy: &Accuracy, golden: &Value, at: &str) -> usize {
         );
         cases += 1;
     };
-    close(Some(accuracy.top1), &golden["top1"], 1e-5, "top1");
-    close(Some(accuracy.top5), &golden["top5"], 1e-5, "top5");
+    close(
+        Some(of(accuracy, Metric::TOP1)),
+        &golden["top1"],
+        1e-5,
+        "top1",
+    );
+    close(
+        Some(of(accuracy, Metric::TOP5)),
+        &golden["top5"],
+        1e-5,
+        "top5",
+    );
     let mean = &golden["mean_class_acc"];
-    close(Some(accuracy.class_averaged), mean, 1e-5, "mean_class_acc");
+    close(
+        Some(of(accuracy, Metric::CLASS_AVERAGED)),
+        mean,
+        1e-5,
+        "mean_class_acc",
+    );
     for (group, averaged, pooled) in [
-        ("many_gt100", accuracy.groups.many, accuracy.pooled.many),
+        (
+            "many_gt100",
+            accuracy.get(Metric::group(Shot::Many)),
+            accuracy.get(Metric::pooled(Shot::Many)),
+        ),
         (
             "medium_20_100",
-            accuracy.groups.medium,
-            accuracy.pooled.medium,
+            accuracy.get(Metric::group(Shot::Medium)),
+            accuracy.get(Metric::pooled(Shot::Medium)),
         ),
-        ("few_lt20", accuracy.groups.few, accuracy.pooled.few),
+        (
+            "few_lt20",
+            accuracy.get(Metric::group(Shot::Few)),
+            accuracy.get(Metric::pooled(Shot::Few)),
+        ),
     ] {
         let golden = &golden[group];
         close(averaged, &golden["mean_of_class_acc"], 1e-5, group);
@@ -390,18 +482,18 @@ fn golden_metrics() {
     );
 
     let meter = json["average_meter_top1"].as_f64().unwrap();
-    assert!((balanced.ensemble.top1 - meter).abs() < 1e-5);
+    assert!((of(&balanced.ensemble, Metric::TOP1) - meter).abs() < 1e-5);
     let loss = json["criterion"]["value_f64"].as_f64().unwrap();
     assert!(
-        (balanced.loss - loss).abs() < 1e-6,
+        (cross_entropy(&balanced) - loss).abs() < 1e-6,
         "{} is not {loss}",
-        balanced.loss
+        cross_entropy(&balanced)
     );
     let loss = json["criterion"]["value"].as_f64().unwrap();
     assert!(
-        (balanced.loss - loss).abs() < 1e-5,
+        (cross_entropy(&balanced) - loss).abs() < 1e-5,
         "{} is not {loss}",
-        balanced.loss
+        cross_entropy(&balanced)
     );
     cases += 4;
     println!("GOLDEN metrics: {cases} cases ran");
@@ -421,7 +513,10 @@ fn golden_metrics_ties() {
     let reference: [f64; 2] = serde_json::from_value(ties["top1_5"].clone()).unwrap();
     let counts = vec![50; rows[0].len()];
     let ours = evaluate(&counts, &[&rows.concat()], &labels).ensemble;
-    for (k, ours, reference) in [(1, ours.top1, reference[0]), (5, ours.top5, reference[1])] {
+    for (k, ours, reference) in [
+        (1, of(&ours, Metric::TOP1), reference[0]),
+        (5, of(&ours, Metric::TOP5), reference[1]),
+    ] {
         let (mut worst, mut best) = (0, 0);
         for (row, &label) in rows.iter().zip(&labels) {
             let own = row[label as usize];
@@ -461,6 +556,9 @@ fn the_class_averaged_loss_counts_every_class_alike() {
         loss([0.0, 1.0, 3.0], 0),
         3f64.ln(),
     );
-    assert!((evaluation.class_averaged_loss - ((a + b) / 2.0 + c) / 2.0).abs() < 1e-12);
-    assert!((evaluation.loss - (a + b + c) / 3.0).abs() < 1e-12);
+    assert!(
+        (of(&evaluation.losses, Metric::CLASS_AVERAGED_LOSS) - ((a + b) / 2.0 + c) / 2.0).abs()
+            < 1e-12
+    );
+    assert!((cross_entropy(&evaluation) - (a + b + c) / 3.0).abs() < 1e-12);
 }

@@ -12,10 +12,9 @@ use image::RgbImage;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
-use shike_infer::InferError;
-use shike_infer::Predictor;
-use shike_infer::metrics::ShotThresholds;
+use shike_infer::metrics::{Evaluator, ShotThresholds};
 use shike_infer::model::file::{FORMAT_VERSION, ModelInfo, load_model, save_model};
+use shike_infer::{InferError, Predictor, Scorer, Upload};
 use shike_model::network::{BackboneConfig, StageConfig, StemConfig, StemKind};
 use shike_model::weights::file::{self, Entry};
 use shike_model::{Head, Shike, ShikeConfig};
@@ -273,6 +272,27 @@ fn logits_that_are_no_numbers_are_an_error_that_names_the_model() {
             .unwrap_err();
         assert!(matches!(error, InferError::NotANumber { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_network_in_training_is_scored_as_it_answers() {
+    let device = Device::flex().autodiff();
+    device.seed(1);
+    let model = config().init(&device).unwrap();
+    // As far as this network's batches go, its running statistics are not theirs.
+    let pixels: Vec<u8> = (0..3 * 768u32).map(|i| (i * 7 % 251) as u8).collect();
+    let data = Dataset::from_pixels(pixels, 16, 16, vec![0, 1, 2], 3).unwrap();
+    let loader = Loader::new(data, Pipeline::photo_eval(16), LoaderConfig::default(), 0).unwrap();
+    let score = |model: &Shike| {
+        let upload = Upload::default();
+        let scorer = Scorer::new(model, Head::Stage2, Normalization::CIFAR10, upload, &device);
+        let evaluator = Evaluator::new(&[50, 20, 5], ShotThresholds::default(), 2).unwrap();
+        scorer.score(&loader, evaluator).unwrap()
+    };
+    let mean = |model: &Shike| model.stem.bn.running_mean.value().into_data();
+    let before = mean(&model);
+    assert_eq!(score(&model), score(&model.valid()));
+    assert_eq!(mean(&model), before);
 }
 
 /// Replaces every weight.

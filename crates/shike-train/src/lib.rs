@@ -22,6 +22,7 @@ pub mod learner;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod text;
 
 pub use config::{
     AdamWConfig, DataSource, OptimizerConfig, Schedule, ScoreTest, SgdConfig, Stage2, StageConfig,

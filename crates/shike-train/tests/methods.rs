@@ -13,8 +13,8 @@ use burn::tensor::{Device, Tensor};
 use common::random;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
-use shike_infer::metrics::Evaluator;
-use shike_infer::{Predictor, evaluate, load_model};
+use shike_infer::metrics::{Evaluator, Metric};
+use shike_infer::{Predictor, Scorer, load_model};
 use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
 use shike_train::run::{RunDir, RunPaths};
@@ -303,29 +303,20 @@ fn stage_2_works_on_the_averaged_features() {
             let val = data(true).val.unwrap();
             let loader = Loader::new(val, config.eval_pipeline.clone(), loader, 0).unwrap();
             let evaluator = Evaluator::new(&info.train_counts, config.thresholds, 2).unwrap();
-            let normalization = &info.normalization;
             let (head, upload, device) = (Head::Stage1, config.upload, Device::flex());
-            evaluate(
-                &model,
-                head,
-                &loader,
-                normalization,
-                upload,
-                evaluator,
-                &device,
-            )
-            .unwrap()
-            .loss
+            let scorer = Scorer::new(&model, head, info.normalization, upload, &device);
+            let evaluation = scorer.score(&loader, evaluator).unwrap();
+            evaluation.get(Metric::LOSS).unwrap()
         };
         let rows = whole.read_rows().unwrap();
         let end = &rows[1].scores;
-        let (trained, averaged) = (end.val.as_ref().unwrap(), end.val_ema.as_ref().unwrap());
-        assert_ne!(trained.loss, averaged.loss);
+        let [trained, averaged] = [&end.val, &end.val_ema].map(|scores| {
+            let scores = scores.as_ref().unwrap();
+            scores.ensemble.get(Metric::LOSS).unwrap()
+        });
+        assert_ne!(trained, averaged);
         let expected = if features { averaged } else { trained };
-        assert!(
-            (loss(&whole.model()) - expected.loss).abs() < 1e-6,
-            "{features}"
-        );
+        assert!((loss(&whole.model()) - expected).abs() < 1e-6, "{features}");
         // The averaged model has the features of the trained one, and classifiers of its own.
         assert_eq!(loss(&whole.ema()), loss(&whole.model()), "{features}");
         let bytes = |file: PathBuf| std::fs::read(file).unwrap();
@@ -578,7 +569,10 @@ fn tau_is_swept_on_the_validation_set_unless_it_is_given() {
             .tau;
         (
             tau.unwrap(),
-            scores.scores.val.map(|val| val.ensemble.class_averaged),
+            scores
+                .scores
+                .val
+                .and_then(|val| val.get(Metric::CLASS_AVERAGED)),
         )
     };
     // The first of the best of 21, each of which is scored alone.

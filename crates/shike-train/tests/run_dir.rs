@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use shike_infer::metrics::{Evaluator, ShotThresholds};
+use shike_infer::metrics::{Evaluator, Metric, ShotThresholds};
 use shike_train::run::checkpoint::{Checkpoint, CheckpointError};
 use shike_train::run::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
 use tempfile::TempDir;
@@ -186,12 +186,15 @@ fn csv_holds_every_number() {
     run.append_row(row(1, 0)).unwrap();
     let mut second = row(2, 0);
     let mut scores = RowScores::new(&evaluation);
-    (scores.loss, scores.class_averaged_loss) = (0.125, 0.25);
+    let value = |(metric, value): (Metric, Option<f64>)| match metric {
+        Metric::LOSS => (metric, Some(0.125)),
+        Metric::CLASS_AVERAGED_LOSS => (metric, Some(0.25)),
+        _ => (metric, value),
+    };
+    scores.ensemble = scores.ensemble.iter().map(value).collect();
     second.scores.test = Some(scores.clone());
-    second.scores.val_ema = Some(RowScores {
-        experts: vec![],
-        ..scores
-    });
+    scores.experts.clear();
+    second.scores.val_ema = Some(scores);
     (second.seconds, second.images_per_second) = (2.5, 400.0);
     run.append_row(second.clone()).unwrap();
     assert_eq!(run.paths().read_rows().unwrap(), [row(1, 0), second]);

@@ -1,6 +1,6 @@
 //! How well a test set of this size tells an accuracy.
 
-use super::{ClassRow, Evaluation, Interval, Shot};
+use super::{ClassRow, Evaluation, Interval, Measure, Metric, Over};
 
 /// A class whose interval is wider than this many points has too few test images to tell.
 pub const TOO_WIDE: f64 = 40.0;
@@ -20,23 +20,29 @@ impl ClassRow {
 }
 
 impl Evaluation {
-    /// The range of the ensemble's top-1 accuracy.
-    pub fn top1_interval(&self) -> Option<Interval> {
-        let correct = self.per_class.iter().map(|row| row.correct).sum();
-        Interval::wilson(correct, self.images)
-    }
-
-    /// The range of the ensemble's class-averaged accuracy over a group, or over all classes.
-    pub fn averaged_interval(&self, shot: Option<Shot>) -> Option<Interval> {
+    /// The 95 % interval of an accuracy of the ensemble; none of a loss, or without images.
+    pub fn interval(&self, metric: Metric) -> Option<Interval> {
+        let value = self.ensemble.get(metric)?;
         let rows = self.per_class.iter();
-        let rows = rows.filter(|row| shot.is_none_or(|shot| row.shot == shot));
-        Interval::class_averaged(rows.map(|row| (row.correct, row.test_count)))
+        let rows = rows.filter(|row| metric.shot.is_none_or(|shot| row.shot == shot));
+        match (metric.over, metric.of) {
+            (Over::Images, _) => {
+                let images: usize = rows.map(|row| row.test_count).sum();
+                let correct = (value * images as f64 / 100.0).round() as usize;
+                Interval::wilson(correct, images)
+            }
+            (Over::Classes, Measure::Top1) => {
+                Interval::class_averaged(rows.map(|row| (row.correct, row.test_count)))
+            }
+            (Over::Classes, _) => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Shot;
 
     #[test]
     fn a_class_of_few_images_tells_little() {

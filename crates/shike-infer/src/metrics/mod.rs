@@ -8,6 +8,8 @@
 mod calibration;
 mod confusion;
 mod interval;
+mod json;
+mod list;
 #[doc(hidden)]
 pub mod nullable;
 pub mod prior;
@@ -17,8 +19,10 @@ mod text;
 pub use calibration::{BINS, Bin, Calibration};
 pub use confusion::Confusion;
 pub use interval::TOO_WIDE;
+pub use list::{Measure, Metric, Over, Scores, Tally};
 pub use scored::Scored;
 pub use shike_data::{ByShot, Interval, Shot, ShotThresholds};
+pub use text::{Table, cell};
 
 use serde::{Deserialize, Serialize};
 use shike_data::shots::Overlap;
@@ -71,39 +75,6 @@ pub enum MetricsError {
     NoImages,
 }
 
-/// The accuracies of one scorer (an expert or the ensemble), in percent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Share of the images whose label has the highest logit. Among equal logits the lower class
-    /// index ranks first.
-    pub top1: f64,
-    /// Share of the images whose label is among the five highest logits. With fewer than five
-    /// classes these are all classes, so it is 100 unless logits were NaN.
-    pub top5: f64,
-    /// Unweighted mean of the per-class accuracies over all classes that have test images.
-    pub class_averaged: f64,
-    /// Unweighted mean of the per-class accuracies over the classes of a group that have test
-    /// images (OLTR's `shot_acc`): what papers report.
-    #[serde(flatten)]
-    pub groups: ByShot<Option<f64>>,
-    /// Share of correct images among all test images of a group. Differs from `groups` only where
-    /// the test set is not balanced.
-    #[serde(flatten, with = "Pooled")]
-    pub pooled: ByShot<Option<f64>>,
-}
-
-/// Beside the other groups these have names of their own.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "ByShot::<Option<f64>>")]
-struct Pooled {
-    #[serde(rename = "many_pooled")]
-    many: Option<f64>,
-    #[serde(rename = "medium_pooled")]
-    medium: Option<f64>,
-    #[serde(rename = "few_pooled")]
-    few: Option<f64>,
-}
-
 /// One class's share of an [`Evaluation`], scored by the ensemble.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassRow {
@@ -146,17 +117,14 @@ pub struct Evaluation {
     pub images: usize,
     /// The group thresholds that were used.
     pub thresholds: ShotThresholds,
-    /// Cross-entropy of the mean logits, averaged over images (the reference's `validate()`), with what
-    /// the evaluator was told to add to them, which is nothing by default. NaN if logits were NaN; NaN is `null` in JSON.
-    #[serde(with = "nullable")]
-    pub loss: f64,
-    /// The same averaged over each class's images, then over the classes that have some.
-    #[serde(with = "nullable")]
-    pub class_averaged_loss: f64,
-    /// The mean of the experts' logits.
-    pub ensemble: Accuracy,
-    /// Each expert alone.
-    pub experts: Vec<Accuracy>,
+    /// The losses of the mean logits, with what the evaluator was told to add to them, which is nothing by
+    /// default.
+    #[serde(flatten)]
+    pub losses: Scores,
+    /// The accuracies of the mean of the experts' logits, in percent.
+    pub ensemble: Scores,
+    /// Those of each expert alone.
+    pub experts: Vec<Scores>,
     /// The ensemble by class, in class order.
     pub per_class: Vec<ClassRow>,
     /// The ensemble by image, in the order of the test set; a run keeps them in
@@ -165,41 +133,37 @@ pub struct Evaluation {
     pub scores: Vec<ImageScore>,
 }
 
+impl Evaluation {
+    /// The value of a metric of the ensemble; NaN is a loss of logits that were NaN.
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        self.losses
+            .get(metric)
+            .or_else(|| self.ensemble.get(metric))
+    }
+}
+
 /// Scores a test set batch by batch, in any batch size.
 ///
 /// ```
-/// use shike_infer::metrics::{Evaluator, ShotThresholds};
+/// use shike_infer::metrics::{Evaluator, Metric, Shot, ShotThresholds};
 ///
 /// // Two classes with 500 and 5 training images, one expert, two test images.
 /// let mut evaluator = Evaluator::new(&[500, 5], ShotThresholds::default(), 1)?;
 /// evaluator.add_batch(&[&[2.0, 1.0, 3.0, 0.0]], &[0, 1])?;
 /// let evaluation = evaluator.finish()?;
-/// let groups = evaluation.ensemble.groups;
-/// assert_eq!((groups.many, groups.medium, groups.few), (Some(100.0), None, Some(0.0)));
+/// let groups = [Shot::Many, Shot::Medium, Shot::Few].map(|shot| evaluation.get(Metric::group(shot)));
+/// assert_eq!(groups, [Some(100.0), None, Some(0.0)]);
 /// # Ok::<(), shike_infer::metrics::MetricsError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     train_counts: Vec<usize>,
     thresholds: ShotThresholds,
-    test_counts: Vec<usize>,
     ensemble: Tally,
     experts: Vec<Tally>,
-    loss_sum: f64,
-    /// Of each class.
-    class_losses: Vec<f64>,
     scores: Vec<ImageScore>,
     /// Added to every expert's logits, `[classes]`; empty for nothing.
     shift: Vec<f32>,
-}
-
-/// Hits of one scorer.
-#[derive(Clone, Debug)]
-struct Tally {
-    /// Top-1 hits per class.
-    correct: Vec<usize>,
-    /// Top-5 hits over all classes.
-    top5: usize,
 }
 
 impl Evaluator {
@@ -223,18 +187,13 @@ impl Evaluator {
                 experts: num_experts,
             });
         }
-        let tally = Tally {
-            correct: vec![0; classes],
-            top5: 0,
-        };
+        let shots = train_counts.iter().map(|&count| thresholds.group(count));
+        let tally = Tally::new(shots.collect());
         Ok(Self {
             train_counts: train_counts.to_vec(),
             thresholds,
-            test_counts: vec![0; classes],
             ensemble: tally.clone(),
             experts: vec![tally; num_experts],
-            loss_sum: 0.0,
-            class_losses: vec![0.0; classes],
             scores: vec![],
             shift: vec![],
         })
@@ -290,17 +249,15 @@ impl Evaluator {
                         .for_each(|(s, (l, p))| *s = l + p);
                     logits = &shifted;
                 }
-                tally.add(logits, label);
+                tally.add(label, hits(logits, label));
                 mean.iter_mut().zip(logits).for_each(|(m, l)| *m += l);
             }
             let experts = expert_logits.len() as f32;
             mean.iter_mut().for_each(|m| *m /= experts);
-            self.ensemble.add(&mean, label);
-            let loss = cross_entropy(&mean, label);
-            self.loss_sum += loss;
-            self.class_losses[label] += loss;
+            let [top1, top5] = hits(&mean, label);
+            let loss = (Measure::Loss, cross_entropy(&mean, label));
+            self.ensemble.add(label, [loss, top1, top5]);
             self.scores.push(image_score(&mean, label));
-            self.test_counts[label] += 1;
         }
         Ok(())
     }
@@ -336,75 +293,45 @@ impl Evaluator {
     ///
     /// [`MetricsError::NoImages`] if there were none.
     pub fn finish(&self) -> Result<Evaluation, MetricsError> {
-        let images: usize = self.test_counts.iter().sum();
-        if images == 0 {
+        if self.scores.is_empty() {
             return Err(MetricsError::NoImages);
         }
-        let class_row = |class: usize| ClassRow {
-            class,
-            train_count: self.train_counts[class],
-            test_count: self.test_counts[class],
-            shot: self.thresholds.group(self.train_counts[class]),
-            correct: self.ensemble.correct[class],
-            accuracy: percent(self.ensemble.correct[class], self.test_counts[class]),
+        let class_row = |class: usize| {
+            let (test_count, correct) = self.ensemble.class(class, Measure::Top1);
+            let correct = correct as usize;
+            ClassRow {
+                class,
+                train_count: self.train_counts[class],
+                test_count,
+                shot: self.thresholds.group(self.train_counts[class]),
+                correct,
+                accuracy: (test_count > 0).then(|| 100.0 * correct as f64 / test_count as f64),
+            }
         };
-        let sums = self.class_losses.iter().zip(&self.test_counts);
-        let means = sums.filter(|(_, count)| **count > 0);
-        let (losses, classes) = means.fold((0.0, 0.0), |(total, classes), (sum, &count)| {
-            (total + sum / count as f64, classes + 1.0)
-        });
+        let all = Metric::ALL.into_iter();
+        let losses = all.clone().filter(|metric| metric.of == Measure::Loss);
+        let accuracies = all.filter(|metric| metric.of != Measure::Loss);
         Ok(Evaluation {
-            images,
+            images: self.scores.len(),
             thresholds: self.thresholds,
-            loss: self.loss_sum / images as f64,
-            class_averaged_loss: losses / classes,
-            ensemble: self.accuracy(&self.ensemble),
-            experts: self.experts.iter().map(|t| self.accuracy(t)).collect(),
+            losses: self.ensemble.scores(losses),
+            ensemble: self.ensemble.scores(accuracies.clone()),
+            experts: self
+                .experts
+                .iter()
+                .map(|tally| tally.scores(accuracies.clone()))
+                .collect(),
             per_class: (0..self.train_counts.len()).map(class_row).collect(),
             scores: self.scores.clone(),
         })
     }
-
-    /// Only called with at least one image, so the overall shares exist.
-    fn accuracy(&self, tally: &Tally) -> Accuracy {
-        let images: usize = self.test_counts.iter().sum();
-        let (all, all_pooled) = self.average(tally, None);
-        let groups = ByShot::of(|shot| self.average(tally, Some(shot)));
-        Accuracy {
-            top1: all_pooled.unwrap_or_default(),
-            top5: percent(tally.top5, images).unwrap_or_default(),
-            class_averaged: all.unwrap_or_default(),
-            groups: groups.map(|(averaged, _)| averaged),
-            pooled: groups.map(|(_, pooled)| pooled),
-        }
-    }
-
-    /// Class-averaged and pooled accuracy over one group, or over all classes (`None`).
-    fn average(&self, tally: &Tally, shot: Option<Shot>) -> (Option<f64>, Option<f64>) {
-        let (mut sum, mut classes, mut correct, mut images) = (0.0, 0usize, 0, 0);
-        for (class, &train_count) in self.train_counts.iter().enumerate() {
-            if shot.is_some_and(|shot| shot != self.thresholds.group(train_count)) {
-                continue;
-            }
-            if let Some(accuracy) = percent(tally.correct[class], self.test_counts[class]) {
-                sum += accuracy;
-                classes += 1;
-                correct += tally.correct[class];
-                images += self.test_counts[class];
-            }
-        }
-        let class_averaged = (classes > 0).then(|| sum / classes as f64);
-        (class_averaged, percent(correct, images))
-    }
 }
 
-impl Tally {
-    fn add(&mut self, logits: &[f32], label: usize) {
-        if let Some(rank) = rank(logits, label) {
-            self.correct[label] += usize::from(rank == 0);
-            self.top5 += usize::from(rank < 5);
-        }
-    }
+/// Whether the label has the highest logit, and whether it is among the five highest.
+fn hits(logits: &[f32], label: usize) -> [(Measure, f64); 2] {
+    let rank = rank(logits, label);
+    let within = |first| f64::from(u8::from(rank.is_some_and(|rank| rank < first)));
+    [(Measure::Top1, within(1)), (Measure::Top5, within(5))]
 }
 
 /// How many classes rank before `label` (0: it wins); `None` if a logit is NaN or infinite.
@@ -445,9 +372,4 @@ fn cross_entropy(logits: &[f32], label: usize) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
     f64::from(max) + sum.ln() - f64::from(logits[label])
-}
-
-/// `part / whole` in percent; `None` if the whole is nothing.
-fn percent(part: usize, whole: usize) -> Option<f64> {
-    (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
 }

@@ -52,6 +52,14 @@ impl<T> Scored<T> {
         }
     }
 
+    /// The first of these parts that was scored, with what [`on`](Self::on) gives.
+    pub fn first(&self, parts: [Part; 2]) -> Option<(Part, &T, Option<&T>)> {
+        parts.into_iter().find_map(|part| {
+            let [trained, averaged] = self.on(part);
+            Some((part, trained?, averaged))
+        })
+    }
+
     /// `f` of each.
     pub fn map<U>(&self, f: impl Fn(&T) -> U) -> Scored<U> {
         Scored {

@@ -3,21 +3,167 @@
 use std::fmt;
 use std::io;
 
-use super::{Accuracy, ByShot, Evaluation, Interval, Shot, TOO_WIDE};
+use super::{ClassRow, Evaluation, Metric, Scores, Shot, TOO_WIDE};
+
+/// A table for people: names in its first column, numbers in the others. [`Display`](std::fmt::Display) aligns
+/// them with spaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The heads of the columns.
+    pub head: Vec<String>,
+    /// As many cells a row.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Without a row yet: the head of the first column, then the titles of metrics.
+    pub fn of(what: &str, metrics: impl Iterator<Item = Metric>) -> Self {
+        let titles = metrics.map(|metric| metric.title);
+        Self {
+            head: std::iter::once(what)
+                .chain(titles)
+                .map(Into::into)
+                .collect(),
+            rows: vec![],
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, name: impl Into<String>, cells: impl Iterator<Item = String>) {
+        self.rows
+            .push(std::iter::once(name.into()).chain(cells).collect());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = || std::iter::once(&self.head).chain(&self.rows);
+        let width = |column| {
+            let cells = rows().filter_map(|row: &Vec<String>| row.get(column));
+            cells
+                .map(|cell: &String| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
+        for row in rows() {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                line += &match column {
+                    0 => format!("{cell:<width$}"),
+                    _ => format!("{cell:>0$}", width + 3),
+                };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// An accuracy with two digits; `-` if there is none.
+pub fn cell(accuracy: Option<f64>) -> String {
+    accuracy.map_or_else(|| "-".to_owned(), |a| format!("{a:.2}"))
+}
 
 impl Evaluation {
-    /// The ensemble on one line, such as
-    /// `top-1 56.34 %, top-5 83.63 %, many 72.10 / medium 57.20 / few 36.90, loss 1.6543`.
-    /// A group without test images is `-`.
+    /// The ensemble on one line, such as `top-1 56.34 %, top-5 83.63 %, class avg 56.34 %, many 72.10 %,
+    /// medium 57.20 %, few 36.90 %, loss 1.6543`. A group without test images is `-`.
     pub fn summary(&self) -> String {
-        let Accuracy {
-            top1, top5, groups, ..
-        } = self.ensemble;
-        let ByShot { many, medium, few } = groups.map(cell);
+        let accuracy = |metric: Metric| match self.get(metric) {
+            Some(value) => format!("{} {value:.2} %, ", metric.title),
+            None => format!("{} -, ", metric.title),
+        };
+        let accuracies: String = Metric::accuracies().map(accuracy).collect();
         format!(
-            "top-1 {top1:.2} %, top-5 {top5:.2} %, many {many} / medium {medium} / few {few}, loss {:.4}",
-            self.loss
+            "{accuracies}loss {:.4}",
+            self.get(Metric::LOSS).unwrap_or(f64::NAN)
         )
+    }
+
+    /// A row per expert, the ensemble, what its numbers are worth, and the size of each group. Groups are
+    /// averaged over classes; where the test set is unbalanced a further row averages them over images.
+    pub fn table(&self) -> Table {
+        let mut table = Table::of("accuracy [%]", Metric::accuracies());
+        let mut row = |name: &str, value: &dyn Fn(Metric) -> String| {
+            table.row(name, Metric::accuracies().map(value));
+        };
+        let of = |scores: &Scores, metric| cell(scores.get(metric));
+        for (i, expert) in self.experts.iter().enumerate() {
+            row(&format!("expert {i}"), &|metric| of(expert, metric));
+        }
+        row("ensemble", &|metric| of(&self.ensemble, metric));
+        if self.is_unbalanced() {
+            row("  over images", &|metric| {
+                let pooled = metric.shot.map(Metric::pooled);
+                pooled.map_or_else(String::new, |pooled| of(&self.ensemble, pooled))
+            });
+        }
+        row("  95 % interval", &|metric| {
+            // Whole points: more digits would say nothing.
+            let interval = self.interval(metric);
+            interval.map_or_else(|| "-".into(), |i| format!("{:.0}–{:.0}", i.low, i.high))
+        });
+        if !self.scores.is_empty() {
+            let main = |metric: Metric| metric.shot.is_some() || metric == Metric::TOP1;
+            let error = |shot| self.calibration(shot).map(|calibration| calibration.error);
+            row("  calibration error", &|metric| match main(metric) {
+                true => cell(error(metric.shot)),
+                false => String::new(),
+            });
+        }
+        row("classes with images", &|metric| {
+            metric.shot.map_or_else(String::new, |shot| self.size(shot))
+        });
+        table
+    }
+
+    /// Rows of groups would not look the same when averaged over classes and over images.
+    fn is_unbalanced(&self) -> bool {
+        let differ = |shot| {
+            let of = |metric| cell(self.ensemble.get(metric));
+            of(Metric::group(shot)) != of(Metric::pooled(shot))
+        };
+        Shot::ALL.into_iter().any(differ)
+    }
+
+    /// Classes of a group, and before them those with test images where these are fewer.
+    fn size(&self, shot: Shot) -> String {
+        let group = self.per_class.iter().filter(|row| row.shot == shot);
+        match (
+            group.clone().filter(|row| row.test_count > 0).count(),
+            group.count(),
+        ) {
+            (tested, all) if tested == all => all.to_string(),
+            (tested, all) => format!("{tested}/{all}"),
+        }
+    }
+
+    /// What there is to say below the [table](Self::table).
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![];
+        let too_few = self.per_class.iter().filter(|row| row.too_few()).count();
+        if too_few > 0 {
+            notes.push(format!(
+                "{too_few} of {} classes have too few images here to tell (95 % interval wider than \
+                 {TOO_WIDE} points)",
+                self.per_class.len()
+            ));
+        }
+        if self.is_unbalanced() {
+            notes.push(
+                "groups are means over their classes; in the row over images, a class counts as often as it \
+                 has images here"
+                    .into(),
+            );
+        }
+        notes.push(format!(
+            "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",
+            self.images,
+            self.get(Metric::LOSS).unwrap_or(f64::NAN),
+            self.thresholds.many_above,
+            self.thresholds.few_below
+        ));
+        notes
     }
 
     /// Writes one CSV row per class with the columns `class`, `name`, `train_count`,
@@ -33,34 +179,30 @@ impl Evaluation {
         writer: impl io::Write,
         class_names: &[String],
     ) -> io::Result<()> {
-        let mut csv = csv::Writer::from_writer(writer);
-        csv.write_record([
-            "class",
-            "name",
-            "train_count",
-            "test_count",
-            "shot",
-            "correct",
-            "accuracy",
-            "low",
-            "high",
-            "too_few",
-        ])?;
         let number = |value: Option<f64>| value.map(|v| format!("{v:.4}")).unwrap_or_default();
-        for row in &self.per_class {
+        let columns = |row: &ClassRow| {
             let interval = row.interval();
-            csv.write_record([
-                row.class.to_string().as_str(),
-                class_names.get(row.class).map_or("", String::as_str),
-                row.train_count.to_string().as_str(),
-                row.test_count.to_string().as_str(),
-                row.shot.name(),
-                row.correct.to_string().as_str(),
-                number(row.accuracy).as_str(),
-                number(interval.map(|i| i.low)).as_str(),
-                number(interval.map(|i| i.high)).as_str(),
-                if row.too_few() { "yes" } else { "" },
-            ])?;
+            let name = class_names.get(row.class).cloned();
+            [
+                ("class", row.class.to_string()),
+                ("name", name.unwrap_or_default()),
+                ("train_count", row.train_count.to_string()),
+                ("test_count", row.test_count.to_string()),
+                ("shot", row.shot.to_string()),
+                ("correct", row.correct.to_string()),
+                ("accuracy", number(row.accuracy)),
+                ("low", number(interval.map(|i| i.low))),
+                ("high", number(interval.map(|i| i.high))),
+                ("too_few", if row.too_few() { "yes" } else { "" }.into()),
+            ]
+        };
+        let mut csv = csv::Writer::from_writer(writer);
+        for (i, row) in self.per_class.iter().enumerate() {
+            let columns = columns(row);
+            if i == 0 {
+                csv.write_record(columns.each_ref().map(|(name, _)| name))?;
+            }
+            csv.write_record(columns.map(|(_, value)| value))?;
         }
         csv.flush()
     }
@@ -90,110 +232,10 @@ impl Evaluation {
         }
         csv.flush()
     }
-
-    /// Classes of a group, and how many of them have test images.
-    fn group_size(&self, shot: Shot) -> (usize, usize) {
-        let group = self.per_class.iter().filter(|row| row.shot == shot);
-        let with_images = group.clone().filter(|row| row.test_count > 0).count();
-        (group.count(), with_images)
-    }
 }
 
-/// The table: a row per expert, the ensemble, and the size of each group. Groups are averaged
-/// over classes; where the test set is unbalanced a further row averages them over images.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<18}{:>9}{:>9}{:>9}{:>9}{:>9}{:>11}",
-            "accuracy [%]", "top-1", "top-5", "many", "medium", "few", "class avg"
-        )?;
-        for (expert, accuracy) in self.experts.iter().enumerate() {
-            write_row(f, &format!("expert {expert}"), accuracy)?;
-        }
-        let ensemble = &self.ensemble;
-        write_row(f, "ensemble", ensemble)?;
-        // Written with two digits: rows that would look the same are not repeated.
-        let pooled = ensemble.pooled.map(cell);
-        let unbalanced = pooled != ensemble.groups.map(cell);
-        if unbalanced {
-            let ByShot { many, medium, few } = pooled;
-            let label = "  over images";
-            writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
-        }
-        let range = |interval: Option<Interval>| {
-            // Whole points, so that columns stay apart.
-            interval.map_or_else(|| "-".to_owned(), |i| format!("{:.0}–{:.0}", i.low, i.high))
-        };
-        let ByShot { many, medium, few } =
-            ByShot::of(|shot| range(self.averaged_interval(Some(shot))));
-        let (top1, all) = (
-            range(self.top1_interval()),
-            range(self.averaged_interval(None)),
-        );
-        let label = "  95 % interval";
-        writeln!(
-            f,
-            "{label:<16}{top1:>11}{:>9}{many:>9}{medium:>9}{few:>9}{all:>11}",
-            ""
-        )?;
-        if !self.scores.is_empty() {
-            let error = |shot| cell(self.calibration(shot).map(|calibration| calibration.error));
-            let ByShot { many, medium, few } = ByShot::of(|shot| error(Some(shot)));
-            let label = "calibration error";
-            let all = error(None);
-            writeln!(
-                f,
-                "{label:<18}{all:>9}{:>9}{many:>9}{medium:>9}{few:>9}",
-                ""
-            )?;
-        }
-        let too_few = self.per_class.iter().filter(|row| row.too_few()).count();
-        let ByShot { many, medium, few } = ByShot::of(|shot| {
-            let (classes, with_images) = self.group_size(shot);
-            if classes == with_images {
-                classes.to_string()
-            } else {
-                format!("{with_images}/{classes}")
-            }
-        });
-        let label = match self.per_class.iter().any(|row| row.test_count == 0) {
-            true => "classes tested/in all",
-            false => "classes",
-        };
-        writeln!(f, "{label:<36}{many:>9}{medium:>9}{few:>9}")?;
-        if too_few > 0 {
-            writeln!(
-                f,
-                "{too_few} of {} classes have too few images here to tell (95 % interval wider than \
-                 {TOO_WIDE} points)",
-                self.per_class.len()
-            )?;
-        }
-        if unbalanced {
-            writeln!(
-                f,
-                "groups are means over their classes; in the row over images, a class counts as often \
-                 as it has images here"
-            )?;
-        }
-        write!(
-            f,
-            "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",
-            self.images, self.loss, self.thresholds.many_above, self.thresholds.few_below
-        )
+        write!(f, "{}{}", self.table(), self.notes().join("\n"))
     }
-}
-
-fn write_row(f: &mut fmt::Formatter<'_>, label: &str, accuracy: &Accuracy) -> fmt::Result {
-    let ByShot { many, medium, few } = accuracy.groups.map(cell);
-    writeln!(
-        f,
-        "{label:<18}{:>9.2}{:>9.2}{many:>9}{medium:>9}{few:>9}{:>11.2}",
-        accuracy.top1, accuracy.top5, accuracy.class_averaged
-    )
-}
-
-fn cell(accuracy: Option<f64>) -> String {
-    accuracy.map_or_else(|| "-".to_owned(), |a| format!("{a:.2}"))
 }

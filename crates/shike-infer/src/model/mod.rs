@@ -1,5 +1,5 @@
 //! Model files, prediction, and scoring on a data set.
 
-pub mod evaluate;
 pub mod file;
 pub mod predictor;
+pub mod scorer;

@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor, Transaction};
+use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
 use shike_data::{DataError, DecodeLimits, Loader, Pipeline, Raw, prepare};
 use shike_model::{ExpertLogits, Shike};
 
-use crate::device::batch::{Upload, normalized};
+use crate::device::batch::Upload;
 use crate::device::memory::{self, gib};
 use crate::error::InferError;
 use crate::metrics::prior::Prior;
 use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
-use crate::model::evaluate::evaluate;
 use crate::model::file::{ModelInfo, load_model};
+use crate::model::scorer::{Scorer, read};
 
 /// An image as a network takes it: what [`Predictor::read`] and [`Predictor::prepare`] make. Others do not
 /// go in:
@@ -53,11 +53,10 @@ impl Prepared {
 pub struct Predictor {
     /// Its file.
     path: PathBuf,
-    model: Shike,
+    scorer: Scorer,
     info: ModelInfo,
     /// The model's preparation, for images of any size.
     pipeline: Pipeline,
-    device: Device,
     /// Added to the logits of every expert, `[classes]`.
     shift: Vec<f32>,
 }
@@ -131,9 +130,14 @@ impl Predictor {
             path: path.to_owned(),
             shift: vec![0.0; info.class_names.len()],
             pipeline: info.pipeline.resizing(),
-            model,
+            scorer: Scorer::new(
+                &model,
+                info.head,
+                info.normalization,
+                Upload::default(),
+                &device,
+            ),
             info,
-            device,
         })
     }
 
@@ -163,7 +167,7 @@ impl Predictor {
 
     /// The network.
     pub fn model(&self) -> &Shike {
-        &self.model
+        &self.scorer.model
     }
 
     /// How large an image may be.
@@ -253,12 +257,10 @@ impl Predictor {
         for images in images.chunk_by(|a, b| a.0.dimensions() == b.0.dimensions()) {
             let size = [images[0].0.height() as usize, images[0].0.width() as usize];
             let bytes: Vec<u8> = images.iter().flat_map(|i| i.0.as_raw()).copied().collect();
-            let (normalization, upload) = (&self.info.normalization, Upload::default());
-            let input = normalized(&bytes, size, normalization, upload, &self.device);
             let classes = self.info.class_names.len();
-            let shift = Tensor::<1>::from_floats(self.shift.as_slice(), &self.device);
+            let shift = Tensor::<1>::from_floats(self.shift.as_slice(), &self.scorer.device);
             let shift = shift.reshape([1, classes]);
-            let logits = self.model.forward(input, self.info.head);
+            let logits = self.scorer.logits(&bytes, size);
             let logits = ExpertLogits {
                 experts: logits
                     .experts
@@ -267,14 +269,7 @@ impl Predictor {
                     .collect(),
             };
             let probabilities = softmax(logits.mean(), 1);
-            // One transfer for all.
-            let all = logits.experts.into_iter().chain([probabilities]);
-            let read = all.fold(Transaction::default(), |read, tensor| read.register(tensor));
-            let mut values: Vec<Vec<f32>> = read
-                .execute()
-                .into_iter()
-                .map(|data| data.iter::<f32>().collect())
-                .collect();
+            let mut values = read(logits.experts.into_iter().chain([probabilities]));
             let probabilities = values.pop().unwrap_or_default();
             let mut all = values.iter().flatten().chain(&probabilities);
             if !all.all(|value| value.is_finite()) {
@@ -311,15 +306,7 @@ impl Predictor {
         let info = &self.info;
         let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
             .with_shift(self.shift.clone())?;
-        let evaluation = evaluate(
-            &self.model,
-            info.head,
-            loader,
-            &info.normalization,
-            Upload::default(),
-            evaluator,
-            &self.device,
-        )?;
+        let evaluation = self.scorer.score(loader, evaluator)?;
         let mut scores = evaluation.scores.iter();
         match scores.any(|score| score.predicted.is_none()) {
             true => Err(self.not_a_number()),

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use burn::module::Module;
 use serde::Serialize;
 use shike_data::{Loader, Part};
 use shike_model::Shike;
@@ -12,8 +11,8 @@ use super::{Learner, State, head};
 use crate::config::{ScoreTest, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::RunDir;
-use shike_infer::metrics::{Evaluation, Evaluator, Scored};
-use shike_infer::model::evaluate::evaluate;
+use shike_infer::Scorer;
+use shike_infer::metrics::{Evaluation, Evaluator, Metric, Scored};
 use shike_infer::model::file::{self, ModelInfo, save_model};
 
 /// Scores of the last epoch. [`Display`](std::fmt::Display) prints a table for each set.
@@ -30,8 +29,8 @@ impl FinalScores {
     /// The scores that a result is reported by, and the split that they are of: the test set's, or
     /// else the validation set's.
     pub fn reported(&self) -> Option<(Part, &Evaluation)> {
-        let trained = |part| self.scores.on(part)[0].map(|scores| (part, scores));
-        [Part::Test, Part::Val].into_iter().find_map(trained)
+        let scored = self.scores.first([Part::Test, Part::Val]);
+        scored.map(|(part, trained, _)| (part, trained))
     }
 }
 
@@ -55,14 +54,8 @@ impl fmt::Display for FinalScores {
     }
 }
 
-/// What the curves are of, and the set that it is: the validation set where it was scored, else the test
-/// set.
-pub(super) fn curve<T>(scores: &Scored<T>) -> Option<(Part, &T, Option<&T>)> {
-    [Part::Val, Part::Test].into_iter().find_map(|part| {
-        let [trained, averaged] = scores.on(part);
-        Some((part, trained?, averaged))
-    })
-}
+/// The parts that curves are of: the validation set where it was scored, else the test set.
+pub(super) const CURVES: [Part; 2] = [Part::Val, Part::Test];
 
 impl Learner {
     /// Scores the validation set, and the test set at the `end` of a run or where it is scored with it.
@@ -77,7 +70,6 @@ impl Learner {
             // Something has to show how training goes.
             None => self.data.val.is_none(),
         };
-        let model = state.trained.model.valid();
         let mut scores = Scored::default();
         for (part, loader) in &self.eval_loaders {
             let (trained, averaged) = match part {
@@ -85,7 +77,7 @@ impl Learner {
                 Part::Test if end || every => (&mut scores.test, &mut scores.test_ema),
                 Part::Test | Part::Train => continue,
             };
-            *trained = Some(self.evaluate(&model, stage, loader)?);
+            *trained = Some(self.evaluate(&state.trained.model, stage, loader)?);
             if let Some(ema) = &state.trained.ema {
                 *averaged = Some(self.evaluate(ema.model(), stage, loader)?);
             }
@@ -99,15 +91,16 @@ impl Learner {
         stage: usize,
         loader: &Loader,
     ) -> Result<Evaluation, TrainError> {
-        Ok(evaluate(
+        let config = &self.config;
+        let head = head(stage);
+        let scorer = Scorer::new(
             model,
-            head(stage),
-            loader,
-            &self.config.normalization,
-            self.config.upload,
-            self.evaluator()?,
+            head,
+            config.normalization,
+            config.upload,
             &self.device,
-        )?)
+        );
+        Ok(scorer.score(loader, self.evaluator()?)?)
     }
 
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {
@@ -141,16 +134,16 @@ impl Learner {
         let mut better = None;
         for (weights, model, val) in candidates {
             let Some(val) = val else { continue };
-            let loss = val.class_averaged_loss;
-            // NaN comes last in this order.
-            let lower = |best: &BestEpoch| loss.total_cmp(&best.class_averaged_loss).is_lt();
-            if best.as_ref().is_none_or(lower) {
+            let chosen_by = Metric::CLASS_AVERAGED_LOSS;
+            let loss = val.get(chosen_by).unwrap_or(f64::NAN);
+            let before = best.as_ref().map(|best| best.class_averaged_loss);
+            if before.is_none_or(|before| chosen_by.is_better(loss, before)) {
                 best = Some(BestEpoch {
                     stage,
                     epoch: state.position.epoch,
                     weights,
                     class_averaged_loss: loss,
-                    accuracy: val.ensemble.class_averaged,
+                    accuracy: val.get(Metric::CLASS_AVERAGED).unwrap_or_default(),
                 });
                 better = model;
             }

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use burn::module::Module;
 use serde_json::Value;
 use shike_data::{Loader, Sampler};
 use shike_model::weights::WeightsError;
 use shike_model::{Loss, LossContext, Shike};
 
 use super::epoch::Epoch;
-use super::scores::{FinalScores, curve};
+use super::scores::{CURVES, FinalScores};
 use super::state::EpochSums;
 use super::{Learner, Outcome, Session, State};
 use crate::config::stage::Stage2;
@@ -22,7 +21,7 @@ use crate::report::write_report;
 use crate::run::receipt::{self, ChosenOn, Receipt, SplitReceipt, class_order};
 use crate::run::{EpochRow, RowScores, RunDir};
 use shike_infer::device;
-use shike_infer::metrics::{Evaluation, Scored};
+use shike_infer::metrics::{Evaluation, Metric, Scored};
 
 impl Learner {
     pub(super) fn train(
@@ -240,12 +239,13 @@ impl Learner {
             }
             (given, _) => given.to_vec(),
         };
+        let chosen_by = Metric::CLASS_AVERAGED;
         let mut best: Option<(f64, f64)> = None;
         for &tau in &taus {
             let accuracy = match val {
                 Some((_, loader)) if taus.len() > 1 => {
-                    let scored = self.evaluate(&normalized(tau)?.valid(), 2, loader)?;
-                    let accuracy = scored.ensemble.class_averaged;
+                    let scored = self.evaluate(&normalized(tau)?, 2, loader)?;
+                    let accuracy = scored.get(chosen_by).unwrap_or_default();
                     session.message(&format!(
                         "tau {tau}: class-averaged accuracy {accuracy:.2} % on the validation set"
                     ));
@@ -253,7 +253,7 @@ impl Learner {
                 }
                 _ => 0.0,
             };
-            if best.is_none_or(|(_, before)| before < accuracy) {
+            if best.is_none_or(|(_, before)| chosen_by.is_better(accuracy, before)) {
                 best = Some((tau, accuracy));
             }
         }
@@ -279,7 +279,7 @@ impl Learner {
             scores: scores.map(RowScores::new),
             ..EpochRow::default()
         };
-        if let Some((split, evaluation, _)) = curve(&scores) {
+        if let Some((split, evaluation, _)) = scores.first(CURVES) {
             session.message(&format!("{split} set: {}", evaluation.summary()));
         }
         session.run.append_row(row)?;
@@ -334,7 +334,7 @@ impl Learner {
             if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
                 let new = self.score(&state, stage, last && stage == self.last_stage())?;
                 self.keep_best(&mut state, &new, session.run)?;
-                if let Some((split, evaluation, ema)) = curve(&new) {
+                if let Some((split, evaluation, ema)) = new.first(CURVES) {
                     text += &format!("; {split} set: {}", evaluation.summary());
                     averaged = ema.map(Evaluation::summary);
                 }
@@ -363,8 +363,8 @@ impl Learner {
 fn stage2_advice(rows: &[EpochRow]) -> Option<String> {
     let end = |stage| {
         let last = rows.iter().rfind(|row| row.stage == stage)?;
-        let (split, scores, _) = curve(&last.scores)?;
-        Some((split, scores.class_averaged))
+        let (split, scores, _) = last.scores.first(CURVES)?;
+        Some((split, scores.ensemble.get(Metric::CLASS_AVERAGED)?))
     };
     let ((_, before), (split, after)) = (end(1)?, end(2)?);
     (after < before).then(|| {

@@ -11,7 +11,7 @@ use super::{BestEpoch, Learner, Weights};
 use crate::config::TrainConfig;
 use crate::config::source::TrainData;
 use crate::error::TrainError;
-use shike_infer::metrics::Scored;
+use shike_infer::metrics::{Metric, Scored};
 use shike_infer::model::file::load_model;
 
 fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
@@ -164,7 +164,8 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         (state.position.stage, state.position.epoch) = (stage, epoch);
         let of = |class_averaged_loss| {
             let mut evaluation = evaluation.clone();
-            evaluation.class_averaged_loss = class_averaged_loss;
+            let loss = (Metric::CLASS_AVERAGED_LOSS, Some(class_averaged_loss));
+            evaluation.losses = [loss].into_iter().collect();
             Some(evaluation)
         };
         let scores = Scored {

@@ -1,10 +1,10 @@
 //! Runs beside one another: mean and deviation over seeds, and whether a difference is more than chance.
 
-use shike_data::Part;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use shike_data::Part;
 use shike_data::rng::{Draw, Purpose, rng};
 use thiserror::Error;
 
@@ -13,7 +13,7 @@ use crate::config::diff::differing;
 use crate::run::RunConfig;
 use crate::run::receipt::Receipt;
 use crate::run::{Classes, RunDirError, RunPaths};
-use shike_infer::metrics::{ByShot, Shot};
+use shike_infer::metrics::{Measure, Metric, Scores, Shot, Table, Tally, cell};
 
 /// Test images that a class needs for a bootstrap over them to tell anything: the images of a smaller one
 /// hardly vary, and an interval from them is too narrow.
@@ -62,18 +62,6 @@ pub enum CompareError {
     },
 }
 
-/// Accuracies of a run, in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Scores {
-    /// Share of all images.
-    pub top1: f64,
-    /// Mean over classes.
-    pub class_averaged: f64,
-    /// Mean over the classes of each group.
-    #[serde(flatten)]
-    pub groups: ByShot<Option<f64>>,
-}
-
 /// A finished run.
 #[derive(Clone, Debug)]
 pub struct ScoredRun {
@@ -95,7 +83,7 @@ pub struct Method {
     pub runs: Vec<PathBuf>,
     /// Their seeds.
     pub seeds: Vec<u64>,
-    /// Scores of each run.
+    /// Scores of each run, in percent.
     pub scores: Vec<Scores>,
     /// Mean over the runs.
     pub mean: Scores,
@@ -242,8 +230,7 @@ struct Test {
 
 impl Test {
     fn narrow(&self) -> Vec<Narrow> {
-        let groups = Shot::ALL.into_iter();
-        let narrow = groups.map(|group| {
+        let narrow = Shot::ALL.into_iter().map(|group| {
             let classes = self.by_class.iter().zip(&self.shots);
             let sizes: Vec<usize> = classes
                 .filter(|(images, shot)| **shot == group && !images.is_empty())
@@ -264,54 +251,29 @@ impl Test {
         right: impl Fn(usize) -> f64,
         mut pick: impl FnMut(&[usize], usize) -> usize,
     ) -> Scores {
-        let (mut sum, mut total) = (0.0, 0);
-        let mut groups = [(0.0, 0usize); 4];
-        for (images, shot) in self.by_class.iter().zip(&self.shots) {
-            if images.is_empty() {
-                continue;
-            }
-            let class: f64 = (0..images.len()).map(|n| right(pick(images, n))).sum();
-            sum += class;
-            total += images.len();
-            for group in [0, 1 + *shot as usize] {
-                groups[group].0 += class / images.len() as f64;
-                groups[group].1 += 1;
+        let mut tally = Tally::new(self.shots.clone());
+        for (class, images) in self.by_class.iter().enumerate() {
+            for n in 0..images.len() {
+                tally.add(class, [(Measure::Top1, right(pick(images, n)))]);
             }
         }
-        let mean = |(sum, count): (f64, usize)| (count > 0).then(|| 100.0 * sum / count as f64);
-        Scores {
-            top1: 100.0 * sum / f64::from(u32::try_from(total.max(1)).unwrap_or(u32::MAX)),
-            class_averaged: mean(groups[0]).unwrap_or_default(),
-            groups: ByShot::of(|shot| mean(groups[1 + shot as usize])),
-        }
+        tally.scores(compared())
     }
 }
 
-impl Scores {
-    fn numbers(&self) -> [Option<f64>; 5] {
-        let (top1, averaged) = (Some(self.top1), Some(self.class_averaged));
-        let ByShot { many, medium, few } = self.groups;
-        [top1, averaged, many, medium, few]
-    }
+/// What is known of every run by its `predictions.csv`.
+fn compared() -> impl Iterator<Item = Metric> + Clone {
+    Metric::accuracies().filter(|metric| metric.of == Measure::Top1)
+}
 
-    fn from_numbers(numbers: [Option<f64>; 5]) -> Self {
-        let [top1, class_averaged, many, medium, few] = numbers;
-        Self {
-            top1: top1.unwrap_or_default(),
-            class_averaged: class_averaged.unwrap_or_default(),
-            groups: ByShot { many, medium, few },
-        }
-    }
-
-    /// `f` of each number over several scores.
-    fn over(all: &[Self], f: impl Fn(&[f64]) -> f64) -> Self {
-        Self::from_numbers(std::array::from_fn(|i| {
-            let values: Option<Vec<f64>> = all.iter().map(|s| s.numbers()[i]).collect();
-            values
-                .filter(|values| !values.is_empty())
-                .map(|values| f(&values))
-        }))
-    }
+/// `f` of each metric over several scores.
+fn over(all: &[Scores], f: impl Fn(&[f64]) -> f64) -> Scores {
+    let value = |metric| {
+        let values: Option<Vec<f64>> = all.iter().map(|scores| scores.get(metric)).collect();
+        let values = values.filter(|values| !values.is_empty());
+        (metric, values.map(|values| f(&values)))
+    };
+    compared().map(value).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -388,8 +350,8 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
         Method {
             runs: group.iter().map(|run| run.path.clone()).collect(),
             seeds: group.iter().map(|run| run.receipt.seed).collect(),
-            mean: Scores::over(&scores, mean),
-            deviation: Scores::over(&scores, deviation),
+            mean: over(&scores, mean),
+            deviation: over(&scores, deviation),
             scores,
         }
     };
@@ -421,8 +383,8 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
             method: index,
             than: 0,
             points: test.scores(less(equal), |images, n| images[n]),
-            low: Scores::over(&draws, |values| quantile(values, 0.025)),
-            high: Scores::over(&draws, |values| quantile(values, 0.975)),
+            low: over(&draws, |values| quantile(values, 0.025)),
+            high: over(&draws, |values| quantile(values, 0.975)),
             settings: groups[0][0].differing(groups[index][0]),
         }
     };
@@ -434,86 +396,101 @@ pub fn compare(runs: &[ScoredRun]) -> Result<Comparison, CompareError> {
     })
 }
 
-impl std::fmt::Display for Comparison {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let cell = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.2}"));
-        let seeds = |method: usize| {
-            let seeds: BTreeSet<_> = self.methods[method].seeds.iter().collect();
-            seeds.len()
-        };
-        writeln!(
-            f,
-            "{:<26}{:>15}{:>15}{:>15}{:>15}{:>15}",
-            "accuracy [%]", "top-1", "class avg", "many", "medium", "few"
-        )?;
+impl Comparison {
+    /// How many seeds a method has: the same one may have run on another device.
+    fn seeds(&self, method: usize) -> usize {
+        self.methods[method]
+            .seeds
+            .iter()
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// A row a method, and two for each difference.
+    fn table(&self) -> Table {
+        let mut table = Table::of("accuracy [%]", compared());
         for (index, method) in self.methods.iter().enumerate() {
             let name = method.runs[0].file_name().unwrap_or_default();
-            let name = name.to_string_lossy();
-            let label = match method.runs.len() {
-                1 => format!("{} {name}", index + 1),
-                n => match seeds(index) {
-                    distinct if distinct == n => format!("{} {name} ({n} seeds)", index + 1),
-                    // The same seed on another device, say.
-                    1 => format!("{} {name} ({n} runs, 1 seed)", index + 1),
-                    distinct => format!("{} {name} ({n} runs, {distinct} seeds)", index + 1),
-                },
+            let name = format!("{} {}", index + 1, name.to_string_lossy());
+            let label = match (method.runs.len(), self.seeds(index)) {
+                (1, _) => name,
+                (runs, seeds) if runs == seeds => format!("{name} ({seeds} seeds)"),
+                (runs, 1) => format!("{name} ({runs} runs, 1 seed)"),
+                (runs, seeds) => format!("{name} ({runs} runs, {seeds} seeds)"),
             };
-            write!(f, "{label:<26}")?;
-            let spread = method.deviation.numbers();
-            for (mean, deviation) in method.mean.numbers().into_iter().zip(spread) {
-                let text = match (mean, method.runs.len()) {
+            let value = |metric| {
+                let [mean, deviation] = [&method.mean, &method.deviation].map(|s| s.get(metric));
+                match (mean, method.runs.len()) {
                     (None, _) | (_, 1) => cell(mean),
                     _ => format!("{} ± {}", cell(mean), cell(deviation)),
-                };
-                write!(f, "{text:>15}")?;
-            }
-            writeln!(f)?;
+                }
+            };
+            table.row(label, compared().map(value));
         }
         for difference in &self.differences {
-            let label = format!("{} less {}", difference.method + 1, difference.than + 1);
-            write!(f, "{label:<26}")?;
-            for value in difference.points.numbers() {
-                let text = value.map_or_else(|| "-".to_owned(), |v| format!("{v:+.2}"));
-                write!(f, "{text:>15}")?;
-            }
-            write!(f, "\n{:<26}", "  95 % interval")?;
-            let ends = difference.low.numbers().into_iter();
-            for (low, high) in ends.zip(difference.high.numbers()) {
-                let text = match (low, high) {
-                    (Some(low), Some(high)) => format!("{low:+.1} to {high:+.1}"),
+            let points = |metric| {
+                let points = difference.points.get(metric);
+                points.map_or_else(|| "-".into(), |points| format!("{points:+.2}"))
+            };
+            table.row(difference.name(), compared().map(points));
+            let interval = |metric| {
+                let ends = [&difference.low, &difference.high].map(|end| end.get(metric));
+                match ends {
+                    [Some(low), Some(high)] => format!("{low:+.1} to {high:+.1}"),
                     _ => "-".into(),
-                };
-                write!(f, "{text:>15}")?;
+                }
+            };
+            table.row("  95 % interval", compared().map(interval));
+        }
+        table
+    }
+
+    /// What the intervals of a difference do not cover.
+    fn caveats(&self, difference: &Difference) -> Vec<String> {
+        let pair = [difference.than, difference.method];
+        let single: Vec<_> = pair
+            .into_iter()
+            .filter(|method| self.seeds(*method) == 1)
+            .map(|method| (method + 1).to_string())
+            .collect();
+        let mut caveats = vec![];
+        if !single.is_empty() {
+            caveats.push(format!(
+                "one seed of {}: the interval covers the choice of test images, and not how much another \
+                 seed would change",
+                single.join(" and ")
+            ));
+        }
+        if pair
+            .into_iter()
+            .any(|method| (2..ENOUGH_RUNS).contains(&self.seeds(method)))
+        {
+            caveats.push(format!(
+                "fewer than {ENOUGH_RUNS} seeds: their spread is a rough estimate, and the interval may be too \
+                 narrow"
+            ));
+        }
+        caveats
+    }
+}
+
+impl Difference {
+    fn name(&self) -> String {
+        format!("{} less {}", self.method + 1, self.than + 1)
+    }
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.table())?;
+        for difference in &self.differences {
+            let name = difference.name();
+            for caveat in self.caveats(difference) {
+                writeln!(f, "{name}: {caveat}")?;
             }
-            writeln!(f)?;
-            let pair = [difference.than, difference.method];
-            let single: Vec<_> = pair
-                .into_iter()
-                .filter(|method| seeds(*method) == 1)
-                .map(|method| (method + 1).to_string())
-                .collect();
-            if !single.is_empty() {
-                writeln!(
-                    f,
-                    "  one seed of {}: the interval covers the choice of test images, and not how much \
-                     another seed would change",
-                    single.join(" and ")
-                )?;
-            }
-            let few = pair
-                .into_iter()
-                .any(|method| (2..ENOUGH_RUNS).contains(&seeds(method)));
-            if few {
-                writeln!(
-                    f,
-                    "  fewer than {ENOUGH_RUNS} seeds: their spread is a rough estimate, and the interval \
-                     may be too narrow"
-                )?;
-            }
-            let (named, more) = difference
-                .settings
-                .split_at(difference.settings.len().min(NAMED));
-            write!(f, "  other settings: {}", named.join(", "))?;
+            let settings = &difference.settings;
+            let (named, more) = settings.split_at(settings.len().min(NAMED));
+            write!(f, "{name}: other settings: {}", named.join(", "))?;
             match more.len() {
                 0 => writeln!(f)?,
                 n => writeln!(f, " and {n} more")?,
@@ -546,6 +523,14 @@ mod tests {
 
     const CLASSES: usize = 20;
     const PER_CLASS: usize = 25;
+
+    fn top1(scores: &Scores) -> f64 {
+        scores.get(Metric::TOP1).unwrap()
+    }
+
+    fn width(difference: &Difference) -> f64 {
+        top1(&difference.high) - top1(&difference.low)
+    }
 
     /// A run that names images rightly as `right(class, image of the class)` says.
     fn run(weight_decay: f64, seed: u64, right: impl Fn(usize, usize) -> bool) -> ScoredRun {
@@ -606,7 +591,7 @@ mod tests {
         };
         for seeds in [[8, 8], [4, 8], [8, 1], [2, 2]] {
             let found = compared(seeds);
-            let width = found.differences[0].high.top1 - found.differences[0].low.top1;
+            let width = width(&found.differences[0]);
             // The variance of a difference of two means over seeds; of one seed it is not known.
             let scores = [percent(&first[..seeds[0]]), percent(&second[..seeds[1]])];
             let variance = |values: &Vec<f64>| deviation(values).powi(2) / values.len() as f64;
@@ -616,7 +601,7 @@ mod tests {
                 "{seeds:?}: {width} {expected}"
             );
             let points = mean(&scores[1]) - mean(&scores[0]);
-            assert!((found.differences[0].points.top1 - points).abs() < 1e-9);
+            assert!((top1(&found.differences[0].points) - points).abs() < 1e-9);
             let text = found.to_string();
             assert_eq!(
                 text.contains("one seed of 2: the interval"),
@@ -651,9 +636,9 @@ mod tests {
         // +1 with probability 0.4 and −1 with 0.6.
         let images = (CLASSES * PER_CLASS) as f64;
         let expected = 2.0 * 1.96 * 100.0 * ((1.0 - 0.2f64.powi(2)) / images).sqrt();
-        let width = difference.high.top1 - difference.low.top1;
+        let width = width(difference);
         assert!((width / expected - 1.0).abs() < 0.1, "{width} {expected}");
-        assert!((difference.points.top1 + 20.0).abs() < 1e-9);
+        assert!((top1(&difference.points) + 20.0).abs() < 1e-9);
     }
 
     #[test]

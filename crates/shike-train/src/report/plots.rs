@@ -4,7 +4,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use shike_infer::metrics::{ByShot, Calibration, ClassRow, Shot};
+use super::ReportError;
+use shike_infer::metrics::{Calibration, ClassRow, Metric, Scores, Shot};
 
 /// Blue, orange, green, purple, red, brown: told apart by most who see colours in another way
 /// (Okabe and Ito 2008).
@@ -30,16 +31,16 @@ pub(super) struct Line {
     pub points: Vec<(f64, Option<f64>)>,
 }
 
+/// Draws a plot.
 fn draw(
     size: (u32, u32),
     paint: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Failed>,
-) -> Result<String, Failed> {
+) -> Result<String, ReportError> {
     let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        paint(&area)?;
-        area.present()?;
-    }
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    let drawn = paint(&area).and_then(|()| Ok(area.present()?));
+    drop(area);
+    drawn.map_err(|error| ReportError::Plot(error.to_string()))?;
     Ok(svg)
 }
 
@@ -103,6 +104,19 @@ fn head<'a>(
     Ok(rest)
 }
 
+/// A chart with room for its axes.
+fn chart<'a, 'b>(
+    area: &'a DrawingArea<SVGBackend<'b>, Shift>,
+) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart
+        .margin(MARGIN)
+        .margin_right(2 * MARGIN)
+        .x_label_area_size(32)
+        .y_label_area_size(48);
+    chart
+}
+
 /// Shot groups, for a legend.
 fn shots() -> [(&'static str, RGBColor); 3] {
     Shot::ALL.map(|shot| (shot.name(), colour(shot)))
@@ -129,7 +143,7 @@ pub(super) fn lines(
     all: &[Line],
     stages: &[f64],
     size: (u32, u32),
-) -> Result<String, Failed> {
+) -> Result<String, ReportError> {
     let values = all.iter().flat_map(|line| line.points.iter());
     let last = values.clone().map(|(x, _)| *x).fold(1.0, f64::max);
     let heights = range(values.filter_map(|(_, value)| *value));
@@ -142,12 +156,7 @@ pub(super) fn lines(
     }
     draw(size, |area| {
         let area = head(area, title, Sign::Line, &legend)?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(MARGIN)
-            .margin_right(2 * MARGIN)
-            .x_label_area_size(32)
-            .y_label_area_size(48)
-            .build_cartesian_2d(0.5..last + 0.5, heights.clone())?;
+        let mut chart = chart(&area).build_cartesian_2d(0.5..last + 0.5, heights.clone())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -197,16 +206,12 @@ fn colour(shot: Shot) -> RGBColor {
 }
 
 /// Accuracy of each class against its training images.
-pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
+pub(super) fn classes(rows: &[ClassRow]) -> Result<String, ReportError> {
     let most = rows.iter().map(|row| row.train_count).max().unwrap_or(1);
     draw((560, 320), |area| {
         let area = head(area, "accuracy of each class", Sign::Dot, &shots())?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(MARGIN)
-            .margin_right(2 * MARGIN)
-            .x_label_area_size(32)
-            .y_label_area_size(48)
-            .build_cartesian_2d((0.8..most as f64 * 1.25).log_scale(), -3.0..103.0)?;
+        let mut chart =
+            chart(&area).build_cartesian_2d((0.8..most as f64 * 1.25).log_scale(), -3.0..103.0)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -232,16 +237,11 @@ pub(super) fn classes(rows: &[ClassRow]) -> Result<String, Failed> {
 }
 
 /// Accuracy against confidence.
-pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
+pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportError> {
     draw((400, 320), |area| {
         let title = format!("reliability (error {:.1} points)", calibration.error);
         let area = head(area, &title, Sign::Bar, &[])?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(MARGIN)
-            .margin_right(2 * MARGIN)
-            .x_label_area_size(32)
-            .y_label_area_size(48)
-            .build_cartesian_2d(0.0..100.0, 0.0..100.0)?;
+        let mut chart = chart(&area).build_cartesian_2d(0.0..100.0, 0.0..100.0)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -274,15 +274,10 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, Failed> {
 }
 
 /// Bars of many-, medium- and few-shot accuracy; a group of bars for each scorer.
-pub(super) fn groups(scorers: &[(String, ByShot<Option<f64>>)]) -> Result<String, Failed> {
+pub(super) fn groups(scorers: &[(String, &Scores)]) -> Result<String, ReportError> {
     draw((560, 320), |area| {
         let area = head(area, "accuracy by group", Sign::Bar, &shots())?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(MARGIN)
-            .margin_right(2 * MARGIN)
-            .x_label_area_size(32)
-            .y_label_area_size(48)
-            .build_cartesian_2d(0.0..scorers.len() as f64, 0.0..100.0)?;
+        let mut chart = chart(&area).build_cartesian_2d(0.0..scorers.len() as f64, 0.0..100.0)?;
         let name = |x: &f64| {
             let place = (x - 0.5).round();
             let near = (x - 0.5 - place).abs() < 1e-6 && place >= 0.0;
@@ -300,9 +295,10 @@ pub(super) fn groups(scorers: &[(String, ByShot<Option<f64>>)]) -> Result<String
             .draw()?;
         for shot in Shot::ALL {
             let style = colour(shot).mix(0.8).filled();
-            let bars = scorers.iter().enumerate().filter_map(|(i, (_, values))| {
+            let bars = scorers.iter().enumerate().filter_map(|(i, (_, scores))| {
                 let left = i as f64 + 0.14 + 0.24 * shot as usize as f64;
-                values[shot].map(|value| Rectangle::new([(left, 0.0), (left + 0.22, value)], style))
+                let value = scores.get(Metric::group(shot));
+                value.map(|value| Rectangle::new([(left, 0.0), (left + 0.22, value)], style))
             });
             chart.draw_series(bars)?;
         }

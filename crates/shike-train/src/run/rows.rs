@@ -1,12 +1,11 @@
 //! The log of a run: a row an epoch.
 
-use shike_data::ByShot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use shike_infer::metrics::{Evaluation, Scored, nullable};
+use shike_infer::metrics::{Evaluation, Metric, Scored, Scores, nullable};
 
 /// One row of `metrics.jsonl` and `metrics.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,24 +34,13 @@ pub struct EpochRow {
     pub images_per_second: f64,
 }
 
-/// Scores of one part of the data. Accuracies are in percent and those of the ensemble.
+/// Scores of one part of the data. Accuracies are in percent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RowScores {
-    /// Cross-entropy.
-    #[serde(with = "nullable")]
-    pub loss: f64,
-    /// Cross-entropy averaged over classes, by which the best epoch is chosen.
-    #[serde(with = "nullable")]
-    pub class_averaged_loss: f64,
-    /// Top-1 accuracy.
-    pub top1: f64,
-    /// Top-5 accuracy.
-    pub top5: f64,
-    /// Class-averaged accuracy.
-    pub class_averaged: f64,
-    /// The same of each group of classes.
+    /// The [logged](Metric::logged) metrics of the ensemble.
     #[serde(flatten)]
-    pub groups: ByShot<Option<f64>>,
+    pub ensemble: Scores,
     /// Top-1 accuracy of each expert; `expert<i>` in the CSV file.
     pub experts: Vec<f64>,
 }
@@ -60,30 +48,13 @@ pub struct RowScores {
 impl RowScores {
     /// Those of an evaluation.
     pub fn new(evaluation: &Evaluation) -> Self {
-        let ensemble = &evaluation.ensemble;
+        let top1 = |expert: &Scores| expert.get(Metric::TOP1).unwrap_or_default();
         Self {
-            loss: evaluation.loss,
-            class_averaged_loss: evaluation.class_averaged_loss,
-            top1: ensemble.top1,
-            top5: ensemble.top5,
-            class_averaged: ensemble.class_averaged,
-            groups: ensemble.groups,
-            experts: evaluation.experts.iter().map(|e| e.top1).collect(),
+            ensemble: Metric::logged()
+                .map(|metric| (metric, evaluation.get(metric)))
+                .collect(),
+            experts: evaluation.experts.iter().map(top1).collect(),
         }
-    }
-
-    /// All but the experts', by name.
-    fn columns(&self) -> [(&'static str, Option<f64>); 8] {
-        [
-            ("loss", Some(self.loss)),
-            ("class_averaged_loss", Some(self.class_averaged_loss)),
-            ("top1", Some(self.top1)),
-            ("top5", Some(self.top5)),
-            ("class_averaged", Some(self.class_averaged)),
-            ("many", self.groups.many),
-            ("medium", self.groups.medium),
-            ("few", self.groups.few),
-        ]
     }
 }
 
@@ -94,44 +65,54 @@ impl EpochRow {
     }
 }
 
-/// Writes the rows as CSV. The columns are those that any row needs: loss terms differ between the
-/// stages, and not every part is scored in every epoch.
-pub(super) fn write_csv(writer: &mut dyn Write, rows: &[EpochRow]) -> io::Result<()> {
-    let terms: BTreeSet<&String> = rows.iter().flat_map(|r| r.loss_terms.keys()).collect();
-    let number = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-    let mut csv = csv::Writer::from_writer(writer);
-    let mut header = ["stage", "epoch", "lr", "train_loss"]
-        .map(str::to_owned)
-        .to_vec();
-    header.extend(terms.iter().map(|term| format!("loss_{term}")));
-    // The place of each part that was scored, and its number of experts.
-    let mut parts = Vec::new();
+/// A column of the CSV file: its name, and what stands there in a row.
+type Column<'a> = (String, Box<dyn Fn(&EpochRow) -> Option<f64> + 'a>);
+
+/// The columns are those that any row needs: loss terms differ between the stages, and not every part is
+/// scored in every epoch.
+fn columns(rows: &[EpochRow]) -> Vec<Column<'_>> {
+    let mut columns: Vec<Column<'_>> = vec![
+        ("stage".into(), Box::new(|row| Some(row.stage as f64))),
+        ("epoch".into(), Box::new(|row| Some(row.epoch as f64))),
+        ("lr".into(), Box::new(|row| Some(row.lr))),
+        ("train_loss".into(), Box::new(|row| Some(row.train_loss))),
+    ];
+    let terms: BTreeSet<&String> = rows.iter().flat_map(|row| row.loss_terms.keys()).collect();
+    for term in terms {
+        let value = |row: &EpochRow| row.loss_terms.get(term).copied();
+        columns.push((format!("loss_{term}"), Box::new(value)));
+    }
     for (place, (part, _)) in EpochRow::default().scores.named().into_iter().enumerate() {
-        let scored = rows.iter().filter_map(|row| row.scores.named()[place].1);
+        fn of(row: &EpochRow, place: usize) -> Option<&RowScores> {
+            row.scores.named()[place].1
+        }
+        let scored = rows.iter().filter_map(|row| of(row, place));
         let Some(experts) = scored.map(|scores| scores.experts.len()).max() else {
             continue;
         };
-        let columns = RowScores::default().columns();
-        header.extend(columns.map(|(name, _)| format!("{part}_{name}")));
-        header.extend((0..experts).map(|expert| format!("{part}_expert{expert}")));
-        parts.push((place, experts));
-    }
-    header.extend(["seconds", "images_per_second"].map(str::to_owned));
-    csv.write_record(&header)?;
-    for row in rows {
-        let mut record = vec![row.stage.to_string(), row.epoch.to_string()];
-        record.extend([row.lr, row.train_loss].map(|value| value.to_string()));
-        let term = |&term: &&String| number(row.loss_terms.get(term).copied());
-        record.extend(terms.iter().map(term));
-        for &(place, experts) in &parts {
-            let scores = row.scores.named()[place].1;
-            let columns = scores.map_or([None; 8], |s| s.columns().map(|(_, value)| value));
-            record.extend(columns.map(number));
-            let expert = |i| number(scores.and_then(|s| s.experts.get(i).copied()));
-            record.extend((0..experts).map(expert));
+        for metric in Metric::logged() {
+            let value = move |row: &EpochRow| of(row, place)?.ensemble.get(metric);
+            columns.push((format!("{part}_{}", metric.name), Box::new(value)));
         }
-        record.extend([row.seconds, row.images_per_second].map(|value| value.to_string()));
-        csv.write_record(&record)?;
+        for i in 0..experts {
+            let value = move |row: &EpochRow| of(row, place)?.experts.get(i).copied();
+            columns.push((format!("{part}_expert{i}"), Box::new(value)));
+        }
+    }
+    columns.push(("seconds".into(), Box::new(|row| Some(row.seconds))));
+    let speed = |row: &EpochRow| Some(row.images_per_second);
+    columns.push(("images_per_second".into(), Box::new(speed)));
+    columns
+}
+
+/// Writes the rows as CSV.
+pub(super) fn write_csv(writer: &mut dyn Write, rows: &[EpochRow]) -> io::Result<()> {
+    let columns = columns(rows);
+    let mut csv = csv::Writer::from_writer(writer);
+    csv.write_record(columns.iter().map(|(name, _)| name))?;
+    for row in rows {
+        let cell = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+        csv.write_record(columns.iter().map(|(_, value)| cell(value(row))))?;
     }
     csv.flush()
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 use shike_data::write::atomic_write;
 use shike_data::{Dataset, Loader, LoaderConfig, image_folder_with_classes, list_file};
-use shike_infer::metrics::{Evaluation, Interval, ShotThresholds};
+use shike_infer::metrics::{Evaluation, ShotThresholds};
 use shike_infer::{Predictor, device};
 use shike_model::weights;
 use shike_train::report::compare::{ScoredRun, compare as compare_runs};
@@ -237,47 +237,19 @@ pub fn eval(args: &EvalArgs) -> Result<(), CliError> {
 
 /// The scores of the ensemble with their 95 % intervals, for programs.
 pub(super) fn scores(evaluation: &Evaluation) -> serde_json::Value {
-    let ensemble = &evaluation.ensemble;
-    json!({
-        "images": evaluation.images,
-        "top1": ensemble.top1,
-        "top1_interval": range(evaluation.top1_interval()),
-        "class_averaged": ensemble.class_averaged,
-        "class_averaged_interval": range(evaluation.averaged_interval(None)),
-        "groups": groups(evaluation),
-    })
-}
-
-fn range(interval: Option<Interval>) -> Option<[f64; 2]> {
-    interval.map(|i| [i.low, i.high])
-}
-
-/// Many-, medium- and few-shot accuracy.
-fn groups(evaluation: &Evaluation) -> serde_json::Map<String, serde_json::Value> {
-    let groups = evaluation.ensemble.groups;
-    groups
-        .iter()
-        .map(|(shot, accuracy)| {
-            let group = json!({
-                "accuracy": accuracy,
-                "interval": range(evaluation.averaged_interval(Some(shot))),
-                "calibration_error": evaluation.calibration(Some(shot)).map(|c| c.error),
-            });
-            (shot.name().to_owned(), group)
-        })
-        .collect()
+    let mut json = evaluation.to_json();
+    json.insert("images".into(), json!(evaluation.images));
+    json.into()
 }
 
 fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value {
-    json!({
-        "class_names": predictor.info().class_names,
-        "top1_interval": range(evaluation.top1_interval()),
-        "class_averaged_interval": range(evaluation.averaged_interval(None)),
-        "calibration": evaluation.calibration(None),
-        "groups": groups(evaluation),
-        "tail_to_head": evaluation.tail_to_head().into_iter().take(20).collect::<Vec<_>>(),
-        "evaluation": evaluation,
-    })
+    let mut json = json!(evaluation.to_json());
+    json["class_names"] = json!(predictor.info().class_names);
+    json["calibration"] = json!(evaluation.calibration(None));
+    let tail_to_head = evaluation.tail_to_head().into_iter().take(20);
+    json["tail_to_head"] = json!(tail_to_head.collect::<Vec<_>>());
+    json["evaluation"] = json!(evaluation);
+    json
 }
 
 /// Where a model's weights go.

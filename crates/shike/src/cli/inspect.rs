@@ -15,7 +15,7 @@ use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Tail};
 use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
-use shike_train::learner::progress::clean;
+use shike_train::text::clean;
 use shike_train::{DataSource, TrainData};
 
 use super::plot::{self, Bar};

@@ -18,8 +18,8 @@ use clap::{Args, ValueEnum};
 use shike_data::LongTail;
 use shike_data::split::SplitError;
 use shike_infer::InferError;
-use shike_train::learner::progress::clean;
 use shike_train::run::RunPaths;
+use shike_train::text::clean;
 use shike_train::{DataSource, Outcome, Recipe, TrainError};
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 //! Class sizes as bars in a terminal.
 
-use shike_train::learner::progress;
+use shike_train::text;
 
 /// Sizes that differ by more than this are shown on a logarithmic scale.
 const LOG_ABOVE: f64 = 20.0;
@@ -84,7 +84,7 @@ fn bar(share: f64, width: usize, plain: bool) -> String {
 
 /// A name in a line, that cannot move the cursor.
 pub(super) fn clean(name: &str) -> String {
-    progress::clean(name).replace('\n', "?")
+    text::clean(name).replace('\n', "?")
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+//! A network as it answers, and scoring it on a data set.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, Transaction};
+use shike_data::{Loader, Normalization};
+use shike_model::{ExpertLogits, Head, Shike};
+
+use crate::device::batch::{Upload, normalized};
+use crate::error::InferError;
+use crate::metrics::{Evaluation, Evaluator};
+
+/// A network with one set of heads, and how images get to it.
+#[derive(Debug)]
+pub struct Scorer {
+    pub(crate) model: Shike,
+    head: Head,
+    normalization: Normalization,
+    upload: Upload,
+    pub(crate) device: Device,
+}
+
+impl Scorer {
+    /// The network as it answers: whatever mode `model` is in, running statistics are used, and nothing is kept
+    /// for gradients. It does not follow when `model` is trained on.
+    pub fn new(
+        model: &Shike,
+        head: Head,
+        normalization: Normalization,
+        upload: Upload,
+        device: &Device,
+    ) -> Self {
+        Self {
+            model: model.valid(),
+            head,
+            normalization,
+            upload,
+            device: device.clone().without_autodiff(),
+        }
+    }
+
+    /// Logits of each expert for images of `[height, width]`, as interleaved bytes,
+    /// `[batch, height, width, 3]`.
+    pub(crate) fn logits(&self, bytes: &[u8], size: [usize; 2]) -> ExpertLogits {
+        let images = normalized(bytes, size, &self.normalization, self.upload, &self.device);
+        self.model.forward(images, self.head)
+    }
+
+    /// Scores the network on all images of a loader, in order, with a new evaluator.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or labels and classes do not fit.
+    pub fn score(
+        &self,
+        loader: &Loader,
+        mut evaluator: Evaluator,
+    ) -> Result<Evaluation, InferError> {
+        let mut batches = loader.sequential();
+        for batch in batches.by_ref() {
+            let batch = batch?;
+            let logits = self.logits(&batch.images, [batch.height, batch.width]);
+            let values = read(logits.experts);
+            let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+            evaluator.add_batch(&values, &batch.labels)?;
+        }
+        if !batches.is_complete() {
+            return Err(InferError::ShortEpoch {
+                found: batches.next_batch(),
+                expected: batches.total_batches(),
+            });
+        }
+        Ok(evaluator.finish()?)
+    }
+}
+
+/// Values of tensors, in one transfer.
+pub(crate) fn read(tensors: impl IntoIterator<Item = Tensor<2>>) -> Vec<Vec<f32>> {
+    let transaction = Transaction::default();
+    let read = tensors.into_iter().fold(transaction, Transaction::register);
+    let data = read.execute().into_iter();
+    data.map(|data| data.iter::<f32>().collect()).collect()
+}

@@ -1,0 +1,373 @@
+//! What a report shows, before it is formatted.
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+use image::imageops::{FilterType, resize};
+use image::{ImageFormat, RgbImage};
+use shike_data::{Dataset, DecodeLimits, Part};
+use shike_infer::metrics::{
+    ClassRow, Confusion, Evaluation, ImageScore, Interval, Metric, Table, cell,
+};
+
+use super::ReportError;
+use super::plots::{self, Line, lines as lines_of};
+use crate::config::TrainConfig;
+use crate::run::{Classes, EpochRow, RunConfig, RunPaths};
+
+/// Confusions that are listed.
+const CONFUSIONS: usize = 12;
+/// Example pictures of each.
+const EXAMPLES: usize = 4;
+/// Side of an example picture in pixels, at most.
+const SIDE: u32 = 96;
+/// Classes that are listed, worst first.
+const CLASSES: usize = 20;
+
+pub(super) struct View {
+    pub title: String,
+    pub blocks: Vec<Block>,
+}
+
+pub(super) enum Block {
+    Heading(String),
+    Text(String),
+    Note(String),
+    /// SVG.
+    Plots(Vec<String>),
+    /// With pictures for each row, or none.
+    Table(Table, Vec<Vec<Picture>>),
+    Pre(String),
+    /// Shown when its summary is clicked.
+    Details(&'static str, String),
+}
+
+pub(super) struct Picture {
+    pub title: String,
+    pub jpeg: Vec<u8>,
+}
+
+impl View {
+    /// Of a run whose last scoring is `evaluation`, on the images `scored`.
+    pub fn new(
+        paths: &RunPaths,
+        evaluation: &Evaluation,
+        scored: &Dataset,
+    ) -> Result<Self, ReportError> {
+        let config = RunConfig::read(paths)?;
+        let receipt = paths.receipt_if_any()?;
+        let subject = Subject {
+            evaluation,
+            scored,
+            classes: paths.read_classes()?,
+            upright: config.train.eval_pipeline.is_upright(),
+        };
+        let heading = |text: &str| Block::Heading(text.into());
+        let part = receipt.as_ref().and_then(|receipt| receipt.scored);
+        let part = part.map_or_else(|| "scored".to_owned(), |part| part.to_string());
+        let mut blocks = vec![
+            Block::Text(about(&config.train, &subject.classes)),
+            Block::Heading(format!("Accuracy on the {part} images")),
+            Block::Table(evaluation.table(), vec![]),
+        ];
+        blocks.extend(evaluation.notes().into_iter().map(Block::Note));
+        blocks.push(heading("Training"));
+        blocks.extend(curves(&paths.read_rows()?)?.map(Block::Plots));
+        blocks.extend([
+            heading("Classes"),
+            Block::Plots(subject.plots()?),
+            heading("Worst classes"),
+            Block::Table(subject.worst_classes(), vec![]),
+            heading("Largest confusions"),
+        ]);
+        let all = evaluation.largest_confusions();
+        blocks.extend(subject.confusions("Every image was named rightly.", all));
+        blocks.push(heading("Rare classes taken for more frequent ones"));
+        let none = "No image was taken for one of a larger group.";
+        blocks.extend(subject.confusions(none, evaluation.tail_to_head()));
+        let comparable =
+            "Results can be compared where class order, thresholds and scored lists agree.";
+        let none = || Block::Text("This run has none.".into());
+        blocks.extend([
+            heading("Receipt"),
+            Block::Note(comparable.into()),
+            receipt.map_or_else(none, |receipt| Block::Pre(json(&receipt))),
+            heading("Configuration"),
+            Block::Details("every setting", json(&config)),
+        ]);
+        let name = paths.root().file_name().unwrap_or_default();
+        Ok(Self {
+            title: name.to_string_lossy().into(),
+            blocks,
+        })
+    }
+}
+
+/// Indented JSON.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Method, network, epochs and data in a line.
+fn about(config: &TrainConfig, classes: &Classes) -> String {
+    let model = &config.model;
+    let network = model.backbone.name();
+    let method = match (model.is_plain(), model.experts) {
+        (true, _) => "a plain network".to_owned(),
+        (false, 1) => "SHIKE with 1 expert".to_owned(),
+        (false, experts) => format!("SHIKE with {experts} experts"),
+    };
+    let epochs = match config.stage(2) {
+        Some(second) => format!("{} + {}", config.stage1.epochs, second.epochs),
+        None => config.stage1.epochs.to_string(),
+    };
+    let size = config.train_pipeline.output_size();
+    let counts = &classes.train_counts;
+    format!(
+        "{method}, {}{}, {epochs} epochs, {} training images of {} classes ({} to {} a class)",
+        network.unwrap_or("a network of its own"),
+        size.map_or_else(String::new, |size| format!(" at {size} pixels")),
+        counts.iter().sum::<usize>(),
+        counts.len(),
+        counts.iter().max().unwrap_or(&0),
+        counts.iter().min().unwrap_or(&0),
+    )
+}
+
+/// Losses, accuracies and the terms of the loss over both stages: of the validation set where there is one, and
+/// of the test set where it was scored more than once.
+fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
+    let ends: Vec<f64> = rows
+        .windows(2)
+        .zip(1..)
+        .filter(|(pair, _)| pair[0].stage != pair[1].stage)
+        .map(|(_, epoch)| f64::from(epoch))
+        .collect();
+    let line = |name: &str, value: &dyn Fn(&EpochRow) -> Option<f64>| {
+        let values = rows.iter().map(value);
+        Line {
+            name: name.into(),
+            points: (1..).map(f64::from).zip(values).collect(),
+        }
+    };
+    let plot = |title: &str, unit, lines: &[Line]| lines_of(title, unit, lines, &ends, (560, 320));
+    // SHIKE's training loss is a sum over experts and terms: no scale for both.
+    let training = line("training", &|row| Some(row.train_loss));
+    let mut plots = vec![plot("training loss", "", &[training])?];
+    let validated = rows.iter().any(|row| row.scores.val.is_some());
+    for part in [Part::Val, Part::Test] {
+        let scored = rows.iter().filter_map(|row| row.scores.on(part)[0]);
+        // Beside validation images, test images that were scored at the end alone make no curve.
+        if scored.clone().count() < 1 + usize::from(part == Part::Test && validated) {
+            continue;
+        }
+        let of = |metric, weights: usize, row: &EpochRow| {
+            row.scores.on(part)[weights]?.ensemble.get(metric)
+        };
+        let kinds: [(_, _, fn(&Metric) -> bool); 3] = [
+            ("cross-entropy", "", |m| m.unit().is_empty()),
+            ("accuracy", "%", |m| m.unit() == "%" && m.shot.is_none()),
+            ("accuracy by group", "%", |m| m.shot.is_some()),
+        ];
+        for (kind, unit, belongs) in kinds {
+            let curve = |metric: Metric| line(metric.title, &|row| of(metric, 0, row));
+            let mut lines: Vec<Line> = Metric::logged().filter(belongs).map(curve).collect();
+            let averaged = line("top-1, averaged weights", &|row| of(Metric::TOP1, 1, row));
+            if belongs(&Metric::TOP1) && averaged.points.iter().any(|(_, y)| y.is_some()) {
+                lines.push(averaged);
+            }
+            plots.push(plot(&format!("{kind}, {part} images"), unit, &lines)?);
+        }
+        let experts = scored.map(|scores| scores.experts.len()).max().unwrap_or(0);
+        let top1 = |row: &EpochRow, i| row.scores.on(part)[0]?.experts.get(i).copied();
+        let expert = |i| line(&format!("expert {i}"), &|row| top1(row, i));
+        let lines: Vec<Line> = (0..experts).map(expert).collect();
+        if experts > 1 {
+            let title = format!("top-1 of each expert, {part} images");
+            plots.push(plot(&title, "%", &lines)?);
+        }
+    }
+    let terms: BTreeSet<&String> = rows.iter().flat_map(|row| row.loss_terms.keys()).collect();
+    let term = |term: &String| {
+        let values = line(term, &|row| row.loss_terms.get(term).copied());
+        let title = format!("{} term of the loss", term.replace('_', " "));
+        lines_of(&title, "", &[values], &ends, (373, 240))
+    };
+    Ok([
+        plots,
+        terms.into_iter().map(term).collect::<Result<_, _>>()?,
+    ])
+}
+
+/// What tables of classes and pictures are made of.
+struct Subject<'a> {
+    evaluation: &'a Evaluation,
+    scored: &'a Dataset,
+    classes: Classes,
+    /// Whether the run turned its pictures.
+    upright: bool,
+}
+
+impl Subject<'_> {
+    fn name(&self, class: usize) -> &str {
+        self.classes.names.get(class).map_or("", String::as_str)
+    }
+
+    /// Accuracy by class, by group and by confidence.
+    fn plots(&self) -> Result<Vec<String>, ReportError> {
+        let evaluation = self.evaluation;
+        let experts = evaluation.experts.iter().enumerate();
+        let experts = experts.map(|(i, scores)| (format!("expert {i}"), scores));
+        let mut scorers = vec![("ensemble".to_owned(), &evaluation.ensemble)];
+        scorers.extend(experts.filter(|_| evaluation.experts.len() > 1));
+        let calibration = evaluation.calibration(None);
+        let plots = [
+            Some(plots::classes(&evaluation.per_class)),
+            Some(plots::groups(&scorers)),
+            calibration.map(|calibration| plots::reliability(&calibration)),
+        ];
+        plots.into_iter().flatten().collect()
+    }
+
+    /// The classes with the lowest accuracy.
+    fn worst_classes(&self) -> Table {
+        let rows = self.evaluation.per_class.iter();
+        let mut rows: Vec<&ClassRow> = rows.filter(|row| row.test_count > 0).collect();
+        rows.sort_by(|a, b| {
+            let accuracy = |row: &ClassRow| row.accuracy.unwrap_or_default();
+            accuracy(a)
+                .total_cmp(&accuracy(b))
+                .then(a.class.cmp(&b.class))
+        });
+        let cells = |row: &ClassRow| {
+            let interval = row
+                .interval()
+                .as_ref()
+                .map_or_else(String::new, Interval::to_string);
+            let remark = if row.too_few() {
+                "too few images to tell"
+            } else {
+                ""
+            };
+            vec![
+                self.name(row.class).to_owned(),
+                row.train_count.to_string(),
+                row.shot.to_string(),
+                format!("{} of {}", row.correct, row.test_count),
+                cell(row.accuracy),
+                interval,
+                remark.to_owned(),
+            ]
+        };
+        let head = [
+            "class",
+            "training images",
+            "group",
+            "right",
+            "accuracy [%]",
+            "95 % interval",
+            "",
+        ];
+        Table {
+            head: head.map(str::to_owned).to_vec(),
+            rows: rows.into_iter().take(CLASSES).map(cells).collect(),
+        }
+    }
+
+    /// Classes that are taken for others, with pictures; `none` is said where there are none.
+    fn confusions(&self, none: &str, mut all: Vec<Confusion>) -> Vec<Block> {
+        if all.is_empty() {
+            return vec![Block::Note(none.into())];
+        }
+        all.truncate(CONFUSIONS);
+        let cells = |confusion: &Confusion| {
+            let name = |class: u32| {
+                let count = self.classes.train_counts.get(class as usize).unwrap_or(&0);
+                format!("{} ({count})", self.name(class as usize))
+            };
+            vec![
+                name(confusion.label),
+                name(confusion.predicted),
+                format!("{} of {}", confusion.images, confusion.of),
+                format!("{:.0}", confusion.share()),
+            ]
+        };
+        let table = Table {
+            head: ["class", "taken for", "images", "share [%]"]
+                .map(str::to_owned)
+                .to_vec(),
+            rows: all.iter().map(cells).collect(),
+        };
+        let pictures = all
+            .iter()
+            .map(|confusion| self.examples(confusion))
+            .collect();
+        vec![
+            Block::Table(table, pictures),
+            Block::Note("In parentheses: training images of the class.".into()),
+        ]
+    }
+
+    /// Some pictures of a confusion. One that cannot be read any more is no reason to have no report.
+    fn examples(&self, of: &Confusion) -> Vec<Picture> {
+        let scores = self.evaluation.scores.iter().enumerate();
+        let those = scores
+            .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
+        let picture = |(image, score): (usize, &ImageScore)| {
+            Some(Picture {
+                title: format!(
+                    "{} ({:.0} %)",
+                    self.scored.origin(image),
+                    100.0 * score.confidence
+                ),
+                jpeg: thumbnail(&picture(self.scored, image, self.upright)?)?,
+            })
+        };
+        those.take(EXAMPLES).filter_map(picture).collect()
+    }
+}
+
+/// An image of the scored ones, turned `upright` where the run turned them.
+fn picture(scored: &Dataset, image: usize, upright: bool) -> Option<RgbImage> {
+    let limits = DecodeLimits::default();
+    let pixels = match upright {
+        true => scored.image_upright(image, &limits),
+        false => scored.image(image, &limits),
+    };
+    pixels.ok()
+}
+
+/// A small JPEG.
+fn thumbnail(image: &RgbImage) -> Option<Vec<u8>> {
+    let (width, height) = image.dimensions();
+    // Small ones are made larger, so that something can be seen.
+    let scale = f64::from(SIDE) / f64::from(width.max(height));
+    let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
+    let small = resize(image, side(width), side(height), FilterType::Triangle);
+    let mut bytes = Cursor::new(Vec::new());
+    small.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
+    Some(bytes.into_inner())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_turned_as_the_run_turned_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cat/1.jpg");
+        std::fs::create_dir(dir.path().join("cat")).unwrap();
+        RgbImage::new(12, 8).save(&file).unwrap();
+        // An EXIF block behind the first marker: orientation 6.
+        let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.splice(2..2, exif.iter().copied());
+        std::fs::write(&file, bytes).unwrap();
+        let scored = shike_data::image_folder(dir.path()).unwrap();
+        let size = |upright| picture(&scored, 0, upright).unwrap().dimensions();
+        assert_eq!((size(false), size(true)), ((12, 8), (8, 12)));
+        assert!(picture(&scored, 1, true).is_none());
+    }
+}
