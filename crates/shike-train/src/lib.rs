@@ -15,6 +15,7 @@
 //! | [`run`] | what lies in a run's folder: configuration, rows, checkpoints, receipt |
 //! | [`learner`] | what changes weights |
 //! | [`report`] | what people look at: pages, plots, comparisons |
+//! | [`text`] | names of others, made safe to show; all may use it |
 
 pub mod config;
 pub mod error;

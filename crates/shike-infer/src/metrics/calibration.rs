@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::{Evaluation, ImageScore, Shot};
 
 /// Number of bins of confidence, as in Guo et al., ICML 2017.
-pub const BINS: usize = 15;
+const BINS: usize = 15;
 
 /// Confidence and accuracy in bins of equal width (Guo et al., "On Calibration of Modern Neural
 /// Networks", ICML 2017, eq. 3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Calibration {
     /// Expected calibration error, in percent: the distance of confidence and accuracy, averaged over
     /// the images.
@@ -20,6 +21,7 @@ pub struct Calibration {
 
 /// Images of about the same confidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Bin {
     /// Number of images.
     pub images: usize,

@@ -9,6 +9,7 @@ use super::Evaluation;
 
 /// Images of one class that were taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Confusion {
     /// Their class.
     pub label: u32,

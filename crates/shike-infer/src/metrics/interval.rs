@@ -3,7 +3,7 @@
 use super::{ClassRow, Evaluation, Interval, Measure, Metric, Over};
 
 /// A class whose interval is wider than this many points has too few test images to tell.
-pub const TOO_WIDE: f64 = 40.0;
+pub(super) const TOO_WIDE: f64 = 40.0;
 
 impl ClassRow {
     /// The range of the class's accuracy; `None` without test images.
@@ -12,7 +12,7 @@ impl ClassRow {
     }
 
     /// Whether the class has too few test images for its accuracy to mean much: an interval wider
-    /// than [`TOO_WIDE`], or none.
+    /// than 40 points, or none.
     pub fn too_few(&self) -> bool {
         self.interval()
             .is_none_or(|interval| interval.width() > TOO_WIDE)

@@ -228,7 +228,7 @@ impl Tally {
     }
 
     /// The value of a metric; none without images.
-    pub fn value(&self, metric: Metric) -> Option<f64> {
+    fn value(&self, metric: Metric) -> Option<f64> {
         let of = |sums: &Sums| match metric.of {
             Measure::Loss => sums.of[metric.of as usize],
             _ => 100.0 * sums.of[metric.of as usize],

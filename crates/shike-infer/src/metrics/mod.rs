@@ -16,9 +16,8 @@ pub mod prior;
 mod scored;
 mod text;
 
-pub use calibration::{BINS, Bin, Calibration};
+pub use calibration::{Bin, Calibration};
 pub use confusion::Confusion;
-pub use interval::TOO_WIDE;
 pub use list::{Measure, Metric, Over, Scores, Tally};
 pub use scored::Scored;
 pub use shike_data::{ByShot, Interval, Shot, ShotThresholds};
@@ -30,6 +29,7 @@ use thiserror::Error;
 
 /// Input that an [`Evaluator`] cannot score.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// Groups overlap.
     #[error(transparent)]
@@ -77,6 +77,7 @@ pub enum MetricsError {
 
 /// One class's share of an [`Evaluation`], scored by the ensemble.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClassRow {
     /// Class index (the label).
     pub class: usize,
@@ -112,6 +113,7 @@ impl ImageScore {
 
 /// The result of scoring a test set. [`Display`](std::fmt::Display) prints it as a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Number of test images.
     pub images: usize,
@@ -162,7 +164,7 @@ pub struct Evaluator {
     ensemble: Tally,
     experts: Vec<Tally>,
     scores: Vec<ImageScore>,
-    /// Added to every expert's logits, `[classes]`; empty for nothing.
+    /// Added to every expert's logits, `[classes]`.
     shift: Vec<f32>,
 }
 
@@ -195,7 +197,7 @@ impl Evaluator {
             ensemble: tally.clone(),
             experts: vec![tally; num_experts],
             scores: vec![],
-            shift: vec![],
+            shift: vec![0.0; classes],
         })
     }
 
@@ -240,24 +242,21 @@ impl Evaluator {
             let row = image * classes..(image + 1) * classes;
             mean.fill(0.0);
             for (logits, tally) in expert_logits.iter().zip(&mut self.experts) {
-                let mut logits = &logits[row.clone()];
-                if !self.shift.is_empty() {
-                    let both = logits.iter().zip(&self.shift);
-                    shifted
-                        .iter_mut()
-                        .zip(both)
-                        .for_each(|(s, (l, p))| *s = l + p);
-                    logits = &shifted;
-                }
-                tally.add(label, hits(logits, label));
-                mean.iter_mut().zip(logits).for_each(|(m, l)| *m += l);
+                let both = logits[row.clone()].iter().zip(&self.shift);
+                shifted
+                    .iter_mut()
+                    .zip(both)
+                    .for_each(|(s, (l, p))| *s = l + p);
+                tally.add(label, hits(&shifted, label));
+                mean.iter_mut().zip(&shifted).for_each(|(m, l)| *m += l);
             }
             let experts = expert_logits.len() as f32;
             mean.iter_mut().for_each(|m| *m /= experts);
             let [top1, top5] = hits(&mean, label);
-            let loss = (Measure::Loss, cross_entropy(&mean, label));
-            self.ensemble.add(label, [loss, top1, top5]);
-            self.scores.push(image_score(&mean, label));
+            let (score, loss) = image_score(&mean, label);
+            self.ensemble
+                .add(label, [(Measure::Loss, loss), top1, top5]);
+            self.scores.push(score);
         }
         Ok(())
     }
@@ -329,25 +328,15 @@ impl Evaluator {
 
 /// Whether the label has the highest logit, and whether it is among the five highest.
 fn hits(logits: &[f32], label: usize) -> [(Measure, f64); 2] {
-    let rank = rank(logits, label);
-    let within = |first| f64::from(u8::from(rank.is_some_and(|rank| rank < first)));
+    let (own, finite) = (logits[label], logits.iter().all(|logit| logit.is_finite()));
+    let before = |&(class, &logit): &(usize, &f32)| logit > own || (logit == own && class < label);
+    let rank = logits.iter().enumerate().filter(before).count();
+    let within = |first| f64::from(u8::from(finite && rank < first));
     [(Measure::Top1, within(1)), (Measure::Top5, within(5))]
 }
 
-/// How many classes rank before `label` (0: it wins); `None` if a logit is NaN or infinite.
-fn rank(logits: &[f32], label: usize) -> Option<usize> {
-    let own = logits[label];
-    let mut before = 0;
-    for (class, &logit) in logits.iter().enumerate() {
-        if !logit.is_finite() {
-            return None;
-        }
-        before += usize::from(logit > own || (logit == own && class < label));
-    }
-    Some(before)
-}
-
-fn image_score(logits: &[f32], label: usize) -> ImageScore {
+/// What the logits say, and their cross-entropy, `-log softmax(logits)[label]`, in double precision.
+fn image_score(logits: &[f32], label: usize) -> (ImageScore, f64) {
     let mut best = (f32::NEG_INFINITY, 0);
     for (class, &logit) in logits.iter().enumerate() {
         if logit > best.0 {
@@ -356,7 +345,7 @@ fn image_score(logits: &[f32], label: usize) -> ImageScore {
     }
     let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
     let finite = logits.iter().all(|logit| logit.is_finite());
-    ImageScore {
+    let score = ImageScore {
         label: label as u32,
         predicted: finite.then_some(best.1 as u32),
         confidence: if sum.is_finite() {
@@ -364,12 +353,9 @@ fn image_score(logits: &[f32], label: usize) -> ImageScore {
         } else {
             0.0
         },
-    }
-}
-
-/// `-log softmax(logits)[label]` in double precision.
-fn cross_entropy(logits: &[f32], label: usize) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-    f64::from(max) + sum.ln() - f64::from(logits[label])
+    };
+    (
+        score,
+        f64::from(best.0) + sum.ln() - f64::from(logits[label]),
+    )
 }

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 /// The class frequencies that a model is used under.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Prior {
     /// All classes alike.
     Uniform,

@@ -3,57 +3,39 @@
 use std::fmt;
 use std::io;
 
-use super::{ClassRow, Evaluation, Metric, Scores, Shot, TOO_WIDE};
+use super::interval::TOO_WIDE;
+use super::{ClassRow, Evaluation, Metric, Scores, Shot};
 
-/// A table for people: names in its first column, numbers in the others. [`Display`](std::fmt::Display) aligns
-/// them with spaces.
+/// A table for people, by rows, the first of which is the head: names in its first column, numbers in the
+/// others. [`Display`](std::fmt::Display) aligns them with spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// The heads of the columns.
-    pub head: Vec<String>,
-    /// As many cells a row.
-    pub rows: Vec<Vec<String>>,
-}
+pub struct Table(pub Vec<Vec<String>>);
 
 impl Table {
-    /// Without a row yet: the head of the first column, then the titles of metrics.
-    pub fn of(what: &str, metrics: impl Iterator<Item = Metric>) -> Self {
-        let titles = metrics.map(|metric| metric.title);
-        Self {
-            head: std::iter::once(what)
-                .chain(titles)
-                .map(Into::into)
-                .collect(),
-            rows: vec![],
-        }
-    }
-
     /// Adds a row.
     pub fn row(&mut self, name: impl Into<String>, cells: impl Iterator<Item = String>) {
-        self.rows
-            .push(std::iter::once(name.into()).chain(cells).collect());
+        let name = std::iter::once(name.into());
+        self.0.push(name.chain(cells).collect());
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = || std::iter::once(&self.head).chain(&self.rows);
+        let length =
+            |row: &Vec<String>, column: usize| row.get(column).map_or(0, |c| c.chars().count());
         let width = |column| {
-            let cells = rows().filter_map(|row: &Vec<String>| row.get(column));
-            cells
-                .map(|cell: &String| cell.chars().count())
+            self.0
+                .iter()
+                .map(|row| length(row, column))
                 .max()
                 .unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        for row in rows() {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                line += &match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>0$}", width + 3),
-                };
-            }
+        for row in &self.0 {
+            let cell = |(column, cell): (usize, &String)| match column {
+                0 => format!("{cell:<0$}", width(0)),
+                _ => format!("{cell:>0$}", width(column) + 3),
+            };
+            let line: String = row.iter().enumerate().map(cell).collect();
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
@@ -74,19 +56,18 @@ impl Evaluation {
             None => format!("{} -, ", metric.title),
         };
         let accuracies: String = Metric::accuracies().map(accuracy).collect();
-        format!(
-            "{accuracies}loss {:.4}",
-            self.get(Metric::LOSS).unwrap_or(f64::NAN)
-        )
+        let loss = self.get(Metric::LOSS).unwrap_or(f64::NAN);
+        format!("{accuracies}loss {loss:.4}")
     }
 
     /// A row per expert, the ensemble, what its numbers are worth, and the size of each group. Groups are
     /// averaged over classes; where the test set is unbalanced a further row averages them over images.
     pub fn table(&self) -> Table {
-        let mut table = Table::of("accuracy [%]", Metric::accuracies());
+        let mut table = Table::default();
         let mut row = |name: &str, value: &dyn Fn(Metric) -> String| {
             table.row(name, Metric::accuracies().map(value));
         };
+        row("accuracy [%]", &|metric| metric.title.into());
         let of = |scores: &Scores, metric| cell(scores.get(metric));
         for (i, expert) in self.experts.iter().enumerate() {
             row(&format!("expert {i}"), &|metric| of(expert, metric));
@@ -104,11 +85,9 @@ impl Evaluation {
             interval.map_or_else(|| "-".into(), |i| format!("{:.0}–{:.0}", i.low, i.high))
         });
         if !self.scores.is_empty() {
-            let main = |metric: Metric| metric.shot.is_some() || metric == Metric::TOP1;
-            let error = |shot| self.calibration(shot).map(|calibration| calibration.error);
-            row("  calibration error", &|metric| match main(metric) {
-                true => cell(error(metric.shot)),
-                false => String::new(),
+            row("  calibration error", &|metric| match metric.shot {
+                None if metric != Metric::TOP1 => String::new(),
+                shot => cell(self.calibration(shot).map(|calibration| calibration.error)),
             });
         }
         row("classes with images", &|metric| {
@@ -129,12 +108,10 @@ impl Evaluation {
     /// Classes of a group, and before them those with test images where these are fewer.
     fn size(&self, shot: Shot) -> String {
         let group = self.per_class.iter().filter(|row| row.shot == shot);
-        match (
-            group.clone().filter(|row| row.test_count > 0).count(),
-            group.count(),
-        ) {
-            (tested, all) if tested == all => all.to_string(),
-            (tested, all) => format!("{tested}/{all}"),
+        let tested = group.clone().filter(|row| row.test_count > 0).count();
+        match group.count() {
+            all if all == tested => all.to_string(),
+            all => format!("{tested}/{all}"),
         }
     }
 
@@ -150,11 +127,9 @@ impl Evaluation {
             ));
         }
         if self.is_unbalanced() {
-            notes.push(
-                "groups are means over their classes; in the row over images, a class counts as often as it \
-                 has images here"
-                    .into(),
-            );
+            let note = "groups are means over their classes; in the row over images, a class counts as often \
+                        as it has images here";
+            notes.push(note.into());
         }
         notes.push(format!(
             "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",

@@ -63,6 +63,7 @@ pub struct Predictor {
 
 /// Probabilities of all classes for one image.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Prediction<'a> {
     /// Class names, in the order of the logits.
     pub class_names: &'a [String],
@@ -84,16 +85,13 @@ impl Prediction<'_> {
 
     /// The class with the largest of these numbers, `[classes]`; the first of equal ones.
     pub fn name_of_largest(&self, numbers: &[f32]) -> &str {
-        let mut pairs = self.class_names.iter().zip(numbers);
-        let first = pairs
-            .next()
-            .map_or(("", &f32::NAN), |(name, n)| (name.as_str(), n));
-        let larger = |best: (_, f32), next: (_, f32)| match next.1 > best.1 || best.1.is_nan() {
-            true => next,
-            false => best,
-        };
-        let pairs = pairs.map(|(name, n)| (name.as_str(), *n));
-        pairs.fold((first.0, *first.1), larger).0
+        let larger =
+            |best: (usize, f32), next: (usize, f32)| match next.1 > best.1 || best.1.is_nan() {
+                true => next,
+                false => best,
+            };
+        let largest = numbers.iter().copied().enumerate().reduce(larger);
+        largest.map_or("", |(class, _)| &self.class_names[class])
     }
 
     /// The `count` most probable classes, best first.

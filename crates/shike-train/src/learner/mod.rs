@@ -249,7 +249,7 @@ impl Learner {
             stage2_from,
         };
         let classes = self.classes();
-        let run = RunDir::create_with_recipe(folder, &config, classes, recipe)?;
+        let run = RunDir::create(folder, &config, classes, recipe)?;
         Ok(run.keep_last(self.config.keep_checkpoints))
     }
 
@@ -280,7 +280,7 @@ impl Learner {
                 session.run.paths().classes().display()
             )));
         }
-        let latest = session.run.latest()?;
+        let latest = session.run.paths().latest()?;
         let state = match latest {
             Some(latest) => {
                 for warning in &latest.warnings {
@@ -383,7 +383,7 @@ impl Learner {
                 "the configuration has no stage 2 to run".into(),
             ));
         }
-        if session.run.latest()?.is_some() {
+        if session.run.paths().latest()?.is_some() {
             return self.run(session);
         }
         let recorded = RunConfig::read(source)?.train;

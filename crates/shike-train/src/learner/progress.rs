@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
 use crate::text::clean;
 
@@ -199,7 +199,8 @@ impl Epoch {
     fn message(&mut self, batch: usize, images_per_second: f64, terms: &[(&str, f64)]) -> String {
         let mut message = format!("{images_per_second:.0} images/s");
         if let Some((epoch, stage)) = self.remaining(batch, self.started.elapsed()) {
-            message.push_str(&format!(" ETA {} (stage {})", clock(epoch), clock(stage)));
+            let [epoch, stage] = [epoch, stage].map(FormattedDuration);
+            message.push_str(&format!(" ETA {epoch} (stage {stage})"));
         }
         // Last, because a narrow terminal cuts the line off.
         for (name, value) in terms {
@@ -209,11 +210,8 @@ impl Epoch {
     }
 
     fn end(&self, summary: &str) -> String {
-        format!(
-            "{} {} {summary}",
-            self.label(),
-            clock(self.started.elapsed())
-        )
+        let took = FormattedDuration(self.started.elapsed());
+        format!("{} {took} {summary}", self.label())
     }
 
     /// Time left in the epoch and in the stage at the epoch's mean speed; evaluation is not
@@ -229,17 +227,6 @@ impl Epoch {
         let later = (self.epochs.saturating_sub(self.epoch + 1) * self.batches) as f64;
         let span = |batches: f64| Duration::try_from_secs_f64(per_batch * batches).ok();
         Some((span(epoch)?, span(epoch + later)?))
-    }
-}
-
-/// `m:ss`, or `h:mm:ss` from an hour on.
-fn clock(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().round() as u64;
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 {
-        format!("{hours}:{minutes:02}:{seconds:02}")
-    } else {
-        format!("{minutes}:{seconds:02}")
     }
 }
 
@@ -286,9 +273,9 @@ mod tests {
         assert_eq!(lines_of(85, 80).len(), 3);
         let lines = lines_of(85, 0);
         let last = &lines[9];
-        assert!(
-            last.starts_with("stage 2 epoch 1/20 batch 85/85 1234 images/s ETA 0:00 (stage 0:0")
-        );
+        assert!(last.starts_with(
+            "stage 2 epoch 1/20 batch 85/85 1234 images/s ETA 00:00:00 (stage 00:00:0"
+        ));
         assert!(last.ends_with("ce 1.5000"), "{last}");
         assert!(lines[10].ends_with("top-1 50.00 %"), "{}", lines[10]);
     }
@@ -303,12 +290,6 @@ mod tests {
         let (in_epoch, in_stage) = epoch.remaining(50, ten).unwrap();
         assert_eq!((in_epoch.as_secs(), in_stage.as_secs()), (50, 250));
         assert_eq!(epoch.remaining(40, ten), None);
-    }
-
-    #[test]
-    fn times_are_short() {
-        assert_eq!(clock(Duration::from_millis(59_600)), "1:00");
-        assert_eq!(clock(Duration::from_secs(3_725)), "1:02:05");
     }
 
     /// A bar that is drawn nowhere (tests have no terminal) still takes every call.

@@ -130,10 +130,7 @@ impl Learner {
             return Ok(Outcome::Finished(None));
         };
         if let Some(images) = self.data.get(part) {
-            session.run.write_per_class(evaluation)?;
-            session
-                .run
-                .write_predictions(evaluation, |i| images.origin(i))?;
+            session.run.write_scores(evaluation, images)?;
             let report = session.run.paths().report();
             write_report(session.run.paths(), evaluation, images, &report)?;
         }

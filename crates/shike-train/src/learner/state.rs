@@ -70,7 +70,7 @@ pub struct BestEpoch {
     /// The weights that were better.
     pub weights: Weights,
     /// Cross-entropy on the validation set, averaged over classes, by which it was chosen.
-    #[serde(with = "nullable")]
+    #[serde(deserialize_with = "nullable::number")]
     pub class_averaged_loss: f64,
     /// Class-averaged accuracy on the validation set, in percent.
     pub accuracy: f64,

@@ -64,6 +64,7 @@ pub enum CompareError {
 
 /// A finished run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ScoredRun {
     /// Its folder.
     pub path: PathBuf,
@@ -78,6 +79,7 @@ pub struct ScoredRun {
 
 /// Runs that differ in their seed alone.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Method {
     /// The folders of the runs.
     pub runs: Vec<PathBuf>,
@@ -93,6 +95,7 @@ pub struct Method {
 
 /// One method less another.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Difference {
     /// Index of the method.
     pub method: usize,
@@ -113,6 +116,7 @@ pub struct Difference {
 /// A group of classes of which most have so few test images that the interval of a difference is too
 /// narrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Narrow {
     /// The group.
     pub group: Shot,
@@ -124,6 +128,7 @@ pub struct Narrow {
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Comparison {
     /// In the order of their first runs.
     pub methods: Vec<Method>,
@@ -408,7 +413,8 @@ impl Comparison {
 
     /// A row a method, and two for each difference.
     fn table(&self) -> Table {
-        let mut table = Table::of("accuracy [%]", compared());
+        let mut table = Table::default();
+        table.row("accuracy [%]", compared().map(|metric| metric.title.into()));
         for (index, method) in self.methods.iter().enumerate() {
             let name = method.runs[0].file_name().unwrap_or_default();
             let name = format!("{} {}", index + 1, name.to_string_lossy());
@@ -445,32 +451,34 @@ impl Comparison {
         table
     }
 
-    /// What the intervals of a difference do not cover.
-    fn caveats(&self, difference: &Difference) -> Vec<String> {
+    /// What the intervals of a difference do not cover, and the settings in which the methods differ.
+    fn notes(&self, difference: &Difference) -> Vec<String> {
         let pair = [difference.than, difference.method];
-        let single: Vec<_> = pair
-            .into_iter()
-            .filter(|method| self.seeds(*method) == 1)
-            .map(|method| (method + 1).to_string())
-            .collect();
-        let mut caveats = vec![];
+        let single = pair.into_iter().filter(|method| self.seeds(*method) == 1);
+        let single: Vec<_> = single.map(|method| (method + 1).to_string()).collect();
+        let mut notes = vec![];
         if !single.is_empty() {
-            caveats.push(format!(
+            notes.push(format!(
                 "one seed of {}: the interval covers the choice of test images, and not how much another \
                  seed would change",
                 single.join(" and ")
             ));
         }
-        if pair
-            .into_iter()
-            .any(|method| (2..ENOUGH_RUNS).contains(&self.seeds(method)))
-        {
-            caveats.push(format!(
+        let few = |method| (2..ENOUGH_RUNS).contains(&self.seeds(method));
+        if pair.into_iter().any(few) {
+            notes.push(format!(
                 "fewer than {ENOUGH_RUNS} seeds: their spread is a rough estimate, and the interval may be too \
                  narrow"
             ));
         }
-        caveats
+        let settings = &difference.settings;
+        let (named, more) = settings.split_at(settings.len().min(NAMED));
+        let more = match more.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        notes.push(format!("other settings: {}{more}", named.join(", ")));
+        notes
     }
 }
 
@@ -484,16 +492,8 @@ impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.table())?;
         for difference in &self.differences {
-            let name = difference.name();
-            for caveat in self.caveats(difference) {
-                writeln!(f, "{name}: {caveat}")?;
-            }
-            let settings = &difference.settings;
-            let (named, more) = settings.split_at(settings.len().min(NAMED));
-            write!(f, "{name}: other settings: {}", named.join(", "))?;
-            match more.len() {
-                0 => writeln!(f)?,
-                n => writeln!(f, " and {n} more")?,
+            for note in self.notes(difference) {
+                writeln!(f, "{}: {note}", difference.name())?;
             }
         }
         write!(

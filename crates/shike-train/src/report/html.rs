@@ -52,28 +52,30 @@ fn block(block: &Block) -> Markup {
 }
 
 /// A table; where there are pictures, those of each row stand in a last column.
-fn table(table: &Table, pictures: &[Vec<Picture>]) -> Markup {
+fn table(Table(rows): &Table, pictures: &[Vec<Picture>]) -> Markup {
     html! {
         table.examples[!pictures.is_empty()] {
-            tr {
-                @for head in &table.head { th { (head) } }
-                @if !pictures.is_empty() { th { "some of them" } }
+            @if let Some(head) = rows.first() {
+                tr {
+                    @for cell in head { th { (cell) } }
+                    @if !pictures.is_empty() { th { "some of them" } }
+                }
             }
-            @for (i, row) in table.rows.iter().enumerate() {
+            @for (i, row) in rows.iter().skip(1).enumerate() {
                 tr {
                     @for cell in row { td { (cell) } }
                     @if let Some(pictures) = pictures.get(i) {
-                        td {
-                            @for picture in pictures {
-                                img alt="" title=(picture.title)
-                                    src={ "data:image/jpeg;base64," (STANDARD.encode(&picture.jpeg)) };
-                            }
-                        }
+                        td { @for picture in pictures { (img(picture)) } }
                     }
                 }
             }
         }
     }
+}
+
+fn img(Picture { title, jpeg }: &Picture) -> Markup {
+    let data = format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg));
+    html! { img alt="" title=(title) src=(data); }
 }
 
 #[cfg(test)]
@@ -88,8 +90,7 @@ mod tests {
             title: name.into(),
             jpeg: vec![0xFF],
         };
-        let mut rows = Table::default();
-        rows.rows.push(vec![name.into()]);
+        let rows = Table(vec![vec!["class".into()], vec![name.into()]]);
         let view = View {
             title: name.into(),
             blocks: vec![

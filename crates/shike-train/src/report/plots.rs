@@ -51,20 +51,11 @@ const ROW: i32 = 20;
 /// Width of the sign of a legend's entry, with the space behind it.
 const SIGN: i32 = 20;
 
-/// How an entry of a legend is drawn.
-#[derive(Clone, Copy)]
-enum Sign {
-    Line,
-    Dot,
-    Bar,
-}
-
 /// Draws the title and below it the legend, in as many rows as it needs, and gives the rest: so a
 /// legend covers no data.
 fn head<'a>(
     area: &DrawingArea<SVGBackend<'a>, Shift>,
     title: &str,
-    sign: Sign,
     entries: &[(&str, RGBColor)],
 ) -> Result<DrawingArea<SVGBackend<'a>, Shift>, Failed> {
     let width = area.dim_in_pixel().0 as i32;
@@ -87,18 +78,8 @@ fn head<'a>(
         TITLE.into_text_style(area),
     ))?;
     for (x, y, name, colour) in places {
-        let middle = y + ROW / 2;
-        match sign {
-            Sign::Line => top.draw(&PathElement::new(
-                [(x, middle), (x + 15, middle)],
-                colour.stroke_width(2),
-            ))?,
-            Sign::Dot => top.draw(&Circle::new((x + 8, middle), 4, colour.filled()))?,
-            Sign::Bar => top.draw(&Rectangle::new(
-                [(x, middle - 5), (x + 14, middle + 5)],
-                colour.filled(),
-            ))?,
-        }
+        let corners = [(x, y + ROW / 2 - 5), (x + 14, y + ROW / 2 + 5)];
+        top.draw(&Rectangle::new(corners, colour.filled()))?;
         top.draw(&Text::new(name, (x + SIGN, y + 4), font.clone()))?;
     }
     Ok(rest)
@@ -155,7 +136,7 @@ pub(super) fn lines(
         legend.clear();
     }
     draw(size, |area| {
-        let area = head(area, title, Sign::Line, &legend)?;
+        let area = head(area, title, &legend)?;
         let mut chart = chart(&area).build_cartesian_2d(0.5..last + 0.5, heights.clone())?;
         chart
             .configure_mesh()
@@ -209,7 +190,7 @@ fn colour(shot: Shot) -> RGBColor {
 pub(super) fn classes(rows: &[ClassRow]) -> Result<String, ReportError> {
     let most = rows.iter().map(|row| row.train_count).max().unwrap_or(1);
     draw((560, 320), |area| {
-        let area = head(area, "accuracy of each class", Sign::Dot, &shots())?;
+        let area = head(area, "accuracy of each class", &shots())?;
         let mut chart =
             chart(&area).build_cartesian_2d((0.8..most as f64 * 1.25).log_scale(), -3.0..103.0)?;
         chart
@@ -240,7 +221,7 @@ pub(super) fn classes(rows: &[ClassRow]) -> Result<String, ReportError> {
 pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportError> {
     draw((400, 320), |area| {
         let title = format!("reliability (error {:.1} points)", calibration.error);
-        let area = head(area, &title, Sign::Bar, &[])?;
+        let area = head(area, &title, &[])?;
         let mut chart = chart(&area).build_cartesian_2d(0.0..100.0, 0.0..100.0)?;
         chart
             .configure_mesh()
@@ -252,9 +233,9 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportErr
             .y_desc("accuracy, %")
             .draw()?;
         let width = 100.0 / calibration.bins.len() as f64;
-        let filled = calibration.bins.iter().enumerate();
-        let filled = filled.filter(|(_, bin)| bin.images > 0);
-        chart.draw_series(filled.map(|(i, bin)| {
+        let bins = calibration.bins.iter().enumerate();
+        let filled = || bins.clone().filter(|(_, bin)| bin.images > 0);
+        chart.draw_series(filled().map(|(i, bin)| {
             let left = i as f64 * width;
             let corners = [(left, 0.0), (left + width, bin.accuracy)];
             Rectangle::new(corners, COLOURS[0].mix(0.6).filled())
@@ -263,9 +244,7 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportErr
         // A bar of three images tells little.
         let above = Pos::new(HPos::Center, VPos::Bottom);
         let style = SMALL.into_text_style(&area).pos(above);
-        let filled = calibration.bins.iter().enumerate();
-        let filled = filled.filter(|(_, bin)| bin.images > 0);
-        chart.draw_series(filled.map(|(i, bin)| {
+        chart.draw_series(filled().map(|(i, bin)| {
             let at = ((i as f64 + 0.5) * width, bin.accuracy.min(96.0));
             Text::new(bin.images.to_string(), at, style.clone())
         }))?;
@@ -276,7 +255,7 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportErr
 /// Bars of many-, medium- and few-shot accuracy; a group of bars for each scorer.
 pub(super) fn groups(scorers: &[(String, &Scores)]) -> Result<String, ReportError> {
     draw((560, 320), |area| {
-        let area = head(area, "accuracy by group", Sign::Bar, &shots())?;
+        let area = head(area, "accuracy by group", &shots())?;
         let mut chart = chart(&area).build_cartesian_2d(0.0..scorers.len() as f64, 0.0..100.0)?;
         let name = |x: &f64| {
             let place = (x - 0.5).round();
@@ -370,13 +349,9 @@ mod tests {
         assert_eq!(last.len(), 1, "{svg}");
         let (points, first) = heights(&svg, "expert number 0");
         assert!(last[0] > first[0] + f64::from(ROW));
-        // Twelve signs of two points, then the data.
-        assert_eq!(points.len(), 48);
-        let (signs, data) = points.split_at(24);
-        let lowest = |ys: &[f64]| ys.iter().copied().fold(f64::NAN, f64::max);
+        // Twelve lines of two points.
+        assert_eq!(points.len(), 24);
         let highest = |ys: &[f64]| ys.iter().copied().fold(f64::NAN, f64::min);
-        assert!(lowest(signs) < highest(data), "{svg}");
-        assert!(last[0] < highest(data));
-        assert!(lowest(data) < 320.0);
+        assert!(last[0] + f64::from(ROW) / 2.0 < highest(&points), "{svg}");
     }
 }

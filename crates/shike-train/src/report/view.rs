@@ -6,9 +6,7 @@ use std::io::Cursor;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 use shike_data::{Dataset, DecodeLimits, Part};
-use shike_infer::metrics::{
-    ClassRow, Confusion, Evaluation, ImageScore, Interval, Metric, Table, cell,
-};
+use shike_infer::metrics::{ClassRow, Confusion, Evaluation, ImageScore, Metric, Table, cell};
 
 use super::ReportError;
 use super::plots::{self, Line, lines as lines_of};
@@ -134,6 +132,9 @@ fn about(config: &TrainConfig, classes: &Classes) -> String {
     )
 }
 
+/// Whether a plot has the curve of a metric.
+type Belongs = fn(&Metric) -> bool;
+
 /// Losses, accuracies and the terms of the loss over both stages: of the validation set where there is one, and
 /// of the test set where it was scored more than once.
 fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
@@ -164,7 +165,7 @@ fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
         let of = |metric, weights: usize, row: &EpochRow| {
             row.scores.on(part)[weights]?.ensemble.get(metric)
         };
-        let kinds: [(_, _, fn(&Metric) -> bool); 3] = [
+        let kinds: [(&str, &str, Belongs); 3] = [
             ("cross-entropy", "", |m| m.unit().is_empty()),
             ("accuracy", "%", |m| m.unit() == "%" && m.shot.is_none()),
             ("accuracy by group", "%", |m| m.shot.is_some()),
@@ -193,10 +194,8 @@ fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
         let title = format!("{} term of the loss", term.replace('_', " "));
         lines_of(&title, "", &[values], &ends, (373, 240))
     };
-    Ok([
-        plots,
-        terms.into_iter().map(term).collect::<Result<_, _>>()?,
-    ])
+    let terms = terms.into_iter().map(term).collect::<Result<_, _>>()?;
+    Ok([plots, terms])
 }
 
 /// What tables of classes and pictures are made of.
@@ -232,46 +231,26 @@ impl Subject<'_> {
     /// The classes with the lowest accuracy.
     fn worst_classes(&self) -> Table {
         let rows = self.evaluation.per_class.iter();
-        let mut rows: Vec<&ClassRow> = rows.filter(|row| row.test_count > 0).collect();
-        rows.sort_by(|a, b| {
-            let accuracy = |row: &ClassRow| row.accuracy.unwrap_or_default();
-            accuracy(a)
-                .total_cmp(&accuracy(b))
-                .then(a.class.cmp(&b.class))
-        });
-        let cells = |row: &ClassRow| {
-            let interval = row
-                .interval()
-                .as_ref()
-                .map_or_else(String::new, Interval::to_string);
-            let remark = if row.too_few() {
-                "too few images to tell"
-            } else {
-                ""
-            };
-            vec![
-                self.name(row.class).to_owned(),
+        let mut rows: Vec<(f64, &ClassRow)> =
+            rows.filter_map(|row| Some((row.accuracy?, row))).collect();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut table = Table::default();
+        let head = "training images|group|right|accuracy [%]|95 % interval|";
+        table.row("class", head.split('|').map(Into::into));
+        for (accuracy, row) in rows.into_iter().take(CLASSES) {
+            let interval = row.interval().map(|interval| interval.to_string());
+            let few = row.too_few().then_some("too few images to tell");
+            let cells = [
                 row.train_count.to_string(),
                 row.shot.to_string(),
                 format!("{} of {}", row.correct, row.test_count),
-                cell(row.accuracy),
-                interval,
-                remark.to_owned(),
-            ]
-        };
-        let head = [
-            "class",
-            "training images",
-            "group",
-            "right",
-            "accuracy [%]",
-            "95 % interval",
-            "",
-        ];
-        Table {
-            head: head.map(str::to_owned).to_vec(),
-            rows: rows.into_iter().take(CLASSES).map(cells).collect(),
+                cell(Some(accuracy)),
+                interval.unwrap_or_default(),
+                few.unwrap_or_default().into(),
+            ];
+            table.row(self.name(row.class), cells.into_iter());
         }
+        table
     }
 
     /// Classes that are taken for others, with pictures; `none` is said where there are none.
@@ -280,28 +259,22 @@ impl Subject<'_> {
             return vec![Block::Note(none.into())];
         }
         all.truncate(CONFUSIONS);
-        let cells = |confusion: &Confusion| {
-            let name = |class: u32| {
-                let count = self.classes.train_counts.get(class as usize).unwrap_or(&0);
-                format!("{} ({count})", self.name(class as usize))
-            };
-            vec![
-                name(confusion.label),
-                name(confusion.predicted),
-                format!("{} of {}", confusion.images, confusion.of),
-                format!("{:.0}", confusion.share()),
-            ]
+        let name = |class: u32| {
+            let count = self.classes.train_counts.get(class as usize).unwrap_or(&0);
+            format!("{} ({count})", self.name(class as usize))
         };
-        let table = Table {
-            head: ["class", "taken for", "images", "share [%]"]
-                .map(str::to_owned)
-                .to_vec(),
-            rows: all.iter().map(cells).collect(),
-        };
-        let pictures = all
-            .iter()
-            .map(|confusion| self.examples(confusion))
-            .collect();
+        let mut table = Table::default();
+        table.row(
+            "class",
+            "taken for|images|share [%]".split('|').map(Into::into),
+        );
+        for confusion in &all {
+            let images = format!("{} of {}", confusion.images, confusion.of);
+            let share = format!("{:.0}", confusion.share());
+            let cells = [name(confusion.predicted), images, share];
+            table.row(name(confusion.label), cells.into_iter());
+        }
+        let pictures = all.iter().map(|of| self.examples(of)).collect();
         vec![
             Block::Table(table, pictures),
             Block::Note("In parentheses: training images of the class.".into()),
@@ -314,13 +287,11 @@ impl Subject<'_> {
         let those = scores
             .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
         let picture = |(image, score): (usize, &ImageScore)| {
+            let (file, sure) = (self.scored.origin(image), 100.0 * score.confidence);
+            let pixels = picture(self.scored, image, self.upright)?;
             Some(Picture {
-                title: format!(
-                    "{} ({:.0} %)",
-                    self.scored.origin(image),
-                    100.0 * score.confidence
-                ),
-                jpeg: thumbnail(&picture(self.scored, image, self.upright)?)?,
+                title: format!("{file} ({sure:.0} %)"),
+                jpeg: thumbnail(&pixels)?,
             })
         };
         those.take(EXAMPLES).filter_map(picture).collect()

@@ -43,6 +43,7 @@ pub struct Checkpoint {
 
 /// A checkpoint that could not be read. Every message names the file and what to do.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// No such file.
     #[error("{}: no such checkpoint; check the path, or start the run without resuming", .path.display())]

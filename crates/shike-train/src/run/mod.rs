@@ -25,6 +25,8 @@ mod config;
 mod paths;
 pub mod receipt;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -33,8 +35,8 @@ use std::path::{Path, PathBuf};
 use same_file::Handle;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shike_data::BadImage;
 use shike_data::read::read_to_string;
+use shike_data::{BadImage, Dataset};
 use thiserror::Error;
 
 use self::checkpoint::{Checkpoint, CheckpointError, WriteError, atomic_write};
@@ -46,6 +48,7 @@ use shike_infer::metrics::Evaluation;
 
 /// What is wrong with a run's folder; every message names the path.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RunDirError {
     /// The path is a file.
     #[error("{} is a file, but a run needs a folder: choose another path", .0.display())]
@@ -136,8 +139,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Starts a run in `folder`, which is created if need be, and writes `config.json` and
-    /// `classes.json`.
+    /// Starts a run in `folder`, which is created if need be, and writes `config.json`, `classes.json` and, where
+    /// settings were chosen for the data, the text of `recipe.toml`.
     ///
     /// # Errors
     ///
@@ -145,20 +148,6 @@ impl RunDir {
     /// the folder is taken, [`RunDirError::Locked`] if another process is faster, and errors of
     /// writing.
     pub fn create(
-        folder: impl Into<PathBuf>,
-        config: &impl Serialize,
-        classes: Classes,
-    ) -> Result<Self, RunDirError> {
-        Self::create_with_recipe(folder, config, classes, None)
-    }
-
-    /// As [`create`](Self::create), with the text of `recipe.toml`, where settings were chosen for the
-    /// data.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`create`](Self::create).
-    pub fn create_with_recipe(
         folder: impl Into<PathBuf>,
         config: &impl Serialize,
         classes: Classes,
@@ -258,7 +247,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Gone`].
-    pub fn writable(&self) -> Result<&RunPaths, RunDirError> {
+    pub(crate) fn writable(&self) -> Result<&RunPaths, RunDirError> {
         let path = self.paths.lock();
         match Handle::from_path(&path) {
             Ok(lock) if lock == self.lock => Ok(&self.paths),
@@ -273,7 +262,7 @@ impl RunDir {
     }
 
     /// The rows of the log so far.
-    pub fn rows(&self) -> &[EpochRow] {
+    pub(crate) fn rows(&self) -> &[EpochRow] {
         &self.rows
     }
 
@@ -283,7 +272,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`]; the files then hold the rows that they held before.
-    pub fn append_row(&mut self, row: EpochRow) -> Result<(), RunDirError> {
+    pub(crate) fn append_row(&mut self, row: EpochRow) -> Result<(), RunDirError> {
         self.rows.retain(|r| r.position() < row.position());
         self.rows.push(row);
         self.write_rows()
@@ -295,7 +284,11 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn truncate_rows_from(&mut self, stage: usize, epoch: usize) -> Result<(), RunDirError> {
+    pub(crate) fn truncate_rows_from(
+        &mut self,
+        stage: usize,
+        epoch: usize,
+    ) -> Result<(), RunDirError> {
         let before = self.rows.len();
         self.rows.retain(|row| row.position() < (stage, epoch));
         if self.rows.len() < before {
@@ -325,7 +318,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn write_bad_images(&self, images: &[BadImage]) -> Result<(), RunDirError> {
+    pub(crate) fn write_bad_images(&self, images: &[BadImage]) -> Result<(), RunDirError> {
         Ok(atomic_write(&self.writable()?.bad_images(), |writer| {
             let mut writer = csv::Writer::from_writer(writer);
             for image in images {
@@ -335,32 +328,23 @@ impl RunDir {
         })?)
     }
 
-    /// Writes `per_class.csv`.
+    /// Writes `per_class.csv` and, with the names of the images that were scored, `predictions.csv`.
     ///
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn write_per_class(&self, evaluation: &Evaluation) -> Result<(), RunDirError> {
-        let names = &self.classes.names;
-        Ok(atomic_write(&self.writable()?.per_class_csv(), |writer| {
-            evaluation.write_per_class_csv(writer, names)
-        })?)
-    }
-
-    /// Writes `predictions.csv`; `name` gives the file of an image of the set that was scored.
-    ///
-    /// # Errors
-    ///
-    /// [`RunDirError::Write`].
-    pub fn write_predictions(
+    pub(crate) fn write_scores(
         &self,
         evaluation: &Evaluation,
-        name: impl Fn(usize) -> String,
+        images: &Dataset,
     ) -> Result<(), RunDirError> {
-        Ok(atomic_write(
-            &self.writable()?.predictions_csv(),
-            |writer| evaluation.write_predictions_csv(writer, &name),
-        )?)
+        let paths = self.writable()?;
+        atomic_write(&paths.per_class_csv(), |writer| {
+            evaluation.write_per_class_csv(writer, &self.classes.names)
+        })?;
+        Ok(atomic_write(&paths.predictions_csv(), |writer| {
+            evaluation.write_predictions_csv(writer, |i| images.origin(i))
+        })?)
     }
 
     /// Writes `receipt.json`, with how far the run has come.
@@ -368,7 +352,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn write_receipt(&self, receipt: &mut Receipt) -> Result<(), RunDirError> {
+    pub(crate) fn write_receipt(&self, receipt: &mut Receipt) -> Result<(), RunDirError> {
         let best = self.paths().best().exists();
         receipt.best_chosen_on = best.then_some(ChosenOn::Validation);
         receipt.training_seconds = self.rows().iter().map(|row| row.seconds).sum();
@@ -382,7 +366,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`]; no other checkpoint is then touched.
-    pub fn save_checkpoint(
+    pub(crate) fn save_checkpoint(
         &self,
         step: u64,
         checkpoint: &Checkpoint,
@@ -403,7 +387,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Io`].
-    pub fn remove_old_checkpoints(&self, step: u64) -> Result<(), RunDirError> {
+    pub(crate) fn remove_old_checkpoints(&self, step: u64) -> Result<(), RunDirError> {
         let mut past = self.writable()?.step_checkpoints()?;
         past.retain(|(other, _)| *other <= step);
         past.truncate(past.len().saturating_sub(self.keep_last));
@@ -418,7 +402,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::Write`].
-    pub fn save_stage_checkpoint(
+    pub(crate) fn save_stage_checkpoint(
         &self,
         stage: usize,
         checkpoint: &Checkpoint,
@@ -437,15 +421,6 @@ impl RunDir {
             _ => {}
         }
         Ok(checkpoint::write_atomic(path, checkpoint)?)
-    }
-
-    /// See [`RunPaths::latest`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`RunPaths::latest`].
-    pub fn latest(&self) -> Result<Option<Latest>, RunDirError> {
-        self.paths.latest()
     }
 }
 

@@ -16,6 +16,48 @@ use shike_infer::metrics::ImageScore;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunPaths(PathBuf);
 
+/// The files that a run lives by: their list, and a method for the path of each.
+macro_rules! files {
+    ($($(#[$doc:meta])* $name:ident = $file:literal,)*) => {
+        const OWN: &[&str] = &[$($file),*];
+
+        impl RunPaths {
+            $($(#[$doc])* pub fn $name(&self) -> PathBuf {
+                self.0.join($file)
+            })*
+        }
+    };
+}
+
+files! {
+    /// `config.json`.
+    config = "config.json",
+    /// `classes.json`.
+    classes = "classes.json",
+    /// `metrics.csv`.
+    metrics_csv = "metrics.csv",
+    /// `metrics.jsonl`.
+    metrics_jsonl = "metrics.jsonl",
+    /// `bad_images.csv`: the training images that could not be read and were replaced.
+    bad_images = "bad_images.csv",
+    /// `per_class.csv`.
+    per_class_csv = "per_class.csv",
+    /// `predictions.csv`.
+    predictions_csv = "predictions.csv",
+    /// `receipt.json`.
+    receipt = "receipt.json",
+    /// `recipe.toml`: the settings that were chosen for the data, to be edited.
+    recipe = "recipe.toml",
+    /// `model.safetensors`, the final model.
+    model = "model.safetensors",
+    /// `ema.safetensors`, the final model with averaged weights.
+    ema = "ema.safetensors",
+    /// `best.safetensors`, the model of the best epoch.
+    best = "best.safetensors",
+    /// `run.lock`.
+    lock = "run.lock",
+}
+
 impl RunPaths {
     /// The paths of the run in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
@@ -27,54 +69,9 @@ impl RunPaths {
         &self.0
     }
 
-    /// `config.json`.
-    pub fn config(&self) -> PathBuf {
-        self.0.join("config.json")
-    }
-
-    /// `classes.json`.
-    pub fn classes(&self) -> PathBuf {
-        self.0.join("classes.json")
-    }
-
-    /// `metrics.csv`.
-    pub fn metrics_csv(&self) -> PathBuf {
-        self.0.join("metrics.csv")
-    }
-
-    /// `metrics.jsonl`.
-    pub fn metrics_jsonl(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// `bad_images.csv`: the training images that could not be read and were replaced.
-    pub fn bad_images(&self) -> PathBuf {
-        self.0.join("bad_images.csv")
-    }
-
-    /// `per_class.csv`.
-    pub fn per_class_csv(&self) -> PathBuf {
-        self.0.join("per_class.csv")
-    }
-
-    /// `predictions.csv`.
-    pub fn predictions_csv(&self) -> PathBuf {
-        self.0.join("predictions.csv")
-    }
-
     /// `report.html`.
     pub fn report(&self) -> PathBuf {
         self.0.join("report.html")
-    }
-
-    /// `receipt.json`.
-    pub fn receipt(&self) -> PathBuf {
-        self.0.join("receipt.json")
-    }
-
-    /// `recipe.toml`: the settings that were chosen for the data, to be edited.
-    pub fn recipe(&self) -> PathBuf {
-        self.0.join("recipe.toml")
     }
 
     /// `lists/`: the split that was made for the run.
@@ -98,26 +95,6 @@ impl RunPaths {
         self.checkpoints().join(format!("stage{stage}.safetensors"))
     }
 
-    /// `model.safetensors`, the final model.
-    pub fn model(&self) -> PathBuf {
-        self.0.join("model.safetensors")
-    }
-
-    /// `ema.safetensors`, the final model with averaged weights.
-    pub fn ema(&self) -> PathBuf {
-        self.0.join("ema.safetensors")
-    }
-
-    /// `best.safetensors`, the model of the best epoch.
-    pub fn best(&self) -> PathBuf {
-        self.0.join("best.safetensors")
-    }
-
-    /// `run.lock`.
-    pub fn lock(&self) -> PathBuf {
-        self.0.join("run.lock")
-    }
-
     /// Whether the folder holds a run.
     pub fn is_run(&self) -> bool {
         self.config().is_file() && self.classes().is_file()
@@ -125,23 +102,7 @@ impl RunPaths {
 
     /// Whether a file is one of those that a run lives by; its report can be made again.
     pub fn owns(&self, file: &Path) -> bool {
-        [
-            self.config(),
-            self.classes(),
-            self.metrics_csv(),
-            self.metrics_jsonl(),
-            self.bad_images(),
-            self.per_class_csv(),
-            self.predictions_csv(),
-            self.receipt(),
-            self.recipe(),
-            self.model(),
-            self.ema(),
-            self.best(),
-            self.lock(),
-        ]
-        .iter()
-        .any(|own| own == file)
+        OWN.iter().any(|own| self.0.join(own) == file)
     }
 
     /// The configuration of the run.
@@ -331,6 +292,7 @@ impl RunPaths {
 
 /// The checkpoint that a run resumes from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Latest {
     /// Its content.
     pub checkpoint: Checkpoint,

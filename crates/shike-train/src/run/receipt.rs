@@ -15,6 +15,7 @@ use shike_infer::metrics::ShotThresholds;
 
 /// `receipt.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Receipt {
     /// Version of the program; of a run that others went on with, all, in turn.
     pub version: String,
@@ -55,6 +56,7 @@ pub struct Receipt {
 
 /// The images of a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SplitReceipt {
     /// How many.
     pub images: usize,
@@ -66,6 +68,7 @@ pub struct SplitReceipt {
 /// What a checkpoint was chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ChosenOn {
     /// Nothing: it is that of the last epoch.
     LastEpoch,
@@ -181,7 +184,7 @@ impl SplitReceipt {
     ///
     /// # Errors
     /// Those of [`Dataset::identity`].
-    pub fn new(data: &Dataset) -> Result<Self, DataError> {
+    pub(crate) fn new(data: &Dataset) -> Result<Self, DataError> {
         let mut hash = Sha256::new();
         data.identity(|bytes| hash.update(bytes))?;
         Ok(Self {
@@ -192,7 +195,7 @@ impl SplitReceipt {
 }
 
 /// Hash of the class names in label order.
-pub fn class_order(names: &[String]) -> String {
+pub(crate) fn class_order(names: &[String]) -> String {
     let mut hash = Sha256::new();
     for name in names {
         hash.update(name);

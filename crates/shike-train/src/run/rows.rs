@@ -9,6 +9,7 @@ use shike_infer::metrics::{Evaluation, Metric, Scored, Scores, nullable};
 
 /// One row of `metrics.jsonl` and `metrics.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EpochRow {
     /// Stage, from 1.
     pub stage: usize,
@@ -18,19 +19,19 @@ pub struct EpochRow {
     pub lr: f64,
     /// Training loss, mean over the epoch's images. NaN (a diverged run, or τ-normalisation, which trains
     /// nothing) is `null` in JSON.
-    #[serde(with = "nullable")]
+    #[serde(deserialize_with = "nullable::number")]
     pub train_loss: f64,
     /// The parts of the training loss by name; `loss_<name>` in the CSV file.
-    #[serde(with = "nullable::map")]
+    #[serde(deserialize_with = "nullable::map")]
     pub loss_terms: BTreeMap<String, f64>,
     /// What was scored after the epoch; `<part>_<score>` in the CSV file.
     #[serde(flatten)]
     pub scores: Scored<RowScores>,
     /// Duration of the epoch's training.
-    #[serde(with = "nullable")]
+    #[serde(deserialize_with = "nullable::number")]
     pub seconds: f64,
     /// Training images per second.
-    #[serde(with = "nullable")]
+    #[serde(deserialize_with = "nullable::number")]
     pub images_per_second: f64,
 }
 

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
+use shike_data::Dataset;
 use shike_infer::metrics::{Evaluator, Metric, ShotThresholds};
-use shike_train::run::checkpoint::{Checkpoint, CheckpointError};
-use shike_train::run::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
+
 use tempfile::TempDir;
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::{Classes, EpochRow, RowScores, RunDir, RunDirError, RunPaths};
 
 fn classes() -> Classes {
     Classes {
@@ -19,7 +22,13 @@ fn classes() -> Classes {
 
 fn new_run() -> (TempDir, RunDir) {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDir::create(folder.path().join("run"), &json!({"seed": 0}), classes()).unwrap();
+    let run = RunDir::create(
+        folder.path().join("run"),
+        &json!({"seed": 0}),
+        classes(),
+        None,
+    )
+    .unwrap();
     (folder, run)
 }
 
@@ -55,7 +64,7 @@ fn a_run_is_created_once() {
         json!({"seed": 0})
     );
     drop(run);
-    let error = RunDir::create(&path, &json!({}), classes()).unwrap_err();
+    let error = RunDir::create(&path, &json!({}), classes(), None).unwrap_err();
     assert!(matches!(error, RunDirError::AlreadyARun(_)));
     assert!(error.to_string().contains("--resume"), "{error}");
     assert!(
@@ -77,20 +86,20 @@ fn other_folders_are_not_touched() {
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     fs::write(empty.join("config.json.tmp-17"), "half").unwrap();
-    drop(RunDir::create(&empty, &json!({}), classes()).unwrap());
+    drop(RunDir::create(&empty, &json!({}), classes(), None).unwrap());
     assert!(!empty.join("config.json.tmp-17").exists());
 
     let photos = folder.path().join("photos");
     fs::create_dir(&photos).unwrap();
     fs::write(photos.join("cat.jpg"), "").unwrap();
-    let error = RunDir::create(&photos, &json!({}), classes()).unwrap_err();
+    let error = RunDir::create(&photos, &json!({}), classes(), None).unwrap_err();
     assert!(matches!(error, RunDirError::NotEmpty(_)), "{error}");
     let error = RunDir::open(&photos).unwrap_err();
     assert!(matches!(error, RunDirError::NotARun(_)), "{error}");
     assert_eq!(fs::read_dir(&photos).unwrap().count(), 1);
 
     let file = photos.join("cat.jpg");
-    let error = RunDir::create(file, &json!({}), classes()).unwrap_err();
+    let error = RunDir::create(file, &json!({}), classes(), None).unwrap_err();
     assert!(matches!(error, RunDirError::NotAFolder(_)), "{error}");
     let error = RunDir::open(folder.path().join("gone")).unwrap_err();
     assert!(matches!(error, RunDirError::NotARun(_)), "{error}");
@@ -217,7 +226,8 @@ fn csv_holds_every_number() {
     );
     assert_eq!(csv, expected);
 
-    run.write_per_class(&evaluation).unwrap();
+    let images = Dataset::from_pixels(vec![9; 12], 2, 2, vec![0], 2).unwrap();
+    run.write_scores(&evaluation, &images).unwrap();
     let csv = fs::read_to_string(run.paths().per_class_csv()).unwrap();
     assert!(
         csv.lines()
@@ -252,7 +262,7 @@ fn broken_files_are_named_with_their_line() {
 #[test]
 fn the_newest_checkpoints_are_kept() {
     let (_folder, run) = new_run();
-    assert!(run.latest().unwrap().is_none());
+    assert!(run.paths().latest().unwrap().is_none());
     for step in [5, 10, 15] {
         run.save_checkpoint(step, &checkpoint(step)).unwrap();
     }
@@ -274,7 +284,7 @@ fn resume_falls_back_behind_damage() {
     let (_folder, run) = new_run();
     let step_10 = run.save_checkpoint(10, &checkpoint(10)).unwrap();
     let step_15 = run.save_checkpoint(15, &checkpoint(15)).unwrap();
-    let latest = run.latest().unwrap().unwrap();
+    let latest = run.paths().latest().unwrap().unwrap();
     assert_eq!(
         (latest.checkpoint, latest.path),
         (checkpoint(15), step_15.clone())
@@ -283,7 +293,7 @@ fn resume_falls_back_behind_damage() {
 
     let bytes = fs::read(&step_15).unwrap();
     fs::write(&step_15, &bytes[..bytes.len() - 1]).unwrap();
-    let latest = run.latest().unwrap().unwrap();
+    let latest = run.paths().latest().unwrap().unwrap();
     assert_eq!(latest.checkpoint, checkpoint(10));
     assert_eq!(latest.warnings.len(), 1);
     assert!(
@@ -293,13 +303,13 @@ fn resume_falls_back_behind_damage() {
     );
 
     fs::write(&step_10, "").unwrap();
-    let error = run.latest().unwrap_err();
+    let error = run.paths().latest().unwrap_err();
     assert!(
         matches!(error, RunDirError::NoReadableCheckpoint { .. }),
         "{error}"
     );
     run.save_stage_checkpoint(1, &checkpoint(7)).unwrap();
-    let latest = run.latest().unwrap().unwrap();
+    let latest = run.paths().latest().unwrap().unwrap();
     assert_eq!(
         (latest.checkpoint, latest.warnings.len()),
         (checkpoint(7), 2)
@@ -311,7 +321,7 @@ fn resume_falls_back_behind_damage() {
     let mut newer = bytes;
     newer[at + from.len() - 2] = b'9';
     fs::write(&step_15, newer).unwrap();
-    let error = run.latest().unwrap_err();
+    let error = run.paths().latest().unwrap_err();
     assert!(
         matches!(
             error,
@@ -349,9 +359,8 @@ fn config_json_is_the_last_file_of_a_start() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    let create =
-        |config: &Value| RunDir::create_with_recipe(&path, config, classes(), Some("seed = 0\n"));
-    RunDir::create_with_recipe(&path, &Fails, classes(), Some("seed = 0\n")).unwrap_err();
+    let create = |config: &Value| RunDir::create(&path, config, classes(), Some("seed = 0\n"));
+    RunDir::create(&path, &Fails, classes(), Some("seed = 0\n")).unwrap_err();
     let paths = RunPaths::new(&path);
     assert!(paths.recipe().is_file() && paths.classes().is_file() && !paths.is_run());
     RunDir::check_free(&path).unwrap();
@@ -382,7 +391,7 @@ fn a_folder_that_is_gone_is_not_written_to() {
     gone(&mut run);
     assert!(!path.exists());
     // Another run in its place is another one.
-    drop(RunDir::create(&path, &json!({"seed": 1}), classes()).unwrap());
+    drop(RunDir::create(&path, &json!({"seed": 1}), classes(), None).unwrap());
     let files = || fs::read_dir(&path).unwrap().count();
     let before = files();
     gone(&mut run);
