@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::cli::{BenchArgs, bench};
+use shike::cli::{BenchArgs, exit};
 
 /// Time training steps, scoring, losses and convolutions on every device of this binary.
 #[derive(Parser)]
@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    bench(&Cli::parse().args)
+    exit(Cli::parse().args.run())
 }

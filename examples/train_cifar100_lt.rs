@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shike::cli::{
-    Base, DataArgs, LayoutArgs, Preset, Profile, ResumeArgs, TrainArgs, exit, train_with,
+    Base, DataArgs, LayoutArgs, Preset, Profile, ResumeArgs, Status, TrainArgs, exit, train_with,
 };
 
 /// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
@@ -49,5 +49,6 @@ fn main() -> ExitCode {
     };
     let preset = Base::Preset(Preset::cifar());
     let source = data.source();
-    exit(source.and_then(|source| train_with(source, Some(preset), &cli.resume, &cli.train)))
+    let end = || std::process::exit(Status::Interrupted as i32);
+    exit(source.and_then(|source| train_with(source, Some(preset), &cli.resume, &cli.train, end)))
 }

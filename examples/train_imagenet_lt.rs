@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shike::cli::{
-    Arch, Base, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, TrainArgs, exit, train_with,
+    Arch, Base, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, Status, TrainArgs, exit,
+    train_with,
 };
 use shike::data::synthetic::{SyntheticConfig, generate};
-use shike::train::{DataSource, Outcome};
+use shike::train::DataSource;
 
 /// Train SHIKE on an ImageNet-LT style tree of JPEGs with list files: ResNet-50 at 224 pixels, 180 + 20
 /// epochs.
@@ -44,9 +45,10 @@ fn main() -> ExitCode {
     exit(run(&Cli::parse()))
 }
 
-fn run(cli: &Cli) -> Result<Outcome, CliError> {
+fn run(cli: &Cli) -> Result<Status, CliError> {
+    let end = || std::process::exit(Status::Interrupted as i32);
     if cli.resume.resume.is_some() {
-        return train_with(cli.data.source()?, None, &cli.resume, &cli.train);
+        return train_with(cli.data.source()?, None, &cli.resume, &cli.train, end);
     }
     let (source, preset) = match cli.data.source()? {
         Some(source) => {
@@ -84,5 +86,6 @@ fn run(cli: &Cli) -> Result<Outcome, CliError> {
         Some(Base::Preset(preset)),
         &cli.resume,
         &cli.train,
+        end,
     )
 }

@@ -1,28 +1,42 @@
 //! `shike inspect`: a data set before training, and lists from a folder.
 
-use shike_data::{Part, ShotThresholds};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use shike_data::Dataset;
 use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection, Pixels, Problem, Tail};
 use shike_data::split::{self, SplitClass, SplitConfig, SplitError, SplitRecord};
+use shike_data::{Dataset, Part, ShotThresholds};
 use shike_train::text::clean;
 use shike_train::{DataSource, TrainData};
 
 use super::plot::{self, Bar};
-use super::{CliError, LayoutArgs, failed};
+use super::{CliError, LayoutArgs, Status};
 
-/// What is looked at, and what is written.
+/// Look at a data set before training: its tail, damaged files, duplicates; or split it.
+///
+/// Prints class sizes, the imbalance factor and the many-, medium- and few-shot groups; classes
+/// without a training image; files that cannot be read; images that are there twice, in a class,
+/// under two labels, or in training and test; and classes too small for an accuracy of their own.
+///
+/// With --split it then writes train.txt, val.txt, test.txt, classes.txt and split.json from a
+/// folder of classes: stratified, the same for the same seed, equal images never in two lists,
+/// unreadable ones in none.
+///
+/// Exit status: 0 fine, 1 error, 2 wrong arguments; with --strict 3 if an image is in two parts,
+/// a file cannot be read, or a class has no training image (nothing is written then).
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  shike inspect pictures
+  shike inspect images --train-list train.txt --test-list test.txt --strict --json > found.json
+  shike inspect pictures --split val=10%,test=10% --min-per-class 1 --out lists")]
 pub struct InspectArgs {
     /// Folder with the images: `train/<class>/…` (and `val`, `test`), `<class>/…`, CIFAR's binary
     /// files, or the root of the list files' paths; what `shike train --data` takes.
@@ -140,19 +154,14 @@ impl InspectArgs {
             few_below: self.few_below,
         }
     }
-}
 
-/// Inspects, splits and prints. The exit status is 0 for fine, 1 for an error, 2 for wrong
-/// arguments, and with `--strict` 3 for problems.
-pub fn inspect(args: &InspectArgs) -> ExitCode {
-    match run(args) {
-        Ok(problems) if args.strict && problems => ExitCode::from(3),
-        Ok(_) => ExitCode::SUCCESS,
-        // A closed pipe is no error: the reader has what it wanted.
-        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
-        Err(error) => failed(&error),
+    /// Inspects, splits and prints.
+    pub(super) fn run(&self) -> Result<Status, CliError> {
+        let problems = run(self)?;
+        Ok(match self.strict && problems {
+            true => Status::Findings,
+            false => Status::Success,
+        })
     }
 }
 

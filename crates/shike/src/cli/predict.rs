@@ -12,10 +12,18 @@ use shike_data::{class_names_file, header_size};
 use shike_infer::{Prediction, Predictor};
 
 use super::model::say_resized;
-use super::{CliError, ModelArgs, print, print_json, say, writable};
+use super::{CliError, ModelArgs, Status, print, print_json, say, writable};
 
-/// What is predicted, and where to.
+/// Name what is in images.
+///
+/// Exit status: 0 every image was read, 1 error, 2 wrong arguments, 3 some images could not be read
+/// (each is named; those of other formats in folders are counted; the rest is predicted).
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  shike predict runs/first new.jpg more/
+  shike predict runs/first --list new.txt --root pictures --out predictions.csv --experts
+  shike predict runs/first more/ --prior train --json")]
 pub struct PredictArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -87,71 +95,75 @@ impl PredictArgs {
     }
 }
 
-/// Predicts; gives the number of images that could not be read, each of which was named on the standard
-/// error output, or counted there by its format.
-///
-/// # Errors
-/// If the model cannot be loaded, or a file cannot be written.
-pub fn predict(args: &PredictArgs) -> Result<usize, CliError> {
-    let (paths, left_out) = args.paths()?;
-    if !left_out.is_empty() {
-        say(&left_out.to_string());
-    }
-    if let Some(out) = &args.out {
-        writable(out)?;
-    }
-    let predictor = args.model.load_with(|predictor| {
-        let Some(file) = &args.class_names else {
-            return Ok(predictor);
-        };
-        let names = class_names_file(file)?;
-        if let Some(problem) = names_disagree(&predictor.info().class_names, &names) {
-            say(&format!("warning: {}: {problem}", file.display()));
+impl PredictArgs {
+    /// Predicts; each image that cannot be read is named on the standard error output, or counted there by its
+    /// format.
+    pub(super) fn run(&self) -> Result<Status, CliError> {
+        let (paths, left_out) = self.paths()?;
+        if !left_out.is_empty() {
+            say(&left_out.to_string());
         }
-        let named = predictor.with_class_names(names);
-        named.map_err(|error| CliError::Usage(format!("--class-names {}: {error}", file.display())))
-    })?;
-    let names = &predictor.info().class_names;
-    let mut sink = Sink::new(args, names)?;
-    let (mut bad, mut read) = (0, Vec::new());
-    for paths in paths.chunks(args.batch_size as usize) {
-        let decoded: Vec<_> = paths.par_iter().map(|path| predictor.read(path)).collect();
-        let (mut good, mut images) = (Vec::new(), Vec::new());
-        for (path, image) in paths.iter().zip(decoded) {
-            match image {
-                Ok(image) => {
-                    good.push(path);
-                    images.push(image);
-                }
-                Err(error) => {
-                    bad += 1;
-                    let text = error.to_string();
-                    let name = path.display().to_string();
-                    match text.contains(&name) {
-                        true => say(&format!("error: {text}")),
-                        false => say(&format!("error: {name}: {text}")),
+        if let Some(out) = &self.out {
+            writable(out)?;
+        }
+        let predictor = self.model.load_with(|predictor| {
+            let Some(file) = &self.class_names else {
+                return Ok(predictor);
+            };
+            let names = class_names_file(file)?;
+            if let Some(problem) = names_disagree(&predictor.info().class_names, &names) {
+                say(&format!("warning: {}: {problem}", file.display()));
+            }
+            let named = predictor.with_class_names(names);
+            named.map_err(|error| {
+                CliError::Usage(format!("--class-names {}: {error}", file.display()))
+            })
+        })?;
+        let names = &predictor.info().class_names;
+        let mut sink = Sink::new(self, names)?;
+        let (mut bad, mut read) = (0, Vec::new());
+        for paths in paths.chunks(self.batch_size as usize) {
+            let decoded: Vec<_> = paths.par_iter().map(|path| predictor.read(path)).collect();
+            let (mut good, mut images) = (Vec::new(), Vec::new());
+            for (path, image) in paths.iter().zip(decoded) {
+                match image {
+                    Ok(image) => {
+                        good.push(path);
+                        images.push(image);
+                    }
+                    Err(error) => {
+                        bad += 1;
+                        let text = error.to_string();
+                        let name = path.display().to_string();
+                        match text.contains(&name) {
+                            true => say(&format!("error: {text}")),
+                            false => say(&format!("error: {name}: {text}")),
+                        }
                     }
                 }
             }
+            read.extend_from_slice(&good);
+            for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)?) {
+                sink.take(self, &path.display().to_string(), &prediction)?;
+            }
         }
-        read.extend_from_slice(&good);
-        for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)?) {
-            sink.take(args, &path.display().to_string(), &prediction)?;
+        sink.finish(self, &predictor)?;
+        if self.json && !left_out.is_empty() {
+            print_json(&serde_json::json!({ "left_out": left_out }))?;
         }
+        let sizes = read.into_iter().filter_map(|path| header_size(path).ok());
+        say_resized(&predictor, sizes);
+        if bad > 0 {
+            say(&format!(
+                "{bad} of {} images could not be read",
+                paths.len()
+            ));
+        }
+        Ok(match bad + left_out.images_not_read() {
+            0 => Status::Success,
+            _ => Status::Findings,
+        })
     }
-    sink.finish(args, &predictor)?;
-    if args.json && !left_out.is_empty() {
-        print_json(&serde_json::json!({ "left_out": left_out }))?;
-    }
-    let sizes = read.into_iter().filter_map(|path| header_size(path).ok());
-    say_resized(&predictor, sizes);
-    if bad > 0 {
-        say(&format!(
-            "{bad} of {} images could not be read",
-            paths.len()
-        ));
-    }
-    Ok(bad + left_out.images_not_read())
 }
 
 /// Where predictions go.

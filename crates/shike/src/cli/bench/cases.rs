@@ -17,8 +17,8 @@ use shike_model::{
 use shike_train::learner::optim::Sgd;
 use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
 
-use super::BenchError;
-use crate::cli::PrecisionKind;
+use super::unknown;
+use crate::cli::{CliError, PrecisionKind};
 
 /// What a case is told beside its name.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Case {
     /// forward pass), where convolutions are all there is to count.
     pub flops: Option<f64>,
     /// Does the work and gives a number that depends on it: a loss, say.
-    pub run: Box<dyn FnMut() -> Result<f64, BenchError>>,
+    pub run: Box<dyn FnMut() -> Result<f64, CliError>>,
 }
 
 /// A network that steps and scorings are timed with.
@@ -52,7 +52,7 @@ enum Network {
 }
 
 impl Network {
-    fn config(self) -> Result<ShikeConfig, BenchError> {
+    fn config(self) -> Result<ShikeConfig, CliError> {
         let config = match self {
             Self::ShikeResnet32 => ShikeConfig::cifar(32, 100),
             Self::Resnet50 => {
@@ -60,7 +60,7 @@ impl Network {
             }
             Self::ShikeResnet50 => ShikeConfig::resnet(50, 1000),
         };
-        config.map_err(|error| BenchError::Failed(error.to_string()))
+        config.map_err(|error| CliError::Failed(error.to_string()))
     }
 
     fn batch(self) -> usize {
@@ -135,9 +135,9 @@ pub(super) fn names() -> Vec<String> {
 }
 
 /// Prepares a case.
-pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, BenchError> {
+pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, CliError> {
     setting.device.seed(0);
-    let unknown = || BenchError::UnknownCase(name.to_owned());
+    let unknown = || unknown(name);
     let (kind, what) = name.split_once('/').ok_or_else(unknown)?;
     let network = NETWORKS.iter().find(|(known, _)| *known == what);
     match (kind, network) {
@@ -169,12 +169,12 @@ pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, BenchError>
 fn network(
     network: Network,
     setting: &Setting,
-) -> Result<(Shike, Tensor<4>, Tensor<1, Int>), BenchError> {
+) -> Result<(Shike, Tensor<4>, Tensor<1, Int>), CliError> {
     let device = setting.device.clone().autodiff();
     let config = network.config()?;
     let model = config
         .init(&device)
-        .map_err(|error| BenchError::Failed(error.to_string()))?;
+        .map_err(|error| CliError::Failed(error.to_string()))?;
     let (batch, side) = (setting.batch.unwrap_or(network.batch()), network.side());
     let normal = Distribution::Normal(0.0, 1.0);
     let images = Tensor::<4>::random([batch, 3, side, side], normal, &device);
@@ -189,7 +189,7 @@ fn network(
         PrecisionKind::F32 => images,
         PrecisionKind::Bf16 if device.supports_dtype(DType::BF16) => images.cast(FloatDType::BF16),
         PrecisionKind::Bf16 => {
-            return Err(BenchError::Failed("the device has no bfloat16".into()));
+            return Err(CliError::Failed("the device has no bfloat16".into()));
         }
     };
     let labels = Tensor::<1, Int>::from_data(labels, &device);
@@ -202,10 +202,9 @@ fn exchange(
     model: &Shike,
     images: &Tensor<4>,
     labels: &TensorData,
-) -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        BenchError::Failed(format!("{}: {error}", folder.display()))
-    };
+) -> Result<(), CliError> {
+    let failed =
+        |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", folder.display()));
     fs::create_dir_all(folder).map_err(|error| failed(&error))?;
     let path = folder.join("weights.safetensors");
     weights::export(model, path, 0).map_err(|error| failed(&error))?;
@@ -233,10 +232,10 @@ fn exchange(
 }
 
 /// The number that a loss holds; reading it waits for the device.
-fn value(loss: Tensor<1>) -> Result<f64, BenchError> {
+fn value(loss: Tensor<1>) -> Result<f64, CliError> {
     let data = loss
         .try_into_data()
-        .map_err(|error| BenchError::Failed(format!("{error:?}")))?;
+        .map_err(|error| CliError::Failed(format!("{error:?}")))?;
     Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
 }
 
@@ -245,10 +244,10 @@ fn total(loss: &BatchLoss) -> f64 {
     loss.read().first().map_or(f64::NAN, |(_, value)| *value)
 }
 
-fn synchronise(device: &Device) -> Result<(), BenchError> {
+fn synchronise(device: &Device) -> Result<(), CliError> {
     device
         .sync()
-        .map_err(|error| BenchError::Failed(format!("{error:?}")))
+        .map_err(|error| CliError::Failed(format!("{error:?}")))
 }
 
 /// A network that is trained as a run trains it: forward, DKT loss (cross-entropy for the plain network),
@@ -260,14 +259,14 @@ struct Training {
 }
 
 impl Training {
-    fn new(model: Shike) -> Result<Self, BenchError> {
+    fn new(model: Shike) -> Result<Self, CliError> {
         let loss = match model.experts.len() {
             1 => LossConfig::cross_entropy(),
             _ => LossConfig::Dkt(DktLossConfig::new()),
         };
         let loss = loss
             .init(&LossContext::new(&[]))
-            .map_err(|error| BenchError::Failed(error.to_string()))?;
+            .map_err(|error| CliError::Failed(error.to_string()))?;
         Ok(Self {
             trained: Some(Trained {
                 model,
@@ -278,8 +277,8 @@ impl Training {
         })
     }
 
-    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<BatchLoss, BenchError> {
-        let failed = || BenchError::Failed("a step before failed".into());
+    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<BatchLoss, CliError> {
+        let failed = || CliError::Failed("a step before failed".into());
         let trained = self.trained.take().ok_or_else(failed)?;
         let [batch] = labels.dims();
         let inputs = Inputs {
@@ -287,15 +286,13 @@ impl Training {
             labels,
             share: None,
         };
-        let (trained, mut losses) = self
-            .step
-            .run(trained, batch, [Ok::<_, BenchError>(inputs)])?;
+        let (trained, mut losses) = self.step.run(trained, batch, [Ok::<_, CliError>(inputs)])?;
         self.trained = Some(trained);
         losses.pop().ok_or_else(failed)
     }
 }
 
-fn step(which: Network, setting: &Setting) -> Result<Case, BenchError> {
+fn step(which: Network, setting: &Setting) -> Result<Case, CliError> {
     let (model, images, labels) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let batch = images.dims()[0];
@@ -318,7 +315,7 @@ const EPOCH_STEPS: usize = 10;
 
 /// Steps of SHIKE-ResNet-32: on batches that the loader makes meanwhile of images in memory, with the
 /// reference's augmentation; or on one batch that is there.
-fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
+fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, CliError> {
     let which = Network::ShikeResnet32;
     let (model, images, labels) = network(which, setting)?;
     let macs = model.describe([which.side(), which.side()]).macs();
@@ -326,7 +323,7 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
     let count = EPOCH_STEPS * batch;
     let mut training = Training::new(model)?;
     let device = setting.device.clone();
-    let failed = |error: shike_data::DataError| BenchError::Failed(error.to_string());
+    let failed = |error: shike_data::DataError| CliError::Failed(error.to_string());
     let mut numbers = 0u32..;
     let noise = (0..count * 3072).map(|_| {
         let number = numbers.next().unwrap_or_default();
@@ -369,7 +366,7 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, BenchError> {
 }
 
 /// The forward pass of scoring.
-fn eval(which: Network, setting: &Setting) -> Result<Case, BenchError> {
+fn eval(which: Network, setting: &Setting) -> Result<Case, CliError> {
     let (model, images, _) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let (model, images) = (model.valid(), images.inner());
@@ -388,7 +385,7 @@ fn eval(which: Network, setting: &Setting) -> Result<Case, BenchError> {
 }
 
 /// Value and gradient of a loss with respect to the logits.
-fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<Case, BenchError> {
+fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<Case, CliError> {
     let batch = setting.batch.unwrap_or(512);
     let device = setting.device.clone().autodiff();
     let logits: Vec<Tensor<2>> = (0..experts)
@@ -408,10 +405,10 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
     };
     let loss = loss
         .init(&LossContext::new(&counts))
-        .map_err(|error| BenchError::Failed(error.to_string()))?;
+        .map_err(|error| CliError::Failed(error.to_string()))?;
     if let Some(folder) = &setting.exchange {
         fs::create_dir_all(folder)
-            .map_err(|error| BenchError::Failed(format!("{}: {error}", folder.display())))?;
+            .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))?;
         let data: Vec<TensorData> = logits.iter().map(Tensor::to_data).collect();
         let views = data.iter().enumerate().map(|(expert, data)| {
             let shape = data.shape().to_vec();
@@ -426,7 +423,7 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
                 let path = folder.join("batch.safetensors");
                 fs::write(path, bytes).map_err(|error| error.to_string())
             });
-        written.map_err(BenchError::Failed)?;
+        written.map_err(CliError::Failed)?;
     }
     let sync = setting.device.clone();
     let run = move || {

@@ -4,34 +4,28 @@ mod cases;
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use shike_infer::{device, device::memory};
-use thiserror::Error;
 
-use super::{PrecisionKind, print, say};
+use super::{CliError, PrecisionKind, Status, print};
 use cases::{Case, Setting};
 
-/// Why a benchmark failed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BenchError {
-    /// There is no such case.
-    #[error("there is no case `{0}`; `--list` shows them")]
-    UnknownCase(String),
-    /// The device is not there.
-    #[error("--device {0}")]
-    Device(#[from] device::DeviceError),
-    /// A case could not run.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// Settings of a benchmark.
+/// Time training steps, scoring, losses and convolutions on every device of this binary.
+///
+/// Each case runs in a process of its own. The table shows the median, half of the distance
+/// between the quartiles in percent of it, images and floating-point operations a second (two a
+/// multiply-add, the backward pass counted as two forward passes), and the process's peak memory.
+///
+/// Exit status: 0 every case ran, 1 some could not, 2 no such case.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  shike bench
+  shike bench --device cuda:0 --case step/ --runs 30 --json gpu.json")]
 pub struct BenchArgs {
     /// Devices; all that this binary has if none is named.
     #[arg(long, value_name = "DEVICE")]
@@ -121,26 +115,18 @@ struct Run {
     peak_memory: Option<u64>,
 }
 
-/// Runs what the arguments ask for and prints it.
-pub fn bench(args: &BenchArgs) -> ExitCode {
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error}"));
-            match error {
-                BenchError::UnknownCase(_) => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
-        }
+impl BenchArgs {
+    /// Runs the cases and prints their times.
+    ///
+    /// # Errors
+    /// If there is no such case or device, or one could not run.
+    pub fn run(&self) -> Result<Status, CliError> {
+        run(self)?;
+        Ok(Status::Success)
     }
 }
 
-/// A line of the table, or of what a served case says.
-fn show(line: &str) -> Result<(), BenchError> {
-    print(line).map_err(|error| BenchError::Failed(error.to_string()))
-}
-
-fn run(args: &BenchArgs) -> Result<(), BenchError> {
+fn run(args: &BenchArgs) -> Result<(), CliError> {
     let all = cases::names();
     // A whole name means that case alone, though others may begin with it.
     let chosen = |name: &String| {
@@ -154,7 +140,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
     let names: Vec<String> = all.iter().filter(|name| chosen(name)).cloned().collect();
     if args.list {
         for name in names {
-            show(&name)?;
+            print(&name)?;
         }
         return Ok(());
     }
@@ -163,7 +149,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
         return serve(case, first, args);
     }
     if names.is_empty() {
-        return Err(BenchError::UnknownCase(args.case.join(" ")));
+        return Err(unknown(&args.case.join(" ")));
     }
     for device in &args.device {
         device::parse(device)?;
@@ -174,11 +160,11 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
     };
     let mut results = Vec::new();
     let mut failed = 0;
-    show(HEADER)?;
+    print(HEADER)?;
     for device in &devices {
         match device::parse(device) {
             Err(error) if args.device.is_empty() => {
-                show(&format!("{device}: left out ({})", error.reason()))?;
+                print(&format!("{device}: left out ({})", error.reason()))?;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -187,12 +173,12 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
         for name in &names {
             match measure(name, device, args) {
                 Ok(measured) => {
-                    show(&line(&measured))?;
+                    print(&line(&measured))?;
                     results.push(measured);
                 }
                 Err(error) => {
                     failed += 1;
-                    show(&format!("{device:<8} {name:<28} failed: {error}"))?;
+                    print(&format!("{device:<8} {name:<28} failed: {error}"))?;
                 }
             }
         }
@@ -201,15 +187,19 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
         let written = serde_json::to_string_pretty(&results)
             .map_err(|error| error.to_string())
             .and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
-        written.map_err(|error| BenchError::Failed(format!("{}: {error}", path.display())))?;
+        written.map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?;
     }
     match failed {
         0 => Ok(()),
-        n => Err(BenchError::Failed(format!(
+        n => Err(CliError::Failed(format!(
             "{n} of {} cases failed",
             n + results.len()
         ))),
     }
+}
+
+fn unknown(case: &str) -> CliError {
+    CliError::Usage(format!("there is no case `{case}`; `--list` shows them"))
 }
 
 const HEADER: &str =
@@ -236,8 +226,8 @@ fn line(measured: &Measured) -> String {
 }
 
 /// Runs a case in a process of its own: its memory is then its own, and what fails fails alone.
-fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::Failed(error.to_string());
+fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);
     // The program has subcommands, the benchmark binary has none.
@@ -258,14 +248,14 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, Bench
         .map_err(|error| failed(&error))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
-        return Err(BenchError::Failed("the case has no pipes".into()));
+        return Err(CliError::Failed("the case has no pipes".into()));
     };
     let mut lines = std::io::BufReader::new(stdout).lines();
     let mut next = || match lines.next() {
         Some(Ok(line)) => {
             serde_json::from_str::<serde_json::Value>(&line).map_err(|error| failed(&error))
         }
-        _ => Err(BenchError::Failed("the process ended".into())),
+        _ => Err(CliError::Failed("the process ended".into())),
     };
     let about = next()?;
     let mut measured = Measured {
@@ -296,7 +286,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, Bench
 const WARM_UP: usize = 2;
 
 /// One run of the case for each line that comes.
-fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchError> {
+fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), CliError> {
     let device = device::parse(device_name)?;
     let setting = Setting {
         device: device.clone(),
@@ -314,9 +304,9 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
         PrecisionKind::Bf16 => "bf16",
     };
     let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": dtype });
-    show(&facts.to_string())?;
+    print(&facts.to_string())?;
     for line in std::io::stdin().lock().lines() {
-        line.map_err(|error| BenchError::Failed(error.to_string()))?;
+        line.map_err(|error| CliError::Failed(error.to_string()))?;
         let started = Instant::now();
         let value = run()?;
         let said = Run {
@@ -325,8 +315,8 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), BenchErr
             peak_memory: memory::peak(&device),
         };
         let text =
-            serde_json::to_string(&said).map_err(|error| BenchError::Failed(error.to_string()))?;
-        show(&text)?;
+            serde_json::to_string(&said).map_err(|error| CliError::Failed(error.to_string()))?;
+        print(&text)?;
     }
     Ok(())
 }

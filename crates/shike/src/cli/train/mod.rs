@@ -1,14 +1,201 @@
 //! `shike train`.
 
 mod args;
-mod auto;
+mod begin;
+mod job;
 mod kinds;
+mod plan;
 mod preset;
-mod run;
+mod resume;
+mod seeds;
+mod session;
 mod trained;
 
-pub use args::TrainArgs;
-pub use kinds::{Arch, BadImagesKind, Baseline, PrecisionKind};
-pub use preset::{Base, ImagePreset, Preset};
-pub use run::{OutputArgs, RecipeArgs, train, train_with};
-pub use trained::Trained;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use shike_train::run::RunPaths;
+use shike_train::{DataSource, Recipe, TrainError};
+
+pub use self::args::TrainArgs;
+use self::begin::begin;
+use self::job::{Job, outside, split_before};
+pub use self::kinds::{Arch, BadImagesKind, Baseline, PrecisionKind};
+use self::plan::planned;
+pub use self::preset::{Base, ImagePreset, Preset};
+use self::resume::resumed;
+use self::session::Session;
+use self::trained::Trained;
+use super::{CliError, DataArgs, Status};
+
+/// Train a network on long-tailed images.
+///
+/// Pictures without a recipe get settings that are chosen for them and this machine; each is printed
+/// with its reason, and all are written to recipe.toml in the run. Options override them. A folder
+/// without val and test is split first.
+///
+/// Exit status: 0 finished, 1 error, 2 wrong arguments, 130 stopped by Ctrl-C (resume with
+/// --resume).
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  shike train --data pictures --run runs/first         pictures/<class>/*.jpg; says what it chooses, and why
+  shike train runs/first/recipe.toml --run runs/second
+  shike train --data pictures --run runs/all --seeds 3 --json
+  shike train --data images --train-list train.txt --test-list test.txt --run runs/lists
+  shike train --data cifar-100-binary --imbalance-factor 100 --run runs/cifar
+  shike train datasets/imagenet_lt.toml --data imagenet --batch-size 32 --set stage1.loss.kind=focal
+  shike train --resume runs/first")]
+pub struct TrainCommand {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+impl TrainCommand {
+    /// Trains as a recipe says; without one, CIFAR as published, and other pictures with settings that are
+    /// chosen for them. `end` ends the program at once.
+    pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
+        self.train(end)?.finish(self.output.json)
+    }
+
+    fn train(&self, end: fn()) -> Result<Trained, CliError> {
+        let Self {
+            recipe,
+            output,
+            data,
+            resume,
+            train: args,
+        } = self;
+        let mut session = Session::new(args, end)?;
+        if let Some(folder) = &resume.resume {
+            let source = |recorded| data.source_of_run(recorded);
+            return resumed(folder, source, recipe, args, &mut session);
+        }
+        let given = match &recipe.recipe {
+            Some(_) => None,
+            None => data.source()?,
+        };
+        let job = match (&recipe.recipe, given) {
+            (Some(path), _) if path.is_dir() => {
+                let dir = path.display();
+                let message =
+                    format!("{dir} is a folder, and a recipe is a file: is it --data {dir}?");
+                return Err(CliError::Usage(message));
+            }
+            (Some(path), _) => {
+                let mut read = Recipe::read(path).map_err(TrainError::from)?;
+                args.change(&mut read, &recipe.set)?;
+                let source = data.source_for(&read)?;
+                if let Some(source) = &source {
+                    read = read.for_source(source);
+                }
+                let base = Base::Recipe(Box::new(read));
+                Job::known(source.zip(Some(base)), &mut session.progress)?
+            }
+            (None, Some(DataSource::Cifar { .. })) if !recipe.set.is_empty() => {
+                let message =
+                    "--set changes a recipe: give datasets/cifar100_lt.toml, or another, before it";
+                return Err(CliError::Usage(message.into()));
+            }
+            (None, Some(source @ DataSource::Cifar { .. })) => {
+                let base = Base::Preset(Preset::cifar());
+                Job::known(Some((source, base)), &mut session.progress)?
+            }
+            (None, None) => Job::known(None, &mut session.progress)?,
+            (None, Some(source)) => {
+                let dir = data.data.as_deref().unwrap_or(Path::new(""));
+                let kept = match (&output.seeds, &resume.run) {
+                    (Some(_), Some(run)) => split_before(&RunPaths::new(run), &source)?,
+                    _ => None,
+                };
+                let source = kept.unwrap_or(source);
+                if output.write_recipe.is_none() && !args.run.dry_run {
+                    outside(resume.run.as_deref(), &source)?;
+                }
+                let gpu = session.has_gpu();
+                let mut job = planned(source, dir, gpu, args, &mut session.progress)?;
+                if let Base::Recipe(chosen) = &mut job.base {
+                    args.change(chosen, &recipe.set)?;
+                }
+                job
+            }
+        };
+        begin(&job, output, resume, args, &mut session)
+    }
+}
+
+/// A recipe, and changes to it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RecipeArgs {
+    /// Recipe: settings in TOML, such as those in `datasets/` (docs/RECIPES.md). Options change it.
+    #[arg(value_name = "RECIPE.toml")]
+    pub recipe: Option<PathBuf>,
+    /// Change any field of the recipe, or of the settings that are chosen for pictures, as
+    /// `stage1.loss.gamma=1`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What a run tells, and how often it is trained.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OutputArgs {
+    /// Train N times, with this seed and those that follow, into `RUN/seed0`, `RUN/seed1`, …, and print
+    /// mean and standard deviation. The same command goes on after an interruption.
+    #[arg(long, value_name = "N", requires = "run", value_parser = clap::value_parser!(u64).range(1..=1000),
+          conflicts_with_all = ["resume", "stage2_from", "dry_run"])]
+    pub seeds: Option<u64>,
+    /// Print one JSON object at the end, and no tables.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub json: bool,
+    /// Write the settings that are chosen for the pictures as a recipe, and stop. Pictures that are split
+    /// first have their lists beside it, in a folder of the same name.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
+    pub write_recipe: Option<PathBuf>,
+}
+
+/// Trains with a preset or a recipe of one's own.
+///
+/// # Errors
+/// If arguments, data or device are wrong, or training fails.
+pub fn train_with(
+    source: Option<DataSource>,
+    base: Option<Base>,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+    end: fn(),
+) -> Result<Status, CliError> {
+    let mut session = Session::new(args, end)?;
+    let trained = match &resume.resume {
+        Some(folder) => {
+            let source = |recorded| Ok(source.or(recorded));
+            resumed(folder, source, &RecipeArgs::default(), args, &mut session)?
+        }
+        None => {
+            let job = Job::known(source.zip(base), &mut session.progress)?;
+            begin(&job, &OutputArgs::default(), resume, args, &mut session)?
+        }
+    };
+    trained.finish(false)
+}
+
+/// How a run begins.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ResumeArgs {
+    /// Folder that the run is written to. Default: `runs/<network>-seed<seed>`.
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Go on with a run that was stopped or killed, with its own settings and data.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["run", "stage2_from"])]
+    pub resume: Option<PathBuf>,
+    /// Re-train the classifiers (stage 2) on the finished stage 1 of another run.
+    #[arg(long, value_name = "RUN")]
+    pub stage2_from: Option<PathBuf>,
+}

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use shike_data::Part;
@@ -10,8 +9,8 @@ use shike_data::dataset::LeftOut;
 use shike_train::report::compare::Comparison;
 use shike_train::{FinalScores, Outcome};
 
-use crate::cli::eval::scores;
-use crate::cli::{CliError, failed, print, print_json};
+use crate::cli::scoring::scores;
+use crate::cli::{CliError, Status, print, print_json};
 
 /// What was trained.
 #[derive(Debug)]
@@ -107,23 +106,17 @@ impl Trained {
         }
     }
 
-    /// Prints it, and gives the exit status: 0 finished, 1 error, 2 wrong arguments, 130 interrupted.
-    pub fn exit(result: Result<Self, CliError>, as_json: bool) -> ExitCode {
-        let trained = match result {
-            Ok(trained) => trained,
-            Err(error) => return failed(&error),
-        };
-        let printed = match as_json {
-            true => Some(print_json(&trained.json())),
-            false => trained.text().map(|text| print(&text)),
-        };
-        if let Some(Err(error)) = printed {
-            return failed(&error);
+    /// Prints it.
+    pub fn finish(&self, as_json: bool) -> Result<Status, CliError> {
+        match (as_json, self.text()) {
+            (true, _) => print_json(&self.json())?,
+            (false, Some(text)) => print(&text)?,
+            (false, None) => {}
         }
-        match trained.interrupted() {
-            true => ExitCode::from(130),
-            false => ExitCode::SUCCESS,
-        }
+        Ok(match self.interrupted() {
+            true => Status::Interrupted,
+            false => Status::Success,
+        })
     }
 }
 

@@ -1,15 +1,16 @@
 //! Options, presets and recipes together.
 
-use super::super::{ImagePreset, Preset, RecipeArgs};
-use super::*;
 use clap::{Parser, ValueEnum};
-use shike_data::{Cifar, LongTail, Normalization, Pipeline};
+use shike_data::{Cifar, LongTail, Normalization, Pipeline, Sampling, Transform};
 use shike_infer::metrics::ShotThresholds;
-use shike_model::loss::LdamLossConfig;
-use shike_model::{BackboneConfig, DktLossConfig};
+use shike_model::loss::{ClassWeights, LdamLossConfig};
+use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, Part};
 use shike_train::config::diff;
 use shike_train::recipe::auto::{self, DeviceKind, Facts};
-use shike_train::{DataSource, Recipe};
+use shike_train::{DataSource, Recipe, Schedule, Stage2, StageConfig};
+
+use super::super::{Arch, ImagePreset, Preset, RecipeArgs};
+use super::*;
 
 #[derive(Parser)]
 struct Cli {

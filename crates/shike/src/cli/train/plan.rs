@@ -1,19 +1,18 @@
-//! Pictures without a recipe: looks at them, plans the run, and says why.
+//! Pictures without a recipe: looks at them, splits and plans the run, and says why.
 
-use shike_data::Part;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use shike_data::Dataset;
-use shike_data::dataset::{FolderParts, LeftOut, some_names};
+use shike_data::dataset::{FolderParts, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
+use shike_data::{Dataset, Part};
 use shike_infer::metrics::ShotThresholds;
 use shike_train::config::diff;
-use shike_train::recipe::auto::{self, Choice, DeviceKind, Facts, GIVEN, MAX_BAD_SHARE, Plan};
-use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainConfig, TrainData, TrainError};
+use shike_train::recipe::auto::{self, Choice, DeviceKind, Facts, MAX_BAD_SHARE};
+use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
+use super::job::{Images, Job, unsplit};
 use super::{Base, TrainArgs};
 use crate::cli::CliError;
 use crate::cli::inspect::Counter;
@@ -24,88 +23,6 @@ const SHARES: [(f64, f64); 2] = [(0.1, 0.2), (0.0, 0.2)];
 /// Pictures whose headers are read for their size.
 const SAMPLE: usize = 200;
 
-/// Where the images of a run are.
-pub(super) enum Images {
-    /// On the disk, split already.
-    Source(DataSource, Box<TrainData>),
-    /// In one folder, with a split that is yet to be written; its training images.
-    Unwritten(Box<SplitPlan>, Dataset),
-}
-
-impl Images {
-    /// Training images of each class.
-    pub fn class_counts(&self) -> Vec<usize> {
-        match self {
-            Self::Source(_, data) => data.train.class_counts(),
-            Self::Unwritten(plan, _) => {
-                let classes = plan.record().classes.iter();
-                classes
-                    .map(|class| class.images.get(&Part::Train).copied().unwrap_or(0))
-                    .collect()
-            }
-        }
-    }
-
-    /// The training images.
-    pub fn pictures(&self) -> &Dataset {
-        match self {
-            Self::Source(_, data) => &data.train,
-            Self::Unwritten(_, pictures) => pictures,
-        }
-    }
-
-    /// What lay in the folders and was not taken, by part.
-    pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
-        let parts: Vec<_> = match self {
-            Self::Source(_, data) => data.parts().collect(),
-            Self::Unwritten(_, pictures) => vec![(Part::Train, pictures)],
-        };
-        let parts = parts
-            .into_iter()
-            .map(|(part, data)| (part, data.left_out()));
-        let some = parts.filter(|(_, left_out)| !left_out.is_empty());
-        some.map(|(part, left_out)| (part, left_out.clone()))
-            .collect()
-    }
-
-    /// Writes the lists of a split into `lists`, if there is one, and reads them.
-    pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
-        let plan = match self {
-            Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
-            Self::Unwritten(plan, _) => plan,
-        };
-        if !plan.fits(lists)? {
-            return Err(CliError::Usage(format!(
-                "{} holds lists of another split: choose another name, or take them away",
-                lists.display()
-            )));
-        }
-        plan.write(lists, true)?;
-        let source = listed(&plan.record().data, lists);
-        let data = source.open()?;
-        Ok((source, data))
-    }
-}
-
-/// The lists of a split that was written into `lists`.
-pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
-    let list = |name: &str| Some(lists.join(name)).filter(|path| path.exists());
-    DataSource::Lists {
-        root: root.to_owned(),
-        train: lists.join("train.txt"),
-        val: list("val.txt"),
-        test: list("test.txt"),
-        class_names: list("classes.txt"),
-    }
-}
-
-/// What was planned for pictures.
-pub(super) struct Planned {
-    pub images: Images,
-    pub plan: Plan,
-    pub base: Base,
-}
-
 /// Looks at pictures and plans a run; a folder without validation and test images is to be split.
 pub(super) fn planned(
     source: DataSource,
@@ -113,7 +30,7 @@ pub(super) fn planned(
     gpu: bool,
     args: &TrainArgs,
     progress: &mut Progress,
-) -> Result<Planned, CliError> {
+) -> Result<Job, CliError> {
     let mut notes = Vec::new();
     let unsplit = match &source {
         DataSource::Folder { dir } => unsplit(dir)?,
@@ -144,21 +61,21 @@ pub(super) fn planned(
         },
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         arch: args.network()?,
-        experts: args.experts,
-        image_size: args.image_size,
-        epochs: args.epochs,
-        weights: args.weights.as_ref().map(|path| {
+        experts: args.network.experts,
+        image_size: args.images.image_size,
+        epochs: args.steps.epochs,
+        weights: args.tuning.weights.as_ref().map(|path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
         }),
-        parts: args.lr_backbone.is_some() || !args.freeze.is_empty() || {
+        parts: args.tuning.lr_backbone.is_some() || !args.tuning.freeze.is_empty() || {
             use shike_model::Part::{self, Fusion, Heads};
             let own = |part: &Part| matches!(part, Fusion | Heads);
-            args.part_lr.iter().any(|(part, _)| !own(part))
+            args.tuning.part_lr.iter().any(|(part, _)| !own(part))
         },
         thresholds: ShotThresholds {
-            many_above: args.many_above.unwrap_or(default.many_above),
-            few_below: args.few_below.unwrap_or(default.few_below),
+            many_above: args.run.many_above.unwrap_or(default.many_above),
+            few_below: args.run.few_below.unwrap_or(default.few_below),
         },
     };
     let mut plan = auto::plan(&facts)
@@ -176,18 +93,11 @@ pub(super) fn planned(
     let recipe = recipe.for_source(&DataSource::Folder {
         dir: data.to_owned(),
     });
-    Ok(Planned {
+    Ok(Job {
         images,
-        plan,
+        plan: Some(plan),
         base: Base::Recipe(Box::new(recipe)),
     })
-}
-
-/// Where the classes in `dir` are, if there are no validation and no test images beside them.
-pub(super) fn unsplit(dir: &Path) -> Result<Option<FolderParts>, CliError> {
-    let parts = FolderParts::find(dir)?;
-    let scored = parts.val.is_some() || parts.test.is_some();
-    Ok((!scored).then_some(parts))
 }
 
 /// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
@@ -348,55 +258,4 @@ pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
         let _ = write!(text, "\n- {note}");
     }
     text
-}
-
-/// The recipe of a run that was planned: with it, `shike train` repeats the run.
-pub(super) fn recipe(
-    choices: &[Choice],
-    config: &TrainConfig,
-    source: &DataSource,
-) -> Result<String, CliError> {
-    let choices = auto::given(choices.to_vec(), config);
-    let mut all = data_fields(source)?;
-    all.extend(choices);
-    let head = format!(
-        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for, or follows from it.\n\
-         To train with it, changed or not: shike train THIS-FILE --run RUN"
-    );
-    Ok(auto::recipe_text(&head, &all))
-}
-
-/// Where the images are, as a recipe has it.
-fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
-    let path = |path: &Path| -> Result<serde_json::Value, CliError> {
-        let path = std::path::absolute(path).map_err(CliError::file(path))?;
-        match path.to_str() {
-            Some(path) => Ok(path.into()),
-            None => Err(CliError::Usage(format!(
-                "{}: this path is not UTF-8, and a recipe is",
-                path.display()
-            ))),
-        }
-    };
-    let field = |field: &str, value, reason: &str| Choice {
-        field: field.to_owned(),
-        value,
-        reason: reason.to_owned(),
-    };
-    if let DataSource::Cifar { .. } = source {
-        return Ok(vec![]);
-    }
-    let kind = serde_json::json!(source)["kind"].clone();
-    let why = "where the pictures are; --data DIR overrides it";
-    let mut fields = Vec::new();
-    for (name, file) in source.clone().paths() {
-        match fields.is_empty() {
-            true => fields.extend([
-                field("data_dir", path(file)?, why),
-                field("data.kind", kind.clone(), ""),
-            ]),
-            false => fields.push(field(&format!("data.{name}"), path(file)?, "")),
-        }
-    }
-    Ok(fields)
 }

@@ -1,0 +1,70 @@
+//! Images put through a network, and their scores for programs.
+
+use std::path::Path;
+
+use clap::Args;
+use serde_json::json;
+use shike_data::{Dataset, Loader, LoaderConfig};
+use shike_infer::Predictor;
+use shike_infer::metrics::{Evaluation, ShotThresholds};
+
+use super::CliError;
+use super::model::say_resized;
+
+/// How images are put through a network.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ScoringArgs {
+    /// Images of a batch.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch_size: usize,
+    /// Threads that decode; 0 takes one for each core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+}
+
+impl ScoringArgs {
+    /// Scores a model on these images.
+    pub(super) fn score(
+        self,
+        predictor: &Predictor,
+        images: &Dataset,
+        thresholds: ShotThresholds,
+    ) -> Result<Evaluation, CliError> {
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..LoaderConfig::default()
+        };
+        let sizes = (0..images.len()).filter_map(|i| images.header_size(i).ok());
+        say_resized(predictor, sizes);
+        let pipeline = predictor.pipeline().clone();
+        let loader = Loader::new(images.clone(), pipeline, config, 0)?;
+        Ok(predictor.evaluate(&loader, thresholds)?)
+    }
+}
+
+/// Refuses a run's images that are not where they were, with what to do.
+pub(super) fn still_there(images: &Dataset, advice: &str) -> Result<(), CliError> {
+    let (Some(root), false) = (images.root(), images.is_empty()) else {
+        return Ok(());
+    };
+    let mut some = (0..images.len()).step_by(images.len().div_ceil(8));
+    if some.any(|i| Path::new(&images.origin(i)).exists()) {
+        return Ok(());
+    }
+    let call = match root.is_relative() {
+        true => "call this from the folder that the run was trained from, or ",
+        false => "",
+    };
+    Err(CliError::Absent(format!(
+        "the run's images are not where they were: there is no {}; {call}{advice}",
+        images.origin(0)
+    )))
+}
+
+/// The scores of the ensemble with their 95 % intervals, for programs.
+pub(super) fn scores(evaluation: &Evaluation) -> serde_json::Value {
+    let mut json = evaluation.to_json();
+    json.insert("images".into(), json!(evaluation.images));
+    json.into()
+}

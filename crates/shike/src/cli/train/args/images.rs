@@ -1,0 +1,112 @@
+//! What is done with images.
+
+use clap::Args;
+use shike_data::{BadImages, Transform};
+use shike_train::{TrainConfig, TrainError};
+
+use crate::cli::CliError;
+use crate::cli::train::kinds::BadImagesKind;
+use crate::cli::train::preset::{Base, ImagePreset, set_crop_scale};
+
+/// What is done with images.
+#[derive(Args, Clone, Debug)]
+pub struct ImageArgs {
+    /// Side of the square that the network sees, for pictures.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub image_size: Option<u32>,
+    /// Smallest share of a picture's area that a random crop keeps.
+    #[arg(long, value_name = "X")]
+    pub crop_scale: Option<f64>,
+    /// Turn pictures as their EXIF data say; they are taken as they are stored otherwise.
+    #[arg(long)]
+    pub exif: bool,
+    /// Do not mirror training images: for text, signs, and whatever has a left and a right.
+    #[arg(long)]
+    pub no_flip: bool,
+    /// What to do about a training image that cannot be read. A validation or test image that cannot
+    /// be read is an error in any case.
+    #[arg(long, value_enum)]
+    pub bad_images: Option<BadImagesKind>,
+    /// With `--bad-images skip`: the largest share of the training images that may be bad [default: that
+    /// of the recipe, or 0.05 where settings are chosen for the pictures, or 0.01].
+    #[arg(long, value_name = "X")]
+    pub max_bad_share: Option<f64>,
+    /// Decode every image of every set before training starts.
+    #[arg(long)]
+    pub check_images: bool,
+}
+
+impl ImageArgs {
+    /// The size of images, and their crops, in the pipelines of a recipe.
+    pub(super) fn resize(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        if let Some(size) = self.image_size {
+            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+                *pipeline = pipeline.resized(size);
+                if pipeline.output_size() != Some(size as usize) {
+                    let message = "--image-size is for pipelines that cut squares, and one of this \
+                                   recipe's takes images as large as they are";
+                    return Err(CliError::Usage(message.into()));
+                }
+            }
+        }
+        match self.crop_scale {
+            Some(scale) if !set_crop_scale(&mut config.train_pipeline, scale) => {
+                let message = "--crop-scale is for random_resized_crop, which this recipe's \
+                               train_pipeline does not have";
+                Err(CliError::Usage(message.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what is for image files, where the images are CIFAR's.
+    pub(super) fn check(&self, base: &Base) -> Result<(), CliError> {
+        let cifar = match base {
+            Base::Preset(preset) => preset.images == ImagePreset::Cifar,
+            Base::Recipe(recipe) => recipe.is_for_cifar().map_err(TrainError::from)?,
+        };
+        let of_files = [
+            (self.exif, "--exif"),
+            (self.bad_images.is_some(), "--bad-images"),
+            (self.max_bad_share.is_some(), "--max-bad-share"),
+        ];
+        match of_files.iter().find(|(given, _)| *given && cifar) {
+            None => Ok(()),
+            Some((_, option)) => Err(CliError::Usage(format!(
+                "{option} is for pictures in files of their own, and has no effect on CIFAR's: leave it out"
+            ))),
+        }
+    }
+
+    /// Turning, mirroring, and what is done about images that cannot be read.
+    pub(super) fn apply(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        if self.exif {
+            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+                if !pipeline.is_upright() {
+                    pipeline.transforms.insert(0, Transform::ExifOrientation);
+                }
+            }
+        }
+        if self.no_flip {
+            let flip = |t: &Transform| matches!(t, Transform::HorizontalFlip { .. });
+            config.train_pipeline.transforms.retain(|t| !flip(t));
+        }
+        config.bad_images = match (self.bad_images, self.max_bad_share, config.bad_images) {
+            (Some(BadImagesKind::Skip), share, BadImages::Fail) => BadImages::Skip {
+                max_share: share.unwrap_or(0.01),
+            },
+            (Some(BadImagesKind::Skip) | None, share, BadImages::Skip { max_share }) => {
+                BadImages::Skip {
+                    max_share: share.unwrap_or(max_share),
+                }
+            }
+            (Some(BadImagesKind::Fail), None, _) => BadImages::Fail,
+            (None, None, BadImages::Fail) => BadImages::Fail,
+            (_, Some(_), _) => {
+                let message = "--max-bad-share is for --bad-images skip";
+                return Err(CliError::Usage(message.into()));
+            }
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Options of a training run, and the configuration that they make.
+
+mod images;
+mod loss;
+mod network;
+mod run;
+mod stage2;
+mod steps;
+mod tuning;
+
+use clap::Args;
+use shike_model::{LossConfig, ShikeConfig};
+use shike_train::recipe::{Scaling, scale_rates};
+use shike_train::{Recipe, TrainConfig, TrainError};
+
+use self::images::ImageArgs;
+use self::loss::LossArgs;
+use self::network::NetworkArgs;
+use self::run::RunArgs;
+use self::stage2::Stage2Args;
+use self::steps::StepArgs;
+use self::tuning::TuningArgs;
+use super::kinds::{Baseline, Stage2Kind, name};
+use super::preset::Base;
+use crate::cli::CliError;
+use crate::cli::options::Given;
+
+/// Settings of a training run. What is not given comes from the recipe, or from the preset for
+/// the kind of data.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub(super) given: Given,
+    #[command(flatten, next_help_heading = "Network")]
+    pub(super) network: NetworkArgs,
+    #[command(flatten, next_help_heading = "Fine-tuning")]
+    pub(super) tuning: TuningArgs,
+    #[command(flatten, next_help_heading = "Loss of stage 1")]
+    pub(super) loss: LossArgs,
+    #[command(flatten, next_help_heading = "Epochs, learning rates and batches")]
+    pub(super) steps: StepArgs,
+    #[command(flatten, next_help_heading = "Stage 2")]
+    pub(super) stage2: Stage2Args,
+    #[command(flatten, next_help_heading = "Images")]
+    pub(super) images: ImageArgs,
+    #[command(flatten, next_help_heading = "Run")]
+    pub(super) run: RunArgs,
+}
+
+impl TrainArgs {
+    /// A recipe with what `--baseline` and `--set` make of it.
+    ///
+    /// # Errors
+    /// If an assignment is wrong, or an option says the same field.
+    pub(super) fn change(&self, recipe: &mut Recipe, set: &[String]) -> Result<(), CliError> {
+        let plain = self.network.baseline == Some(Baseline::Ce);
+        if plain {
+            recipe.make_plain().map_err(TrainError::from)?;
+        }
+        recipe.set(set).map_err(TrainError::from)?;
+        let both = |option: &str, field: &str| match recipe.set_by(field) {
+            None => Ok(()),
+            Some(assignment) => Err(CliError::Usage(format!(
+                "{option} and {assignment} both say what {} is: leave one out",
+                field.trim_end_matches('.'),
+            ))),
+        };
+        let of_parts = ["--part-lr", "--lr-backbone"];
+        for (option, field) in self.given.fields() {
+            if !of_parts.contains(&option) {
+                both(option, field)?;
+            }
+        }
+        if self.tuning.lr_backbone.is_some() {
+            both("--lr-backbone", "lr_factors.stem")?;
+        }
+        if let Some(kind @ (Stage2Kind::Crt | Stage2Kind::Lws)) = &self.stage2.stage2_method {
+            let option = format!("--stage2-method {}", name(kind));
+            both(&option, "stage2.loss")?;
+            both(&option, "stage2.sampling")?;
+        }
+        for (part, _) in &self.tuning.part_lr {
+            both(&format!("--part-lr {part}"), &format!("lr_factors.{part}"))?;
+        }
+        if plain
+            && let Some(assignment) = recipe
+                .set_by("model.plain")
+                .filter(|a| a.ends_with("false"))
+        {
+            let message = format!("--baseline ce is a plain network, and {assignment} is none");
+            return Err(CliError::Usage(message));
+        }
+        Ok(())
+    }
+
+    /// The configuration of a run with these settings, and what became of a recipe's learning rates at
+    /// another batch size.
+    ///
+    /// # Errors
+    /// If two settings exclude one another or one is out of range.
+    pub fn config(
+        &self,
+        base: &Base,
+        num_classes: usize,
+    ) -> Result<(TrainConfig, Option<Scaling>), CliError> {
+        let mut config = match base {
+            Base::Preset(preset) => {
+                let images = preset
+                    .images
+                    .changed(self.images.image_size, self.images.crop_scale)?;
+                let mut config =
+                    preset.config(self.network.arch.unwrap_or(preset.arch), num_classes)?;
+                images.apply(&mut config);
+                if self.network.baseline == Some(Baseline::Ce) {
+                    config.model = ShikeConfig::plain(config.model.backbone, num_classes);
+                    config.stage1.loss = LossConfig::cross_entropy();
+                }
+                config
+            }
+            Base::Recipe(recipe) => {
+                let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
+                self.images.resize(&mut config)?;
+                config
+            }
+        };
+        self.images.check(base)?;
+        self.set_network(&mut config)?;
+        self.set_epochs(base, &mut config)?;
+        self.set_rates(&mut config)?;
+        config.loader.batch_size = self.steps.batch_size.unwrap_or(config.loader.batch_size);
+        config.accumulation = self.steps.accumulate.unwrap_or(config.accumulation);
+        let scaling = match base {
+            Base::Recipe(recipe) if !self.steps.no_lr_scaling => {
+                let [first, second] = recipe.sets_rates();
+                let keep = [
+                    self.steps.lr.is_some() || first,
+                    self.stage2.stage2_lr.is_some() || second,
+                ];
+                scale_rates(&mut config, recipe.batch(), keep)
+            }
+            _ => None,
+        };
+        if let Some(sampling) = self.steps.sampling {
+            config.stage1.sampling = sampling.into();
+        }
+        self.loss.apply(&mut config.stage1, num_classes)?;
+        self.set_stage2(&mut config)?;
+        self.set_fine_tuning(&mut config)?;
+        self.images.apply(&mut config)?;
+        config.clip_norm = self.steps.clip_norm.or(config.clip_norm);
+        if config.stage(2).is_none() {
+            Self::drop_stage2(base, &mut config)?;
+        }
+        config.freeze_batch_norm |= self.stage2.freeze_bn;
+        self.run.apply(&mut config);
+        config.validate().map_err(TrainError::from)?;
+        Ok((config, scaling))
+    }
+
+    /// A name for the run's folder.
+    pub(super) fn run_name(&self, base: &Base, config: &TrainConfig) -> String {
+        let kind = match self.network.baseline {
+            Some(Baseline::Ce) if self.loss.loss.is_some() => "plain",
+            Some(Baseline::Ce) => "ce",
+            Some(Baseline::Single) => "single",
+            None => "shike",
+        };
+        let (recipe, preset_arch) = match base {
+            Base::Preset(preset) => (None, Some(preset.arch)),
+            Base::Recipe(recipe) => (recipe.file().file_stem(), None),
+        };
+        let recipe = recipe.map(|stem| stem.to_string_lossy().into_owned());
+        // A recipe's name stands for its network and method.
+        let kind = (recipe.is_none() || self.network.baseline.is_some()).then(|| kind.to_owned());
+        let loss = self.loss.loss.map(|loss| loss.name.to_owned());
+        let stage2 = self.stage2.stage2_method.as_ref().map(name);
+        let arch = self.network.arch.or(preset_arch).as_ref().map(name);
+        let parts = [recipe, kind, loss, stage2, arch];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        format!("{}-seed{}", parts.join("-"), config.seed)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

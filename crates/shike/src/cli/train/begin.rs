@@ -1,0 +1,174 @@
+//! A run that begins.
+
+use std::path::{Path, PathBuf};
+
+use shike_data::inspect::Pixels;
+use shike_data::write::atomic_write;
+use shike_infer::Precision;
+use shike_train::config::diff;
+use shike_train::recipe::auto;
+use shike_train::run::{RunDir, RunDirError, RunPaths};
+use shike_train::{Learner, TrainConfig, TrainError};
+
+use super::job::{Images, Job};
+use super::plan::describe as describe_plan;
+use super::resume::{listed_changes, stage1_of};
+use super::seeds::train_seeds;
+use super::session::Session;
+use super::{Base, OutputArgs, TrainArgs, Trained};
+use crate::cli::inspect::pixel_lines;
+use crate::cli::{CliError, ResumeArgs, print};
+
+/// Timed steps of a stage in a dry run.
+const DRY_RUN_STEPS: usize = 3;
+
+/// Training pictures whose headers are read for what a person should know of their pixels.
+const PIXEL_SAMPLE: usize = 1000;
+
+/// Begins what was asked for.
+pub(super) fn begin(
+    job: &Job,
+    output: &OutputArgs,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    let progress = &mut session.progress;
+    let counts = job.images.class_counts();
+    let (mut config, scaling) = args.config(&job.base, counts.len())?;
+    if let Some(from) = &resume.stage2_from {
+        config.stage1 = stage1_of(from, &config, &job.base, args, progress)?;
+    }
+    let folder = match &resume.run {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
+    };
+    let trains = output.write_recipe.is_none() && !args.run.dry_run;
+    if trains && output.seeds.is_none() && RunPaths::new(&folder).is_run() {
+        return Err(RunDirError::AlreadyARun(folder).into());
+    }
+    if scaling.is_none() && args.steps.no_lr_scaling {
+        args.check_scaling(&job.base, &config)?;
+    }
+    if let (Base::Recipe(recipe), None) = (&job.base, &job.plan) {
+        let written = recipe.written(counts.len()).map_err(TrainError::from)?;
+        let changes = diff::changes(&written, &config);
+        if !changes.is_empty() {
+            progress.message(&format!(
+                "over {}: {}",
+                recipe.file().display(),
+                listed_changes(&changes)
+            ));
+        }
+    }
+    if let Some(scaling) = scaling {
+        progress.message(&scaling.to_string());
+    }
+    if let Some(plan) = &job.plan {
+        let choices = auto::given(plan.choices.clone(), &config);
+        progress.message(&describe_plan(&choices, &plan.notes));
+    }
+    progress.message(&describe(&counts, &config));
+    let turned = match config.train_pipeline.is_upright() {
+        true => "they are turned upright",
+        false => {
+            "they are taken as they are stored; --exif turns them upright, here and in prediction"
+        }
+    };
+    let pixels = Pixels::of([job.images.pictures()], PIXEL_SAMPLE);
+    for line in pixel_lines(&pixels, turned) {
+        progress.message(&format!("training pictures: {line}"));
+    }
+    if config.precision == Precision::Bf16 && !session.has_gpu() {
+        session
+            .progress
+            .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
+    }
+    if let Some(file) = &output.write_recipe {
+        return write_recipe(job, &config, file);
+    }
+    if args.run.dry_run {
+        return dry_run(job, config, args, session);
+    }
+    if let Some(seeds) = output.seeds {
+        return train_seeds(job, &config, &folder, seeds, args, session);
+    }
+    RunDir::check_free(&folder)?;
+    let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
+    let recipe = job.recipe(&config, &source)?;
+    let learner = Learner::new(config, data, session.device.clone())?;
+    session.check_images(&learner, args)?;
+    let from = resume.stage2_from.clone();
+    let recipe = recipe.as_deref();
+    let mut run = learner.create_run_with_recipe(&folder, Some(source), from.clone(), recipe)?;
+    let outcome = session.start(&learner, from, &mut run)?;
+    session.report(&outcome, &folder);
+    Ok(Trained::Run {
+        folder,
+        outcome,
+        left_out: job.images.left_out(),
+    })
+}
+
+/// Writes the recipe, with the lists of a split beside it.
+fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained, CliError> {
+    if file.exists() {
+        let message = format!("{} is there already: choose another name", file.display());
+        return Err(CliError::Usage(message));
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let (source, _) = job
+        .images
+        .settle(&file.with_file_name(format!("{stem}-lists")))?;
+    let Some(recipe) = job.recipe(config, &source)? else {
+        let message = "--write-recipe is for pictures; CIFAR's settings are in datasets/";
+        return Err(CliError::Usage(message.into()));
+    };
+    write_text(file, &recipe)?;
+    Ok(Trained::Recipe(file.to_owned()))
+}
+
+/// Times a few steps.
+fn dry_run(
+    job: &Job,
+    config: TrainConfig,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    // Lists that nobody asked for are not left behind.
+    let lists = std::env::temp_dir().join(format!("shike-dry-run-{}", std::process::id()));
+    let settled = job.images.settle(&lists);
+    if matches!(job.images, Images::Unwritten(..)) {
+        std::fs::remove_dir_all(&lists).ok();
+    }
+    let learner = Learner::new(config, settled?.1, session.device.clone())?;
+    let unwritten = lists.display().to_string();
+    for note in learner.notes().iter().filter(|n| !n.contains(&unwritten)) {
+        session.progress.message(note);
+    }
+    session.check_images(&learner, args)?;
+    print(&learner.dry_run(DRY_RUN_STEPS)?.to_string())?;
+    Ok(Trained::Nothing)
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
+    let written = atomic_write(path, |writer| writer.write_all(text.as_bytes()));
+    Ok(written.map_err(TrainError::from)?)
+}
+
+fn describe(counts: &[usize], config: &TrainConfig) -> String {
+    let (largest, smallest) = (counts.iter().max(), counts.iter().min());
+    let experts = config.model.experts;
+    format!(
+        "{} training images, {} classes of {} to {}; {} with {experts} expert{}",
+        counts.iter().sum::<usize>(),
+        counts.len(),
+        largest.unwrap_or(&0),
+        smallest.unwrap_or(&0),
+        match config.model.is_plain() {
+            true => "plain network",
+            false => "SHIKE",
+        },
+        if experts == 1 { "" } else { "s" },
+    )
+}

@@ -1,0 +1,245 @@
+//! What a run is about to do: the images, and what is to be done with them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use shike_data::dataset::{FolderParts, LeftOut};
+use shike_data::read::read_to_string;
+use shike_data::split::{SplitPlan, SplitRecord, is_inside};
+use shike_data::{Dataset, Part};
+use shike_train::recipe::auto::{self, Choice, GIVEN, Plan};
+use shike_train::run::RunPaths;
+use shike_train::{DataSource, Progress, TrainConfig, TrainData, TrainError};
+
+use super::Base;
+use crate::cli::CliError;
+
+/// Images, and what is to be done with them.
+pub(super) struct Job {
+    pub images: Images,
+    pub base: Base,
+    /// What was chosen for the images, where nobody said what is to be done.
+    pub plan: Option<Plan>,
+}
+
+impl Job {
+    pub fn known(
+        given: Option<(DataSource, Base)>,
+        progress: &mut Progress,
+    ) -> Result<Self, CliError> {
+        let Some((source, base)) = given else {
+            return Err(CliError::Usage(
+                "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
+            ));
+        };
+        let card = match &base {
+            Base::Recipe(recipe) => recipe.card().map_err(TrainError::from)?,
+            Base::Preset(_) => None,
+        };
+        let data = source.open().inspect_err(|_| {
+            if let Some(card) = &card {
+                progress.message(&card.instructions());
+            }
+        })?;
+        for line in card.iter().flat_map(|card| card.compare(&data)) {
+            progress.message(&line);
+        }
+        Ok(Self {
+            images: Images::Source(source, Box::new(data)),
+            base,
+            plan: None,
+        })
+    }
+
+    /// The text of the recipe, where the settings were chosen for the data.
+    pub fn recipe(
+        &self,
+        config: &TrainConfig,
+        source: &DataSource,
+    ) -> Result<Option<String>, CliError> {
+        let text = |plan: &Plan| recipe(&plan.choices, config, source);
+        self.plan.as_ref().map(text).transpose()
+    }
+}
+
+/// Where the images of a run are.
+pub(super) enum Images {
+    /// On the disk, split already.
+    Source(DataSource, Box<TrainData>),
+    /// In one folder, with a split that is yet to be written; its training images.
+    Unwritten(Box<SplitPlan>, Dataset),
+}
+
+impl Images {
+    /// Training images of each class.
+    pub fn class_counts(&self) -> Vec<usize> {
+        match self {
+            Self::Source(_, data) => data.train.class_counts(),
+            Self::Unwritten(plan, _) => {
+                let classes = plan.record().classes.iter();
+                classes
+                    .map(|class| class.images.get(&Part::Train).copied().unwrap_or(0))
+                    .collect()
+            }
+        }
+    }
+
+    /// The training images.
+    pub fn pictures(&self) -> &Dataset {
+        match self {
+            Self::Source(_, data) => &data.train,
+            Self::Unwritten(_, pictures) => pictures,
+        }
+    }
+
+    /// What lay in the folders and was not taken, by part.
+    pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
+        let parts: Vec<_> = match self {
+            Self::Source(_, data) => data.parts().collect(),
+            Self::Unwritten(_, pictures) => vec![(Part::Train, pictures)],
+        };
+        let parts = parts
+            .into_iter()
+            .map(|(part, data)| (part, data.left_out()));
+        let some = parts.filter(|(_, left_out)| !left_out.is_empty());
+        some.map(|(part, left_out)| (part, left_out.clone()))
+            .collect()
+    }
+
+    /// Writes the lists of a split into `lists`, if there is one, and reads them.
+    pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
+        let plan = match self {
+            Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
+            Self::Unwritten(plan, _) => plan,
+        };
+        if !plan.fits(lists)? {
+            return Err(CliError::Usage(format!(
+                "{} holds lists of another split: choose another name, or take them away",
+                lists.display()
+            )));
+        }
+        plan.write(lists, true)?;
+        let source = listed(&plan.record().data, lists);
+        let data = source.open()?;
+        Ok((source, data))
+    }
+}
+
+/// The lists of a split that was written into `lists`.
+pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
+    let list = |name: &str| Some(lists.join(name)).filter(|path| path.exists());
+    DataSource::Lists {
+        root: root.to_owned(),
+        train: lists.join("train.txt"),
+        val: list("val.txt"),
+        test: list("test.txt"),
+        class_names: list("classes.txt"),
+    }
+}
+
+/// Where the classes in `dir` are, if there are no validation and no test images beside them.
+pub(super) fn unsplit(dir: &Path) -> Result<Option<FolderParts>, CliError> {
+    let parts = FolderParts::find(dir)?;
+    let scored = parts.val.is_some() || parts.test.is_some();
+    Ok((!scored).then_some(parts))
+}
+
+/// Refuses a run below the folder whose folders are classes.
+pub(super) fn outside(run: Option<&Path>, source: &DataSource) -> Result<(), CliError> {
+    let unsplit = match source {
+        DataSource::Folder { dir } => unsplit(dir)?,
+        _ => None,
+    };
+    let run = run.unwrap_or(Path::new("runs"));
+    match unsplit {
+        // What is wrong with the folder itself, reading it tells.
+        Some(parts) if is_inside(run, &parts.train).unwrap_or(false) => {
+            Err(CliError::Usage(format!(
+                "the run's folder {} would lie in {}, whose folders are classes: give --run DIR elsewhere",
+                run.display(),
+                parts.train.display()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The split that an earlier call has written: other pictures may have come since, and all seeds
+/// train on the same. Other images than those that were split are not passed over.
+pub(super) fn split_before(
+    paths: &RunPaths,
+    given: &DataSource,
+) -> Result<Option<DataSource>, CliError> {
+    let record = paths.lists().join("split.json");
+    if !record.is_file() {
+        return Ok(None);
+    }
+    let text = read_to_string(&record).map_err(CliError::file(&record))?;
+    let record: SplitRecord = serde_json::from_str(&text)
+        .map_err(|error| CliError::Format(format!("{}: {error}", record.display())))?;
+    let split = match given {
+        DataSource::Folder { dir } => unsplit(dir)?,
+        _ => None,
+    };
+    let folder = |path: &Path| std::fs::canonicalize(path).ok();
+    if split.and_then(|parts| folder(&parts.train)) != folder(&record.data) {
+        let (lists, data) = (paths.lists(), record.data.display());
+        return Err(CliError::Usage(format!(
+            "the seeds in {} train on the split of {data} in {}: give --data {data}, or another --run",
+            paths.root().display(),
+            lists.display()
+        )));
+    }
+    Ok(Some(listed(&record.data, &paths.lists())))
+}
+
+/// The recipe of a run that was planned: with it, `shike train` repeats the run.
+fn recipe(
+    choices: &[Choice],
+    config: &TrainConfig,
+    source: &DataSource,
+) -> Result<String, CliError> {
+    let choices = auto::given(choices.to_vec(), config);
+    let mut all = data_fields(source)?;
+    all.extend(choices);
+    let head = format!(
+        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for, or follows from it.\n\
+         To train with it, changed or not: shike train THIS-FILE --run RUN"
+    );
+    Ok(auto::recipe_text(&head, &all))
+}
+
+/// Where the images are, as a recipe has it.
+fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
+    let path = |path: &Path| -> Result<serde_json::Value, CliError> {
+        let path = std::path::absolute(path).map_err(CliError::file(path))?;
+        match path.to_str() {
+            Some(path) => Ok(path.into()),
+            None => Err(CliError::Usage(format!(
+                "{}: this path is not UTF-8, and a recipe is",
+                path.display()
+            ))),
+        }
+    };
+    let field = |field: &str, value, reason: &str| Choice {
+        field: field.to_owned(),
+        value,
+        reason: reason.to_owned(),
+    };
+    if let DataSource::Cifar { .. } = source {
+        return Ok(vec![]);
+    }
+    let kind = serde_json::json!(source)["kind"].clone();
+    let why = "where the pictures are; --data DIR overrides it";
+    let mut fields = Vec::new();
+    for (name, file) in source.clone().paths() {
+        match fields.is_empty() {
+            true => fields.extend([
+                field("data_dir", path(file)?, why),
+                field("data.kind", kind.clone(), ""),
+            ]),
+            false => fields.push(field(&format!("data.{name}"), path(file)?, "")),
+        }
+    }
+    Ok(fields)
+}

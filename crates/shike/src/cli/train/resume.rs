@@ -1,0 +1,144 @@
+//! Runs that go on, and those that begin with the stage 1 of another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use shike_train::config::diff::{self, Change};
+use shike_train::recipe::to_toml;
+use shike_train::run::{RunDir, RunDirError, RunPaths};
+use shike_train::{
+    DataSource, Learner, Progress, Recipe, RunConfig, StageConfig, TrainConfig, TrainError,
+};
+
+use super::session::Session;
+use super::{Base, RecipeArgs, TrainArgs, Trained};
+use crate::cli::CliError;
+
+/// Goes on with a run.
+pub(super) fn resumed(
+    folder: &Path,
+    source: impl FnOnce(Option<DataSource>) -> Result<Option<DataSource>, CliError>,
+    recipe: &RecipeArgs,
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<Trained, CliError> {
+    if args.run.dry_run {
+        let message = "--dry-run is for a run that has not begun; leave --resume out";
+        return Err(CliError::Usage(message.into()));
+    }
+    let run = RunDir::open(folder)?;
+    let mut recorded: RunConfig = run.paths().read_config()?;
+    obey(&mut recorded.train, folder, recipe, args)?;
+    session.progress.message(&format!(
+        "settings are those of {}/config.json",
+        folder.display()
+    ));
+    let source = source(recorded.data)?.ok_or_else(|| {
+        let message = "this run's images were made by a program: resume it there";
+        CliError::Usage(message.into())
+    })?;
+    let mut run = run.keep_last(recorded.train.keep_checkpoints);
+    let learner = Learner::new(recorded.train, source.open()?, session.device.clone())?;
+    session.check_images(&learner, args)?;
+    let from = recorded.stage2_from;
+    let outcome = session.start(&learner, from, &mut run)?;
+    session.report(&outcome, folder);
+    Ok(Trained::Run {
+        folder: folder.to_owned(),
+        outcome,
+        left_out: BTreeMap::new(),
+    })
+}
+
+/// Takes what options say of how fast a run goes on; what else they ask for has to be what it does anyhow.
+fn obey(
+    recorded: &mut TrainConfig,
+    folder: &Path,
+    recipe: &RecipeArgs,
+    args: &TrainArgs,
+) -> Result<(), CliError> {
+    if args.given.is_empty() && recipe.recipe.is_none() && recipe.set.is_empty() {
+        return Ok(());
+    }
+    let wanted = match &recipe.recipe {
+        Some(path) => Recipe::read(path),
+        None => to_toml(recorded, None)
+            .and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
+    };
+    let mut wanted = wanted.map_err(TrainError::from)?;
+    args.change(&mut wanted, &recipe.set)?;
+    let base = Base::Recipe(Box::new(wanted));
+    let (wanted, _) = args.config(&base, recorded.model.num_classes)?;
+    let changes = diff::changes(recorded, &wanted);
+    if changes.is_empty() {
+        recorded.loader.workers = wanted.loader.workers;
+        recorded.checkpoint_seconds = wanted.checkpoint_seconds;
+        return Ok(());
+    }
+    let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
+    let mut asked = args.given.of_fields(&fields);
+    asked.extend(recipe.set.iter().map(|text| format!("--set {text}")));
+    asked.extend(recipe.recipe.iter().map(|path| path.display().to_string()));
+    if asked.is_empty() {
+        asked = args.given.names().to_vec();
+    }
+    Err(CliError::Usage(format!(
+        "--resume goes on with the settings of {}/config.json, and {} would change them ({}): leave it out, \
+         or begin another run",
+        folder.display(),
+        asked.join(", "),
+        listed_changes(&changes),
+    )))
+}
+
+/// A line on what differs.
+pub(super) fn listed_changes(changes: &[Change]) -> String {
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    shown.join(", ")
+}
+
+/// Stage 1 of the run that this one takes it from, so that the configuration says what was done. Options for
+/// it have to be what it was.
+pub(super) fn stage1_of(
+    folder: &Path,
+    asked: &TrainConfig,
+    base: &Base,
+    args: &TrainArgs,
+    progress: &mut Progress,
+) -> Result<StageConfig, CliError> {
+    let paths = RunPaths::new(folder);
+    if !paths.is_run() {
+        return Err(RunDirError::NotARun(folder.to_owned()).into());
+    }
+    let recorded = RunConfig::read(&paths)?;
+    let mut changes = diff::changes(&recorded.train, asked);
+    changes.retain(|Change { field, .. }| {
+        let factor = field
+            .strip_prefix("lr_factors.")
+            .is_some_and(|part| part != "heads");
+        field.starts_with("stage1.") || field == "weights" || factor
+    });
+    let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
+    let mut given = args.given.of_fields(&fields);
+    if let Base::Recipe(recipe) = base {
+        // The schedule's peak is set as `lr`, too.
+        let rate = fields
+            .iter()
+            .any(|field| field.starts_with("stage1.schedule"));
+        let rate = rate.then(|| "stage1.lr".to_owned());
+        let fields = fields.iter().chain(&rate);
+        given.extend(fields.filter_map(|field| recipe.set_by(field)));
+    }
+    let folder = folder.display();
+    if !given.is_empty() {
+        return Err(CliError::Usage(format!(
+            "--stage2-from takes stage 1 of {folder} as it is, and {} would change it ({}): leave it out",
+            given.join(", "),
+            listed_changes(&changes),
+        )));
+    }
+    if !changes.is_empty() {
+        progress.message(&format!("stage 1 is that of {folder}, with its settings"));
+    }
+    Ok(recorded.train.stage1)
+}

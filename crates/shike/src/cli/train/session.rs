@@ -1,0 +1,103 @@
+//! What a run is given besides its settings: a device, a place for messages, and the wish to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::Device;
+use shike_infer::device;
+use shike_train::run::{RunDir, RunPaths};
+use shike_train::{Learner, Outcome, Progress, TrainError};
+
+use super::TrainArgs;
+use crate::cli::{CliError, say};
+
+/// Device, messages, and the wish to stop.
+pub(super) struct Session {
+    pub device: Device,
+    pub progress: Progress,
+    stop: Arc<Stop>,
+}
+
+/// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
+/// nothing to save, and it ends the program.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    training: AtomicBool,
+}
+
+impl Session {
+    /// `end` ends the program at once.
+    pub fn new(args: &TrainArgs, end: fn()) -> Result<Self, CliError> {
+        Ok(Self {
+            device: device::parse(&args.run.device)?,
+            progress: Progress::auto(),
+            stop: stop_on_ctrl_c(end),
+        })
+    }
+
+    pub fn has_gpu(&self) -> bool {
+        !device::is_host(&self.device)
+    }
+
+    /// Decodes every image, if that is asked for.
+    pub fn check_images(&mut self, learner: &Learner, args: &TrainArgs) -> Result<(), TrainError> {
+        if args.images.check_images {
+            self.progress.message("decoding every image");
+            for line in learner.check_images()? {
+                self.progress.message(&line);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a run, or continues it from its checkpoint.
+    pub fn start(
+        &mut self,
+        learner: &Learner,
+        stage2_from: Option<PathBuf>,
+        run: &mut RunDir,
+    ) -> Result<Outcome, TrainError> {
+        let (progress, stop) = (&mut self.progress, &self.stop);
+        stop.training.store(true, Ordering::SeqCst);
+        let mut session = shike_train::Session::new(run, progress, &stop.asked);
+        let outcome = match stage2_from {
+            Some(other) => learner.run_stage2_from(&RunPaths::new(other), &mut session),
+            None => learner.run(&mut session),
+        };
+        stop.training.store(false, Ordering::SeqCst);
+        outcome
+    }
+
+    /// Says how a run ended.
+    pub fn report(&mut self, outcome: &Outcome, folder: &Path) {
+        let folder = folder.display();
+        self.progress.message(&match outcome {
+            Outcome::Finished(_) => {
+                format!("finished: {folder}/model.safetensors, {folder}/metrics.csv")
+            }
+            Outcome::Interrupted => {
+                format!("stopped with a checkpoint; go on with --resume {folder}")
+            }
+        });
+    }
+}
+
+/// A second Ctrl-C ends the program at once.
+fn stop_on_ctrl_c(end: fn()) -> Arc<Stop> {
+    let stop = Arc::new(Stop::default());
+    let shared = Arc::clone(&stop);
+    let handler = move || {
+        let again = shared.asked.swap(true, Ordering::SeqCst);
+        if again || !shared.training.load(Ordering::SeqCst) {
+            end();
+        }
+        say("stopping after this step; press Ctrl-C again to stop at once");
+    };
+    // Without a handler Ctrl-C kills the run, which a resume survives as well.
+    if let Err(error) = ctrlc::set_handler(handler) {
+        say(&format!("Ctrl-C will end the run at once ({error})"));
+    }
+    stop
+}
