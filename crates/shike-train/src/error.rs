@@ -53,9 +53,6 @@ pub enum TrainError {
         /// What Burn says.
         source: RecordError,
     },
-    /// The report cannot be written.
-    #[error(transparent)]
-    Report(#[from] crate::report::ReportError),
     /// Scoring failed.
     #[error("evaluation: {0}")]
     Metrics(#[from] MetricsError),
@@ -63,7 +60,7 @@ pub enum TrainError {
     #[error(
         "{term} is {value} at step {step} (stage {stage}, epoch {}, learning rate {lr}): \
          training has diverged; begin another run with a lower learning rate, a longer warm-up or \
-         --clip-norm",
+         `clip_norm`",
         epoch + 1
     )]
     NonFinite {
@@ -120,8 +117,8 @@ fn out_of_memory(
         fits => {
             let accumulate = batch_size.div_ceil(fits);
             format!(
-                "try --batch-size {fits} (with --accumulate {accumulate} a step still sees about \
-                 {batch_size} images)"
+                "try `loader.batch_size` = {fits} (with `accumulation` = {accumulate} a step still sees \
+                 about {batch_size} images)"
             )
         }
     };

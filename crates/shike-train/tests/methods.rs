@@ -17,6 +17,7 @@ use shike_infer::metrics::{Evaluator, Metric};
 use shike_infer::{Predictor, Scorer, load_model};
 use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
+use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
     AdamWConfig, Learner, OptimizerConfig, Outcome, Progress, ScoreTest, Session, Stage2,
@@ -105,7 +106,10 @@ fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
             &mut Session::new(&mut run, &mut progress, &stop),
         ),
     };
-    assert!(matches!(outcome.unwrap(), Outcome::Finished(Some(_))));
+    let Outcome::Finished(Some(scores)) = outcome.unwrap() else {
+        panic!("it has not ended");
+    };
+    write_run_report(run.paths(), &scores, learner.data()).unwrap();
     RunPaths::new(folder)
 }
 

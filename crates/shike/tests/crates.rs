@@ -20,6 +20,46 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Whether a line of a source has an option's name, outside comments.
+fn names_an_option(line: &str) -> bool {
+    let code = !line.trim_start().starts_with("//");
+    let mut options = line.match_indices("--").map(|(at, _)| &line[at + 2..]);
+    code && options.any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+fn sources(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Libraries speak of fields; the program knows which option sets one.
+#[test]
+fn no_library_names_an_option() {
+    assert!(names_an_option("    \"try --batch-size 4\""));
+    assert!(!names_an_option("    /// `--batch-size`") && !names_an_option("a -- b"));
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut found, mut read) = (vec![], 0);
+    for (name, _) in MAY_USE.iter().filter(|(name, _)| *name != "shike") {
+        let mut files = vec![];
+        sources(&crates.join(name).join("src"), &mut files);
+        for file in files {
+            read += 1;
+            let text = std::fs::read_to_string(&file).unwrap();
+            let lines = text.lines().enumerate();
+            let lines = lines.filter(|(_, line)| names_an_option(line));
+            found.extend(lines.map(|(n, line)| format!("{}:{}: {line}", file.display(), n + 1)));
+        }
+    }
+    assert!(read > 100, "{read} files are not all");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }

@@ -244,7 +244,7 @@ fn a_dry_run_says_what_a_run_needs_and_writes_nothing() {
         let said = common::said(&output);
         assert!(!output.status.success());
         assert!(said.contains("out of memory"), "{said}");
-        assert!(said.contains("try --batch-size "), "{said}");
+        assert!(said.contains("(--batch-size, --accumulate)"), "{said}");
     }
 }
 

@@ -100,7 +100,7 @@ pub enum SplitError {
         largest: usize,
     },
     /// There is a split already.
-    #[error("{} is there already; give another folder, or --force to replace the split", path.display())]
+    #[error("{} is there already; choose another folder, or replace the split", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

@@ -72,7 +72,7 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     match BACKENDS.iter().find(|(known, _)| *known == backend) {
         None => return Err(error("there is no such backend".into())),
         Some((_, false)) => {
-            let hint = format!("build with `--features {backend}` to have it");
+            let hint = format!("build with the feature `{backend}` to have it");
             return Err(error(format!("it is not compiled in ({hint})")));
         }
         Some((_, true)) => {}
@@ -212,7 +212,7 @@ mod tests {
     #[cfg(not(feature = "rocm"))]
     fn an_absent_backend_names_its_feature() {
         let error = parse("rocm").map(|_| ()).expect_err("rocm").to_string();
-        assert!(error.contains("--features rocm"), "{error}");
+        assert!(error.contains("the feature `rocm`"), "{error}");
     }
 
     #[test]

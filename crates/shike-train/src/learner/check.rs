@@ -106,7 +106,7 @@ pub(super) fn all(
         }
         if report.checked < images {
             notes.push(format!(
-                "{part}: {} of {images} images were looked at in {} seconds; --check-images looks at all",
+                "{part}: {} of {images} images were looked at in {} seconds; the others are looked at when they are loaded",
                 report.checked,
                 BUDGET.as_secs()
             ));

@@ -178,6 +178,11 @@ impl Learner {
         Ok(learner)
     }
 
+    /// The images.
+    pub fn data(&self) -> &TrainData {
+        &self.data
+    }
+
     /// What a person should know of the images (files that were skipped or cannot be used, a set
     /// that was too large to be looked at as a whole) and of losses that do not suit them.
     pub fn notes(&self) -> &[String] {

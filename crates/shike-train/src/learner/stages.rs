@@ -17,7 +17,6 @@ use super::{Learner, Outcome, Session, State};
 use crate::config::stage::Stage2;
 use crate::config::{ScoreTest, StageConfig, TrainConfigError};
 use crate::error::TrainError;
-use crate::report::write_report;
 use crate::run::receipt::{self, ChosenOn, Receipt, SplitReceipt, class_order};
 use crate::run::{EpochRow, RowScores, RunDir};
 use shike_infer::device;
@@ -131,8 +130,6 @@ impl Learner {
         };
         if let Some(images) = self.data.get(part) {
             session.run.write_scores(evaluation, images)?;
-            let report = session.run.paths().report();
-            write_report(session.run.paths(), evaluation, images, &report)?;
         }
         Ok(Outcome::Finished(Some(Box::new(scores))))
     }

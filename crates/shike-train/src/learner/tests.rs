@@ -87,7 +87,10 @@ fn a_panic_over_memory_becomes_an_error_with_a_batch_that_fits() {
         cause.as_deref(),
         Some("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"")
     );
-    assert!(error.to_string().contains("try --batch-size"), "{error}");
+    assert!(
+        error.to_string().contains("try `loader.batch_size`"),
+        "{error}"
+    );
 
     let other = catch_unwind(AssertUnwindSafe(|| {
         learner.catch_out_of_memory::<()>(&needed, || panic!("a bug"))

@@ -17,7 +17,7 @@ pub enum Place {
         /// The line, from 1.
         line: usize,
     },
-    /// On the command line: `--set PATH=VALUE`.
+    /// In an assignment that has set it, `PATH=VALUE`.
     Option(String),
 }
 

@@ -40,7 +40,7 @@ impl fmt::Display for Scaling {
         };
         write!(
             f,
-            "learning rate of {}{warmup} (linear rule; --no-lr-scaling keeps the recipe's)",
+            "learning rate of {}{warmup} (linear rule)",
             stages.join(", of ")
         )
     }

@@ -72,7 +72,7 @@ impl Node {
     /// Makes `PATH=VALUE` true. A value that chooses another kind empties its table first: the
     /// parameters of one loss are not those of another. So does a network that becomes plain.
     pub fn assign(&mut self, assignment: &str) -> Result<(), RecipeError> {
-        let place = Place::Option(format!("--set {assignment}"));
+        let place = Place::Option(assignment.to_owned());
         let wrong = |problem: String| RecipeError::Syntax {
             place: place.clone(),
             problem,

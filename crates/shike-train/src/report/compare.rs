@@ -35,7 +35,7 @@ pub enum CompareError {
     #[error(transparent)]
     RunDir(#[from] RunDirError),
     /// A run has not ended.
-    #[error("{}: it has no scores yet; let it end (shike train --resume {})", .0.display(), .0.display())]
+    #[error("{}: it has no scores yet; let it end", .0.display())]
     Unfinished(PathBuf),
     /// Two runs were scored on different images or classes.
     #[error("{} and {}: {what} differ, so that their accuracies say nothing about one another", first.display(), second.display())]

@@ -13,6 +13,8 @@ use shike_infer::metrics::Evaluation;
 use thiserror::Error;
 
 use self::view::View;
+use crate::config::TrainData;
+use crate::learner::FinalScores;
 use crate::run::checkpoint::{WriteError, atomic_write};
 use crate::run::{RunDirError, RunPaths};
 
@@ -48,4 +50,22 @@ pub fn write_report(
     Ok(atomic_write(out, |writer| {
         writer.write_all(html.as_bytes())
     })?)
+}
+
+/// Writes the report of a run that has ended with these scores, where something was scored.
+///
+/// # Errors
+/// As [`write_report`].
+pub fn write_run_report(
+    paths: &RunPaths,
+    scores: &FinalScores,
+    data: &TrainData,
+) -> Result<(), ReportError> {
+    let Some((part, evaluation)) = scores.reported() else {
+        return Ok(());
+    };
+    match data.get(part) {
+        Some(images) => write_report(paths, evaluation, images, &paths.report()),
+        None => Ok(()),
+    }
 }

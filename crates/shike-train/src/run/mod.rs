@@ -57,7 +57,7 @@ pub enum RunDirError {
     #[error("folder {} is not empty and is not a run: choose a new or an empty folder", .0.display())]
     NotEmpty(PathBuf),
     /// A new run would overwrite another.
-    #[error("folder {} already holds a run: continue it with --resume, or choose another folder", .0.display())]
+    #[error("folder {} already holds a run: continue it, or choose another folder", .0.display())]
     AlreadyARun(PathBuf),
     /// There is no run to open.
     #[error(

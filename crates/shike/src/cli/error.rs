@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use shike_data::split::SplitError;
 use shike_infer::InferError;
 use shike_train::TrainError;
+use shike_train::report::ReportError;
+use shike_train::report::compare::CompareError;
+use shike_train::run::RunDirError;
 use thiserror::Error;
 
 use super::options;
@@ -64,9 +67,12 @@ pub enum CliError {
     /// A model that cannot be used.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Runs cannot be compared.
     #[error(transparent)]
-    Compare(#[from] shike_train::report::compare::CompareError),
+    Compare(#[from] CompareError),
     /// Generating images failed.
     #[error(transparent)]
     Synthetic(#[from] shike_data::synthetic::SyntheticError),
@@ -88,9 +94,22 @@ impl CliError {
         }
     }
 
-    /// What a person reads: where a field of the configuration is wrong, with the option that sets it.
+    /// What a person reads: with the options for what the libraries say of fields.
     pub fn explain(&self) -> String {
         match self {
+            Self::Train(TrainError::Recipe(error)) if options::is_of_set(error) => {
+                format!("--set {self}")
+            }
+            Self::Train(TrainError::OutOfMemory { .. } | TrainError::NonFinite { .. }) => {
+                options::with_options(&self.to_string())
+            }
+            Self::Train(TrainError::RunDir(RunDirError::AlreadyARun(_))) => {
+                format!("{self} (--resume, --run)")
+            }
+            Self::Compare(CompareError::Unfinished(run)) => {
+                format!("{self} (shike train --resume {})", run.display())
+            }
+            Self::Split(SplitError::Exists { .. }) => format!("{self} (--force)"),
             Self::Train(TrainError::Config(error)) => match options::of(error) {
                 Some(option) => format!("{self} ({option})"),
                 None => self.to_string(),
@@ -117,8 +136,8 @@ impl From<shike_data::DataError> for CliError {
     }
 }
 
-impl From<shike_train::run::RunDirError> for CliError {
-    fn from(error: shike_train::run::RunDirError) -> Self {
+impl From<RunDirError> for CliError {
+    fn from(error: RunDirError) -> Self {
         Self::Train(error.into())
     }
 }

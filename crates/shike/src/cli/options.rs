@@ -2,7 +2,8 @@
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
-use shike_train::TrainConfigError;
+use shike_train::recipe::Place;
+use shike_train::{RecipeError, TrainConfigError};
 
 /// Options, and the fields that each decides: those that nothing else may say at the same time. With a dot
 /// at its end a field is what is below it.
@@ -96,6 +97,44 @@ pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {
     let mut options = FIELDS.iter();
     let found = options.find(|(_, fields)| fields.contains(&path.as_str()));
     found.map(|(option, _)| *option)
+}
+
+/// What a message may advise beside fields.
+const ADVICE: &[(&str, &str)] = &[
+    ("horizontal_flip", "--no-flip"),
+    ("model.plain", "--baseline ce"),
+];
+
+/// A message with the options for the fields that it names in backticks.
+pub(super) fn with_options(text: &str) -> String {
+    let named = text.split('`').skip(1).step_by(2);
+    let option = |name: &str| {
+        let mut fields = FIELDS.iter().flat_map(|(option, fields)| {
+            let fields = fields.iter();
+            fields.map(move |field| (*field, *option))
+        });
+        let found = fields.find(|(field, _)| *field == name);
+        found.or_else(|| ADVICE.iter().copied().find(|(field, _)| *field == name))
+    };
+    let options: Vec<&str> = named.filter_map(option).map(|(_, option)| option).collect();
+    match options.is_empty() {
+        true => text.to_owned(),
+        false => format!("{text} ({})", options.join(", ")),
+    }
+}
+
+/// Whether what was given with `--set` is wrong.
+pub(super) fn is_of_set(error: &RecipeError) -> bool {
+    let (RecipeError::Syntax { place, .. }
+    | RecipeError::UnknownField { place, .. }
+    | RecipeError::UnknownValue { place, .. }
+    | RecipeError::Missing { place, .. }
+    | RecipeError::Value { place, .. }
+    | RecipeError::Config { place, .. }) = error
+    else {
+        return false;
+    };
+    matches!(place, Place::Option(_))
 }
 
 /// The options that were given, as `--lr`.

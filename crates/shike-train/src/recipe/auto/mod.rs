@@ -264,7 +264,7 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
         let why = match arch {
             "resnet18" => {
                 "a GPU, but fewer than 20000 images, which would not fill a ResNet-50 from \
-                           random weights (--weights FILE starts from trained ones)"
+                           random weights (`weights` starts from trained ones)"
             }
             _ => "a GPU, and enough images for a network of this size",
         };
@@ -560,13 +560,13 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
 
     let mut notes = vec![
         "pictures are flipped left to right at random: where left and right matter (text, traffic \
-         signs), give --no-flip"
+         signs), take `horizontal_flip` out"
             .to_owned(),
     ];
     if imbalance < BALANCED {
         notes.push(format!(
             "{tail}: nearly balanced. A method for long tails brings nothing here; it does no harm \
-             either, and --baseline ce is faster"
+             either, and a plain network (`model.plain`) is faster"
         ));
     }
     notes.extend(groups(facts));
@@ -581,7 +581,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
             false => "",
         };
         notes.push(format!(
-            "{hours} on {cores}, by the multiply-adds of {arch} (--dry-run measures a step), scoring not \
+            "{hours} on {cores}, by the multiply-adds of {arch} (a dry run measures a step), scoring not \
              counted{wants}"
         ));
     }
@@ -622,7 +622,7 @@ fn groups(facts: &Facts) -> Option<String> {
         .collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "{}: --many-above and --few-below move the usual bounds",
+            "{}: `thresholds.many_above` and `thresholds.few_below` move the usual bounds",
             missing.join(", and ")
         )
     })

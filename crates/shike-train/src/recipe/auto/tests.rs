@@ -71,7 +71,7 @@ fn a_few_hundred_photos_on_a_small_machine() {
     let all = plan.choices.iter().all(|choice| choice.reason.len() > 8);
     assert!(all, "{:?}", plan.choices);
     assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
-    assert!(plan.notes[0].contains("--no-flip"));
+    assert!(plan.notes[0].contains("`horizontal_flip`"));
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(super) fn begin(
         }
     }
     if let Some(scaling) = scaling {
-        progress.message(&scaling.to_string());
+        progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
     if let Some(plan) = &job.plan {
         let choices = auto::given(plan.choices.clone(), &config);

@@ -16,6 +16,7 @@ use super::job::{Images, Job, unsplit};
 use super::{Base, TrainArgs};
 use crate::cli::CliError;
 use crate::cli::inspect::Counter;
+use crate::cli::options::with_options;
 
 /// Shares of the pictures that are kept back, and what is tried where every class is too small.
 const SHARES: [(f64, f64); 2] = [(0.1, 0.2), (0.0, 0.2)];
@@ -238,14 +239,14 @@ fn sizes(data: &Dataset) -> Vec<[u32; 2]> {
 
 /// The table of what was chosen, and what else there is to say.
 pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
-    let rows: Vec<(&str, String, &str)> = choices
+    let rows: Vec<(&str, String, String)> = choices
         .iter()
         .map(|choice| {
             let value = diff::shown(&choice.value);
-            (choice.field.as_str(), value, choice.reason.as_str())
+            (choice.field.as_str(), value, with_options(&choice.reason))
         })
         .collect();
-    let width = |of: &dyn Fn(&(&str, String, &str)) -> usize| rows.iter().map(of).max();
+    let width = |of: &dyn Fn(&(&str, String, String)) -> usize| rows.iter().map(of).max();
     let setting = width(&|row| row.0.chars().count()).unwrap_or(0).max(7);
     let value = width(&|row| row.1.chars().count())
         .unwrap_or(0)
@@ -255,7 +256,7 @@ pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
         let _ = write!(text, "\n{name:setting$}  {chosen:value$}  {why}");
     }
     for note in notes {
-        let _ = write!(text, "\n- {note}");
+        let _ = write!(text, "\n- {}", with_options(note));
     }
     text
 }

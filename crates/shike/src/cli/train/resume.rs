@@ -127,7 +127,8 @@ pub(super) fn stage1_of(
             .any(|field| field.starts_with("stage1.schedule"));
         let rate = rate.then(|| "stage1.lr".to_owned());
         let fields = fields.iter().chain(&rate);
-        given.extend(fields.filter_map(|field| recipe.set_by(field)));
+        let set = fields.filter_map(|field| recipe.set_by(field));
+        given.extend(set.map(|assignment| format!("--set {assignment}")));
     }
     let folder = folder.display();
     if !given.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use shike_infer::device;
+use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{Learner, Outcome, Progress, TrainError};
 
@@ -58,7 +59,7 @@ impl Session {
         learner: &Learner,
         stage2_from: Option<PathBuf>,
         run: &mut RunDir,
-    ) -> Result<Outcome, TrainError> {
+    ) -> Result<Outcome, CliError> {
         let (progress, stop) = (&mut self.progress, &self.stop);
         stop.training.store(true, Ordering::SeqCst);
         let mut session = shike_train::Session::new(run, progress, &stop.asked);
@@ -67,7 +68,11 @@ impl Session {
             None => learner.run(&mut session),
         };
         stop.training.store(false, Ordering::SeqCst);
-        outcome
+        let outcome = outcome?;
+        if let Outcome::Finished(Some(scores)) = &outcome {
+            write_run_report(run.paths(), scores, learner.data())?;
+        }
+        Ok(outcome)
     }
 
     /// Says how a run ended.

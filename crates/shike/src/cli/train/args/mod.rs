@@ -61,7 +61,7 @@ impl TrainArgs {
         let both = |option: &str, field: &str| match recipe.set_by(field) {
             None => Ok(()),
             Some(assignment) => Err(CliError::Usage(format!(
-                "{option} and {assignment} both say what {} is: leave one out",
+                "{option} and --set {assignment} both say what {} is: leave one out",
                 field.trim_end_matches('.'),
             ))),
         };
@@ -87,7 +87,8 @@ impl TrainArgs {
                 .set_by("model.plain")
                 .filter(|a| a.ends_with("false"))
         {
-            let message = format!("--baseline ce is a plain network, and {assignment} is none");
+            let message =
+                format!("--baseline ce is a plain network, and --set {assignment} is none");
             return Err(CliError::Usage(message));
         }
         Ok(())

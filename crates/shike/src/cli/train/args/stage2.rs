@@ -146,7 +146,7 @@ impl TrainArgs {
             && let Some(assignment) = fields.iter().find_map(|field| recipe.set_by(field))
         {
             return Err(CliError::Usage(format!(
-                "{assignment} is for a stage 2 that trains, and options leave none: leave one of them out"
+                "--set {assignment} is for a stage 2 that trains, and options leave none: leave one of them out"
             )));
         }
         config.freeze_batch_norm = false;
