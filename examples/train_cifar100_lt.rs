@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shike::cli::{
-    Base, DataArgs, LayoutArgs, Preset, Profile, ResumeArgs, Status, TrainArgs, exit, train_with,
+    CliError, DataArgs, LayoutArgs, Profile, ResumeArgs, Status, TrainArgs, cifar, exit, train_with,
 };
 
 /// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
@@ -35,7 +35,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    exit(run(Cli::parse()))
+}
+
+fn run(cli: Cli) -> Result<Status, CliError> {
     let data = DataArgs {
         data: cli.data,
         layout: LayoutArgs {
@@ -47,8 +50,8 @@ fn main() -> ExitCode {
             profile: cli.profile,
         },
     };
-    let preset = Base::Preset(Preset::cifar());
-    let source = data.source();
+    let source = data.source()?;
+    let recipe = source.as_ref().map(cifar).transpose()?;
     let end = || std::process::exit(Status::Interrupted as i32);
-    exit(source.and_then(|source| train_with(source, Some(preset), &cli.resume, &cli.train, end)))
+    train_with(source, recipe, &cli.resume, &cli.train, end)
 }

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::cli::{
-    Arch, Base, CliError, DataArgs, ImagePreset, Preset, ResumeArgs, Status, TrainArgs, exit,
-    train_with,
-};
+use shike::cli::{CliError, DataArgs, ResumeArgs, Status, TrainArgs, cifar, exit, train_with};
 use shike::data::synthetic::{SyntheticConfig, generate};
-use shike::train::DataSource;
+use shike::train::{DataSource, Recipe, TrainError};
+
+/// The run on the drawn images, which are all of 40 pixels.
+const DRAWN: &str = include_str!("drawn.toml");
 
 /// Train SHIKE on an ImageNet-LT style tree of JPEGs with list files: ResNet-50 at 224 pixels, 180 + 20
 /// epochs.
@@ -50,17 +50,17 @@ fn run(cli: &Cli) -> Result<Status, CliError> {
     if cli.resume.resume.is_some() {
         return train_with(cli.data.source()?, None, &cli.resume, &cli.train, end);
     }
-    let (source, preset) = match cli.data.source()? {
+    let (source, recipe) = match cli.data.source()? {
+        Some(source @ DataSource::Cifar { .. }) => {
+            let recipe = cifar(&source)?;
+            (source, recipe)
+        }
         Some(source) => {
-            let preset = match source {
-                DataSource::Cifar { .. } => Preset::cifar(),
-                _ => Preset::imagenet(),
-            };
-            (source, preset)
+            let text = "image_size = 224\nmodel.arch = \"resnet50\"";
+            (source, recipe("shike-resnet50.toml", text)?)
         }
         None => {
-            let config = SyntheticConfig::default();
-            let set = generate(&cli.generated, &config)?;
+            let set = generate(&cli.generated, &SyntheticConfig::default())?;
             let source = DataSource::Lists {
                 root: set.root,
                 train: set.train_list,
@@ -68,24 +68,12 @@ fn run(cli: &Cli) -> Result<Status, CliError> {
                 test: Some(set.test_list),
                 class_names: None,
             };
-            let preset = Preset {
-                arch: Arch::Resnet8,
-                epochs: [14, 4],
-                batch_size: 32,
-                lr: Some(0.05),
-                images: ImagePreset::Crop {
-                    from: config.size,
-                    size: 32,
-                },
-            };
-            (source, preset)
+            (source, recipe("shike-resnet8.toml", DRAWN)?)
         }
     };
-    train_with(
-        Some(source),
-        Some(Base::Preset(preset)),
-        &cli.resume,
-        &cli.train,
-        end,
-    )
+    train_with(Some(source), Some(recipe), &cli.resume, &cli.train, end)
+}
+
+fn recipe(name: &str, text: &str) -> Result<Recipe, CliError> {
+    Ok(Recipe::parse(name, text).map_err(TrainError::from)?)
 }

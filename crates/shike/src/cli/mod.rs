@@ -29,8 +29,7 @@ pub use model::{ModelArgs, Which};
 pub use output::exit;
 use output::{print, print_json, print_line, say, writable};
 pub use train::{
-    Arch, BadImagesKind, Base, Baseline, ImagePreset, PrecisionKind, Preset, ResumeArgs, TrainArgs,
-    train_with,
+    Arch, BadImagesKind, Baseline, PrecisionKind, ResumeArgs, TrainArgs, cifar, train_with,
 };
 
 /// Long-tailed image recognition with SHIKE.

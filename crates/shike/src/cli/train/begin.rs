@@ -5,17 +5,16 @@ use std::path::{Path, PathBuf};
 use shike_data::inspect::Pixels;
 use shike_data::write::atomic_write;
 use shike_infer::Precision;
-use shike_train::config::diff;
-use shike_train::recipe::auto;
+use shike_train::recipe::{DataLayout, auto, to_toml};
 use shike_train::run::{RunDir, RunDirError, RunPaths};
-use shike_train::{Learner, TrainConfig, TrainError};
+use shike_train::{DataSource, Learner, TrainConfig, TrainError};
 
 use super::job::{Images, Job};
-use super::plan::describe as describe_plan;
-use super::resume::{listed_changes, stage1_of};
+use super::resume::stage1_of;
 use super::seeds::train_seeds;
 use super::session::Session;
-use super::{Base, OutputArgs, TrainArgs, Trained};
+use super::settings::{describe as table, settings};
+use super::{OutputArgs, TrainArgs, Trained};
 use crate::cli::inspect::pixel_lines;
 use crate::cli::{CliError, ResumeArgs, print};
 
@@ -35,39 +34,31 @@ pub(super) fn begin(
 ) -> Result<Trained, CliError> {
     let progress = &mut session.progress;
     let counts = job.images.class_counts();
-    let (mut config, scaling) = args.config(&job.base, counts.len())?;
+    let (mut config, scaling) = args.config(&job.recipe, counts.len())?;
     if let Some(from) = &resume.stage2_from {
-        config.stage1 = stage1_of(from, &config, &job.base, args, progress)?;
+        config.stage1 = stage1_of(from, &config, &job.recipe, args, progress)?;
     }
     let folder = match &resume.run {
         Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(args.run_name(&job.base, &config)),
+        None => PathBuf::from("runs").join(args.run_name(&job.recipe, &config)),
     };
     let trains = output.write_recipe.is_none() && !args.run.dry_run;
     if trains && output.seeds.is_none() && RunPaths::new(&folder).is_run() {
         return Err(RunDirError::AlreadyARun(folder).into());
     }
     if scaling.is_none() && args.steps.no_lr_scaling {
-        args.check_scaling(&job.base, &config)?;
-    }
-    if let (Base::Recipe(recipe), None) = (&job.base, &job.plan) {
-        let written = recipe.written(counts.len()).map_err(TrainError::from)?;
-        let changes = diff::changes(&written, &config);
-        if !changes.is_empty() {
-            progress.message(&format!(
-                "over {}: {}",
-                recipe.file().display(),
-                listed_changes(&changes)
-            ));
-        }
+        args.check_scaling(&job.recipe, &config)?;
     }
     if let Some(scaling) = scaling {
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
-    if let Some(plan) = &job.plan {
-        let choices = auto::given(plan.choices.clone(), &config);
-        progress.message(&describe_plan(&choices, &plan.notes));
-    }
+    progress.message(&match &job.plan {
+        Some(plan) => {
+            let choices = auto::given(plan.choices.clone(), &config);
+            table(&choices, "why", &plan.notes)
+        }
+        None => table(&settings(&job.recipe, &config, &args.given)?, "from", &[]),
+    });
     progress.message(&describe(&counts, &config));
     let turned = match config.train_pipeline.is_upright() {
         true => "they are turned upright",
@@ -95,7 +86,7 @@ pub(super) fn begin(
     }
     RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
-    let recipe = job.recipe(&config, &source)?;
+    let recipe = job.written(&config, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
     session.check_images(&learner, args)?;
     let from = resume.stage2_from.clone();
@@ -120,9 +111,24 @@ fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained,
     let (source, _) = job
         .images
         .settle(&file.with_file_name(format!("{stem}-lists")))?;
-    let Some(recipe) = job.recipe(config, &source)? else {
-        let message = "--write-recipe is for pictures; CIFAR's settings are in datasets/";
-        return Err(CliError::Usage(message.into()));
+    let recipe = match (job.written(config, &source)?, source) {
+        (Some(recipe), _) => recipe,
+        (None, source) => {
+            let layout = match source {
+                DataSource::Cifar {
+                    set,
+                    profile,
+                    imbalance_factor,
+                    ..
+                } => Some(DataLayout::Cifar {
+                    set,
+                    profile,
+                    imbalance_factor,
+                }),
+                _ => None,
+            };
+            to_toml(config, layout.as_ref()).map_err(TrainError::from)?
+        }
     };
     write_text(file, &recipe)?;
     Ok(Trained::Recipe(file.to_owned()))

@@ -9,33 +9,29 @@ use shike_data::split::{SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
 use shike_train::recipe::auto::{self, Choice, GIVEN, Plan};
 use shike_train::run::RunPaths;
-use shike_train::{DataSource, Progress, TrainConfig, TrainData, TrainError};
+use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
 
-use super::Base;
 use crate::cli::CliError;
 
 /// Images, and what is to be done with them.
 pub(super) struct Job {
     pub images: Images,
-    pub base: Base,
+    pub recipe: Recipe,
     /// What was chosen for the images, where nobody said what is to be done.
     pub plan: Option<Plan>,
 }
 
 impl Job {
     pub fn known(
-        given: Option<(DataSource, Base)>,
+        given: Option<(DataSource, Recipe)>,
         progress: &mut Progress,
     ) -> Result<Self, CliError> {
-        let Some((source, base)) = given else {
+        let Some((source, recipe)) = given else {
             return Err(CliError::Usage(
                 "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
             ));
         };
-        let card = match &base {
-            Base::Recipe(recipe) => recipe.card().map_err(TrainError::from)?,
-            Base::Preset(_) => None,
-        };
+        let card = recipe.card().map_err(TrainError::from)?;
         let data = source.open().inspect_err(|_| {
             if let Some(card) = &card {
                 progress.message(&card.instructions());
@@ -46,13 +42,13 @@ impl Job {
         }
         Ok(Self {
             images: Images::Source(source, Box::new(data)),
-            base,
+            recipe,
             plan: None,
         })
     }
 
     /// The text of the recipe, where the settings were chosen for the data.
-    pub fn recipe(
+    pub fn written(
         &self,
         config: &TrainConfig,
         source: &DataSource,

@@ -5,15 +5,16 @@ mod begin;
 mod job;
 mod kinds;
 mod plan;
-mod preset;
 mod resume;
 mod seeds;
 mod session;
+mod settings;
 mod trained;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use shike_data::Cifar;
 use shike_train::run::RunPaths;
 use shike_train::{DataSource, Recipe, TrainError};
 
@@ -22,7 +23,6 @@ use self::begin::begin;
 use self::job::{Job, outside, split_before};
 pub use self::kinds::{Arch, BadImagesKind, Baseline, PrecisionKind};
 use self::plan::planned;
-pub use self::preset::{Base, ImagePreset, Preset};
 use self::resume::resumed;
 use self::session::Session;
 use self::trained::Trained;
@@ -97,17 +97,12 @@ impl TrainCommand {
                 if let Some(source) = &source {
                     read = read.for_source(source);
                 }
-                let base = Base::Recipe(Box::new(read));
-                Job::known(source.zip(Some(base)), &mut session.progress)?
-            }
-            (None, Some(DataSource::Cifar { .. })) if !recipe.set.is_empty() => {
-                let message =
-                    "--set changes a recipe: give datasets/cifar100_lt.toml, or another, before it";
-                return Err(CliError::Usage(message.into()));
+                Job::known(source.zip(Some(read)), &mut session.progress)?
             }
             (None, Some(source @ DataSource::Cifar { .. })) => {
-                let base = Base::Preset(Preset::cifar());
-                Job::known(Some((source, base)), &mut session.progress)?
+                let mut read = cifar(&source)?;
+                args.change(&mut read, &recipe.set)?;
+                Job::known(Some((source, read)), &mut session.progress)?
             }
             (None, None) => Job::known(None, &mut session.progress)?,
             (None, Some(source)) => {
@@ -122,9 +117,7 @@ impl TrainCommand {
                 }
                 let gpu = session.has_gpu();
                 let mut job = planned(source, dir, gpu, args, &mut session.progress)?;
-                if let Base::Recipe(chosen) = &mut job.base {
-                    args.change(chosen, &recipe.set)?;
-                }
+                args.change(&mut job.recipe, &recipe.set)?;
                 job
             }
         };
@@ -155,19 +148,41 @@ pub struct OutputArgs {
     /// Print one JSON object at the end, and no tables.
     #[arg(long, conflicts_with = "dry_run")]
     pub json: bool,
-    /// Write the settings that are chosen for the pictures as a recipe, and stop. Pictures that are split
+    /// Write the settings of the run as a recipe, and stop. Pictures that are split
     /// first have their lists beside it, in a folder of the same name.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
     pub write_recipe: Option<PathBuf>,
 }
 
-/// Trains with a preset or a recipe of one's own.
+/// The published experiment on these images of CIFAR's.
+///
+/// # Errors
+/// None: the recipes are part of the program.
+pub fn cifar(source: &DataSource) -> Result<Recipe, CliError> {
+    let (file, text) = match source {
+        DataSource::Cifar {
+            set: Cifar::Cifar10,
+            ..
+        } => (
+            "cifar10_lt.toml",
+            include_str!("../../../datasets/cifar10_lt.toml"),
+        ),
+        _ => (
+            "cifar100_lt.toml",
+            include_str!("../../../datasets/cifar100_lt.toml"),
+        ),
+    };
+    let recipe = Recipe::parse(file, text).map_err(TrainError::from)?;
+    Ok(recipe.for_source(source))
+}
+
+/// Trains with a recipe of one's own, which options change.
 ///
 /// # Errors
 /// If arguments, data or device are wrong, or training fails.
 pub fn train_with(
     source: Option<DataSource>,
-    base: Option<Base>,
+    recipe: Option<Recipe>,
     resume: &ResumeArgs,
     args: &TrainArgs,
     end: fn(),
@@ -179,7 +194,12 @@ pub fn train_with(
             resumed(folder, source, &RecipeArgs::default(), args, &mut session)?
         }
         None => {
-            let job = Job::known(source.zip(base), &mut session.progress)?;
+            let mut given = source.zip(recipe);
+            if let Some((source, recipe)) = &mut given {
+                *recipe = recipe.clone().for_source(source);
+                args.change(recipe, &[])?;
+            }
+            let job = Job::known(given, &mut session.progress)?;
             begin(&job, &OutputArgs::default(), resume, args, &mut session)?
         }
     };

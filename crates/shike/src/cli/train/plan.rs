@@ -1,6 +1,5 @@
 //! Pictures without a recipe: looks at them, splits and plans the run, and says why.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use shike_data::dataset::{FolderParts, some_names};
@@ -8,15 +7,13 @@ use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, Part};
 use shike_infer::metrics::ShotThresholds;
-use shike_train::config::diff;
-use shike_train::recipe::auto::{self, Choice, DeviceKind, Facts, MAX_BAD_SHARE};
+use shike_train::recipe::auto::{self, DeviceKind, Facts, MAX_BAD_SHARE};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
+use super::TrainArgs;
 use super::job::{Images, Job, unsplit};
-use super::{Base, TrainArgs};
 use crate::cli::CliError;
 use crate::cli::inspect::Counter;
-use crate::cli::options::with_options;
 
 /// Shares of the pictures that are kept back, and what is tried where every class is too small.
 const SHARES: [(f64, f64); 2] = [(0.1, 0.2), (0.0, 0.2)];
@@ -97,7 +94,7 @@ pub(super) fn planned(
     Ok(Job {
         images,
         plan: Some(plan),
-        base: Base::Recipe(Box::new(recipe)),
+        recipe,
     })
 }
 
@@ -235,28 +232,4 @@ fn sizes(data: &Dataset) -> Vec<[u32; 2]> {
     let step = data.len().div_ceil(SAMPLE).max(1);
     let sampled = (0..data.len()).step_by(step);
     sampled.filter_map(|i| data.header_size(i).ok()).collect()
-}
-
-/// The table of what was chosen, and what else there is to say.
-pub(super) fn describe(choices: &[Choice], notes: &[String]) -> String {
-    let rows: Vec<(&str, String, String)> = choices
-        .iter()
-        .map(|choice| {
-            let value = diff::shown(&choice.value);
-            (choice.field.as_str(), value, with_options(&choice.reason))
-        })
-        .collect();
-    let width = |of: &dyn Fn(&(&str, String, String)) -> usize| rows.iter().map(of).max();
-    let setting = width(&|row| row.0.chars().count()).unwrap_or(0).max(7);
-    let value = width(&|row| row.1.chars().count())
-        .unwrap_or(0)
-        .clamp(5, 40);
-    let mut text = format!("{:setting$}  {:value$}  why", "setting", "value");
-    for (name, chosen, why) in rows {
-        let _ = write!(text, "\n{name:setting$}  {chosen:value$}  {why}");
-    }
-    for note in notes {
-        let _ = write!(text, "\n- {}", with_options(note));
-    }
-    text
 }

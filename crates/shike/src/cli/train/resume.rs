@@ -11,7 +11,7 @@ use shike_train::{
 };
 
 use super::session::Session;
-use super::{Base, RecipeArgs, TrainArgs, Trained};
+use super::{RecipeArgs, TrainArgs, Trained};
 use crate::cli::CliError;
 
 /// Goes on with a run.
@@ -67,8 +67,7 @@ fn obey(
     };
     let mut wanted = wanted.map_err(TrainError::from)?;
     args.change(&mut wanted, &recipe.set)?;
-    let base = Base::Recipe(Box::new(wanted));
-    let (wanted, _) = args.config(&base, recorded.model.num_classes)?;
+    let (wanted, _) = args.config(&wanted, recorded.model.num_classes)?;
     let changes = diff::changes(recorded, &wanted);
     if changes.is_empty() {
         recorded.loader.workers = wanted.loader.workers;
@@ -102,7 +101,7 @@ pub(super) fn listed_changes(changes: &[Change]) -> String {
 pub(super) fn stage1_of(
     folder: &Path,
     asked: &TrainConfig,
-    base: &Base,
+    recipe: &Recipe,
     args: &TrainArgs,
     progress: &mut Progress,
 ) -> Result<StageConfig, CliError> {
@@ -120,16 +119,14 @@ pub(super) fn stage1_of(
     });
     let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
     let mut given = args.given.of_fields(&fields);
-    if let Base::Recipe(recipe) = base {
-        // The schedule's peak is set as `lr`, too.
-        let rate = fields
-            .iter()
-            .any(|field| field.starts_with("stage1.schedule"));
-        let rate = rate.then(|| "stage1.lr".to_owned());
-        let fields = fields.iter().chain(&rate);
-        let set = fields.filter_map(|field| recipe.set_by(field));
-        given.extend(set.map(|assignment| format!("--set {assignment}")));
-    }
+    // The schedule's peak is set as `lr`, too.
+    let rate = fields
+        .iter()
+        .any(|field| field.starts_with("stage1.schedule"));
+    let rate = rate.then(|| "stage1.lr".to_owned());
+    let fields = fields.iter().chain(&rate);
+    let set = fields.filter_map(|field| recipe.set_by(field));
+    given.extend(set.map(|assignment| format!("--set {assignment}")));
     let folder = folder.display();
     if !given.is_empty() {
         return Err(CliError::Usage(format!(

@@ -44,7 +44,7 @@ pub(super) fn train_seeds(
         let mut run = match paths.is_run() {
             true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
             false => {
-                let recipe = job.recipe(&config, &source)?;
+                let recipe = job.written(&config, &source)?;
                 let source = Some(source.clone());
                 learner.create_run_with_recipe(&folder, source, None, recipe.as_deref())?
             }

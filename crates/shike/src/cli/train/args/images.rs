@@ -1,12 +1,11 @@
 //! What is done with images.
 
 use clap::Args;
-use shike_data::{BadImages, Transform};
-use shike_train::{TrainConfig, TrainError};
+use shike_data::{BadImages, Pipeline, Transform};
+use shike_train::{Recipe, TrainConfig, TrainError};
 
 use crate::cli::CliError;
 use crate::cli::train::kinds::BadImagesKind;
-use crate::cli::train::preset::{Base, ImagePreset, set_crop_scale};
 
 /// What is done with images.
 #[derive(Args, Clone, Debug)]
@@ -60,11 +59,8 @@ impl ImageArgs {
     }
 
     /// Refuses what is for image files, where the images are CIFAR's.
-    pub(super) fn check(&self, base: &Base) -> Result<(), CliError> {
-        let cifar = match base {
-            Base::Preset(preset) => preset.images == ImagePreset::Cifar,
-            Base::Recipe(recipe) => recipe.is_for_cifar().map_err(TrainError::from)?,
-        };
+    pub(super) fn check(&self, recipe: &Recipe) -> Result<(), CliError> {
+        let cifar = recipe.is_for_cifar().map_err(TrainError::from)?;
         let of_files = [
             (self.exif, "--exif"),
             (self.bad_images.is_some(), "--bad-images"),
@@ -109,4 +105,16 @@ impl ImageArgs {
         };
         Ok(())
     }
+}
+
+/// Sets the smallest share of the area that random crops keep; says whether there are such crops.
+fn set_crop_scale(pipeline: &mut Pipeline, scale: f64) -> bool {
+    let mut found = false;
+    for transform in &mut pipeline.transforms {
+        if let Transform::RandomResizedCrop { scale: range, .. } = transform {
+            range[0] = scale;
+            found = true;
+        }
+    }
+    found
 }

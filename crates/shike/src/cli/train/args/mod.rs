@@ -9,7 +9,6 @@ mod steps;
 mod tuning;
 
 use clap::Args;
-use shike_model::{LossConfig, ShikeConfig};
 use shike_train::recipe::{Scaling, scale_rates};
 use shike_train::{Recipe, TrainConfig, TrainError};
 
@@ -21,12 +20,11 @@ use self::stage2::Stage2Args;
 use self::steps::StepArgs;
 use self::tuning::TuningArgs;
 use super::kinds::{Baseline, Stage2Kind, name};
-use super::preset::Base;
 use crate::cli::CliError;
 use crate::cli::options::Given;
 
-/// Settings of a training run. What is not given comes from the recipe, or from the preset for
-/// the kind of data.
+/// Settings of a training run. What is not given comes from the recipe, or is chosen for
+/// the images.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
     #[command(flatten)]
@@ -101,37 +99,19 @@ impl TrainArgs {
     /// If two settings exclude one another or one is out of range.
     pub fn config(
         &self,
-        base: &Base,
+        recipe: &Recipe,
         num_classes: usize,
     ) -> Result<(TrainConfig, Option<Scaling>), CliError> {
-        let mut config = match base {
-            Base::Preset(preset) => {
-                let images = preset
-                    .images
-                    .changed(self.images.image_size, self.images.crop_scale)?;
-                let mut config =
-                    preset.config(self.network.arch.unwrap_or(preset.arch), num_classes)?;
-                images.apply(&mut config);
-                if self.network.baseline == Some(Baseline::Ce) {
-                    config.model = ShikeConfig::plain(config.model.backbone, num_classes);
-                    config.stage1.loss = LossConfig::cross_entropy();
-                }
-                config
-            }
-            Base::Recipe(recipe) => {
-                let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
-                self.images.resize(&mut config)?;
-                config
-            }
-        };
-        self.images.check(base)?;
+        let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
+        self.images.resize(&mut config)?;
+        self.images.check(recipe)?;
         self.set_network(&mut config)?;
-        self.set_epochs(base, &mut config)?;
+        self.set_epochs(recipe, &mut config)?;
         self.set_rates(&mut config)?;
         config.loader.batch_size = self.steps.batch_size.unwrap_or(config.loader.batch_size);
         config.accumulation = self.steps.accumulate.unwrap_or(config.accumulation);
-        let scaling = match base {
-            Base::Recipe(recipe) if !self.steps.no_lr_scaling => {
+        let scaling = match self.steps.no_lr_scaling {
+            false => {
                 let [first, second] = recipe.sets_rates();
                 let keep = [
                     self.steps.lr.is_some() || first,
@@ -139,7 +119,7 @@ impl TrainArgs {
                 ];
                 scale_rates(&mut config, recipe.batch(), keep)
             }
-            _ => None,
+            true => None,
         };
         if let Some(sampling) = self.steps.sampling {
             config.stage1.sampling = sampling.into();
@@ -150,7 +130,7 @@ impl TrainArgs {
         self.images.apply(&mut config)?;
         config.clip_norm = self.steps.clip_norm.or(config.clip_norm);
         if config.stage(2).is_none() {
-            Self::drop_stage2(base, &mut config)?;
+            Self::drop_stage2(recipe, &mut config)?;
         }
         config.freeze_batch_norm |= self.stage2.freeze_bn;
         self.run.apply(&mut config);
@@ -159,24 +139,20 @@ impl TrainArgs {
     }
 
     /// A name for the run's folder.
-    pub(super) fn run_name(&self, base: &Base, config: &TrainConfig) -> String {
-        let kind = match self.network.baseline {
-            Some(Baseline::Ce) if self.loss.loss.is_some() => "plain",
-            Some(Baseline::Ce) => "ce",
-            Some(Baseline::Single) => "single",
-            None => "shike",
-        };
-        let (recipe, preset_arch) = match base {
-            Base::Preset(preset) => (None, Some(preset.arch)),
-            Base::Recipe(recipe) => (recipe.file().file_stem(), None),
-        };
-        let recipe = recipe.map(|stem| stem.to_string_lossy().into_owned());
+    pub(super) fn run_name(&self, recipe: &Recipe, config: &TrainConfig) -> String {
         // A recipe's name stands for its network and method.
-        let kind = (recipe.is_none() || self.network.baseline.is_some()).then(|| kind.to_owned());
+        let recipe = recipe.file().file_stem();
+        let recipe = recipe.map(|stem| stem.to_string_lossy().into_owned());
+        let kind = match self.network.baseline {
+            Some(Baseline::Ce) if self.loss.loss.is_some() => Some("plain"),
+            Some(Baseline::Ce) => Some("ce"),
+            Some(Baseline::Single) => Some("single"),
+            None => None,
+        };
         let loss = self.loss.loss.map(|loss| loss.name.to_owned());
         let stage2 = self.stage2.stage2_method.as_ref().map(name);
-        let arch = self.network.arch.or(preset_arch).as_ref().map(name);
-        let parts = [recipe, kind, loss, stage2, arch];
+        let arch = self.network.arch.as_ref().map(name);
+        let parts = [recipe, kind.map(str::to_owned), loss, stage2, arch];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         format!("{}-seed{}", parts.join("-"), config.seed)
     }

@@ -4,12 +4,11 @@ use clap::Args;
 use shike_data::Sampling;
 use shike_model::LossConfig;
 use shike_model::loss::NamedLoss;
-use shike_train::{Stage2, TrainConfig};
+use shike_train::{Recipe, Stage2, TrainConfig};
 
 use super::TrainArgs;
 use crate::cli::CliError;
 use crate::cli::train::kinds::{SamplingKind, Stage2Kind, losses};
-use crate::cli::train::preset::Base;
 
 /// Stage 2.
 #[derive(Args, Clone, Debug)]
@@ -133,7 +132,7 @@ impl TrainArgs {
     }
 
     /// What a recipe says of a stage 2 that options leave out goes with it; what was set is refused.
-    pub(super) fn drop_stage2(base: &Base, config: &mut TrainConfig) -> Result<(), CliError> {
+    pub(super) fn drop_stage2(recipe: &Recipe, config: &mut TrainConfig) -> Result<(), CliError> {
         let fields = [
             "stage2.loss",
             "stage2.sampling",
@@ -142,9 +141,7 @@ impl TrainArgs {
             "stage2.mixing",
             "freeze_batch_norm",
         ];
-        if let Base::Recipe(recipe) = base
-            && let Some(assignment) = fields.iter().find_map(|field| recipe.set_by(field))
-        {
+        if let Some(assignment) = fields.iter().find_map(|field| recipe.set_by(field)) {
             return Err(CliError::Usage(format!(
                 "--set {assignment} is for a stage 2 that trains, and options leave none: leave one of them out"
             )));

@@ -2,12 +2,11 @@
 
 use clap::Args;
 use shike_train::recipe::images_of_a_step;
-use shike_train::{Schedule, Stage2, TrainConfig, TrainError};
+use shike_train::{Recipe, Schedule, Stage2, TrainConfig, TrainError};
 
 use super::TrainArgs;
 use crate::cli::CliError;
 use crate::cli::train::kinds::{Baseline, SamplingKind, Stage2Kind};
-use crate::cli::train::preset::Base;
 
 /// Stage 1, and the steps of both stages.
 #[derive(Args, Clone, Debug)]
@@ -41,11 +40,13 @@ pub struct StepArgs {
 
 impl TrainArgs {
     /// How long both stages last, and what the second does.
-    pub(super) fn set_epochs(&self, base: &Base, config: &mut TrainConfig) -> Result<(), CliError> {
+    pub(super) fn set_epochs(
+        &self,
+        recipe: &Recipe,
+        config: &mut TrainConfig,
+    ) -> Result<(), CliError> {
         let mut second = config.stage(2).map(|stage| stage.epochs);
-        if let (None, Base::Recipe(recipe), Some(Baseline::Ce)) =
-            (second, base, self.network.baseline)
-        {
+        if let (None, Some(Baseline::Ce)) = (second, self.network.baseline) {
             // A plain network has no stage 2 by itself, but the budget of the recipe.
             let written = recipe.written(config.model.num_classes);
             let written = written.map_err(TrainError::from)?;
@@ -60,8 +61,7 @@ impl TrainArgs {
             self.network.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm);
         if alone {
             // The same budget of epochs as the two stages of the others, unless it is given.
-            let given = self.steps.epochs.is_some()
-                || matches!(base, Base::Recipe(recipe) if recipe.set_by("stage1.epochs").is_some());
+            let given = self.steps.epochs.is_some() || recipe.set_by("stage1.epochs").is_some();
             let added = match given {
                 true => self.stage2.stage2_epochs.unwrap_or(0),
                 false => epochs[1],
@@ -133,14 +133,10 @@ impl TrainArgs {
     /// Refuses `--no-lr-scaling` where no rate would be scaled.
     pub(in crate::cli::train) fn check_scaling(
         &self,
-        base: &Base,
+        recipe: &Recipe,
         config: &TrainConfig,
     ) -> Result<(), CliError> {
-        let recipe = match base {
-            Base::Recipe(recipe) => recipe.batch(),
-            Base::Preset(_) => images_of_a_step(config),
-        };
-        match images_of_a_step(config) == recipe {
+        match images_of_a_step(config) == recipe.batch() {
             false => Ok(()),
             true => Err(CliError::Usage(
                 "--no-lr-scaling has no effect: a step sees as many images as in the recipe, or there is none"

@@ -4,12 +4,13 @@ use clap::{Parser, ValueEnum};
 use shike_data::{Cifar, LongTail, Normalization, Pipeline, Sampling, Transform};
 use shike_infer::metrics::ShotThresholds;
 use shike_model::loss::{ClassWeights, LdamLossConfig};
-use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, Part};
+use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, Part, ShikeConfig};
 use shike_train::config::diff;
 use shike_train::recipe::auto::{self, DeviceKind, Facts};
 use shike_train::{DataSource, Recipe, Schedule, Stage2, StageConfig};
 
-use super::super::{Arch, ImagePreset, Preset, RecipeArgs};
+use super::super::settings::{describe, settings};
+use super::super::{Arch, RecipeArgs, cifar};
 use super::*;
 
 #[derive(Parser)]
@@ -20,10 +21,8 @@ struct Cli {
     args: TrainArgs,
 }
 
-fn config(preset: &Preset, arguments: &str) -> TrainConfig {
-    let words = ["train"].into_iter().chain(arguments.split_whitespace());
-    let args = Cli::parse_from(words).args;
-    args.config(&Base::Preset(preset.clone()), 10).unwrap().0
+fn config(recipe: &str, arguments: &str) -> TrainConfig {
+    from_recipe(recipe, arguments).0
 }
 
 fn peaks(config: &TrainConfig) -> Vec<f64> {
@@ -35,30 +34,98 @@ fn peaks(config: &TrainConfig) -> Vec<f64> {
     stages.into_iter().flatten().map(peak).collect()
 }
 
+/// The recipe of the run on drawn images.
+const DRAWN: &str = include_str!("../../../../../../examples/drawn.toml");
+const PICTURES: &str = "image_size = 224\nmodel.arch = \"resnet50\"";
+
+/// What the program ran before its settings were recipes.
+fn before(arch: &str, plain: bool, epochs: [usize; 2], batch_size: usize) -> TrainConfig {
+    let backbone = BackboneConfig::named(arch).unwrap();
+    let mut config = TrainConfig::for_model(ShikeConfig::on(backbone.clone(), 10), epochs);
+    if plain {
+        config.model = ShikeConfig::plain(backbone, 10);
+        config.stage1.loss = LossConfig::cross_entropy();
+        config.stage1.set_epochs(epochs[0] + epochs[1]);
+        config.stage2 = None;
+    }
+    config.loader.batch_size = batch_size;
+    config
+}
+
 #[test]
-fn rates_come_from_the_preset_unless_they_are_given() {
-    let preset = Preset {
-        arch: Arch::Resnet8,
-        epochs: [14, 4],
-        batch_size: 32,
-        lr: Some(0.05),
-        images: ImagePreset::Crop { from: 40, size: 32 },
+fn recipes_of_the_program_are_what_it_ran_before_it_had_them() {
+    let same = |text: &str, arguments: &str, expected: &TrainConfig| {
+        let now = serde_json::to_string(&config(text, arguments)).unwrap();
+        assert_eq!(now, serde_json::to_string(expected).unwrap(), "{arguments}");
     };
-    assert_eq!(peaks(&config(&preset, "")), [0.05, 0.05]);
-    assert_eq!(peaks(&config(&preset, "--lr 0.2")), [0.2, 0.05]);
-    assert_eq!(peaks(&config(&preset, "--stage2-lr 0.3")), [0.05, 0.3]);
-    let reference = Preset { lr: None, ..preset };
-    assert_eq!(peaks(&config(&reference, "")), [0.15, 0.1]);
-    assert_eq!(peaks(&config(&Preset::imagenet(), "")), [0.025, 0.025]);
+    for set in ["cifar10", "cifar100"] {
+        let text = match set {
+            "cifar10" => include_str!("../../../../datasets/cifar10_lt.toml"),
+            _ => include_str!("../../../../datasets/cifar100_lt.toml"),
+        };
+        same(text, "", &before("resnet32", false, [180, 20], 128));
+        same(
+            text,
+            "--baseline ce",
+            &before("resnet32", true, [180, 20], 128),
+        );
+    }
+    same(PICTURES, "", &before("resnet50", false, [180, 20], 64));
+    for plain in [false, true] {
+        let mut drawn = before("resnet8", false, [14, 4], 32);
+        drawn.stage1.schedule.set_peak(0.05);
+        if let Some(stage2) = drawn.stage2.as_mut().and_then(Stage2::training_mut) {
+            stage2.schedule.set_peak(0.05);
+        }
+        if plain {
+            drawn.model = ShikeConfig::plain(drawn.model.backbone, 10);
+            drawn.stage1.loss = LossConfig::cross_entropy();
+            drawn.stage1.set_epochs(18);
+            drawn.stage2 = None;
+        }
+        let resize = Transform::Resize { short_side: 40 };
+        drawn.train_pipeline.transforms = vec![
+            resize.clone(),
+            Transform::RandomCrop {
+                size: 32,
+                padding: 0,
+            },
+            Transform::HorizontalFlip { p: 0.5 },
+        ];
+        drawn.eval_pipeline.transforms = vec![resize, Transform::CenterCrop { size: 32 }];
+        drawn.normalization = Normalization::IMAGENET;
+        same(DRAWN, if plain { "--baseline ce" } else { "" }, &drawn);
+    }
+}
+
+#[test]
+fn the_settings_are_shown_with_where_they_are_from() {
+    let words = "train --set momentum=0.8 --batch-size 16 --stage2-lr 0.5 --no-flip";
+    let cli = Cli::parse_from(words.split(' '));
+    let mut recipe = Recipe::parse("card.toml", CARD).unwrap();
+    cli.args.change(&mut recipe, &cli.recipe.set).unwrap();
+    let (config, _) = cli.args.config(&recipe, 10).unwrap();
+    let rows = settings(&recipe, &config, &cli.args.given).unwrap();
+    let shown = describe(&rows, "from", &[]);
+    assert_eq!(shown, SHOWN, "{shown}");
+}
+
+const SHOWN: &str = "";
+
+#[test]
+fn rates_come_from_the_recipe_unless_they_are_given() {
+    assert_eq!(peaks(&config(DRAWN, "")), [0.05, 0.05]);
+    assert_eq!(peaks(&config(DRAWN, "--lr 0.2")), [0.2, 0.05]);
+    assert_eq!(peaks(&config(DRAWN, "--stage2-lr 0.3")), [0.05, 0.3]);
+    let reference = "image_size = 32\nmodel.arch = \"resnet8\"";
+    assert_eq!(peaks(&config(reference, "")), [0.15, 0.1]);
+    assert_eq!(peaks(&config(PICTURES, "")), [0.025, 0.025]);
 }
 
 #[test]
 fn methods_are_chosen_by_name() {
-    let preset = Preset {
-        arch: Arch::Resnet8,
-        ..Preset::imagenet()
-    };
-    let shike = config(&preset, "");
+    let preset = "image_size = 224\nmodel.arch = \"resnet8\"";
+    let shike = config(preset, "");
     assert_eq!(shike.stage1.loss, LossConfig::Dkt(DktLossConfig::new()));
     let Some(Stage2::Retrain(stage2)) = &shike.stage2 else {
         panic!("{:?}", shike.stage2);
@@ -66,7 +133,7 @@ fn methods_are_chosen_by_name() {
     assert_eq!(stage2.loss, LossConfig::balanced_softmax());
     assert_eq!(stage2.sampling, Sampling::Instance);
 
-    let ldam = config(&preset, "--baseline ce --loss ldam-drw --cb-beta 0.999");
+    let ldam = config(preset, "--baseline ce --loss ldam-drw --cb-beta 0.999");
     assert_eq!(ldam.model.classifier, ClassifierConfig::cosine());
     assert_eq!((ldam.stage1.epochs, &ldam.stage2), (200, &None));
     let expected = LdamLossConfig::new()
@@ -74,7 +141,7 @@ fn methods_are_chosen_by_name() {
         .with_weights_from_epoch(160);
     assert_eq!(ldam.stage1.loss, LossConfig::Ldam(expected));
 
-    let crt = config(&preset, "--baseline ce --stage2-method crt");
+    let crt = config(preset, "--baseline ce --stage2-method crt");
     assert_eq!(crt.model.classifier, ClassifierConfig::Linear);
     let Some(Stage2::Retrain(stage2)) = &crt.stage2 else {
         panic!("{:?}", crt.stage2);
@@ -84,12 +151,12 @@ fn methods_are_chosen_by_name() {
     assert_eq!(stage2.sampling, Sampling::ClassBalanced);
 
     let words = "--classifier linear --stage2-method lws --stage2-loss balanced-softmax";
-    let Some(Stage2::Lws(stage2)) = config(&preset, words).stage2 else {
+    let Some(Stage2::Lws(stage2)) = config(preset, words).stage2 else {
         panic!("LWS was asked for");
     };
     assert_eq!(stage2.loss, LossConfig::balanced_softmax());
     let taus = config(
-        &preset,
+        preset,
         "--baseline ce --stage2-method tau-norm --stage2-tau 0.5,1",
     );
     assert_eq!(taus.stage1.epochs, 200);
@@ -128,12 +195,8 @@ fn what_does_not_go_together_is_an_error_that_says_why() {
         ("--stage2-tau 1", "--stage2-tau needs"),
     ];
     for (arguments, expected) in cases {
-        let words = ["train"].into_iter().chain(arguments.split_whitespace());
-        let args = Cli::parse_from(words).args;
-        let error = args
-            .config(&Base::Preset(Preset::imagenet()), 10)
-            .unwrap_err()
-            .to_string();
+        let recipe = Recipe::parse("pictures.toml", PICTURES).unwrap();
+        let error = changed(recipe, arguments).unwrap_err().to_string();
         assert!(error.contains(expected), "{arguments}: {error}");
     }
 }
@@ -145,7 +208,7 @@ fn changed(
     let words = ["train"].into_iter().chain(arguments.split_whitespace());
     let cli = Cli::parse_from(words);
     cli.args.change(&mut recipe, &cli.recipe.set)?;
-    cli.args.config(&Base::Recipe(Box::new(recipe)), 10)
+    cli.args.config(&recipe, 10)
 }
 
 fn from_recipe(text: &str, arguments: &str) -> (TrainConfig, Option<Scaling>) {
@@ -245,11 +308,8 @@ fn another_batch_size_scales_the_rates_that_are_not_given() {
 
 #[test]
 fn the_backbone_has_a_rate_of_its_own_and_every_network_can_be_built() {
-    let preset = Preset::imagenet();
-    let config = config(
-        &preset,
-        "--lr 0.01 --lr-backbone 0.001 --part-lr stage3=0.5",
-    );
+    let preset = PICTURES;
+    let config = config(preset, "--lr 0.01 --lr-backbone 0.001 --part-lr stage3=0.5");
     let factor = |part| config.lr_factors.get(&part).copied();
     assert!((factor(Part::Stem).unwrap() - 0.1).abs() < 1e-12);
     assert!((factor(Part::Stage(1)).unwrap() - 0.1).abs() < 1e-12);
@@ -285,7 +345,7 @@ fn scoring_sees_the_images_that_training_sees() {
         class_names: None,
     };
     let folder = DataSource::Folder { dir: "d".into() };
-    let cifar = DataSource::Cifar {
+    let of_cifar = DataSource::Cifar {
         dir: "d".into(),
         set: Cifar::Cifar10,
         profile: LongTail::Exponential,
@@ -327,19 +387,17 @@ fn scoring_sees_the_images_that_training_sees() {
         for size in [None, Some(16), Some(32), Some(48), Some(64), Some(224)] {
             let line = size.map_or(String::new(), |size| format!("image_size = {size}\n"));
             let option = size.map_or(String::new(), |size| format!("--image-size {size}"));
-            for source in [&lists, &folder, &cifar] {
+            for source in [&lists, &folder, &of_cifar] {
                 let model = format!("model.arch = \"{arch}\"\n");
                 let what = format!("{arch} {size:?}");
                 let recipe = |text: String| Recipe::parse("r.toml", &text).unwrap();
-                let configured = |recipe: Recipe, words: &str| {
-                    let base = Base::Recipe(Box::new(recipe));
-                    options(words).config(&base, 10).unwrap().0
-                };
+                let configured =
+                    |recipe: Recipe, words: &str| options(words).config(&recipe, 10).unwrap().0;
                 // The recipe says what lies there, or the data do; pipelines by name, or left out.
                 let names = "train_pipeline = \"cifar_train\"\neval_pipeline = \"cifar_eval\"\n";
-                let of_cifar = matches!(source, DataSource::Cifar { .. });
+                let is_cifar = matches!(source, DataSource::Cifar { .. });
                 let photo = "train_pipeline = \"randcls\"\n";
-                for named in ["", if of_cifar { names } else { photo }] {
+                for named in ["", if is_cifar { names } else { photo }] {
                     let text = format!("{line}{named}{model}");
                     let with_data = recipe(format!("{text}[data]\n{}", data(source)));
                     check(&what, &configured(with_data, ""), source, size);
@@ -348,7 +406,7 @@ fn scoring_sees_the_images_that_training_sees() {
                 }
                 // A name of CIFAR's on pictures of any size.
                 let text = format!("{line}{names}normalization = \"imagenet\"\n{model}");
-                if !of_cifar {
+                if !is_cifar {
                     check(
                         &what,
                         &configured(recipe(text).for_source(source), ""),
@@ -359,20 +417,13 @@ fn scoring_sees_the_images_that_training_sees() {
                 let sized = recipe(model).for_source(source);
                 check(&what, &configured(sized, &option), source, size);
 
-                let preset = if of_cifar {
-                    Preset::cifar()
-                } else {
-                    Preset::imagenet()
+                let published = match is_cifar {
+                    true => cifar(source).unwrap(),
+                    false => recipe(PICTURES.to_owned()).for_source(source),
                 };
                 let words = format!("--arch {arch} {option}");
-                match options(&words).config(&Base::Preset(preset), 10) {
-                    Ok((config, _)) => check(&what, &config, source, size),
-                    Err(error) => {
-                        assert!(of_cifar && size.is_some(), "{what}: {error}");
-                        assert!(error.to_string().contains("--image-size"), "{error}");
-                    }
-                }
-                if of_cifar {
+                check(&what, &configured(published, &words), source, size);
+                if is_cifar {
                     continue;
                 }
                 for side in [20, 32, 40, 240] {
@@ -877,14 +928,14 @@ fn a_baseline_takes_what_is_set_and_shows_what_it_replaces() {
     assert!(set.model.is_plain());
     assert_eq!(set.model.classifier, ClassifierConfig::Linear);
     assert_eq!(set.stage1.loss, LossConfig::cross_entropy());
-    let cifar = DataSource::Cifar {
+    let of_cifar = DataSource::Cifar {
         dir: "d".into(),
         set: Cifar::Cifar10,
         profile: LongTail::Exponential,
         imbalance_factor: 100.0,
     };
     for option in ["--exif", "--bad-images skip"] {
-        let recipe = Recipe::parse("r.toml", "").unwrap().for_source(&cifar);
+        let recipe = Recipe::parse("r.toml", "").unwrap().for_source(&of_cifar);
         let error = changed(recipe, option).unwrap_err().to_string();
         assert!(error.contains("has no effect on CIFAR"), "{error}");
     }
