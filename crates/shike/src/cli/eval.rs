@@ -124,7 +124,7 @@ impl EvalArgs {
     }
 }
 
-/// The files of the images, so that one can be told in whatever way its folder was named.
+/// The files of the images, resolved, so that one is recognised however its folder was named.
 fn files(images: &Dataset) -> impl Iterator<Item = PathBuf> + '_ {
     (0..images.len()).filter_map(|i| fs::canonicalize(images.origin(i)).ok())
 }

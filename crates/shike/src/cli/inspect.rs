@@ -22,7 +22,7 @@ use super::{CliError, LayoutArgs, Status};
 /// Look at a data set before training: its tail, damaged files, duplicates; or split it.
 ///
 /// Prints class sizes, the imbalance factor and the many-, medium- and few-shot groups; classes
-/// without a training image; files that cannot be read; images that are there twice, in a class,
+/// without a training image; files that cannot be read; images that occur twice, in a class,
 /// under two labels, or in training and test; and classes too small for an accuracy of their own.
 ///
 /// With --split it then writes train.txt, val.txt, test.txt, classes.txt and split.json from a
@@ -79,7 +79,7 @@ pub struct InspectArgs {
     /// With --split: folder for the lists.
     #[arg(long, value_name = "DIR", requires = "split")]
     pub out: Option<PathBuf>,
-    /// With --split: replace a split that is there.
+    /// With --split: replace an existing split.
     #[arg(long, requires = "split")]
     pub force: bool,
 }
@@ -118,7 +118,7 @@ impl std::str::FromStr for Shares {
                 .parse()
                 .map_err(|_| format!("`{share}` is no share"))?;
             if slot.replace(value / whole).is_some() {
-                return Err(format!("{name} is there twice"));
+                return Err(format!("{name} is given twice"));
             }
         }
         Ok(Self {

@@ -57,7 +57,7 @@ pub(super) fn writable(out: &Path) -> Result<(), CliError> {
     }
 }
 
-/// A line on the standard error output; where that is gone, there is nobody to be told.
+/// A line on the standard error output; where that is closed, nobody reads it.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{}", clean(text));
 }

@@ -30,8 +30,8 @@ pub struct PredictArgs {
     /// Images, or folders whose images are taken with those of the folders in them.
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// A list of images: a path a line, of which what follows the last space or tab is passed over where it
-    /// is a number (a label); or a `.csv` or `.json` file as `shike train` takes it.
+    /// A list of images: a path a line, where a number (a label) behind the last space or tab is
+    /// ignored; or a `.csv` or `.json` file as `shike train` takes it.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
     /// The folder that the list's paths are below. Default: the folder of the list.

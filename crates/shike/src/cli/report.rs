@@ -15,8 +15,8 @@ use super::{CliError, DataArgs, Status, print, writable};
 
 /// Write report.html anew: curves, classes, calibration and confusions of a finished run.
 ///
-/// The run's model is scored on the run's own test images (or validation images), so that runs of
-/// before there were reports get one, too. Nothing else in the run is changed.
+/// The run's model is scored on the run's own test images (or validation images), so that older
+/// runs, which have no report, get one. Nothing else in the run is changed.
 ///
 /// Exit status: 0 written, 1 error, 2 wrong arguments.
 #[derive(Args, Clone, Debug)]
@@ -65,8 +65,8 @@ impl ReportArgs {
         })?;
         let data = source.open()?;
         // What the run itself was reported by, if it says so.
-        let told = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);
-        let part = told.unwrap_or(match &data.test {
+        let recorded_part = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);
+        let part = recorded_part.unwrap_or(match &data.test {
             Some(_) => Part::Test,
             None => Part::Val,
         });

@@ -20,7 +20,7 @@ use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
 use super::unknown;
 use crate::cli::{CliError, PrecisionKind};
 
-/// What a case is told beside its name.
+/// What a case is given beside its name.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub device: Device,

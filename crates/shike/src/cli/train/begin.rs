@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use shike_data::inspect::Pixels;
 use shike_data::write::atomic_write;
 use shike_infer::Precision;
-use shike_train::recipe::{DataLayout, auto, to_toml};
+use shike_train::recipe::{auto, to_toml};
 use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{DataSource, Learner, TrainConfig, TrainError};
 
@@ -104,7 +104,7 @@ pub(super) fn begin(
 /// Writes the recipe, with the lists of a split beside it.
 fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained, CliError> {
     if file.exists() {
-        let message = format!("{} is there already: choose another name", file.display());
+        let message = format!("{} exists already: choose another name", file.display());
         return Err(CliError::Usage(message));
     }
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -120,7 +120,8 @@ fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained,
                     profile,
                     imbalance_factor,
                     ..
-                } => Some(DataLayout::Cifar {
+                } => Some(DataSource::Cifar {
+                    dir: PathBuf::new(),
                     set,
                     profile,
                     imbalance_factor,

@@ -161,7 +161,7 @@ pub(super) fn outside(run: Option<&Path>, source: &DataSource) -> Result<(), Cli
 }
 
 /// The split that an earlier call has written: other pictures may have come since, and all seeds
-/// train on the same. Other images than those that were split are not passed over.
+/// train on the same. Other images than those that were split are refused.
 pub(super) fn split_before(
     paths: &RunPaths,
     given: &DataSource,

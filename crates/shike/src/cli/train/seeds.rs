@@ -12,7 +12,7 @@ use super::session::Session;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
 
-/// Trains with several seeds; those that have ended before are passed over.
+/// Trains with several seeds; those that have ended already are skipped.
 pub(super) fn train_seeds(
     job: &Job,
     config: &TrainConfig,

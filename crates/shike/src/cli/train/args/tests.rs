@@ -100,7 +100,7 @@ fn recipes_of_the_program_are_what_it_ran_before_it_had_them() {
 
 #[test]
 fn the_settings_are_shown_with_where_they_are_from() {
-    let words = "train --set momentum=0.8 --batch-size 16 --stage2-lr 0.5 --no-flip";
+    let words = "train --set optimizer.momentum=0.8 --batch-size 16 --stage2-lr 0.5 --no-flip";
     let cli = Cli::parse_from(words.split(' '));
     let mut recipe = Recipe::parse("card.toml", CARD).unwrap();
     cli.args.change(&mut recipe, &cli.recipe.set).unwrap();
@@ -110,7 +110,23 @@ fn the_settings_are_shown_with_where_they_are_from() {
     assert_eq!(shown, SHOWN, "{shown}");
 }
 
-const SHOWN: &str = "";
+const SHOWN: &str = r#"setting                       value                                     from
+model.arch                    resnet18                                  card.toml
+accumulation                  2                                         card.toml
+clip_norm                     2                                         card.toml
+eval_pipeline.transforms      resize, center_crop                       card.toml
+loader.batch_size             16                                        --batch-size
+model.experts                 2                                         card.toml
+optimizer.momentum            0.8                                       --set optimizer.momentum=0.8
+stage1.epochs                 30                                        card.toml
+stage1.schedule               { base_lr = 0.008333333333333333, gamma = 0.1, kind = "step", milestones = [10, 20], warmup_epochs = 0, warmup_lr = 0.025 }  follows from the options
+stage2.epochs                 10                                        card.toml
+stage2.schedule.base_lr       0.166667                                  --stage2-lr
+stage2.schedule.total_epochs  10                                        card.toml
+stage2.schedule.warmup_lr     0.5                                       --stage2-lr
+thresholds.few_below          5                                         card.toml
+thresholds.many_above         50                                        card.toml
+train_pipeline.transforms     random_resized_crop, color_jitter, rand_augment_timm  follows from the options"#;
 
 #[test]
 fn rates_come_from_the_recipe_unless_they_are_given() {
