@@ -165,7 +165,7 @@ fn from_a_folder_to_predictions() {
         2,
         &format!("train --data pictures --write-recipe mine.toml {TINY}"),
     );
-    assert!(error.contains("mine.toml is there already"), "{error}");
+    assert!(error.contains("mine.toml exists already"), "{error}");
     // Any field of what is chosen, and what people try instead of --data.
     let set = "--write-recipe set.toml --set stage1.loss.kind=balanced_softmax";
     works(dir, &format!("train --data pictures {set} {TINY}"));
