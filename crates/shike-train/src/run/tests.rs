@@ -66,7 +66,7 @@ fn a_run_is_created_once() {
     drop(run);
     let error = RunDir::create(&path, &json!({}), classes(), None).unwrap_err();
     assert!(matches!(error, RunDirError::AlreadyARun(_)));
-    assert!(error.to_string().contains("--resume"), "{error}");
+    assert!(error.to_string().contains("continue it"), "{error}");
     assert!(
         error.to_string().contains(path.to_str().unwrap()),
         "{error}"
