@@ -23,7 +23,7 @@ use thiserror::Error;
 /// `base_lr` is not used.
 ///
 /// ```
-/// use shike_train::schedule::Schedule;
+/// use shike_train::Schedule;
 ///
 /// // Stage 1 of the reference on CIFAR-100-LT.
 /// let schedule = Schedule::WarmupCosine {

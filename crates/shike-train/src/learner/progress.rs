@@ -13,7 +13,7 @@ const LINES_PER_EPOCH: usize = 10;
 /// Shows how an epoch goes; everything goes to standard error.
 ///
 /// ```
-/// use shike_train::progress::Progress;
+/// use shike_train::Progress;
 ///
 /// let mut progress = Progress::silent();
 /// progress.epoch_start(1, 0, 180, 85);

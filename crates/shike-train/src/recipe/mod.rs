@@ -20,7 +20,7 @@
 //! let config = recipe.config(12)?;
 //! assert_eq!(config.stage1.epochs, 90);
 //!
-//! let error = Recipe::parse("birds.toml", "momentun = 0.8").unwrap_err();
+//! let error = Recipe::parse("birds.toml", "acumulation = 2").unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
 //!     "birds.toml:1: unknown field `acumulation` in a recipe: did you mean `accumulation`?"

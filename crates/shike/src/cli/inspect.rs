@@ -590,7 +590,11 @@ fn describe_split(written: &Written<'_>, args: &InspectArgs) -> String {
 fn command(data: &Path, out: &Path, record: &SplitRecord) -> String {
     let mut words = vec!["shike train --data".to_owned(), quoted(data)];
     for (part, list) in &record.lists {
-        words.push(format!("--{part}-list {}", quoted(&out.join(&list.file))));
+        words.push(format!(
+            "--{}-list {}",
+            part.name(),
+            quoted(&out.join(&list.file))
+        ));
     }
     words.push("--run runs/first".into());
     words.join(" ")
