@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shike::cli::{
-    CliError, DataArgs, LayoutArgs, Profile, ResumeArgs, Status, TrainArgs, cifar, exit, train_with,
+    CliError, DataArgs, LayoutArgs, ResumeArgs, Status, TrainArgs, cifar, exit, train_with,
 };
+use shike::data::LongTail;
 
 /// The paper's experiment: SHIKE on CIFAR100-LT, ResNet-32, 180 + 20 epochs.
 ///
@@ -27,7 +28,7 @@ struct Cli {
     imbalance_factor: Option<f64>,
     /// Shape of the tail [default: exp].
     #[arg(long, value_enum)]
-    profile: Option<Profile>,
+    profile: Option<LongTail>,
     #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]

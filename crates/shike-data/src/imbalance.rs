@@ -16,6 +16,7 @@ use crate::error::{DataError, Result};
 #[non_exhaustive]
 pub enum LongTail {
     /// Class sizes fall geometrically from `n_max` to `n_max / IF`.
+    #[cfg_attr(feature = "clap", value(name = "exp"))]
     Exponential,
     /// The first half of the classes keeps `n_max` images, the others `n_max / IF`.
     Step,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use shike_data::LongTail;
 use shike_train::{DataSource, Recipe, TrainError};
 
@@ -41,28 +41,7 @@ pub struct LayoutArgs {
     pub imbalance_factor: Option<f64>,
     /// For CIFAR: shape of the tail [default: exp].
     #[arg(long, value_enum)]
-    pub profile: Option<Profile>,
-}
-
-/// Shape of the tail that CIFAR is cut to.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// Class sizes fall exponentially.
-    Exp,
-    /// Half of the classes are large, half are small.
-    Step,
-    /// As it is.
-    Balanced,
-}
-
-impl From<Profile> for LongTail {
-    fn from(profile: Profile) -> Self {
-        match profile {
-            Profile::Exp => Self::Exponential,
-            Profile::Step => Self::Step,
-            Profile::Balanced => Self::Balanced,
-        }
-    }
+    pub profile: Option<LongTail>,
 }
 
 impl DataArgs {
@@ -123,7 +102,7 @@ impl LayoutArgs {
 
     /// Refuses options that these images have no use for.
     pub(super) fn fits(&self, source: &DataSource) -> Result<(), CliError> {
-        if let (Some(_), Some(Profile::Balanced)) = (self.imbalance_factor, self.profile) {
+        if let (Some(_), Some(LongTail::Balanced)) = (self.imbalance_factor, self.profile) {
             let message = "--imbalance-factor has no effect with --profile balanced: leave one out";
             return Err(CliError::Usage(message.into()));
         }
@@ -161,7 +140,7 @@ impl LayoutArgs {
             ..
         } = &mut source
         {
-            *profile = self.profile.map_or(*profile, LongTail::from);
+            *profile = self.profile.unwrap_or(*profile);
             *imbalance_factor = self.imbalance_factor.unwrap_or(*imbalance_factor);
         }
         source

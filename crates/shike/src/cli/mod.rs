@@ -23,14 +23,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use bench::BenchArgs;
-pub use data::{DataArgs, LayoutArgs, Profile};
+pub use data::{DataArgs, LayoutArgs};
 pub use error::{CliError, Status};
 pub use model::{ModelArgs, Which};
 pub use output::exit;
 use output::{print, print_json, print_line, say, writable};
-pub use train::{
-    Arch, BadImagesKind, Baseline, PrecisionKind, ResumeArgs, TrainArgs, cifar, train_with,
-};
+pub use train::{BadImagesKind, Baseline, ResumeArgs, TrainArgs, cifar, train_with};
 
 /// Long-tailed image recognition with SHIKE.
 #[derive(Parser)]

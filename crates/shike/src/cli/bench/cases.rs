@@ -9,6 +9,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
+use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
 use shike_model::{
     BackboneConfig, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig,
@@ -18,7 +19,7 @@ use shike_train::learner::optim::Sgd;
 use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
 
 use super::unknown;
-use crate::cli::{CliError, PrecisionKind};
+use crate::cli::CliError;
 
 /// What a case is given beside its name.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub(super) struct Setting {
     /// Images of a batch, where it is not the case's own number.
     pub batch: Option<usize>,
     /// Type of float of convolutions and activations in networks.
-    pub precision: PrecisionKind,
+    pub precision: Precision,
     /// A folder that weights and batch are written to, for another program to do the same work.
     pub exchange: Option<std::path::PathBuf>,
 }
@@ -186,9 +187,9 @@ fn network(
         exchange(folder, &model, &images, &labels)?;
     }
     let images = match setting.precision {
-        PrecisionKind::F32 => images,
-        PrecisionKind::Bf16 if device.supports_dtype(DType::BF16) => images.cast(FloatDType::BF16),
-        PrecisionKind::Bf16 => {
+        Precision::F32 => images,
+        Precision::Bf16 if device.supports_dtype(DType::BF16) => images.cast(FloatDType::BF16),
+        Precision::Bf16 => {
             return Err(CliError::Failed("the device has no bfloat16".into()));
         }
     };

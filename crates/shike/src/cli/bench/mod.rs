@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use shike_infer::{device, device::memory};
+use shike_infer::{Precision, device, device::memory};
 
-use super::{CliError, PrecisionKind, Status, print};
+use super::{CliError, Status, print};
 use cases::{Case, Setting};
 
 /// Time training steps, scoring, losses and convolutions on every device of this binary.
@@ -40,8 +40,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: Option<usize>,
     /// Type of float of convolutions and activations in networks.
-    #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
-    pub precision: PrecisionKind,
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
     /// Also write the results as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -235,7 +235,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
         command.arg("bench");
     }
     command.args(["--serve", name, "--device", device]);
-    if args.precision == PrecisionKind::Bf16 {
+    if args.precision == Precision::Bf16 {
         command.args(["--precision", "bf16"]);
     }
     if let Some(batch) = args.batch {
@@ -300,8 +300,8 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), CliError
         mut run,
     } = cases::prepare(name, &setting)?;
     let dtype = match args.precision {
-        PrecisionKind::F32 => "f32",
-        PrecisionKind::Bf16 => "bf16",
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
     };
     let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": dtype });
     print(&facts.to_string())?;

@@ -21,7 +21,7 @@ use shike_train::{DataSource, Recipe, TrainError};
 pub use self::args::TrainArgs;
 use self::begin::begin;
 use self::job::{Job, outside, split_before};
-pub use self::kinds::{Arch, BadImagesKind, Baseline, PrecisionKind};
+pub use self::kinds::{BadImagesKind, Baseline};
 use self::plan::planned;
 use self::resume::resumed;
 use self::session::Session;

@@ -151,7 +151,7 @@ impl TrainArgs {
         };
         let loss = self.loss.loss.map(|loss| loss.name.to_owned());
         let stage2 = self.stage2.stage2_method.as_ref().map(name);
-        let arch = self.network.arch.as_ref().map(name);
+        let arch = self.network.arch.clone();
         let parts = [recipe, kind.map(str::to_owned), loss, stage2, arch];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         format!("{}-seed{}", parts.join("-"), config.seed)

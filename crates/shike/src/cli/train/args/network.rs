@@ -1,20 +1,23 @@
 //! The network.
 
 use clap::Args;
-use shike_model::{ClassifierConfig, LossConfig, ShikeConfig};
+use clap::builder::PossibleValuesParser;
+use shike_infer::Precision;
+use shike_model::{BackboneConfig, ClassifierConfig, LossConfig, ShikeConfig};
 use shike_train::config::TrainConfigError;
 use shike_train::{TrainConfig, TrainError};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{Arch, Baseline, ClassifierKind, PrecisionKind};
+use crate::cli::train::kinds::{Baseline, ClassifierKind};
 
 /// The network that is trained.
 #[derive(Args, Clone, Debug)]
 pub struct NetworkArgs {
-    /// Network.
-    #[arg(long, value_enum)]
-    pub arch: Option<Arch>,
+    /// Network: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) or for large ones
+    /// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
+    #[arg(long, value_name = "ARCH", value_parser = PossibleValuesParser::new(BackboneConfig::NAMES))]
+    pub arch: Option<String>,
     /// Number of experts.
     #[arg(long, value_name = "K")]
     pub experts: Option<usize>,
@@ -26,7 +29,7 @@ pub struct NetworkArgs {
     pub classifier: Option<ClassifierKind>,
     /// Type of float of convolutions and activations; weights, statistics and loss stay float32.
     #[arg(long, value_enum)]
-    pub precision: Option<PrecisionKind>,
+    pub precision: Option<Precision>,
 }
 
 impl TrainArgs {
@@ -35,12 +38,12 @@ impl TrainArgs {
         let invalid = |error| CliError::Train(TrainError::from(TrainConfigError::from(error)));
         let plain = self.network.baseline == Some(Baseline::Ce);
         let old = &config.model;
-        let backbone = match self.network.arch {
-            Some(arch) => arch.backbone().map_err(invalid)?,
+        let backbone = match &self.network.arch {
+            Some(arch) => BackboneConfig::named(arch).map_err(invalid)?,
             None => old.backbone.clone(),
         };
         let usual = ShikeConfig::on(backbone.clone(), old.num_classes);
-        let mut model = match (self.network.baseline, self.network.arch) {
+        let mut model = match (self.network.baseline, &self.network.arch) {
             (Some(Baseline::Single), _) if old.is_plain() => usual,
             (_, None) => old.clone(),
             // The rule of the usual network at another depth; the rest stays.

@@ -8,7 +8,7 @@ use shike_train::{Recipe, Stage2, TrainConfig};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{SamplingKind, Stage2Kind, losses};
+use crate::cli::train::kinds::{Stage2Kind, losses};
 
 /// Stage 2.
 #[derive(Args, Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Stage2Args {
     pub stage2_loss: Option<NamedLoss>,
     /// How stage 2 draws images.
     #[arg(long, value_enum)]
-    pub stage2_sampling: Option<SamplingKind>,
+    pub stage2_sampling: Option<Sampling>,
     /// Peak learning rate of stage 2.
     #[arg(long, value_name = "X")]
     pub stage2_lr: Option<f64>,
@@ -124,10 +124,7 @@ impl TrainArgs {
         if let Some(loss) = self.stage2.stage2_loss {
             stage.loss = (loss.config)();
         }
-        stage.sampling = self
-            .stage2
-            .stage2_sampling
-            .map_or(stage.sampling, Sampling::from);
+        stage.sampling = self.stage2.stage2_sampling.unwrap_or(stage.sampling);
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! Epochs, learning rates and steps.
 
 use clap::Args;
+use shike_data::Sampling;
 use shike_train::recipe::images_of_a_step;
 use shike_train::{Recipe, Schedule, Stage2, TrainConfig, TrainError};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{Baseline, SamplingKind, Stage2Kind};
+use crate::cli::train::kinds::{Baseline, Stage2Kind};
 
 /// Stage 1, and the steps of both stages.
 #[derive(Args, Clone, Debug)]
@@ -22,7 +23,7 @@ pub struct StepArgs {
     pub warmup_epochs: Option<usize>,
     /// How stage 1 draws images.
     #[arg(long, value_enum)]
-    pub sampling: Option<SamplingKind>,
+    pub sampling: Option<Sampling>,
     /// Images of a batch.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use shike_infer::Precision;
 use shike_model::Part;
 use shike_train::run::RunPaths;
 use shike_train::{RunConfig, TrainConfig};
@@ -11,7 +10,6 @@ use shike_train::{RunConfig, TrainConfig};
 use super::TrainArgs;
 use crate::cli::CliError;
 use crate::cli::model::{Which, model_of};
-use crate::cli::train::kinds::name;
 
 /// What a run starts from, and how far parts of the network follow.
 #[derive(Args, Clone, Debug)]
@@ -45,10 +43,7 @@ impl TrainArgs {
             config.freeze = self.tuning.freeze.clone();
         }
         config.ema_decay = self.tuning.ema.or(config.ema_decay);
-        config.precision = self
-            .network
-            .precision
-            .map_or(config.precision, Precision::from);
+        config.precision = self.network.precision.unwrap_or(config.precision);
         if let Some(backbone) = self.tuning.lr_backbone {
             if !(backbone.is_finite() && backbone > 0.0) {
                 return Err(CliError::Usage(format!(
@@ -101,7 +96,7 @@ impl TrainArgs {
     pub(in crate::cli::train) fn network(&self) -> Result<Option<String>, CliError> {
         let run = self.tuning.weights.as_ref().filter(|path| path.is_dir());
         let (None, Some(run)) = (&self.network.arch, run) else {
-            return Ok(self.network.arch.as_ref().map(name));
+            return Ok(self.network.arch.clone());
         };
         self.weights_file()?;
         let config: RunConfig = RunPaths::new(run).read_config()?;
