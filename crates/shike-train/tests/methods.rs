@@ -97,7 +97,9 @@ fn learner(config: &TrainConfig, val: bool) -> Result<Learner, TrainError> {
 
 fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
     let from = from.map(Path::to_owned);
-    let mut run = learner.create_run(folder, None, from.clone()).unwrap();
+    let mut run = learner
+        .create_run(folder, None, from.clone(), None)
+        .unwrap();
     let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
     let outcome = match from {
         None => learner.run(&mut Session::new(&mut run, &mut progress, &stop)),
@@ -116,7 +118,7 @@ fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
 /// A run that is stopped after each step.
 fn run_in_pieces(learner: &Learner, folder: &Path, steps: usize) -> RunPaths {
     let stop = AtomicBool::new(true);
-    drop(learner.create_run(folder, None, None).unwrap());
+    drop(learner.create_run(folder, None, None, None).unwrap());
     let mut stops = 0;
     loop {
         let mut run = RunDir::open(folder).unwrap();
@@ -343,7 +345,7 @@ fn stage_2_works_on_the_averaged_features() {
     );
     let other = learner(&config, false).unwrap();
     let mut run = other
-        .create_run(&folder.path().join("other"), None, None)
+        .create_run(&folder.path().join("other"), None, None, None)
         .unwrap();
     let stop = AtomicBool::new(false);
     let result = other.run_stage2_from(
@@ -521,7 +523,7 @@ fn one_stage_1_takes_every_stage_2() {
     for (name, mean, told) in [("as it was", 0.0, false), ("otherwise", 0.1, true)] {
         other.normalization.mean[0] += mean;
         let learner = learner(&other, false).unwrap();
-        let mut run = learner.create_run(&at(name), None, None).unwrap();
+        let mut run = learner.create_run(&at(name), None, None, None).unwrap();
         let said = at(&format!("{name}.txt"));
         let mut progress = Progress::lines(std::fs::File::create(&said).unwrap());
         let stop = AtomicBool::new(true);
@@ -539,7 +541,7 @@ fn one_stage_1_takes_every_stage_2() {
         Some(json!({ "method": "retrain" })),
     );
     let learner = learner(&other, false).unwrap();
-    let mut run = learner.create_run(&at("other"), None, None).unwrap();
+    let mut run = learner.create_run(&at("other"), None, None, None).unwrap();
     let stop = AtomicBool::new(false);
     let result = learner.run_stage2_from(
         &source,
@@ -560,7 +562,7 @@ fn tau_is_swept_on_the_validation_set_unless_it_is_given() {
     let normalized = |name: &str, stage2: Value, val: bool| {
         let config = config(plain(ClassifierConfig::Linear, true), ce(), Some(stage2));
         let learner = learner(&config, val).unwrap();
-        let mut run = learner.create_run(&at(name), None, None).unwrap();
+        let mut run = learner.create_run(&at(name), None, None, None).unwrap();
         let (mut progress, stop) = (Progress::silent(), AtomicBool::new(false));
         let outcome =
             learner.run_stage2_from(&source, &mut Session::new(&mut run, &mut progress, &stop));
@@ -722,7 +724,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let stop = AtomicBool::new(true);
     let mut begun = learner(&config, false)
         .unwrap()
-        .create_run(&folder.path().join("run"), None, None)
+        .create_run(&folder.path().join("run"), None, None, None)
         .unwrap();
     let mut other = config.clone();
     other.optimizer = OptimizerConfig::AdamW(AdamWConfig::default());

@@ -56,7 +56,7 @@ fn losses(precision: Precision) -> Vec<f64> {
     let learner = Learner::new(config, data, Device::flex()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    let mut run: RunDir = learner.create_run(&path, None, None).unwrap();
+    let mut run: RunDir = learner.create_run(&path, None, None, None).unwrap();
     let stop = AtomicBool::new(false);
     learner
         .run(&mut Session::new(&mut run, &mut Progress::silent(), &stop))

@@ -68,6 +68,18 @@ pub struct Learner {
     listed: AtomicUsize,
     /// What a person should know about the images.
     notes: Vec<String>,
+    /// The state of a run that was created and has not begun: a network is built once.
+    begun: Mutex<Begun>,
+}
+
+/// A run before its first step, and a line on the weights that it starts from.
+#[derive(Default)]
+struct Begun(Option<(State, Option<String>)>);
+
+impl std::fmt::Debug for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Begun({})", self.0.is_some())
+    }
 }
 
 /// What training changes.
@@ -171,6 +183,7 @@ impl Learner {
             bad_images: BadImageLog::default(),
             listed: AtomicUsize::new(0),
             notes,
+            begun: Mutex::default(),
         };
         for stage in 1..=2 {
             learner.stage_loss(stage, 0)?;
@@ -219,8 +232,9 @@ impl Learner {
     }
 
     /// Starts a run in a new or empty folder. `source` is recorded for
-    /// [`open`](DataSource::open)ing it again on a resume, and `stage2_from` so that a resume does
-    /// not train stage 1 itself, should there be no checkpoint yet.
+    /// [`open`](DataSource::open)ing it again on a resume, `stage2_from` so that a resume does
+    /// not train stage 1 itself, should there be no checkpoint yet, and `recipe` as the text of `recipe.toml`,
+    /// where settings were chosen for the data.
     ///
     /// # Errors
     /// If the folder is in use, the initial weights do not fit, or the memory cannot suffice.
@@ -229,25 +243,12 @@ impl Learner {
         folder: &std::path::Path,
         source: Option<DataSource>,
         stage2_from: Option<std::path::PathBuf>,
-    ) -> Result<RunDir, TrainError> {
-        self.create_run_with_recipe(folder, source, stage2_from, None)
-    }
-
-    /// As [`create_run`](Self::create_run), with the text of `recipe.toml`, where settings were chosen for
-    /// the data.
-    ///
-    /// # Errors
-    /// As [`create_run`](Self::create_run).
-    pub fn create_run_with_recipe(
-        &self,
-        folder: &std::path::Path,
-        source: Option<DataSource>,
-        stage2_from: Option<std::path::PathBuf>,
         recipe: Option<&str>,
     ) -> Result<RunDir, TrainError> {
         // What cannot start leaves no folder behind that would be in the way of the next try.
-        let (state, _) = self.start()?;
-        self.check_memory(&state.trained.model)?;
+        let begun = self.start()?;
+        self.check_memory(&begun.0.trained.model)?;
+        let begun = stage2_from.is_none().then_some(begun);
         let config = RunConfig {
             data: source,
             train: self.config.clone(),
@@ -255,6 +256,7 @@ impl Learner {
         };
         let classes = self.classes();
         let run = RunDir::create(folder, &config, classes, recipe)?;
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).0 = begun;
         Ok(run.keep_last(self.config.keep_checkpoints))
     }
 
@@ -313,7 +315,16 @@ impl Learner {
                 if !session.run.rows().is_empty() {
                     session.message("no checkpoint is left: the run begins anew");
                 }
-                let (state, message) = self.start()?;
+                let begun = self
+                    .begun
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+                    .take();
+                let (state, message) = match begun {
+                    Some(begun) => begun,
+                    None => self.start()?,
+                };
                 if let Some(message) = message {
                     session.message(&message);
                 }

@@ -103,7 +103,7 @@ fn weights_that_are_not_finite_are_not_saved() {
     let learner = learner(|_| ());
     let dir = tempfile::tempdir().unwrap();
     let run = learner
-        .create_run(&dir.path().join("run"), None, None)
+        .create_run(&dir.path().join("run"), None, None, None)
         .unwrap();
     let (mut state, _) = learner.start().unwrap();
     learner.save(&run, &state).unwrap();
@@ -130,7 +130,7 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
     let learner = learner(|config| config.ema_decay = Some(0.5));
     let dir = tempfile::tempdir().unwrap();
     let run = learner
-        .create_run(&dir.path().join("run"), None, None)
+        .create_run(&dir.path().join("run"), None, None, None)
         .unwrap();
     let (mut state, _) = learner.start().unwrap();
     // Other weights than the average's.

@@ -237,7 +237,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
     } else {
         let notes = subsets.iter().flat_map(|(part, data)| {
             let notes = data.notes().iter();
-            notes.map(move |note| format!("{part}: {note}"))
+            notes.map(move |note| format!("{}: {note}", part.name()))
         });
         let mut text = describe(&found, &notes.collect::<Vec<_>>(), args);
         if let Some(written) = written {

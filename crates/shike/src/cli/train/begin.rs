@@ -91,7 +91,7 @@ pub(super) fn begin(
     session.check_images(&learner, args)?;
     let from = resume.stage2_from.clone();
     let recipe = recipe.as_deref();
-    let mut run = learner.create_run_with_recipe(&folder, Some(source), from.clone(), recipe)?;
+    let mut run = learner.create_run(&folder, Some(source), from.clone(), recipe)?;
     let outcome = session.start(&learner, from, &mut run)?;
     session.report(&outcome, &folder);
     Ok(Trained::Run {

@@ -46,7 +46,7 @@ pub(super) fn train_seeds(
             false => {
                 let recipe = job.written(&config, &source)?;
                 let source = Some(source.clone());
-                learner.create_run_with_recipe(&folder, source, None, recipe.as_deref())?
+                learner.create_run(&folder, source, None, recipe.as_deref())?
             }
         };
         if let Outcome::Interrupted = session.start(&learner, None, &mut run)? {

@@ -1,6 +1,6 @@
 //! Options, presets and recipes together.
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use shike_data::{Cifar, LongTail, Normalization, Pipeline, Sampling, Transform};
 use shike_infer::metrics::ShotThresholds;
 use shike_model::loss::{ClassWeights, LdamLossConfig};
