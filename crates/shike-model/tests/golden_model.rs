@@ -258,11 +258,11 @@ fn golden_model_counts() {
             let (shared, rest) = name.split_once('.').unwrap_or((name, ""));
             match shared {
                 "conv1" | "bn1" => "stem".into(),
-                "layer1" => "stage1".into(),
-                "layer2" => "stage2".into(),
-                "layer3" => "expert0.stage3".into(),
+                "layer1" => "layer1".into(),
+                "layer2" => "layer2".into(),
+                "layer3" => "expert0.layer3".into(),
                 "linear" => "expert0.head1".into(),
-                "layer3s" => format!("expert{rest}.stage3"),
+                "layer3s" => format!("expert{rest}.layer3"),
                 "classifiers" => format!("expert{rest}.head1"),
                 "rt_classifiers" => format!("expert{rest}.head2"),
                 "shallow_exps" => format!("expert{rest}.fusion"),

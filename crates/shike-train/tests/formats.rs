@@ -50,7 +50,7 @@ fn settings() -> TrainConfig {
     config.loader.batch_size = 4;
     config.stage1.loss = LossConfig::Dkt(DktLossConfig::paper());
     config.stage1.sampling = Sampling::SquareRoot;
-    config.lr_factors.insert(Part::Stage(1), 0.5);
+    config.lr_factors.insert(Part::Layer(1), 0.5);
     config.freeze = vec![Part::Stem];
     config.ema_decay = Some(0.9);
     config

@@ -35,7 +35,7 @@ fn what_is_named_is_spelt_out_and_what_is_left_out_has_its_default() {
         train_pipeline = "sim"
         normalization = "inaturalist"
         accumulation = 2
-        lr_factors = { stem = 0.1, stage1 = 0.1 }
+        lr_factors = { stem = 0.1, layer1 = 0.1 }
         [loader]
         batch_size = 64
         [model]
@@ -287,7 +287,7 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
         ),
         (
             "[lr_factors]\nstem = 0.1\nneck = 0.1",
-            "r.toml:3: lr_factors.neck: part: neck is not possible; it must be stem, stage1",
+            "r.toml:3: lr_factors.neck: part: neck is not possible; it must be stem, layer1",
         ),
         ("[stage1]\nloss = 3", "r.toml:2: stage1.loss: "),
         ("momentum = nan", "r.toml:1: nan is no number"),

@@ -87,7 +87,7 @@ impl Fixture {
 
     fn fine_tuning(&self) -> String {
         format!(
-            "--weights {} --freeze stem,stage1 --lr 0.01 --lr-backbone 0.001 --part-lr heads=2 \
+            "--weights {} --freeze stem,layer1 --lr 0.01 --lr-backbone 0.001 --part-lr heads=2 \
              --ema 0.9",
             self.weights.display()
         )
@@ -259,12 +259,12 @@ fn wrong_weights_and_parts_are_errors_that_say_what_is_right() {
         ("--weights nowhere.pth".into(), "nowhere.pth"),
         ("--freeze stage9".into(), "stage9"),
         ("--freeze heads".into(), "cannot be frozen"),
-        ("--freeze neck".into(), "stem, stage1"),
-        ("--part-lr stage4".into(), "stage4=0.1"),
-        ("--part-lr stage4=0".into(), "above 0"),
+        ("--freeze neck".into(), "stem, layer1"),
+        ("--part-lr layer4".into(), "layer4=0.1"),
+        ("--part-lr layer4=0".into(), "above 0"),
         (
-            "--freeze stage4 --part-lr stage4=2".into(),
-            "stage4 is in both",
+            "--freeze layer4 --part-lr layer4=2".into(),
+            "layer4 is in both",
         ),
         ("--ema 1.5".into(), "between 0 and 1"),
         ("--crop-scale 5".into(), "random_resized_crop"),

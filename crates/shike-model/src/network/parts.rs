@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::{BatchNorm, Block, ConfigError, Shike, ShikeConfig};
 
 /// A part of a network that can be frozen or have a learning rate of its own. In text: `stem`,
-/// `stage1`, `stage2`, …, `fusion`, `heads`.
+/// `layer1`, `layer2`, …, `fusion`, `heads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Part {
     /// The first layers.
     Stem,
-    /// A stage, counted from 1: the shared one, or that of every expert.
-    Stage(usize),
+    /// A depth, counted from 1, `layer1` … in the names of ResNets: the shared one, or that of every expert.
+    Layer(usize),
     /// Knowledge fusion of every expert.
     Fusion,
     /// Both classifiers of every expert.
@@ -26,7 +26,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stem => f.write_str("stem"),
-            Self::Stage(number) => write!(f, "stage{number}"),
+            Self::Layer(number) => write!(f, "layer{number}"),
             Self::Fusion => f.write_str("fusion"),
             Self::Heads => f.write_str("heads"),
         }
@@ -37,20 +37,25 @@ impl FromStr for Part {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let stage = text
-            .strip_prefix("stage")
-            .and_then(|number| number.parse().ok())
-            .filter(|number| *number > 0);
-        match (text, stage) {
-            ("stem", _) => Ok(Self::Stem),
-            ("fusion", _) => Ok(Self::Fusion),
-            ("heads", _) => Ok(Self::Heads),
-            (_, Some(number)) => Ok(Self::Stage(number)),
-            _ => Err(ConfigError::Field {
-                field: "part",
-                found: text.to_owned(),
-                expected: "stem, stage1, stage2, …, fusion or heads".into(),
-            }),
+        let numbered = |name: &str| {
+            let number = text.strip_prefix(name)?.parse().ok();
+            number.filter(|number| *number > 0)
+        };
+        let error = |expected: String| ConfigError::Field {
+            field: "part",
+            found: text.to_owned(),
+            expected,
+        };
+        match text {
+            "stem" => Ok(Self::Stem),
+            "fusion" => Ok(Self::Fusion),
+            "heads" => Ok(Self::Heads),
+            _ => match (numbered("layer"), numbered("stage")) {
+                (Some(number), _) => Ok(Self::Layer(number)),
+                // What it was called once; a stage is one of training.
+                (_, Some(number)) => Err(error(format!("layer{number}"))),
+                _ => Err(error("stem, layer1, layer2, …, fusion or heads".into())),
+            },
         }
     }
 }
@@ -58,8 +63,9 @@ impl FromStr for Part {
 impl TryFrom<String> for Part {
     type Error = ConfigError;
 
+    /// Files may have the former names, `stage1` for `layer1`.
     fn try_from(text: String) -> Result<Self, ConfigError> {
-        text.parse()
+        text.replacen("stage", "layer", 1).parse()
     }
 }
 
@@ -72,7 +78,7 @@ impl From<Part> for String {
 impl ShikeConfig {
     /// The parts of the network, shallow to deep.
     pub fn parts(&self) -> Vec<Part> {
-        let stages = (1..=self.backbone.stages.len()).map(Part::Stage);
+        let stages = (1..=self.backbone.stages.len()).map(Part::Layer);
         let fusion = (!self.fused_stages.is_empty()).then_some(Part::Fusion);
         [Part::Stem]
             .into_iter()
@@ -84,7 +90,7 @@ impl ShikeConfig {
 
     /// The parts that all experts share: the stem and the shared stages.
     pub fn shared_parts(&self) -> Vec<Part> {
-        let stages = (1..=self.shared_stages).map(Part::Stage);
+        let stages = (1..=self.shared_stages).map(Part::Layer);
         [Part::Stem].into_iter().chain(stages).collect()
     }
 }
@@ -96,7 +102,7 @@ impl Shike {
         let none = || ParamGroup::from_ids(vec![]);
         match part {
             Part::Stem => ParamGroup::ids_from_module(self.stem.clone()),
-            Part::Stage(number) => match number.checked_sub(1) {
+            Part::Layer(number) => match number.checked_sub(1) {
                 None => none(),
                 Some(index) if index < self.shared.len() => {
                     ParamGroup::ids_from_module(self.shared[index].clone())
@@ -198,22 +204,26 @@ mod tests {
         let names: Vec<_> = config.parts().iter().map(ToString::to_string).collect();
         assert_eq!(
             names,
-            ["stem", "stage1", "stage2", "stage3", "fusion", "heads"]
+            ["stem", "layer1", "layer2", "layer3", "fusion", "heads"]
         );
         for name in names {
             assert_eq!(name.parse::<Part>().unwrap().to_string(), name);
         }
-        for wrong in ["stage0", "stage", "head", ""] {
+        for wrong in ["layer0", "layer", "head", ""] {
             let error = wrong.parse::<Part>().unwrap_err().to_string();
-            assert!(error.contains("stem, stage1"), "{error}");
+            assert!(error.contains("stem, layer1"), "{error}");
         }
+        // As it was called once: an option is told the new word, a file is read.
+        let error = "stage2".parse::<Part>().unwrap_err().to_string();
+        assert!(error.contains("it must be layer2"), "{error}");
+        assert_eq!(Part::try_from("stage2".to_owned()).unwrap(), Part::Layer(2));
 
         let model = config.init(&Device::flex().autodiff()).unwrap();
         let all = model.trainable_params();
         let frozen = |part| all - model.clone().freeze_part(part).trainable_params();
         let sum: usize = config.parts().into_iter().map(frozen).sum();
         assert_eq!(sum, all);
-        assert_eq!(frozen(Part::Stage(9)), 0);
+        assert_eq!(frozen(Part::Layer(9)), 0);
     }
 
     /// Clones share the statistics of a normalisation that is in no list.

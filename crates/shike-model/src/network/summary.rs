@@ -139,7 +139,7 @@ impl Shike {
         let mut sizes = Vec::new();
         for (i, stage) in self.shared.iter().enumerate() {
             let (cost, out) = stage.cost(size);
-            part(format!("stage{}", i + 1), params(stage), cost);
+            part(format!("layer{}", i + 1), params(stage), cost);
             size = out;
             sizes.push(out);
         }
@@ -148,7 +148,7 @@ impl Shike {
             for (i, stage) in expert.stages.iter().enumerate() {
                 let (cost, out) = stage.cost(own);
                 let number = self.shared.len() + i + 1;
-                part(format!("expert{k}.stage{number}"), params(stage), cost);
+                part(format!("expert{k}.layer{number}"), params(stage), cost);
                 own = out;
             }
             if let (Some(fusion), Some(source)) = (&expert.fusion, expert.fused_stage()) {

@@ -38,7 +38,7 @@ fn a_loss_that_does_not_suit_the_classes_is_noted() {
 fn parts_have_rates_of_their_own() {
     let learner = learner(|config| {
         config.lr_factors.insert(Part::Stem, 0.1);
-        config.lr_factors.insert(Part::Stage(3), 2.0);
+        config.lr_factors.insert(Part::Layer(3), 2.0);
     });
     let (state, _) = learner.start().unwrap();
     let model = &state.trained.model;
@@ -50,7 +50,7 @@ fn parts_have_rates_of_their_own() {
     };
     let cases = [
         (model.stem.conv.weight.id, Part::Stem, 0.05),
-        (deep.conv1.weight.id, Part::Stage(3), 1.0),
+        (deep.conv1.weight.id, Part::Layer(3), 1.0),
         (
             model.experts[0].fusion.as_ref().unwrap().convs[0]
                 .conv

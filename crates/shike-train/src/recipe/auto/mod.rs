@@ -467,14 +467,14 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         }
     };
     if tuned && large {
-        let shared = ["stem", "stage1", "stage2", "stage3"];
+        let shared = ["stem", "layer1", "layer2", "layer3"];
         let frozen = fitted.is_some_and(|fit| fit.frozen);
         if frozen {
             let why =
                 "as they were trained: a CPU has time for the last stage, fusion and classifiers";
             choose("freeze", json!(shared), why.into());
         }
-        let trained = shared.into_iter().filter(|_| !frozen).chain(["stage4"]);
+        let trained = shared.into_iter().filter(|_| !frozen).chain(["layer4"]);
         let factors: Map<_, _> = trained.map(|part| (part.to_owned(), json!(0.1))).collect();
         let why = format!(
             "what was trained learns at {}: it knows most; fusion and classifiers are new",

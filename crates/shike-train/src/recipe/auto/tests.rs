@@ -154,7 +154,7 @@ fn trained_weights_choose_the_network_and_small_steps() {
     assert_eq!(config.stage1.epochs, 60);
     assert_eq!(peaks(&config), [0.005, 0.005]);
     assert_eq!(config.lr_factors.get(&Part::Stem), Some(&0.1));
-    assert_eq!(config.lr_factors.get(&Part::Stage(4)), Some(&0.1));
+    assert_eq!(config.lr_factors.get(&Part::Layer(4)), Some(&0.1));
     assert_eq!(config.lr_factors.get(&Part::Fusion), None);
     assert!(
         matches!(&config.optimizer, crate::OptimizerConfig::Sgd(sgd) if sgd.nesterov)
@@ -191,12 +191,12 @@ fn a_network_for_photographs_keeps_to_the_hours_of_a_cpu() {
         let plan = plan(facts).unwrap();
         let config = config(&plan, 2);
         let size = config.eval_pipeline.output_size().unwrap();
-        let frozen = config.freeze.contains(&Part::Stage(3));
+        let frozen = config.freeze.contains(&Part::Layer(3));
         // A part is frozen or has a rate of its own.
         let rate = |part| config.lr_factors.get(&part).copied();
         let tuned = facts.weights.is_some();
-        assert_eq!(rate(Part::Stage(3)), (tuned && !frozen).then_some(0.1));
-        assert_eq!(rate(Part::Stage(4)), tuned.then_some(0.1));
+        assert_eq!(rate(Part::Layer(3)), (tuned && !frozen).then_some(0.1));
+        assert_eq!(rate(Part::Layer(4)), tuned.then_some(0.1));
         assert_eq!(rate(Part::Fusion), None);
         let notes = plan.notes.join("\n");
         ((size, frozen, config.stage1.epochs), notes)
@@ -271,7 +271,7 @@ fn networks_cost_what_the_table_says() {
         };
         let found = [
             sum(&|name| !name.starts_with("expert")),
-            sum(&|name| name == "expert0.stage4"),
+            sum(&|name| name == "expert0.layer4"),
             sum(&|name| name == "expert0.fusion") / 3.0,
         ];
         for (found, expected) in found.iter().zip([trunk, own, fusion]) {

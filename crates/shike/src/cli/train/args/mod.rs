@@ -122,7 +122,7 @@ impl TrainArgs {
             true => None,
         };
         if let Some(sampling) = self.steps.sampling {
-            config.stage1.sampling = sampling.into();
+            config.stage1.sampling = sampling;
         }
         self.loss.apply(&mut config.stage1, num_classes)?;
         self.set_stage2(&mut config)?;

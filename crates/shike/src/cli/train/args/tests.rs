@@ -325,12 +325,12 @@ fn another_batch_size_scales_the_rates_that_are_not_given() {
 #[test]
 fn the_backbone_has_a_rate_of_its_own_and_every_network_can_be_built() {
     let preset = PICTURES;
-    let config = config(preset, "--lr 0.01 --lr-backbone 0.001 --part-lr stage3=0.5");
+    let config = config(preset, "--lr 0.01 --lr-backbone 0.001 --part-lr layer3=0.5");
     let factor = |part| config.lr_factors.get(&part).copied();
     assert!((factor(Part::Stem).unwrap() - 0.1).abs() < 1e-12);
-    assert!((factor(Part::Stage(1)).unwrap() - 0.1).abs() < 1e-12);
-    assert_eq!(factor(Part::Stage(3)), Some(0.5));
-    assert_eq!(factor(Part::Stage(4)), None);
+    assert!((factor(Part::Layer(1)).unwrap() - 0.1).abs() < 1e-12);
+    assert_eq!(factor(Part::Layer(3)), Some(0.5));
+    assert_eq!(factor(Part::Layer(4)), None);
 }
 
 /// The share of the shorter side of an image that scoring sees.
@@ -522,11 +522,11 @@ const OPTIONS: &[OptionCase] = &[
         "",
         &[
             (
-                "--freeze stem,stage1,stage2,stage3",
+                "--freeze stem,layer1,layer2,layer3",
                 "--lr-backbone has no effect",
             ),
             (
-                "--part-lr stem=1 --part-lr stage1=1 --part-lr stage2=1 --part-lr stage3=1",
+                "--part-lr stem=1 --part-lr layer1=1 --part-lr layer2=1 --part-lr layer3=1",
                 "no effect",
             ),
         ],
@@ -549,7 +549,7 @@ const OPTIONS: &[OptionCase] = &[
     (
         "--freeze stem",
         "",
-        &[("--set freeze=[\"stage1\"]", "both say what freeze is")],
+        &[("--set freeze=[\"layer1\"]", "both say what freeze is")],
     ),
     (
         "--precision bf16",

@@ -23,11 +23,11 @@ pub struct TuningArgs {
     /// has that of `--lr`.
     #[arg(long, value_name = "X")]
     pub lr_backbone: Option<f64>,
-    /// Factor on the learning rate of a part, as `stage4=0.1`; parts are stem, stage1, stage2, …,
+    /// Factor on the learning rate of a part, as `layer4=0.1`; parts are stem, layer1, layer2, …,
     /// fusion, heads.
     #[arg(long, value_name = "PART=X", value_parser = part_lr)]
     pub part_lr: Vec<(Part, f64)>,
-    /// Parts that are not trained, as `stem,stage1`.
+    /// Parts that are not trained, as `stem,layer1`.
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     pub freeze: Vec<Part>,
     /// Keep and score a moving average of the weights with this decay, such as 0.9999.
@@ -104,11 +104,11 @@ impl TrainArgs {
     }
 }
 
-/// Reads `stage4=0.1`.
+/// Reads `layer4=0.1`.
 fn part_lr(text: &str) -> Result<(Part, f64), String> {
     let (part, factor) = text
         .split_once('=')
-        .ok_or("it must be PART=FACTOR, such as stage4=0.1")?;
+        .ok_or("it must be PART=FACTOR, such as layer4=0.1")?;
     let part = part.parse::<Part>().map_err(|error| error.to_string())?;
     let factor = factor
         .parse()
