@@ -38,6 +38,36 @@ fn sources(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
     }
 }
 
+/// The rooms of `shike-train`, in their order: one may use those before it.
+const ROOMS: [&str; 5] = ["config", "run", "recipe", "learner", "report"];
+
+#[test]
+fn rooms_use_those_before_them() {
+    let train = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shike-train/src");
+    let mut found = vec![];
+    for (at, room) in ROOMS.iter().enumerate() {
+        let mut files = vec![];
+        sources(&train.join(room), &mut files);
+        assert!(files.len() > 3, "{room}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let up = |line: &&str| {
+                ROOMS[at + 1..]
+                    .iter()
+                    .any(|room| line.contains(&format!("crate::{room}::")))
+            };
+            found.extend(
+                code.filter(up)
+                    .map(|line| format!("{}: {line}", file.display())),
+            );
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 /// Libraries speak of fields; the program knows which option sets one.
 #[test]
 fn no_library_names_an_option() {
