@@ -12,7 +12,7 @@ const STEPS: usize = 20;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::args().any(|arg| arg == "--help" || arg == "-h") {
         println!("library_use: trains a small SHIKE in a loop of its own, on made-up images\n");
-        println!("Usage: cargo run --release --example library_use");
+        println!("Usage: cargo run --example library_use");
         return Ok(());
     }
     // Any Burn device: `Device::cuda(0)`, `Device::vulkan(..)`, …

@@ -124,6 +124,20 @@ fn crates_use_only_those_below_them() {
     assert!(found.contains(&("shike", "shike-train")), "{found:?}");
 }
 
+/// `cargo test` takes dependencies without assertions; each crate of ours has to ask for its own.
+#[test]
+fn tests_check_assertions_of_every_crate() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    let manifest: toml::Value =
+        toml::from_str(&std::fs::read_to_string(manifest).unwrap()).unwrap();
+    for (name, _) in MAY_USE {
+        let settings = &manifest["profile"]["test"]["package"][*name];
+        for setting in ["debug-assertions", "overflow-checks"] {
+            assert_eq!(settings[setting].as_bool(), Some(true), "{name}: {setting}");
+        }
+    }
+}
+
 #[test]
 fn the_data_crate_is_built_without_burn() {
     #[derive(serde::Deserialize)]
