@@ -30,7 +30,7 @@ pub trait Images: fmt::Debug + Send + Sync {
     /// Reads image `i`; `buffer` is memory for it, of any content, that is used again.
     ///
     /// # Errors
-    /// [`DataError`](crate::DataError) that names the image by its [origin](Images::origin).
+    /// [`DataError`] that names the image by its [origin](Images::origin).
     fn read<'a>(&'a self, i: usize, buffer: &'a mut Vec<u8>) -> Result<Raw<'a>>;
 
     /// As [`Images::read`], but no more than the first `length` bytes are needed: a header.
