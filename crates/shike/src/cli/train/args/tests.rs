@@ -35,7 +35,7 @@ fn peaks(config: &TrainConfig) -> Vec<f64> {
 }
 
 /// The recipe of the run on drawn images.
-const DRAWN: &str = include_str!("../../../../../../examples/drawn.toml");
+const DRAWN: &str = include_str!("../../../../drawn.toml");
 const PICTURES: &str = "image_size = 224\nmodel.arch = \"resnet50\"";
 
 /// What the program ran before its settings were recipes.
