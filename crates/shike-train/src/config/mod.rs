@@ -233,6 +233,23 @@ pub enum TrainConfigError {
 }
 
 impl TrainConfigError {
+    /// Refuses a field that is not `ok`.
+    fn check(
+        field: &'static str,
+        ok: bool,
+        found: &dyn std::fmt::Display,
+        expected: &'static str,
+    ) -> Result<(), Self> {
+        match ok {
+            true => Ok(()),
+            false => Err(Self::Field {
+                field,
+                found: found.to_string(),
+                expected,
+            }),
+        }
+    }
+
     /// The field, as `stage1.loss.gamma`.
     pub fn path(&self) -> String {
         match self {
@@ -432,22 +449,11 @@ impl TrainConfig {
                 mixing.map_err(|source| TrainConfigError::Mixing { stage, source })?;
             }
         }
-        let check = |field, ok: bool, found: &dyn std::fmt::Display, expected| match ok {
-            true => Ok(()),
-            false => Err(TrainConfigError::Field {
-                field,
-                found: found.to_string(),
-                expected,
-            }),
-        };
+        let check = TrainConfigError::check;
         let parts = self.model.parts();
-        let part = |field, part: &Part, trained: bool| match parts.contains(part) && trained {
-            true => Ok(()),
-            false => Err(TrainConfigError::Field {
-                field,
-                found: part.to_string(),
-                expected: "a part of this network; classifiers cannot be frozen",
-            }),
+        let part = |field, part: &Part, trained: bool| {
+            let expected = "a part of this network; classifiers cannot be frozen";
+            check(field, parts.contains(part) && trained, part, expected)
         };
         for frozen in &self.freeze {
             part("freeze", frozen, *frozen != Part::Heads)?;

@@ -77,18 +77,19 @@ impl OptimizerConfig {
 
     /// Checks that every field is in its range.
     pub(super) fn validate(&self) -> Result<(), TrainConfigError> {
+        let check = TrainConfigError::check;
         let decay = |decay: f64| {
             let ok = decay.is_finite() && decay >= 0.0;
-            field(ok, "optimizer.weight_decay", &decay, "0 or more")
+            check("optimizer.weight_decay", ok, &decay, "0 or more")
         };
         match self {
             Self::Sgd(sgd) => {
                 let momentum = sgd.momentum;
                 let ok = (0.0..1.0).contains(&momentum);
-                field(ok, "optimizer.momentum", &momentum, "in [0, 1)")?;
+                check("optimizer.momentum", ok, &momentum, "in [0, 1)")?;
                 let ok = !sgd.nesterov || momentum > 0.0;
                 let expected = "false where momentum is 0";
-                field(ok, "optimizer.nesterov", &true, expected)?;
+                check("optimizer.nesterov", ok, &true, expected)?;
                 decay(sgd.weight_decay)
             }
             Self::AdamW(adam) => {
@@ -96,29 +97,13 @@ impl OptimizerConfig {
                     ("optimizer.beta_1", adam.beta_1),
                     ("optimizer.beta_2", adam.beta_2),
                 ] {
-                    field((0.0..1.0).contains(&beta), name, &beta, "in [0, 1)")?;
+                    check(name, (0.0..1.0).contains(&beta), &beta, "in [0, 1)")?;
                 }
                 let ok = adam.epsilon.is_finite() && adam.epsilon > 0.0;
-                field(ok, "optimizer.epsilon", &adam.epsilon, "above 0")?;
+                check("optimizer.epsilon", ok, &adam.epsilon, "above 0")?;
                 decay(adam.weight_decay)
             }
         }
-    }
-}
-
-fn field(
-    ok: bool,
-    field: &'static str,
-    found: &dyn std::fmt::Display,
-    expected: &'static str,
-) -> Result<(), TrainConfigError> {
-    match ok {
-        true => Ok(()),
-        false => Err(TrainConfigError::Field {
-            field,
-            found: found.to_string(),
-            expected,
-        }),
     }
 }
 

@@ -162,7 +162,8 @@ impl Learner {
             steps_per_epoch: batches.div_ceil(group),
             epochs: config.epochs,
         };
-        let step = self.step(&state.trained.model, stage, 0)?;
+        let lr = config.schedule.lr(0);
+        let step = self.step(&state.trained.model, stage, 0, lr)?;
         // Small sets are gone through more than once, and each time without a last group that is not whole.
         let mut epoch = loader.epoch(0, order.clone(), 0);
         let groups = batches / group;
@@ -188,7 +189,6 @@ impl Learner {
             let mut sum = 0.0;
             for loss in &losses {
                 let values = loss.read();
-                let lr = config.schedule.lr(0);
                 check_finite(&values, &state.position, state.position.step, lr)?;
                 let total = values.first().map_or(f64::NAN, |(_, value)| *value);
                 sum += total * loss.images as f64;

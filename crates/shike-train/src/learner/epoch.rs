@@ -98,17 +98,14 @@ impl Learner {
         Ok((state, true))
     }
 
-    /// How the steps of an epoch (from 0) of a stage are taken.
+    /// How the steps of an epoch (from 0) of a stage are taken, at its learning rate.
     pub(super) fn step(
         &self,
         model: &Shike,
         stage: usize,
         epoch: usize,
+        lr: f64,
     ) -> Result<Step, TrainError> {
-        let lr = self
-            .config
-            .stage(stage)
-            .map_or(0.0, |stage| stage.schedule.lr(epoch));
         let step = Step::new(head(stage), self.stage_loss(stage, epoch)?, lr);
         let rates = self.rates(model, lr);
         Ok(step.with_rates(rates).with_clip_norm(self.config.clip_norm))

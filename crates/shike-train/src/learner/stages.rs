@@ -303,7 +303,7 @@ impl Learner {
             let epoch = state.position.epoch;
             let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
             let lr = config.schedule.lr(epoch);
-            let step = self.step(&state.trained.model, stage, epoch)?;
+            let step = self.step(&state.trained.model, stage, epoch, lr)?;
             let total = loader.batches_per_epoch(order.len());
             session
                 .progress

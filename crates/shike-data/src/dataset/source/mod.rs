@@ -85,7 +85,7 @@ pub enum Raw<'a> {
     Encoded(&'a [u8]),
     /// Pixels, `[height, width, 3]`.
     Rgb {
-        /// 8 bits a channel.
+        /// 8 bits a channel, `3 · width · height` bytes: a source that gives others has a bug, and decoding panics.
         pixels: &'a [u8],
         /// Pixels of a row.
         width: u32,
