@@ -1,0 +1,1 @@
+//! Classifiers on frozen features, for classes with a long tail.
