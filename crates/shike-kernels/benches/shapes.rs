@@ -16,7 +16,7 @@ use shike_kernels::{Simd, conv2d, set_enabled};
 /// Name, batch, channels, filters, side, kernel, stride, groups.
 type Case = (&'static str, [usize; 7]);
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 31] = [
     ("cifar stem", [128, 3, 16, 32, 3, 1, 1]),
     ("cifar stage 1", [128, 16, 16, 32, 3, 1, 1]),
     ("cifar to stage 2", [128, 16, 32, 32, 3, 2, 1]),
@@ -41,6 +41,13 @@ const CASES: [Case; 24] = [
     ("fusion from stage 3", [4, 1024, 2048, 14, 3, 2, 1]),
     ("resnext stage 1", [16, 128, 128, 56, 3, 1, 32]),
     ("resnext stage 4", [16, 1024, 1024, 7, 3, 1, 32]),
+    ("lite0 depthwise 112 3x3", [32, 32, 32, 112, 3, 1, 32]),
+    ("lite0 depthwise 56 5x5 /2", [32, 144, 144, 56, 5, 2, 144]),
+    ("lite0 depthwise 28 5x5", [32, 240, 240, 28, 5, 1, 240]),
+    ("lite0 depthwise 14 3x3", [32, 480, 480, 14, 3, 1, 480]),
+    ("lite0 depthwise 7 5x5", [32, 1152, 1152, 7, 5, 1, 1152]),
+    ("lite0 expand 112", [32, 16, 96, 112, 1, 1, 1]),
+    ("lite0 head", [32, 320, 1280, 7, 1, 1, 1]),
 ];
 
 fn main() {

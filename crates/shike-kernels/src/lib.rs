@@ -33,8 +33,8 @@ pub use flex::Simd;
 pub use stats::{Stats, stats};
 #[cfg(feature = "burn")]
 pub use tensors::{
-    LossLabels, Then, batch_norm, batch_norm_train, conv2d, cross_entropy_terms, dkt_terms,
-    enabled, set_enabled, sgd_step,
+    FixedNorm, LossLabels, Then, batch_norm, batch_norm_train, conv2d, conv2d_norm,
+    cross_entropy_terms, dkt_terms, enabled, set_enabled, sgd_step,
 };
 
 /// What the terms of dynamic knowledge transfer leave open; see `DktLossConfig` of shike-model.

@@ -9,6 +9,8 @@ pub struct Stats {
     pub conv2d: u64,
     /// Backward passes of convolutions.
     pub conv2d_backward: u64,
+    /// Convolutions with batch normalisation in the same pass.
+    pub conv2d_norm: u64,
     /// Batch normalisations with the batch's statistics.
     pub batch_norm_train: u64,
     /// Batch normalisations with given statistics.

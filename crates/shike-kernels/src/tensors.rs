@@ -93,7 +93,11 @@ pub enum Then {
     Nothing,
     /// ReLU.
     Relu,
-    /// The sum with a residual of the input's shape, then ReLU.
+    /// ReLU that ends at 6.
+    Relu6,
+    /// The sum with a residual of the output's shape.
+    Add(Tensor<4>),
+    /// The sum with a residual of the output's shape, then ReLU.
     AddRelu(Tensor<4>),
 }
 
@@ -103,6 +107,8 @@ impl Then {
         match self {
             Self::Nothing => output,
             Self::Relu => relu(output),
+            Self::Relu6 => output.clamp(0.0, 6.0),
+            Self::Add(residual) => output + residual,
             Self::AddRelu(residual) => relu(output + residual),
         }
     }
@@ -164,26 +170,60 @@ pub fn batch_norm_train(
     normalised
 }
 
+/// Batch normalisation with given statistics. Each tensor is `[channels]`.
+#[derive(Clone, Debug)]
+pub struct FixedNorm {
+    /// Scale, γ.
+    pub gamma: Tensor<1>,
+    /// Shift, β.
+    pub beta: Tensor<1>,
+    /// Mean.
+    pub mean: Tensor<1>,
+    /// Variance.
+    pub variance: Tensor<1>,
+    /// Added to the variance under the root.
+    pub epsilon: f64,
+}
+
+#[cfg(feature = "flex")]
+impl FixedNorm {
+    pub(crate) fn tensors(&self) -> [&Tensor<1>; 4] {
+        [&self.gamma, &self.beta, &self.mean, &self.variance]
+    }
+}
+
+/// The convolution `conv` of `input`, then batch normalisation with given statistics, and what follows
+/// it: [`conv2d`] and [`batch_norm`] in a single pass over the output where no gradient is asked for, with
+/// the same bits.
+///
+/// # Shapes
+/// As there.
+pub fn conv2d_norm(conv: &Conv2d, input: Tensor<4>, norm: FixedNorm, then: Then) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if on(CONV2D) && on(BATCH_NORM) && flex::conv2d_norm_fits(conv, &input, &norm, &then) {
+        return flex::conv2d_norm(conv, input, norm, then);
+    }
+    batch_norm(conv2d(conv, input), norm, then)
+}
+
 /// Batch normalisation with given statistics, and what follows it. Gradients flow to `input`,
 /// `gamma`, `beta` and the residual, not to the statistics. Types are as for [`batch_norm_train`].
 ///
 /// # Shapes
 /// - `input` and output: `[batch, channels, height, width]`
-/// - `gamma`, `beta`, `mean` and `variance`: `[channels]`
-pub fn batch_norm(
-    input: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    mean: Tensor<1>,
-    variance: Tensor<1>,
-    epsilon: f64,
-    then: Then,
-) -> Tensor<4> {
+pub fn batch_norm(input: Tensor<4>, norm: FixedNorm, then: Then) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &[&gamma, &beta, &mean, &variance], &then) {
-        return flex::batch_norm(input, gamma, beta, mean, variance, epsilon, then);
+    if on(BATCH_NORM) && flex::batch_norm_fits(&input, &norm.tensors(), &then) {
+        return flex::batch_norm(input, norm, then);
     }
     count(|stats| &mut stats.fallback);
+    let FixedNorm {
+        gamma,
+        beta,
+        mean,
+        variance,
+        epsilon,
+    } = norm;
     let (mean, variance) = (mean.detach(), variance.detach());
     let dtype = input.dtype();
     let input = as_type(input, gamma.dtype());

@@ -10,7 +10,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{DType, Device, Tensor};
 use common::{Random, difference, double, floats, on_every_path, proptest_config, with_threads};
 use proptest::prelude::*;
-use shike_kernels::{conv2d, stats};
+use shike_kernels::{FixedNorm, Then, batch_norm, conv2d, conv2d_norm, stats};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -35,6 +35,16 @@ impl Case {
             kernel: [kernel, kernel],
             stride: [stride, stride],
             pad: [kernel / 2; 4],
+        }
+    }
+
+    /// A convolution of each channel by itself, padded as TensorFlow's `SAME`.
+    fn depthwise(batch: usize, channels: usize, side: usize, kernel: usize, stride: usize) -> Self {
+        let pad = ((side.div_ceil(stride) - 1) * stride + kernel).saturating_sub(side);
+        let (before, after) = (pad / 2, pad - pad / 2);
+        Self {
+            pad: [before, before, after, after],
+            ..Self::new(batch, [1, 1], side, kernel, stride).with_groups(channels)
         }
     }
 
@@ -145,12 +155,13 @@ fn case() -> impl Strategy<Value = Case> {
         [1usize..4, 1usize..4],
         [0usize..4, 0usize..4, 0usize..4, 0usize..4],
         any::<bool>(),
+        prop_oneof![3 => Just(false), 1 => Just(true)],
     )
         .prop_map(
-            |(batch, group, groups, size, kernel, stride, pad, none)| Case {
+            |(batch, group, groups, size, kernel, stride, pad, none, depthwise)| Case {
                 batch,
-                group,
-                groups,
+                group: if depthwise { [1, 1] } else { group },
+                groups: if depthwise { group[0] } else { groups },
                 size,
                 kernel,
                 stride,
@@ -194,6 +205,21 @@ fn the_models_shapes_agree_with_burn_in_float64() {
             pad: [0; 4],
             ..Case::new(45, [2048, 24], 7, 7, 1)
         },
+        // EfficientNet-Lite0's depthwise layers, in part of their channels; one channel, one pixel, one
+        // column, odd sides.
+        Case::depthwise(2, 5, 112, 3, 1),
+        Case::depthwise(1, 3, 112, 3, 2),
+        Case::depthwise(2, 5, 56, 5, 2),
+        Case::depthwise(1, 12, 28, 5, 1),
+        Case::depthwise(3, 40, 14, 3, 1),
+        Case::depthwise(2, 24, 14, 5, 2),
+        Case::depthwise(2, 70, 7, 5, 1),
+        Case::depthwise(1, 1, 15, 3, 2),
+        Case::depthwise(1, 1, 1, 5, 1),
+        Case {
+            size: [9, 1],
+            ..Case::depthwise(1, 5, 9, 3, 2)
+        },
         // ResNeXt-50, fusion with unequal strides, whole numbers of nothing.
         Case::new(2, [4, 4], 28, 3, 1).with_groups(32),
         Case::new(2, [8, 8], 28, 3, 2).with_groups(16),
@@ -225,6 +251,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         Case::new(3, [512, 520], 7, 3, 1),
         Case::new(2, [256, 64], 28, 1, 1),
         Case::new(3, [4, 4], 14, 3, 1).with_groups(32),
+        Case::depthwise(3, 50, 14, 5, 2),
     ] {
         let mut random = Random::new(5);
         let conv = case.conv(&mut random, &device);
@@ -247,6 +274,100 @@ fn any_number_of_threads_gives_the_same_bits() {
             }
         });
     }
+}
+
+/// Normalisation for the output of a convolution.
+fn norm(random: &mut Random, channels: usize, device: &Device) -> FixedNorm {
+    let mut channel = || random.tensor([channels], device);
+    FixedNorm {
+        gamma: channel() + 2.0,
+        beta: channel(),
+        mean: channel(),
+        variance: channel() + 1.5,
+        epsilon: 1e-3,
+    }
+}
+
+#[test]
+fn normalisation_in_the_same_pass_gives_the_same_bits() {
+    for (place, device) in [
+        ("plain", Device::flex()),
+        ("autodiff", Device::flex().autodiff()),
+    ] {
+        for case in [
+            Case::new(2, [16, 96], 28, 1, 1),
+            Case::new(3, [320, 70], 7, 1, 1),
+            Case::new(2, [3, 32], 29, 3, 2),
+            Case::new(2, [40, 70], 14, 3, 1),
+            Case::new(2, [3, 5], 9, 3, 1).with_groups(4),
+            Case::depthwise(2, 5, 56, 3, 1),
+            Case::depthwise(1, 9, 29, 5, 2),
+            Case::depthwise(2, 24, 7, 5, 1),
+        ] {
+            let mut random = Random::new(11);
+            let mut conv = case.conv(&mut random, &device);
+            conv.weight = Param::from_tensor(conv.weight.val().detach()).set_require_grad(false);
+            let x = case.input(&mut random, &device);
+            let shape = conv2d(&conv, x.clone()).dims();
+            let norm = norm(&mut random, shape[1], &device);
+            let residual = random.tensor(shape, &device);
+            for then in [
+                Then::Nothing,
+                Then::Relu,
+                Then::Relu6,
+                Then::Add(residual.clone()),
+                Then::AddRelu(residual),
+            ] {
+                on_every_path(|simd| {
+                    let before = stats();
+                    let found = conv2d_norm(&conv, x.clone(), norm.clone(), then.clone());
+                    let after = stats();
+                    assert_eq!(after.conv2d_norm, before.conv2d_norm + 1);
+                    assert_eq!(after.conv2d, before.conv2d);
+                    let y = conv2d(&conv, x.clone());
+                    let expected = batch_norm(y, norm.clone(), then.clone());
+                    assert_eq!(found.device(), expected.device());
+                    let bits = |y| floats(y).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                    assert!(
+                        bits(found) == bits(expected),
+                        "{place} {simd:?} {case:?} {then:?}"
+                    );
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_tracked_is_normalised_by_itself() {
+    let device = Device::flex().autodiff();
+    let mut random = Random::new(12);
+    let case = Case::depthwise(2, 5, 9, 3, 2);
+    let conv = case.conv(&mut random, &device);
+    let x = case.input(&mut random, &device).require_grad();
+    let norm = norm(&mut random, 5, &device);
+    let before = stats();
+    let by = |y: Tensor<4>| {
+        let grads = (y.clone() * y.detach()).sum().backward();
+        let dw = conv.weight.val().grad(&grads).unwrap();
+        (floats(x.grad(&grads).unwrap()), floats(dw))
+    };
+    let found = by(conv2d_norm(&conv, x.clone(), norm.clone(), Then::Relu6));
+    assert_eq!(stats().conv2d_norm, before.conv2d_norm);
+    let y = batch_norm(conv2d(&conv, x.clone()), norm.clone(), Then::Relu6);
+    assert_eq!(found, by(y));
+    // Another type: Burn's own modules.
+    let mut exact = conv.clone();
+    exact.weight = Param::from_tensor(double(&conv.weight.val()));
+    let norm = FixedNorm {
+        gamma: double(&norm.gamma),
+        beta: double(&norm.beta),
+        mean: double(&norm.mean),
+        variance: double(&norm.variance),
+        ..norm
+    };
+    let y = conv2d_norm(&exact, double(&x), norm, Then::Relu6);
+    assert_eq!(y.dtype(), DType::F64);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{DType, Device, Tensor};
 use common::{Random, difference, double, floats, on_every_path, proptest_config, with_threads};
 use proptest::prelude::*;
-use shike_kernels::{Then, batch_norm, batch_norm_train, stats};
+use shike_kernels::{FixedNorm, Then, batch_norm, batch_norm_train, stats};
 
 const EPSILON: f64 = 1e-5;
 
@@ -16,8 +16,18 @@ const EPSILON: f64 = 1e-5;
 enum Tail {
     Nothing,
     Relu,
+    Relu6,
+    Add,
     AddRelu,
 }
+
+const TAILS: [Tail; 5] = [
+    Tail::Nothing,
+    Tail::Relu,
+    Tail::Relu6,
+    Tail::Add,
+    Tail::AddRelu,
+];
 
 /// Inputs of both kinds of batch normalisation, all with gradients.
 #[derive(Clone)]
@@ -36,7 +46,8 @@ impl Inputs {
         let channels = [shape[1]];
         Self {
             x: random.tensor(shape, device) + offset,
-            gamma: random.tensor(channels, device) + 0.5,
+            // Large enough for ReLU6's ceiling.
+            gamma: random.tensor(channels, device) * 4.0 + 0.5,
             beta: random.tensor(channels, device),
             residual: random.tensor(shape, device),
             mean: random.tensor(channels, device) + offset,
@@ -69,7 +80,19 @@ impl Inputs {
         match tail {
             Tail::Nothing => Then::Nothing,
             Tail::Relu => Then::Relu,
+            Tail::Relu6 => Then::Relu6,
+            Tail::Add => Then::Add(self.residual.clone()),
             Tail::AddRelu => Then::AddRelu(self.residual.clone()),
+        }
+    }
+
+    fn fixed(&self) -> FixedNorm {
+        FixedNorm {
+            gamma: self.gamma.clone(),
+            beta: self.beta.clone(),
+            mean: self.mean.clone(),
+            variance: self.variance.clone(),
+            epsilon: EPSILON,
         }
     }
 
@@ -89,16 +112,7 @@ impl Inputs {
                 (i.burns_tail(out.output, tail), out.mean, out.variance)
             }
             (false, true) => {
-                let then = i.then(tail);
-                let y = batch_norm(
-                    x,
-                    gamma,
-                    beta,
-                    mean.clone(),
-                    variance.clone(),
-                    EPSILON,
-                    then,
-                );
+                let y = batch_norm(x, i.fixed(), i.then(tail));
                 (y, mean, variance)
             }
             (false, false) => {
@@ -133,11 +147,13 @@ impl Inputs {
         match tail {
             Tail::Nothing => y,
             Tail::Relu => relu(y),
+            Tail::Relu6 => y.clamp(0.0, 6.0),
+            Tail::Add => y + self.residual.clone(),
             Tail::AddRelu => relu(y + self.residual.clone()),
         }
     }
 
-    /// 1 where the value before ReLU is not near 0.
+    /// 1 where the value before ReLU is not near 0, or ReLU6's ceiling.
     fn kinks(&self, batch: bool, tail: Tail) -> Tensor<4> {
         let i = self.double();
         let y = match batch {
@@ -163,7 +179,8 @@ impl Inputs {
             Tail::AddRelu => y + i.residual,
             _ => y,
         };
-        y.abs().greater_elem(1e-4).float()
+        let far = |y: Tensor<4>| y.abs().greater_elem(1e-4).float();
+        far(y.clone()) * far(y - 6.0)
     }
 }
 
@@ -202,7 +219,7 @@ fn check(shape: [usize; 4], offset: f32, seed: u64) {
     let device = Device::flex().autodiff();
     let inputs = Inputs::new(shape, offset, seed, &device);
     for batch in [true, false] {
-        for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+        for tail in TAILS {
             let kinks = inputs.kinks(batch, tail);
             let expected = inputs.double().run(batch, tail, false, kinks.clone());
             let [mean, x, gamma, beta] = magnitudes(&inputs, &expected.channels, kinks.clone());
@@ -297,13 +314,10 @@ fn nothing_that_others_hold_is_written_over() {
     let device = Device::flex();
     let inputs = Inputs::new([2, 3, 5, 7], 0.0, 9, &device);
     let (x, residual) = (floats(inputs.x.clone()), floats(inputs.residual.clone()));
-    for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+    for tail in TAILS {
         let run = |x: Tensor<4>| {
             let i = inputs.clone();
-            let then = i.then(tail);
-            floats(batch_norm(
-                x, i.gamma, i.beta, i.mean, i.variance, EPSILON, then,
-            ))
+            floats(batch_norm(x, i.fixed(), i.then(tail)))
         };
         let shared = run(inputs.x.clone());
         assert_eq!(floats(inputs.x.clone()), x);
@@ -338,7 +352,7 @@ fn nan_is_not_swallowed() {
         let i = Inputs::new([1, 2, 3, 11], 0.0, 9, &device);
         let nan = Tensor::<4>::full([1, 1, 1, 1], f32::NAN, &device);
         let x = i.x.clone().slice_assign([0..1, 1..2, 2..3, 10..11], nan);
-        for tail in [Tail::Nothing, Tail::Relu, Tail::AddRelu] {
+        for tail in TAILS {
             let j = i.clone();
             let then = j.then(tail);
             let (g, b) = (j.gamma.clone(), j.beta.clone());
@@ -347,15 +361,7 @@ fn nan_is_not_swallowed() {
             assert!(y[..33].iter().all(|y| y.is_finite()), "{simd:?}");
             assert!(y[33..].iter().all(|y| y.is_nan()), "{simd:?}");
             assert!(floats(out.mean)[1].is_nan() && floats(out.variance)[1].is_nan());
-            let y = floats(batch_norm(
-                x.clone(),
-                j.gamma,
-                j.beta,
-                j.mean,
-                j.variance,
-                EPSILON,
-                then,
-            ));
+            let y = floats(batch_norm(x.clone(), j.fixed(), then));
             assert_eq!(y.iter().filter(|y| y.is_nan()).count(), 1, "{simd:?}");
             assert!(y[65].is_nan());
         }

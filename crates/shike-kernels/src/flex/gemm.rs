@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::norm::{self, Affine};
 use super::simd::{Vector, simd_entry};
 
 /// Vectors in a tile's row, for every path.
@@ -72,6 +73,54 @@ pub(crate) struct Product<'a> {
     pub add: bool,
     /// Room for a panel of B: `rows.len() · 3` vectors.
     pub panel: *mut f32,
+    /// What becomes of a sum that is complete.
+    pub finish: Option<Finish<'a>>,
+}
+
+/// `[relu]((sum − mean) · scale + shift [+ residual])`: batch normalisation, or a bias, in the same pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    pub affine: &'a Affine,
+    /// Which of its values is that of the first row.
+    pub first: usize,
+    /// In the order of C.
+    pub residual: Option<*const f32>,
+    /// The ceiling of ReLU, if there is one.
+    pub relu: Option<f32>,
+}
+
+impl Finish<'_> {
+    /// The output for a sum in a row of C, `at` floats after its start, of which `lanes` are columns.
+    ///
+    /// # Safety
+    /// There are so many values of the affine and the residual, and the processor has the instructions.
+    #[inline(always)]
+    unsafe fn apply<V: Vector>(&self, sum: V, row: usize, at: usize, lanes: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Affine { mean, scale, shift } = self.affine;
+            let i = self.first + row;
+            let constants = [V::splat(mean[i]), V::splat(scale[i]), V::splat(shift[i])];
+            let residual = self.residual.map(|residual| load(residual.add(at), lanes));
+            let ceiling = self.relu.map(|ceiling| V::splat(ceiling));
+            norm::finish(constants, sum, residual, ceiling)
+        }
+    }
+}
+
+/// `lanes` floats.
+///
+/// # Safety
+/// They can be read, and the processor has the instructions.
+#[inline(always)]
+pub(crate) unsafe fn load<V: Vector>(from: *const f32, lanes: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match lanes == V::LANES {
+            true => V::load(from),
+            false => V::load_part(from, lanes),
+        }
+    }
 }
 
 /// `start..end`, but `Copy`.
@@ -287,7 +336,7 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
             V::rounds::<MR, N, PACKED>(&mut sum, a, from, p.rows);
             let first = panel * MR;
             let rows = MR.min(p.m - first);
-            if whole && rows == MR {
+            if whole && rows == MR && p.finish.is_none() {
                 for (i, sums) in sum.iter().enumerate() {
                     let to = p.c.add((first + i) * p.c_stride);
                     for v in 0..N {
@@ -300,17 +349,22 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
                         value.store(to);
                     }
                 }
-            } else {
-                let mut lanes = [0.0f32; 16];
-                for (i, sums) in sum.iter().enumerate().take(rows) {
-                    let to = p.c.add((first + i) * p.c_stride);
-                    for v in 0..N {
-                        sums[v].store(lanes.as_mut_ptr());
-                        let to = to.add(group[v].target);
-                        for (lane, &value) in lanes[..group[v].lanes].iter().enumerate() {
-                            let before = if p.add { *to.add(lane) } else { 0.0 };
-                            *to.add(lane) = before + value;
-                        }
+                continue;
+            }
+            for (i, sums) in sum.iter().enumerate().take(rows) {
+                for v in 0..N {
+                    let Columns { target, lanes, .. } = group[v];
+                    let at = (first + i) * p.c_stride + target;
+                    let mut value = sums[v];
+                    if p.add {
+                        value = load::<V>(p.c.add(at), lanes).add(value);
+                    }
+                    if let Some(finish) = p.finish {
+                        value = finish.apply(value, first + i, at, lanes);
+                    }
+                    match lanes == V::LANES {
+                        true => value.store(p.c.add(at)),
+                        false => value.store_part(p.c.add(at), lanes),
                     }
                 }
             }

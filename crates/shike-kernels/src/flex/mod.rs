@@ -19,6 +19,7 @@ mod tests;
 pub(crate) use loss_op::{cross_entropy, dkt};
 #[cfg(feature = "flex")]
 pub(crate) use ops::{
-    batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits, sgd_fits, sgd_step,
+    batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits, conv2d_norm,
+    conv2d_norm_fits, sgd_fits, sgd_step,
 };
 pub use simd::Simd;

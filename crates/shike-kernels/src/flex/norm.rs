@@ -1,6 +1,6 @@
 //! Batch normalisation with an optional residual and ReLU on slices in NCHW order.
 //!
-//! `y = [relu](γ · (x − mean) / √(var + ε) + β [+ residual])`
+//! `y = [relu](γ · (x − mean) / √(var + ε) + β [+ residual])`, where ReLU may have a ceiling, as ReLU6 does.
 
 use core::ops::Range;
 
@@ -158,7 +158,8 @@ unsafe fn moments_with<V: Vector, const MR: usize>(run: &[f32], pivot: f32, tota
 pub(crate) struct Apply<'a> {
     pub dims: Dims,
     pub affine: &'a Affine,
-    pub relu: bool,
+    /// The ceiling of ReLU, if there is one.
+    pub relu: Option<f32>,
     /// Whole tensors; `y` may be `x`.
     pub x: Shared<'a>,
     pub residual: Option<Shared<'a>>,
@@ -204,13 +205,8 @@ unsafe fn apply_with<V: Vector, const MR: usize>(a: &Apply<'_>, runs: Range<usiz
             let x = a.x.at(run * area);
             let y = a.y.at(run * area);
             let residual = a.residual.map(|r| r.at(run * area));
-            let value = |x: V, residual: Option<V>| {
-                let mut value = x.sub(mean).mul_add(scale, shift);
-                if let Some(residual) = residual {
-                    value = value.add(residual);
-                }
-                if a.relu { value.relu() } else { value }
-            };
+            let ceiling = a.relu.map(|ceiling| V::splat(ceiling));
+            let value = |x, residual| finish([mean, scale, shift], x, residual, ceiling);
             let mut at = 0;
             while at + V::LANES <= area {
                 let residual = residual.map(|r| V::load(r.add(at)));
@@ -226,15 +222,33 @@ unsafe fn apply_with<V: Vector, const MR: usize>(a: &Apply<'_>, runs: Range<usiz
     }
 }
 
-/// How the backward pass finds out where ReLU let a value through.
+/// A value of the output: `mean`, `scale` and `shift` in this order.
+#[inline(always)]
+pub(crate) fn finish<V: Vector>(
+    [mean, scale, shift]: [V; 3],
+    x: V,
+    residual: Option<V>,
+    ceiling: Option<V>,
+) -> V {
+    let mut value = x.sub(mean).mul_add(scale, shift);
+    if let Some(residual) = residual {
+        value = value.add(residual);
+    }
+    match ceiling {
+        Some(ceiling) => value.relu().min(ceiling),
+        None => value,
+    }
+}
+
+/// How the backward pass finds out where ReLU let a value through. Its ceiling comes second.
 #[derive(Clone, Copy)]
 pub(crate) enum Mask<'a> {
     /// There was no ReLU.
     None,
     /// Works the output out again from `x`, which has to be read anyway.
-    Recompute(&'a Affine),
+    Recompute(&'a Affine, f32),
     /// Looks at the output: with a residual there is no other way.
-    Output(&'a [f32]),
+    Output(&'a [f32], f32),
 }
 
 impl Mask<'_> {
@@ -245,51 +259,53 @@ impl Mask<'_> {
     #[inline(always)]
     unsafe fn pass<V: Vector>(
         &self,
-        constants: &[V; 3],
+        constants: &[V; 4],
         dy: V,
         x: V,
         at: usize,
         count: usize,
     ) -> V {
-        match self {
-            Self::None => dy,
-            Self::Recompute(_) => {
-                dy.where_positive(x.sub(constants[0]).mul_add(constants[1], constants[2]))
-            }
-            Self::Output(y) => {
-                // SAFETY: the caller's promise.
-                let y = unsafe {
-                    match count == V::LANES {
-                        true => V::load(y.as_ptr().add(at)),
-                        false => V::load_part(y.as_ptr().add(at), count),
-                    }
-                };
-                dy.where_positive(y)
-            }
-        }
+        let [mean, scale, shift, ceiling] = *constants;
+        let y = match self {
+            Self::None => return dy,
+            Self::Recompute(..) => x.sub(mean).mul_add(scale, shift),
+            // SAFETY: the caller's promise.
+            Self::Output(y, _) => unsafe {
+                match count == V::LANES {
+                    true => V::load(y.as_ptr().add(at)),
+                    false => V::load_part(y.as_ptr().add(at), count),
+                }
+            },
+        };
+        dy.where_positive(y).where_positive(ceiling.sub(y))
     }
 
     /// # Safety
     /// The processor has the instructions.
     #[inline(always)]
-    unsafe fn constants<V: Vector>(&self, c: usize) -> [V; 3] {
+    unsafe fn constants<V: Vector>(&self, c: usize) -> [V; 4] {
+        let [mean, scale, shift, ceiling] = match self {
+            Self::Recompute(affine, ceiling) => {
+                [affine.mean[c], affine.scale[c], affine.shift[c], *ceiling]
+            }
+            Self::Output(_, ceiling) => [0.0, 0.0, 0.0, *ceiling],
+            Self::None => [0.0; 4],
+        };
         // SAFETY: the caller's promise.
         unsafe {
-            match self {
-                Self::Recompute(affine) => [
-                    V::splat(affine.mean[c]),
-                    V::splat(affine.scale[c]),
-                    V::splat(affine.shift[c]),
-                ],
-                _ => [V::splat(0.0); 3],
-            }
+            [
+                V::splat(mean),
+                V::splat(scale),
+                V::splat(shift),
+                V::splat(ceiling),
+            ]
         }
     }
 
     /// Values that it looks at, if it does.
     fn len(&self) -> Option<usize> {
         match self {
-            Self::Output(y) => Some(y.len()),
+            Self::Output(y, _) => Some(y.len()),
             _ => None,
         }
     }

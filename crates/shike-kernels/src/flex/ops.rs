@@ -16,11 +16,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::buffer::{Shared, SharedMut, Target, filled};
-use super::conv::{self, Shape};
+use super::conv::{self, Epilogue, Shape};
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
-use crate::Then;
 use crate::stats::count;
+use crate::{FixedNorm, Then};
 
 pub(super) type Diff = Autodiff<Flex, NoCheckpointing>;
 pub(super) type DiffTensor = <Diff as BackendTypes>::FloatTensorPrimitive;
@@ -149,7 +149,7 @@ pub(crate) fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
     count(|stats| &mut stats.conv2d);
     let [height, width] = shape.output().expect("`conv2d_fits` said so");
     let run = |x: &mut FlexTensor, w: &mut FlexTensor| {
-        let y = conv::forward(simd, &shape, floats(x), floats(w));
+        let y = conv::forward(simd, &shape, floats(x), floats(w), None);
         tensor(y, [shape.batch, shape.filters, height, width])
     };
     if common([place(&input), place(&weight)]) == Some(Place::Plain) {
@@ -214,18 +214,120 @@ impl Backward<Flex, 2> for ConvNode {
     }
 }
 
+/// Whether no gradient will be asked of what comes of these tensors, whose place is known.
+fn untracked<const D: usize>(tensor: &Tensor<D>) -> bool {
+    place(tensor) == Some(Place::Plain) || !lifted(tensor.clone()).is_tracked()
+}
+
+/// Whether [`conv2d_norm`] can be called.
+pub(crate) fn conv2d_norm_fits(
+    conv: &Conv2d,
+    input: &Tensor<4>,
+    norm: &FixedNorm,
+    then: &Then,
+) -> bool {
+    let Some(shape) = conv_shape(conv, input) else {
+        return false;
+    };
+    let [height, width] = shape.output().expect("it fits");
+    let output = [shape.batch, shape.filters, height, width];
+    let residual = then.residual();
+    let weight = conv.weight.val();
+    let places = norm.tensors().map(place);
+    let maps = [Some(input), Some(&weight), residual];
+    let maps = maps.into_iter().flatten();
+    norm.tensors().iter().all(|t| t.dims() == [shape.filters])
+        && residual.is_none_or(|residual| residual.dims() == output)
+        && common(places.into_iter().chain(maps.clone().map(place))).is_some()
+        && maps.into_iter().all(untracked)
+        && [&norm.gamma, &norm.beta].into_iter().all(untracked)
+}
+
+/// Convolution and batch normalisation in one pass.
+pub(crate) fn conv2d_norm(
+    conv: &Conv2d,
+    input: Tensor<4>,
+    norm: FixedNorm,
+    then: Then,
+) -> Tensor<4> {
+    count(|stats| &mut stats.conv2d_norm);
+    let shape = conv_shape(conv, &input).expect("`conv2d_norm_fits` said so");
+    let [height, width] = shape.output().expect("`conv2d_norm_fits` said so");
+    let weight = conv.weight.val();
+    let (relu, residual) = then.parts();
+    let places = [place(&input), place(&weight)];
+    let place = common(
+        places
+            .into_iter()
+            .chain(norm.tensors().map(place))
+            .chain(residual.as_ref().map(place)),
+    );
+    let [gamma, beta, mean, variance] =
+        [norm.gamma, norm.beta, norm.mean, norm.variance].map(plain);
+    let [mut gamma, mut beta, mut mean, mut variance] = [gamma, beta, mean, variance];
+    let inverse = norm::inverse_deviation(floats(&mut variance), norm.epsilon);
+    let affine = Affine::new(
+        floats(&mut mean),
+        &inverse,
+        floats(&mut gamma),
+        floats(&mut beta),
+    );
+    let mut residual = residual.map(plain);
+    let epilogue = Epilogue {
+        affine: &affine,
+        residual: residual.as_mut().map(floats),
+        relu,
+    };
+    let (mut x, mut w) = (plain(input), plain(weight));
+    let y = conv::forward(
+        Simd::current(),
+        &shape,
+        floats(&mut x),
+        floats(&mut w),
+        Some(epilogue),
+    );
+    let y = tensor(y, [shape.batch, shape.filters, height, width]);
+    wrapped(y, place.expect("`conv2d_norm_fits` said so"))
+}
+
+/// A result without a history.
+fn wrapped<const D: usize>(tensor: FlexTensor, place: Place) -> Tensor<D> {
+    match place {
+        Place::Plain => Tensor::from_primitive::<Flex>(tensor),
+        Place::Autodiff => Tensor::from_primitive::<Diff>(Diff::from_inner(tensor)),
+    }
+}
+
+impl Then {
+    fn residual(&self) -> Option<&Tensor<4>> {
+        match self {
+            Self::Add(residual) | Self::AddRelu(residual) => Some(residual),
+            Self::Nothing | Self::Relu | Self::Relu6 => None,
+        }
+    }
+
+    /// The ceiling of ReLU, if there is one, and the residual.
+    fn parts(self) -> (Option<f32>, Option<Tensor<4>>) {
+        match self {
+            Self::Nothing => (None, None),
+            Self::Relu => (Some(f32::INFINITY), None),
+            Self::Relu6 => (Some(6.0), None),
+            Self::Add(residual) => (None, Some(residual)),
+            Self::AddRelu(residual) => (Some(f32::INFINITY), Some(residual)),
+        }
+    }
+}
+
 /// Whether [`batch_norm`] and [`batch_norm_train`] can be called.
 pub(crate) fn batch_norm_fits(input: &Tensor<4>, channel: &[&Tensor<1>], then: &Then) -> bool {
     let dims = input.dims();
-    let residual = match then {
-        Then::AddRelu(residual) => {
-            if residual.dims() != dims {
-                return false;
-            }
-            place(residual)
-        }
-        _ => Some(Place::Plain),
-    };
+    if then
+        .residual()
+        .is_some_and(|residual| residual.dims() != dims)
+    {
+        return false;
+    }
+    let residual = then.residual().map_or(Some(Place::Plain), place);
     let places = channel.iter().map(|tensor| place(tensor));
     dims.iter().all(|&side| side > 0)
         && channel.iter().all(|tensor| tensor.dims() == [dims[1]])
@@ -259,13 +361,7 @@ pub(crate) fn batch_norm_train(
         then,
     };
     let (output, place, mean, variance) = norm.forward(None);
-    let wrap = |data: Vec<f32>| {
-        let data = tensor(data, [channels]);
-        match place {
-            Place::Plain => Tensor::from_primitive::<Flex>(data),
-            Place::Autodiff => Tensor::from_primitive::<Diff>(Diff::from_inner(data)),
-        }
-    };
+    let wrap = |data: Vec<f32>| wrapped(tensor(data, [channels]), place);
     BatchNormTrainOutput {
         output,
         mean: wrap(mean),
@@ -274,22 +370,14 @@ pub(crate) fn batch_norm_train(
 }
 
 /// Normalises with given statistics.
-pub(crate) fn batch_norm(
-    input: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    mean: Tensor<1>,
-    variance: Tensor<1>,
-    epsilon: f64,
-    then: Then,
-) -> Tensor<4> {
+pub(crate) fn batch_norm(input: Tensor<4>, norm: FixedNorm, then: Then) -> Tensor<4> {
     count(|stats| &mut stats.batch_norm);
-    let given = [mean, variance].map(|t| floats(&mut plain(t)).to_vec());
+    let given = [norm.mean, norm.variance].map(|t| floats(&mut plain(t)).to_vec());
     let norm = Norm {
         input,
-        gamma,
-        beta,
-        epsilon,
+        gamma: norm.gamma,
+        beta: norm.beta,
+        epsilon: norm.epsilon,
         then,
     };
     norm.forward(Some(given)).0
@@ -305,11 +393,7 @@ impl Norm {
             channels,
             area: height * width,
         };
-        let (relu, residual) = match self.then {
-            Then::Nothing => (false, None),
-            Then::Relu => (true, None),
-            Then::AddRelu(residual) => (true, Some(residual)),
-        };
+        let (relu, residual) = self.then.parts();
         let place = common([
             place(&self.input),
             place(&self.gamma),
@@ -364,7 +448,7 @@ impl Norm {
                 );
                 let state = kept.map(|x| NormState {
                     x,
-                    y: (relu && residual.is_some()).then(|| y.clone()),
+                    y: (relu.is_some() && residual.is_some()).then(|| y.clone()),
                     affine,
                     inverse,
                     dims,
@@ -392,7 +476,7 @@ fn normalise(
     dims: Dims,
     mut x: FlexTensor,
     affine: &Affine,
-    relu: bool,
+    relu: Option<f32>,
     residual: Option<&mut FlexTensor>,
     shape: [usize; 4],
     over: bool,
@@ -435,7 +519,7 @@ struct NormState {
     affine: Affine,
     inverse: Vec<f32>,
     dims: Dims,
-    relu: bool,
+    relu: Option<f32>,
     batch_statistics: bool,
     simd: Simd,
 }
@@ -486,9 +570,9 @@ impl NormState {
         let [want_x, want_gamma, want_beta, want_residual] = wanted;
         let (x, mean) = (read(&self.x), &self.affine.mean);
         let mask = match (&self.y, self.relu) {
-            (Some(y), _) => Mask::Output(read(y)),
-            (None, true) => Mask::Recompute(&self.affine),
-            (None, false) => Mask::None,
+            (_, None) => Mask::None,
+            (Some(y), Some(ceiling)) => Mask::Output(read(y), ceiling),
+            (None, Some(ceiling)) => Mask::Recompute(&self.affine, ceiling),
         };
         let needed = want_gamma || want_beta || (want_x && self.batch_statistics);
         let sums = match needed {

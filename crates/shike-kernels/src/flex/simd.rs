@@ -108,6 +108,9 @@ pub(crate) trait Vector: Copy {
     /// The larger of `self` and 0; NaN stays NaN.
     fn relu(self) -> Self;
 
+    /// The smaller of the two; NaN in `self` stays NaN.
+    fn min(self, other: Self) -> Self;
+
     /// `self` where `of > 0`, 0 elsewhere.
     fn where_positive(self, of: Self) -> Self;
 
@@ -256,6 +259,16 @@ impl<const L: usize> Vector for Plain<L> {
     }
 
     #[inline(always)]
+    fn min(mut self, other: Self) -> Self {
+        for i in 0..L {
+            if self.0[i] > other.0[i] {
+                self.0[i] = other.0[i];
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
     fn where_positive(mut self, of: Self) -> Self {
         for i in 0..L {
             if of.0[i] > 0.0 {
@@ -346,6 +359,12 @@ pub(crate) mod x86 {
         fn relu(self) -> Self {
             // The second operand comes out where one is NaN.
             Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        fn min(self, other: Self) -> Self {
+            // As above.
+            Self(unsafe { _mm256_min_ps(other.0, self.0) })
         }
 
         #[inline(always)]
@@ -528,6 +547,12 @@ pub(crate) mod x86 {
         fn relu(self) -> Self {
             // The second operand comes out where one is NaN.
             Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        fn min(self, other: Self) -> Self {
+            // As above.
+            Self(unsafe { _mm512_min_ps(other.0, self.0) })
         }
 
         #[inline(always)]

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::buffer::{Shared, SharedMut, Target, filled};
-use super::conv::{self, Shape};
+use super::conv::{self, Epilogue, Shape};
 use super::loss::{self, Labels};
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
@@ -121,6 +121,33 @@ fn convolutions() {
             pad_end: [2, 0],
             ..same
         },
+        // Each channel by itself: rows of several vectors, of one, and of less.
+        Shape {
+            batch: 1,
+            size: [4, 70],
+            channels: 3,
+            filters: 3,
+            groups: 3,
+            ..same
+        },
+        Shape {
+            batch: 1,
+            size: [5, 17],
+            channels: 2,
+            filters: 2,
+            groups: 2,
+            stride: [2, 2],
+            pad: [0, 0],
+            ..same
+        },
+        Shape {
+            size: [7, 1],
+            channels: 3,
+            filters: 3,
+            groups: 3,
+            stride: [2, 2],
+            ..same
+        },
         // Wide rows are read straight from the frame, many filters through a panel.
         Shape {
             batch: 1,
@@ -142,9 +169,34 @@ fn convolutions() {
         let dy = values(3, s.batch * s.filters * height * width);
         // Miri looks at memory; what it takes for numbers is saved.
         let expected = (!cfg!(miri)).then(|| by_definition(&s, &x, &w, &dy));
+        let [mean, scale, shift] = [4, 5, 6].map(|seed| values(seed, s.filters));
+        let affine = Affine { mean, scale, shift };
+        let epilogue = Epilogue {
+            affine: &affine,
+            residual: Some(&dy),
+            relu: Some(0.5),
+        };
+        let finished: Option<Vec<f64>> = expected.as_ref().map(|[y, ..]| {
+            let value = |(i, (y, residual)): (usize, (&f64, &f32))| {
+                let c = i / (height * width) % s.filters;
+                let [mean, scale, shift] = [affine.mean[c], affine.scale[c], affine.shift[c]];
+                let y = (y - f64::from(mean)) * f64::from(scale) + f64::from(shift);
+                (y + f64::from(*residual)).clamp(0.0, 0.5)
+            };
+            y.iter().zip(&dy).enumerate().map(value).collect()
+        });
         for simd in Simd::available() {
+            let found = conv::forward(simd, &s, &x, &w, Some(epilogue));
+            if let Some(finished) = &finished {
+                assert_close(&found, finished, &format!("{simd:?} {s:?}"));
+            }
+            let short = Epilogue {
+                residual: Some(&dy[1..]),
+                ..epilogue
+            };
+            assert!(panics(|| conv::forward(simd, &s, &x, &w, Some(short))));
             let found = [
-                conv::forward(simd, &s, &x, &w),
+                conv::forward(simd, &s, &x, &w, None),
                 conv::input_gradient(simd, &s, &dy, &w),
                 conv::weight_gradient(simd, &s, &x, &dy),
             ];
@@ -172,12 +224,12 @@ fn slices_of_another_shape_are_refused() {
     for simd in Simd::available() {
         for (a, b) in [(1, 0), (0, 1)] {
             let (first, weight, map) = (&map[a..], &weight[b..], &map[b..]);
-            assert!(panics(|| conv::forward(simd, &s, first, weight)));
+            assert!(panics(|| conv::forward(simd, &s, first, weight, None)));
             assert!(panics(|| conv::input_gradient(simd, &s, first, weight)));
             assert!(panics(|| conv::weight_gradient(simd, &s, first, map)));
         }
         let uneven = Shape { groups: 2, ..s };
-        assert!(panics(|| conv::forward(simd, &uneven, &map, &weight)));
+        assert!(panics(|| conv::forward(simd, &uneven, &map, &weight, None)));
     }
 }
 
@@ -201,7 +253,7 @@ fn normalisation_in_place_and_not() {
                 let apply = Apply {
                     dims,
                     affine: &affine,
-                    relu: true,
+                    relu: Some(f32::INFINITY),
                     x,
                     residual,
                     y,
@@ -228,7 +280,7 @@ fn normalisation_in_place_and_not() {
                 apply(Shared::new(&x), SharedMut::new(&mut short).target());
             }));
 
-            let mask = Mask::Output(&y);
+            let mask = Mask::Output(&y, f32::INFINITY);
             let passed: Vec<f64> = (0..len)
                 .map(|i| f64::from(if y[i] > 0.0 { dy[i] } else { 0.0 }))
                 .collect();
@@ -268,12 +320,19 @@ fn normalisation_in_place_and_not() {
             assert_close(&dx, &scaled.collect::<Vec<_>>(), "input gradient");
             // An output, a mask or a gradient of another length.
             assert!(panics(|| {
-                norm::gradient_sums(simd, dims, &x, &dy, &mean, Mask::Output(&y[1..]))
+                norm::gradient_sums(
+                    simd,
+                    dims,
+                    &x,
+                    &dy,
+                    &mean,
+                    Mask::Output(&y[1..], f32::INFINITY),
+                )
             }));
             for (dy_len, mask_len, dx_len) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
                 assert!(panics(|| {
                     let mut dx = vec![0.0; len - dx_len];
-                    let mask = Mask::Output(&y[mask_len..]);
+                    let mask = Mask::Output(&y[mask_len..], f32::INFINITY);
                     let dx = SharedMut::new(&mut dx).target();
                     gradients(Shared::new(&dy[dy_len..]), mask, dx, None);
                 }));

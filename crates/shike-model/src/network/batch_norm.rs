@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::{Flag, Module, Param, ParamId, RunningState};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
-use shike_kernels::{Then, batch_norm, batch_norm_train};
+use shike_kernels::{FixedNorm, Then, batch_norm, batch_norm_train};
 
 /// Configuration of [`BatchNorm`]; see [`init`](Self::init).
 #[derive(Config, Debug, PartialEq)]
@@ -89,9 +89,14 @@ impl BatchNorm {
     fn forward_then(&self, input: Tensor<4>, then: Then) -> Tensor<4> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !(input.device().is_autodiff() && self.training.is_enabled()) {
-            let mean = self.running_mean.value_sync();
-            let variance = self.running_var.value_sync();
-            return batch_norm(input, gamma, beta, mean, variance, self.epsilon, then);
+            let norm = FixedNorm {
+                gamma,
+                beta,
+                mean: self.running_mean.value_sync(),
+                variance: self.running_var.value_sync(),
+                epsilon: self.epsilon,
+            };
+            return batch_norm(input, norm, then);
         }
         let [batch, _, height, width] = input.dims();
         let n = (batch * height * width) as f64;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::PACK_FROM;
 use crate::flex::buffer::{SharedMut, zeroed};
-use crate::flex::gemm::{Columns, Product, Range2, Source, k_blocks, multiply};
+use crate::flex::gemm::{Columns, Finish, Product, Range2, Source, k_blocks, multiply};
 use crate::flex::simd::Simd;
 
 /// A's panels for all blocks of k: `[group][block][panel][k][MR]`.
@@ -125,6 +125,7 @@ impl Class {
         image: *const f32,
         c: *mut f32,
         panel: &mut [f32],
+        finish: Option<Finish<'_>>,
     ) {
         if k.is_empty() {
             // No tap reaches these pixels.
@@ -158,6 +159,7 @@ impl Class {
             c_stride: self.height * self.width,
             add: k.start > 0,
             panel: panel.as_mut_ptr(),
+            finish: finish.filter(|_| k.end == self.weights.k),
         };
         // SAFETY: the caller's promise, and tables were made for this frame.
         unsafe { multiply(simd, &product) }

@@ -5,16 +5,29 @@ use rayon::prelude::*;
 use super::class::{Class, Weights};
 use super::frame::Frame;
 use super::shuffle::interleave;
-use super::{Shape, images_per_task, panel_len, panel_parts, part};
+use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part};
 use crate::flex::buffer::{Target, filled, scratch};
-use crate::flex::gemm::k_blocks;
+use crate::flex::gemm::{Finish, k_blocks};
 use crate::flex::simd::Simd;
 
-/// `y = x ⋆ w`: `x` `[batch, channels, height, width]`, `w` `[filters, channels / groups, kernel]`.
-pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
+/// `y = x ⋆ w`, and what follows in the same pass: `x` `[batch, channels, height, width]`, `w`
+/// `[filters, channels / groups, kernel]`.
+pub(crate) fn forward(
+    simd: Simd,
+    shape: &Shape,
+    x: &[f32],
+    w: &[f32],
+    epilogue: Option<Epilogue<'_>>,
+) -> Vec<f32> {
     let s = shape;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([x.len(), w.len()], [x_len, w_len]);
+    if let Some(epilogue) = &epilogue {
+        epilogue.check(s.filters, y_len);
+    }
+    if s.is_depthwise() {
+        return depthwise::forward(simd, s, x, w, epilogue);
+    }
     let [out_h, out_w] = s.out();
     let pixels = out_h * out_w;
     let (cg, mg) = (s.group_channels(), s.group_filters());
@@ -80,6 +93,12 @@ pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f3
                             None => at(i),
                         };
                         let target = ((first + i) * s.filters + group * mg) * pixels;
+                        let finish = epilogue.map(|epilogue| Finish {
+                            affine: epilogue.affine,
+                            first: group * mg,
+                            residual: epilogue.residual.map(|r| r[target..].as_ptr()),
+                            relu: epilogue.relu,
+                        });
                         // SAFETY: the frame has the size that the class was made for and the
                         // group's channels begin there; this task alone writes these filters of
                         // this image.
@@ -92,6 +111,7 @@ pub(crate) fn forward(simd: Simd, shape: &Shape, x: &[f32], w: &[f32]) -> Vec<f3
                                 source.as_ptr().add(group * cg * plane),
                                 y.at(target),
                                 panel,
+                                finish,
                             );
                         }
                     }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::class::{Class, Weights};
 use super::frame::Frame;
-use super::{Shape, images_per_task, panel_len, panel_parts, part};
+use super::{Shape, depthwise, images_per_task, panel_len, panel_parts, part};
 use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::k_blocks;
 use crate::flex::simd::Simd;
@@ -15,6 +15,26 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([dy.len(), w.len()], [y_len, w_len]);
     let out = s.out();
+    let room: [_; 2] = core::array::from_fn(|d| {
+        [s.pad[d], s.pad_end[d]].map(|p| (s.kernel[d] - 1).checked_sub(p))
+    });
+    if let (true, [1, 1], [[Some(top), Some(bottom)], [Some(left), Some(right)]]) =
+        (s.is_depthwise(), s.stride, room)
+    {
+        // The same convolution with its weights turned.
+        let turned: Vec<f32> = w
+            .chunks_exact(s.taps())
+            .flat_map(|w| w.iter().rev())
+            .copied()
+            .collect();
+        let turned_shape = Shape {
+            size: out,
+            pad: [top, left],
+            pad_end: [bottom, right],
+            ..*s
+        };
+        return depthwise::forward(simd, &turned_shape, dy, &turned, None);
+    }
     let (cg, mg) = (s.group_channels(), s.group_filters());
     let (taps, plane_in) = (s.taps(), s.size[0] * s.size[1]);
     // The input pixel i of class c = (i + pad) mod stride gets tap c + stride · j from the output
@@ -156,6 +176,7 @@ pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -
                                     source.as_ptr().add(group * mg * plane),
                                     c,
                                     panel,
+                                    None,
                                 );
                             }
                         }

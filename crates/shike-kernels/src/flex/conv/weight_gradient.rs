@@ -103,6 +103,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
                             c_stride: columns,
                             add: add || block.start > 0,
                             panel: panel.as_mut_ptr(),
+                            finish: None,
                         };
                         // SAFETY: `fill_x` wrote these panels; C is the caller's own.
                         unsafe { multiply(simd, &product) }
@@ -123,6 +124,7 @@ pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) 
                 c_stride: columns,
                 add: add || block.start > 0,
                 panel: panel.as_mut_ptr(),
+                finish: None,
             };
             // SAFETY: the tables were made for these frames; C is the caller's own.
             unsafe { multiply(simd, &product) }
