@@ -15,14 +15,15 @@ use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::metrics::{Evaluator, ShotThresholds};
 use shike_infer::model::file::{FORMAT_VERSION, ModelInfo, load_model, save_model};
 use shike_infer::{InferError, Predictor, Scorer, Upload};
-use shike_model::network::{BackboneConfig, StageConfig, StemConfig, StemKind};
+use shike_model::network::Block;
+use shike_model::network::resnet::{LayerConfig, ResnetConfig, StemConfig, StemKind};
 use shike_model::weights::file::{self, Entry};
 use shike_model::{Head, Shike, ShikeConfig};
 use tempfile::TempDir;
 
 fn config() -> ShikeConfig {
-    let stages = vec![StageConfig::new(2, 1, 1), StageConfig::new(4, 1, 2)];
-    let backbone = BackboneConfig::new(StemConfig::new(2, StemKind::Cifar), stages);
+    let stages = vec![LayerConfig::new(2, 1, 1), LayerConfig::new(4, 1, 2)];
+    let backbone = ResnetConfig::new(StemConfig::new(2, StemKind::Cifar), stages);
     ShikeConfig::on(backbone, 3).with_experts(2)
 }
 
@@ -160,21 +161,21 @@ fn a_description_is_checked_before_anything_is_built() {
         ("/model/experts", json!(100), "numbers, and the file holds"),
         ("/model/num_classes", json!(1u64 << 53), "2 to 1000000"),
         (
-            "/model/backbone/stages/1/channels",
+            "/model/backbone/layers/1/channels",
             json!(65_536),
             "is not possible",
         ),
         (
-            "/model/backbone/stages/1/channels",
+            "/model/backbone/layers/1/channels",
             json!(8),
             "numbers, and the file holds",
         ),
         (
-            "/model/backbone/stages/0/blocks",
+            "/model/backbone/layers/0/blocks",
             json!(1u64 << 53),
             "1 to 1000",
         ),
-        ("/model/backbone/stages/0/stride", json!(1000), "1 to 16"),
+        ("/model/backbone/layers/0/stride", json!(1000), "1 to 16"),
         ("/normalization/std/0", json!(0.0), "normalization.std"),
         ("/normalization/mean/1", json!(1e300), "number out of range"),
         ("/class_names", json!(["a", "b"]), "2 class names"),
@@ -289,7 +290,10 @@ fn a_network_in_training_is_scored_as_it_answers() {
         let evaluator = Evaluator::new(&[50, 20, 5], ShotThresholds::default(), 2).unwrap();
         scorer.score(&loader, evaluator).unwrap()
     };
-    let mean = |model: &Shike| model.stem.bn.running_mean.value().into_data();
+    let mean = |model: &Shike| match &model.stem.blocks[0] {
+        Block::Stem(stem) => stem.bn.running_mean.value().into_data(),
+        other => panic!("{other:?}"),
+    };
     let before = mean(&model);
     assert_eq!(score(&model), score(&model.valid()));
     assert_eq!(mean(&model), before);

@@ -50,7 +50,10 @@ fn weights_and_their_gradients_stay_float32() {
     let images = Tensor::<4>::random([8, 3, 16, 16], normal, &device);
     let wide = gradients(&model, images.clone());
     let features = model.features(images.clone().cast(FloatDType::BF16));
-    assert_eq!(features.shared[0].dtype(), DType::BF16);
+    assert_eq!(
+        features.shared[0].clone().into_pyramid().dtype(),
+        DType::BF16
+    );
     assert_eq!(features.experts[0].pooled.dtype(), DType::F32);
     let narrow = gradients(&model, images.cast(FloatDType::BF16));
     assert_eq!(wide.len(), narrow.len());

@@ -70,11 +70,11 @@ fn golden_model_eval() {
         assert_eq!(found.dims().to_vec(), expected.shape, "{key}");
         assert_below(key, relative_l2(&floats(found), &expected.data), 1e-5);
     };
-    check("eval.stem", features.stem);
-    check("eval.out1", features.shared[0].clone());
-    check("eval.out2", features.shared[1].clone());
+    check("eval.stem", features.stem.into_pyramid());
+    check("eval.out1", features.shared[0].clone().into_pyramid());
+    check("eval.out2", features.shared[1].clone().into_pyramid());
     for (k, expert) in features.experts.into_iter().enumerate() {
-        check(&format!("eval.out3.{k}"), expert.deep);
+        check(&format!("eval.out3.{k}"), expert.deep.into_pyramid());
         check(&format!("eval.shallow.{k}"), expert.shallow.unwrap());
         let key = format!("eval.pooled.{k}");
         assert_below(

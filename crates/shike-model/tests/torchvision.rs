@@ -5,51 +5,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod formula;
 
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::*;
+use formula::values;
 use safetensors::SafeTensors;
 use shike_model::loss::{CrossEntropyLossConfig, Loss as _, LossContext};
-use shike_model::network::{BlockKind, StageConfig, StemConfig, StemKind};
+use shike_model::network::resnet::{BlockKind, LayerConfig, ResnetConfig, StemConfig, StemKind};
 use shike_model::weights::{self, StateDict, WeightsError};
-use shike_model::{BackboneConfig, DktLossConfig, Head, Shike, ShikeConfig};
-
-/// `count` numbers in [0, 1) that depend on the name alone.
-fn uniform(name: &str, count: usize) -> Vec<f64> {
-    let seed = name.bytes().fold(0x811C_9DC5u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    (0..count as u32)
-        .map(|i| {
-            let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(seed);
-            for _ in 0..2 {
-                x = (x ^ (x >> 16)).wrapping_mul(0x045D_9F3B);
-            }
-            f64::from(x ^ (x >> 16)) / 2f64.powi(32)
-        })
-        .collect()
-}
-
-fn values(name: &str, shape: &[usize]) -> TensorData {
-    let u = uniform(name, shape.iter().product());
-    let fan_in: usize = shape.iter().skip(1).product();
-    let gain = if shape.len() == 4 { 6.0 } else { 3.0 };
-    let f: Box<dyn Fn(f64) -> f64> = match name {
-        "input" => Box::new(|u| 3.4 * u - 1.7),
-        _ if shape.len() > 1 => Box::new(|u| (2.0 * u - 1.0) * (gain / fan_in as f64).sqrt()),
-        _ if name.ends_with("running_var") => Box::new(|u| 0.5 + u),
-        _ if name.ends_with("running_mean") => Box::new(|u| 0.4 * u - 0.2),
-        _ if name.ends_with("bn2.weight") || name.ends_with("bn3.weight") => {
-            Box::new(|u| 0.1 + 0.2 * u)
-        }
-        _ if name.ends_with("weight") => Box::new(|u| 0.5 + u),
-        _ => Box::new(|u| u - 0.5),
-    };
-    TensorData::new(u.into_iter().map(f).collect(), shape.to_vec())
-}
+use shike_model::{DktLossConfig, Head, Shike, ShikeConfig};
 
 /// The state dict of a network with this one's names and shapes, filled by the formula.
 fn filled(model: &Shike) -> StateDict {
@@ -66,10 +34,10 @@ fn filled(model: &Shike) -> StateDict {
 fn small(block: impl Fn(usize) -> (usize, BlockKind), device: &Device) -> Shike {
     let stages = [64, 128, 256, 512].into_iter().map(|planes| {
         let (channels, kind) = block(planes);
-        StageConfig::new(channels, 1, if planes == 64 { 1 } else { 2 }).with_block(kind)
+        LayerConfig::new(channels, 1, if planes == 64 { 1 } else { 2 }).with_block(kind)
     });
     let stem = StemConfig::new(64, StemKind::ImageNet);
-    let config = ShikeConfig::plain(BackboneConfig::new(stem, stages.collect()), 5);
+    let config = ShikeConfig::plain(ResnetConfig::new(stem, stages.collect()), 5);
     let model = config.init(device).unwrap().map(&mut ToF64);
     let state = filled(&model);
     weights::load_state_dict(model, state, Path::new("formula")).unwrap()
@@ -259,14 +227,14 @@ fn parameters_and_multiply_adds_are_the_published_ones() {
         let model = ShikeConfig::plain(backbone, 1000).init(&Device::flex());
         model.unwrap().describe([224, 224])
     };
-    let resnet = |depth| BackboneConfig::resnet(depth).unwrap();
+    let resnet = |depth| ResnetConfig::imagenet(depth).unwrap();
     let cases = [
         (resnet(18), 11_689_512, 1.814),
         (resnet(34), 21_797_672, 3.664),
         (resnet(50), 25_557_032, 4.089),
         (resnet(101), 44_549_160, 7.801),
         (resnet(152), 60_192_808, 11.514),
-        (BackboneConfig::resnext50(), 25_028_904, 4.23),
+        (ResnetConfig::resnext50(), 25_028_904, 4.23),
     ];
     for (backbone, params, ops) in cases {
         let summary = plain(backbone);
@@ -278,7 +246,7 @@ fn parameters_and_multiply_adds_are_the_published_ones() {
 }
 
 #[test]
-fn experts_fuse_stages_1_2_3_through_3_2_1_convolutions() {
+fn experts_fuse_layers_1_2_3_through_3_2_1_convolutions() {
     let config = ShikeConfig {
         experts: 5,
         ..ShikeConfig::resnet(10, 7).unwrap()
@@ -287,19 +255,19 @@ fn experts_fuse_stages_1_2_3_through_3_2_1_convolutions() {
     let model = config.init(&device).unwrap();
     let convs = |k: usize| model.experts[k].fusion.as_ref().unwrap().convs.len();
     assert_eq!((0..5).map(convs).collect::<Vec<_>>(), [3, 2, 1, 3, 2]);
-    let stages: Vec<_> = model.experts.iter().map(|e| e.fused_stage()).collect();
-    assert_eq!(stages, [0, 1, 2, 0, 1].map(Some));
+    let layers: Vec<_> = model.experts.iter().map(|e| e.fused_layer()).collect();
+    assert_eq!(layers, [1, 2, 3, 1, 2].map(Some));
     let logits = model.forward(Tensor::ones([2, 3, 70, 64], &device), Head::Stage2);
     assert_eq!(logits.mean().dims(), [2, 7]);
 
     // Another cut of the same backbone.
     let config = ShikeConfig {
-        shared_stages: 2,
-        fused_stages: vec![2],
+        shared_layers: 2,
+        fused_layers: vec![2],
         ..ShikeConfig::resnet(10, 7).unwrap()
     };
     let model = config.init(&device).unwrap();
-    assert_eq!(model.experts[0].stages.len(), 2);
+    assert_eq!(model.experts[0].layers.len(), 2);
     assert_eq!(model.experts[2].fusion.as_ref().unwrap().convs.len(), 2);
     let error = ShikeConfig::resnet(20, 7).unwrap_err().to_string();
     assert!(error.contains("10, 18, 34, 50, 101 or 152"), "{error}");
@@ -317,7 +285,7 @@ fn temporary_weights(config: &ShikeConfig) -> (tempfile::TempDir, PathBuf, State
 
 #[test]
 fn a_plain_network_starts_every_expert() {
-    let resnet10 = || BackboneConfig::resnet(10).unwrap();
+    let resnet10 = || ResnetConfig::imagenet(10).unwrap();
     let (_folder, path, state) = temporary_weights(&ShikeConfig::plain(resnet10(), 9));
     let device = Device::flex();
     let model = ShikeConfig::on(resnet10(), 9).init(&device).unwrap();
@@ -356,7 +324,7 @@ fn a_plain_network_starts_every_expert() {
 /// Fusion multiplies: noise at the start would drown what the weights know.
 #[test]
 fn at_the_first_step_every_expert_has_the_features_of_the_plain_network() {
-    let resnet10 = || BackboneConfig::resnet(10).unwrap();
+    let resnet10 = || ResnetConfig::imagenet(10).unwrap();
     let (_folder, path, _) = temporary_weights(&ShikeConfig::plain(resnet10(), 9));
     let shape = [2, 3, 64, 64];
     for device in [Device::flex(), Device::flex().autodiff()] {
@@ -393,7 +361,7 @@ fn at_the_first_step_every_expert_has_the_features_of_the_plain_network() {
 
 #[test]
 fn experts_start_from_experts_of_other_classes() {
-    let on = |classes| ShikeConfig::on(BackboneConfig::resnet(10).unwrap(), classes);
+    let on = |classes| ShikeConfig::on(ResnetConfig::imagenet(10).unwrap(), classes);
     let (_folder, path, state) = temporary_weights(&on(9));
     let model = on(4).init(&Device::flex()).unwrap();
     let (model, report) = weights::import_pretrained(model, &path).unwrap();
@@ -426,7 +394,7 @@ fn experts_start_from_experts_of_other_classes() {
 
 #[test]
 fn weights_of_another_network_are_an_error_that_lists_them() {
-    let plain = |depth| ShikeConfig::plain(BackboneConfig::resnet(depth).unwrap(), 9);
+    let plain = |depth| ShikeConfig::plain(ResnetConfig::imagenet(depth).unwrap(), 9);
     let (_folder, path, _) = temporary_weights(&plain(18));
     let model = ShikeConfig::resnet(10, 9).unwrap().init(&Device::flex());
     let error = weights::import_pretrained(model.unwrap(), &path).unwrap_err();
@@ -454,14 +422,14 @@ fn imported_weights_give_the_logits_of_torchvision_and_timm() {
     let device = Device::flex();
     let shape = [2, 3, 96, 96];
     let x = Tensor::<4>::from_data(values("input", &shape), (&device, DType::F32));
-    let resnet = |depth| BackboneConfig::resnet(depth).unwrap();
+    let resnet = |depth| ResnetConfig::imagenet(depth).unwrap();
     let cases = [
         ("resnet18", resnet(18)),
         ("resnet50", resnet(50)),
         ("resnet152", resnet(152)),
-        ("resnext50", BackboneConfig::resnext50()),
+        ("resnext50", ResnetConfig::resnext50()),
         ("timm_resnet50", resnet(50)),
-        ("timm_resnext50", BackboneConfig::resnext50()),
+        ("timm_resnext50", ResnetConfig::resnext50()),
     ];
     for (name, backbone) in cases {
         let io = safetensors(folder.join(format!("{name}_logits.safetensors")));

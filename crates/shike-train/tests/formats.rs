@@ -13,9 +13,8 @@ use safetensors::SafeTensors;
 use shike_data::split::SplitRecord;
 use shike_data::{Pipeline, Sampling};
 use shike_infer::load_model;
-use shike_model::network::{
-    BackboneConfig, BlockKind, ConvInit, StageConfig, StemConfig, StemKind,
-};
+use shike_model::network::ConvInit;
+use shike_model::network::resnet::{BlockKind, LayerConfig, ResnetConfig, StemConfig, StemKind};
 use shike_model::{ClassifierConfig, DktLossConfig, Head, LossConfig, Part, ShikeConfig, weights};
 use shike_train::run::RunPaths;
 use shike_train::run::receipt::ChosenOn;
@@ -30,13 +29,13 @@ fn stored(name: &str) -> PathBuf {
 /// The network of the examples: spelt out, with both kinds of blocks.
 fn network() -> ShikeConfig {
     let stages = vec![
-        StageConfig::new(2, 1, 1),
-        StageConfig::new(4, 1, 2).with_block(BlockKind::Bottleneck {
+        LayerConfig::new(2, 1, 1),
+        LayerConfig::new(4, 1, 2).with_block(BlockKind::Bottleneck {
             width: 2,
             groups: 2,
         }),
     ];
-    let backbone = BackboneConfig::new(StemConfig::new(2, StemKind::ImageNet), stages)
+    let backbone = ResnetConfig::new(StemConfig::new(2, StemKind::ImageNet), stages)
         .with_conv_init(ConvInit::FanOut);
     ShikeConfig::on(backbone, 2)
         .with_experts(2)

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use shike_data::{Normalization, Pipeline, Sampling, Transform};
 use shike_model::loss::{FocalLossConfig, LdamLossConfig};
-use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, ShikeConfig};
+use shike_model::network::resnet::ResnetConfig;
+use shike_model::{ClassifierConfig, DktLossConfig, LossConfig, ShikeConfig};
 use shike_train::recipe::{Recipe, RecipeError, scale_rates, to_toml};
 use shike_train::{DataSource, Schedule, Stage2, TrainConfig};
 
@@ -54,7 +55,7 @@ fn what_is_named_is_spelt_out_and_what_is_left_out_has_its_default() {
         lr = 0.3
     "#;
     let config = config(text);
-    let model = ShikeConfig::on(BackboneConfig::resnext50(), 10)
+    let model = ShikeConfig::on(ResnetConfig::resnext50(), 10)
         .with_experts(2)
         .with_classifier(ClassifierConfig::Cosine { scale: 16.0 });
     let mut expected = TrainConfig::imagenet(model, [30, 8]);
@@ -110,7 +111,7 @@ fn methods_have_the_defaults_of_their_papers() {
 
 #[test]
 fn the_configuration_of_a_run_is_a_recipe() {
-    let model = ShikeConfig::on(BackboneConfig::resnet(10).unwrap(), 7).with_experts(2);
+    let model = ShikeConfig::on(ResnetConfig::imagenet(10).unwrap(), 7).with_experts(2);
     let mut expected = TrainConfig::imagenet(model, [4, 3]);
     expected.train_pipeline = Pipeline::randcls(64);
     expected.eval_pipeline = Pipeline::photo_eval(64);
@@ -142,7 +143,7 @@ fn what_is_written_is_read_as_it_was() {
         "[model]\narch = \"resnet18\"\nplain = true",
         "[model]\nplain = true\n[stage2]\nmethod = \"tau_norm\"\ntaus = [0.5, 1]",
         "[model]\nplain = true\n[stage2]\nmethod = \"tau_norm\"",
-        "[model]\nexperts = 1\nfused_stages = [2]\nclassifier = \"linear\"\n[stage2]\nmethod = \"lws\"",
+        "[model]\nexperts = 1\nfused_layers = [2]\nclassifier = \"linear\"\n[stage2]\nmethod = \"lws\"",
         "[stage2]\nepochs = 0",
         "bad_images = { skip = { max_share = 0.1 } }\nclip_norm = 1\nfreeze = [\"stem\"]\nimage_size = 64",
         "[model.backbone]\nconv_init = \"FanIn\"\nstem = { channels = 8, kind = \"Cifar\" }\nstages = [{ \

@@ -15,8 +15,9 @@ use shike::data::Part;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
 use shike::data::tiny_imagenet::tiny_imagenet_lists;
 use shike::data::{Dataset, list_file, list_file_like};
+use shike::model::ShikeConfig;
+use shike::model::network::resnet::ResnetConfig;
 use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::recipe::{Card, Recipe};
 use shike::train::run::RunPaths;
 use shike::train::{DataSource, OptimizerConfig, TrainData};
@@ -117,7 +118,7 @@ fn every_card_is_complete() {
         let side = config.train_pipeline.output_size().unwrap();
         assert_eq!(config.eval_pipeline.output_size(), Some(side), "{name}");
         config.model.validate().unwrap();
-        let (_, shapes) = config.model.backbone.feature_shapes([side, side]);
+        let shapes = config.model.backbone.shapes([side, side]);
         let last = shapes.last().unwrap();
         assert!(last.height > 1 && last.height == last.width, "{name}");
     }
@@ -349,7 +350,7 @@ impl Fixture {
     fn weights(&self) -> PathBuf {
         let device = Device::flex();
         device.seed(5);
-        let backbone = BackboneConfig::resnet(10).unwrap();
+        let backbone = ResnetConfig::imagenet(10).unwrap();
         let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
         let path = self.folder.path().join("resnet10.safetensors");
         weights::export(&model, &path, 0).unwrap();

@@ -14,8 +14,9 @@ use std::time::Duration;
 use burn::tensor::Device;
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::infer::load_model;
+use shike::model::ShikeConfig;
+use shike::model::network::resnet::ResnetConfig;
 use shike::model::weights::{self, StateDict};
-use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::run::RunPaths;
 
 /// Images, and weights of a plain ResNet-10 with other classes.
@@ -44,7 +45,7 @@ fn fixture() -> Fixture {
     ];
     let device = Device::flex();
     device.seed(5);
-    let backbone = BackboneConfig::resnet(10).unwrap();
+    let backbone = ResnetConfig::imagenet(10).unwrap();
     let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
     let path = folder.path().join("resnet10.safetensors");
     weights::export(&model, &path, 0).unwrap();

@@ -4,8 +4,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use shike_kernels::conv2d;
 
-use super::backbone::conv_norm_values;
-use super::block::{Cost, chain_cost, conv_config};
+use super::conv::{Cost, chain_cost, conv_config, conv_norm_values};
 use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
 
 /// Configuration of [`Dkf`]: the two feature maps to be fused; see [`init`](Self::init).
@@ -187,10 +186,10 @@ mod tests {
 
     #[test]
     fn works_out_the_convolutions_from_the_shapes() {
-        // CIFAR ResNet: stages 1 and 2 to stage 3.
+        // CIFAR ResNet: layers 1 and 2 to layer 3.
         check(shape(16, 32, 32), shape(64, 8, 8), &[32, 64]);
         check(shape(32, 16, 16), shape(64, 8, 8), &[64]);
-        // A bottleneck ResNet's ratios, in a quarter of its channels: stages 1, 2, 3 to stage 4.
+        // A bottleneck ResNet's ratios, in a quarter of its channels: layers 1, 2, 3 to layer 4.
         check(shape(64, 56, 56), shape(512, 7, 7), &[128, 256, 512]);
         check(shape(128, 28, 28), shape(512, 7, 7), &[256, 512]);
         check(shape(256, 14, 14), shape(512, 7, 7), &[512]);

@@ -1,28 +1,26 @@
 //! Networks: blocks, backbones, knowledge fusion, classifiers, and [`Shike`], which joins them.
 
-mod backbone;
+pub(crate) mod backbone;
 mod batch_norm;
-mod block;
 mod classifier;
+mod conv;
 mod decoupled;
 mod dkf;
 mod parts;
 mod shike;
 mod summary;
+mod trunk;
 
-pub use backbone::{
-    BackboneConfig, BlockKind, FeatureShape, Stage, StageConfig, Stem, StemConfig, StemKind,
-};
+pub use backbone::{BackboneConfig, Block, FeatureMap, FeatureShape, Layer, resnet};
 pub use batch_norm::{BatchNorm, BatchNormConfig};
-pub use block::{
-    BasicBlock, BasicBlockConfig, Block, Bottleneck, BottleneckConfig, ConvInit, Projection,
-};
 pub use classifier::{Classifier, ClassifierConfig, CosineClassifier, CosineClassifierConfig};
+pub use conv::ConvInit;
 pub use decoupled::ScaledLinear;
 pub use dkf::{Dkf, DkfConfig, StridedConv};
 pub use parts::Part;
 pub use shike::{Expert, ExpertFeatures, ExpertLogits, Features, Head, Shike, ShikeConfig};
 pub use summary::{ModelSummary, PartSummary};
+pub use trunk::Trunk;
 
 use thiserror::Error;
 
@@ -57,4 +55,16 @@ pub enum ConfigError {
         /// Shape of the deep map.
         deep: FeatureShape,
     },
+}
+
+/// Refuses a size outside 1 to `most`.
+fn within(field: &'static str, found: usize, most: usize) -> Result<(), ConfigError> {
+    match (1..=most).contains(&found) {
+        true => Ok(()),
+        false => Err(ConfigError::Field {
+            field,
+            found: found.to_string(),
+            expected: format!("1 to {most}"),
+        }),
+    }
 }

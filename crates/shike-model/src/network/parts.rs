@@ -78,20 +78,20 @@ impl From<Part> for String {
 impl ShikeConfig {
     /// The parts of the network, shallow to deep.
     pub fn parts(&self) -> Vec<Part> {
-        let stages = (1..=self.backbone.stages.len()).map(Part::Layer);
-        let fusion = (!self.fused_stages.is_empty()).then_some(Part::Fusion);
+        let layers = (1..=self.backbone.layers()).map(Part::Layer);
+        let fusion = (!self.fused_layers.is_empty()).then_some(Part::Fusion);
         [Part::Stem]
             .into_iter()
-            .chain(stages)
+            .chain(layers)
             .chain(fusion)
             .chain([Part::Heads])
             .collect()
     }
 
-    /// The parts that all experts share: the stem and the shared stages.
+    /// The parts that all experts share: the stem and the shared layers.
     pub fn shared_parts(&self) -> Vec<Part> {
-        let stages = (1..=self.shared_stages).map(Part::Layer);
-        [Part::Stem].into_iter().chain(stages).collect()
+        let layers = (1..=self.shared_layers).map(Part::Layer);
+        [Part::Stem].into_iter().chain(layers).collect()
     }
 }
 
@@ -109,8 +109,8 @@ impl Shike {
                 }
                 Some(index) => {
                     let own = index - self.shared.len();
-                    let stages = self.experts.iter().filter_map(|e| e.stages.get(own));
-                    ParamGroup::ids_from_module(stages.cloned().collect::<Vec<_>>())
+                    let layers = self.experts.iter().filter_map(|e| e.layers.get(own));
+                    ParamGroup::ids_from_module(layers.cloned().collect::<Vec<_>>())
                 }
             },
             Part::Fusion => {
@@ -130,17 +130,18 @@ impl Shike {
 
     /// Every batch normalisation.
     fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
-        let mut norms = vec![&mut self.stem.bn];
-        let mut stages: Vec<_> = self.shared.iter_mut().collect();
+        let mut norms = Vec::new();
+        let mut layers = vec![&mut self.stem];
+        layers.extend(&mut self.shared);
         for expert in &mut self.experts {
-            stages.extend(&mut expert.stages);
+            layers.extend(&mut expert.layers);
             let convs = expert
                 .fusion
                 .iter_mut()
                 .flat_map(|fusion| &mut fusion.convs);
             norms.extend(convs.map(|conv| &mut conv.bn));
         }
-        let blocks = stages.into_iter().flat_map(|stage| &mut stage.blocks);
+        let blocks = layers.into_iter().flat_map(|layer| &mut layer.blocks);
         norms.extend(blocks.flat_map(Block::norms_mut));
         norms
     }
@@ -267,7 +268,10 @@ mod tests {
             let mean = bn.running_mean.value();
             mean.abs().sum().into_scalar::<f32>() > 0.0
         };
-        assert!(!moved(&model.stem.bn));
+        let crate::network::Block::Stem(stem) = &model.stem.blocks[0] else {
+            panic!("a ResNet begins with a stem");
+        };
+        assert!(!moved(&stem.bn));
         let crate::network::Block::Basic(block) = &model.shared[0].blocks[0] else {
             panic!("a CIFAR network has basic blocks");
         };

@@ -1,10 +1,11 @@
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::backbone::within;
+use super::backbone::resnet::ResnetConfig;
 use super::{
-    BackboneConfig, Classifier, ClassifierConfig, ConfigError, Dkf, DkfConfig, Stage, Stem,
+    BackboneConfig, Classifier, ClassifierConfig, ConfigError, Dkf, DkfConfig, FeatureMap, Layer,
+    within,
 };
 
 /// Which of an expert's two classifiers answers.
@@ -22,17 +23,19 @@ pub enum Head {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShikeConfig {
-    /// Stem and stages.
+    /// Stem and layers.
     pub backbone: BackboneConfig,
     /// Number of classes.
     pub num_classes: usize,
     /// Number of experts, at least 1.
     pub experts: usize,
-    /// How many stages, counted from the stem, all experts share; the others each expert owns.
-    pub shared_stages: usize,
-    /// Shared stages (1 is the first) whose outputs are fused: expert `k` takes entry
+    /// How many layers, counted from the stem, all experts share; the others each expert owns.
+    #[serde(alias = "shared_stages")]
+    pub shared_layers: usize,
+    /// Shared layers (1 is the first) whose outputs are fused: expert `k` takes entry
     /// `k mod length`. Empty: no fusion.
-    pub fused_stages: Vec<usize>,
+    #[serde(alias = "fused_stages")]
+    pub fused_layers: Vec<usize>,
     /// The classifier.
     pub classifier: ClassifierConfig,
     /// Whether experts have a second classifier for stage 2.
@@ -51,40 +54,46 @@ const FUSION_SIZE: [usize; 2] = [224, 224];
 
 impl ShikeConfig {
     /// SHIKE on any backbone, as the released code builds it on its own: three experts that own
-    /// the last stage and share the others, and are fused in turn with the outputs of the first
-    /// shared stage (the most strided convolutions away), the second, …; cosine classifiers.
-    pub fn on(backbone: BackboneConfig, num_classes: usize) -> Self {
-        let shared_stages = backbone.stages.len().saturating_sub(1);
+    /// the last layer and share the others, and are fused in turn with the outputs of the first
+    /// shared layer (the most strided convolutions away), the second, …; cosine classifiers.
+    pub fn on(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
+        let backbone = backbone.into();
+        let shared_layers = backbone.layers().saturating_sub(1);
+        // Tokens have no sides that could be brought to those of another depth.
+        let fused_layers = match backbone.family().is_pyramid() {
+            true => (1..=shared_layers).collect(),
+            false => vec![],
+        };
         Self {
             backbone,
             num_classes,
             experts: 3,
-            shared_stages,
-            fused_stages: (1..=shared_stages).collect(),
+            shared_layers,
+            fused_layers,
             classifier: ClassifierConfig::cosine(),
             stage2_heads: true,
         }
     }
 
     /// The plain network: one path, no fusion, one linear classifier.
-    pub fn plain(backbone: BackboneConfig, num_classes: usize) -> Self {
+    pub fn plain(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
         Self {
             experts: 1,
-            fused_stages: vec![],
+            fused_layers: vec![],
             classifier: ClassifierConfig::Linear,
             stage2_heads: false,
             ..Self::on(backbone, num_classes)
         }
     }
 
-    /// SHIKE on a CIFAR ResNet as released: three experts, stages 1 and 2 shared, fused in turn
-    /// with the outputs of stage 1 (through two strided convolutions) and stage 2 (through one),
+    /// SHIKE on a CIFAR ResNet as released: three experts, layers 1 and 2 shared, fused in turn
+    /// with the outputs of layer 1 (through two strided convolutions) and layer 2 (through one),
     /// cosine classifiers.
     ///
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
     pub fn cifar(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
-        Ok(Self::on(BackboneConfig::cifar(depth)?, num_classes))
+        Ok(Self::on(ResnetConfig::cifar(depth)?, num_classes))
     }
 
     /// The plain CIFAR ResNet: one path, no fusion, one linear classifier.
@@ -92,23 +101,23 @@ impl ShikeConfig {
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
     pub fn cifar_plain(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
-        Ok(Self::plain(BackboneConfig::cifar(depth)?, num_classes))
+        Ok(Self::plain(ResnetConfig::cifar(depth)?, num_classes))
     }
 
-    /// SHIKE on an ImageNet [ResNet](BackboneConfig::resnet): three experts, stages 1 to 3 shared,
-    /// fused in turn with the outputs of stages 1, 2 and 3 through three, two and one strided
+    /// SHIKE on an ImageNet [ResNet](ResnetConfig::imagenet): three experts, layers 1 to 3 shared,
+    /// fused in turn with the outputs of layers 1, 2 and 3 through three, two and one strided
     /// convolutions; cosine classifiers. The paper's networks for ImageNet-LT, iNaturalist and
     /// Places-LT, whose code was not released: the rule is that of the released CIFAR network.
     ///
     /// # Errors
     /// If there is no ResNet of this depth.
     pub fn resnet(depth: usize, num_classes: usize) -> Result<Self, ConfigError> {
-        Ok(Self::on(BackboneConfig::resnet(depth)?, num_classes))
+        Ok(Self::on(ResnetConfig::imagenet(depth)?, num_classes))
     }
 
     /// Whether this is one path without fusion: no mixture of experts.
     pub fn is_plain(&self) -> bool {
-        self.experts == 1 && self.fused_stages.is_empty()
+        self.experts == 1 && self.fused_layers.is_empty()
     }
 
     /// Checks every field.
@@ -116,7 +125,7 @@ impl ShikeConfig {
     /// # Errors
     /// Names the first field that no network can be built from.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.backbone.validate()?;
+        self.backbone.family().validate()?;
         self.classifier.validate()?;
         let check = |field, ok: bool, found: usize, expected: String| match ok {
             true => Ok(()),
@@ -126,8 +135,8 @@ impl ShikeConfig {
                 expected,
             }),
         };
-        let stages = self.backbone.stages.len();
-        let shared = self.shared_stages;
+        let layers = self.backbone.layers();
+        let shared = self.shared_layers;
         check(
             "num_classes",
             (2..=CLASSES).contains(&self.num_classes),
@@ -136,17 +145,23 @@ impl ShikeConfig {
         )?;
         within("experts", self.experts, EXPERTS)?;
         check(
-            "shared_stages",
-            shared < stages,
+            "shared_layers",
+            shared < layers,
             shared,
-            format!("below the number of stages, {stages}"),
+            format!("below the number of layers, {layers}"),
         )?;
-        for &stage in &self.fused_stages {
+        check(
+            "fused_layers",
+            self.fused_layers.is_empty() || self.backbone.family().is_pyramid(),
+            self.fused_layers.len(),
+            "empty: knowledge fusion needs maps, and this network has tokens".into(),
+        )?;
+        for &layer in &self.fused_layers {
             check(
-                "fused_stages",
-                (1..=shared).contains(&stage),
-                stage,
-                format!("a shared stage, 1 to {shared}"),
+                "fused_layers",
+                (1..=shared).contains(&layer),
+                layer,
+                format!("a shared layer, 1 to {shared}"),
             )?;
         }
         // Beyond it lie sums of fields each of which is possible.
@@ -160,25 +175,25 @@ impl ShikeConfig {
     /// made.
     ///
     /// # Errors
-    /// [`ConfigError::Fusion`] for stages that cannot be fused.
+    /// [`ConfigError::Fusion`] for layers that cannot be fused.
     pub fn num_values(&self) -> Result<u64, ConfigError> {
-        let backbone = &self.backbone;
-        let stage = |i: usize| backbone.stages[i].num_values(backbone.channels_before(i));
-        let stages = backbone.stages.len();
-        let shared: u64 = (0..self.shared_stages).map(stage).sum();
-        let own: u64 = (self.shared_stages..stages).map(stage).sum();
-        let (_, shapes) = backbone.feature_shapes(FUSION_SIZE);
-        let last = shapes[stages - 1];
+        let backbone = self.backbone.family();
+        let values = |depth: usize| backbone.num_values(depth);
+        let layers = backbone.layers();
+        let shared: u64 = (0..=self.shared_layers).map(values).sum();
+        let own: u64 = (self.shared_layers + 1..=layers).map(values).sum();
+        let shapes = backbone.shapes(FUSION_SIZE);
+        let last = shapes[layers];
         let (features, classes) = (last.channels as u64, self.num_classes as u64);
         let head = match self.classifier {
             ClassifierConfig::Cosine { .. } => features * classes,
             ClassifierConfig::Linear => features * classes + classes,
         };
         let heads = head * (1 + u64::from(self.stage2_heads));
-        let mut sum = backbone.stem.num_values() + shared;
+        let mut sum = shared;
         for expert in 0..self.experts {
             let fusion = self
-                .fused_stage(expert)
+                .fused_layer(expert)
                 .map(|s| DkfConfig::new(shapes[s], last));
             let fusion = fusion.map(|fusion| fusion.num_values()).transpose()?;
             sum += own + heads + fusion.unwrap_or_default();
@@ -186,10 +201,10 @@ impl ShikeConfig {
         Ok(sum)
     }
 
-    /// Index of the stage that is fused into an expert.
-    fn fused_stage(&self, expert: usize) -> Option<usize> {
-        let fused = &self.fused_stages;
-        (!fused.is_empty()).then(|| fused[expert % fused.len()] - 1)
+    /// The layer that is fused into an expert, counted from 1.
+    fn fused_layer(&self, expert: usize) -> Option<usize> {
+        let fused = &self.fused_layers;
+        (!fused.is_empty()).then(|| fused[expert % fused.len()])
     }
 
     /// Initialises the network with random weights from the device's generator
@@ -200,39 +215,32 @@ impl ShikeConfig {
     /// If a field is out of range; see [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Result<Shike, ConfigError> {
         self.validate()?;
-        let backbone = &self.backbone;
-        let build = |range: core::ops::Range<usize>| -> Vec<Stage> {
-            let stages = &backbone.stages;
-            range
-                .map(|i| stages[i].init(backbone.channels_before(i), backbone.conv_init, device))
-                .collect()
+        let backbone = self.backbone.family();
+        let build = |depths: core::ops::RangeInclusive<usize>| -> Vec<Layer> {
+            depths.map(|depth| backbone.init(depth, device)).collect()
         };
-        let (_, shapes) = backbone.feature_shapes(FUSION_SIZE);
-        let last = shapes.len() - 1;
+        let shapes = backbone.shapes(FUSION_SIZE);
+        let (shared, last) = (self.shared_layers, backbone.layers());
         let expert = |k: usize| -> Result<Expert, ConfigError> {
-            let source = self.fused_stage(k);
+            let source = self.fused_layer(k);
             let head = || {
                 self.classifier
                     .init(shapes[last].channels, self.num_classes, device)
             };
             Ok(Expert {
-                stages: build(self.shared_stages..last + 1),
+                layers: build(shared + 1..=last),
                 fusion: source
                     .map(|s| DkfConfig::new(shapes[s], shapes[last]).init(device))
                     .transpose()?,
-                fused_stage: source.unwrap_or(0),
+                fused_layer: source.unwrap_or(0),
                 head1: head(),
                 head2: self.stage2_heads.then(head),
             })
         };
-        let model = Shike {
-            stem: backbone.stem.init(backbone.conv_init, device),
-            shared: build(0..self.shared_stages),
-            experts: (0..self.experts).map(expert).collect::<Result<_, _>>()?,
-        };
-        // Burn initialises parameters when they are first used, and so in the order of the first
-        // forward pass; draw them now instead.
-        model.visit(&mut Materialize);
+        let (stem, shared) = (backbone.init(0, device), build(1..=shared));
+        let experts = (0..self.experts).map(expert).collect::<Result<_, _>>()?;
+        let model = Shike::of(&self.backbone, stem, shared, experts);
+        draw(&model);
         Ok(model)
     }
 }
@@ -243,36 +251,44 @@ setters!(ShikeConfig {
     with_stage2_heads stage2_heads: bool,
 });
 
-struct Materialize;
+/// Draws the random weights, in the order of the modules: Burn would when they are first used, and so in the order
+/// of the first forward pass.
+pub(super) fn draw(model: &Shike) {
+    struct Materialize;
 
-impl ModuleVisitor for Materialize {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        param.val();
+    impl ModuleVisitor for Materialize {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            param.val();
+        }
     }
+
+    model.visit(&mut Materialize);
 }
 
-/// A residual network with experts: a stem and stages that all share, then experts with stages of
+/// A network with experts: a stem and layers that all share, then experts with layers of
 /// their own, [knowledge fusion](Dkf) and classifiers. With one expert and no fusion it is the
 /// plain network.
 #[derive(Module, Debug)]
 pub struct Shike {
     /// The first layers.
-    pub stem: Stem,
-    /// The stages that all experts share.
-    pub shared: Vec<Stage>,
+    pub stem: Layer,
+    /// The layers that all experts share.
+    pub shared: Vec<Layer>,
     /// The experts.
     pub experts: Vec<Expert>,
+    #[module(skip)]
+    backbone: BackboneConfig,
 }
 
-/// One expert: its own deep stages, its fusion, its two classifiers.
+/// One expert: its own deep layers, its fusion, its two classifiers.
 #[derive(Module, Debug)]
 pub struct Expert {
-    /// Own stages, behind the shared ones.
-    pub stages: Vec<Stage>,
+    /// Own layers, behind the shared ones.
+    pub layers: Vec<Layer>,
     /// Knowledge fusion; none in a plain network.
     pub fusion: Option<Dkf>,
-    /// Index into [`Shike::shared`] of the stage whose output is fused.
-    fused_stage: usize,
+    /// The shared layer whose output is fused, counted from 1.
+    fused_layer: usize,
     /// Stage-1 classifier.
     pub head1: Classifier,
     /// Stage-2 classifier.
@@ -282,10 +298,10 @@ pub struct Expert {
 /// Feature maps and vectors of one forward pass.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// The stem's output, `[batch, channels, height, width]`.
-    pub stem: Tensor<4>,
-    /// The output of each shared stage, `[batch, channels, height, width]`.
-    pub shared: Vec<Tensor<4>>,
+    /// The stem's output.
+    pub stem: FeatureMap,
+    /// The output of each shared layer.
+    pub shared: Vec<FeatureMap>,
     /// What each expert makes of them.
     pub experts: Vec<ExpertFeatures>,
 }
@@ -293,11 +309,11 @@ pub struct Features {
 /// Features of one expert.
 #[derive(Clone, Debug)]
 pub struct ExpertFeatures {
-    /// Output of the expert's own stages, `[batch, channels, height, width]`.
-    pub deep: Tensor<4>,
+    /// Output of the expert's own layers.
+    pub deep: FeatureMap,
     /// The aligned shallow map, of the same shape, where there is fusion.
     pub shallow: Option<Tensor<4>>,
-    /// The (fused) map averaged over height and width, `[batch, channels]`.
+    /// The (fused) map, [pooled](FeatureMap::pooled), `[batch, channels]`.
     pub pooled: Tensor<2>,
 }
 
@@ -322,13 +338,32 @@ impl ExpertLogits {
 }
 
 impl Shike {
+    pub(super) fn of(
+        backbone: &BackboneConfig,
+        stem: Layer,
+        shared: Vec<Layer>,
+        experts: Vec<Expert>,
+    ) -> Self {
+        Self {
+            stem,
+            shared,
+            experts,
+            backbone: backbone.clone(),
+        }
+    }
+
+    /// The network without experts and classifiers.
+    pub fn backbone(&self) -> &BackboneConfig {
+        &self.backbone
+    }
+
     /// Every feature map of `images`, `[batch, 3, height, width]`.
     pub fn features(&self, images: Tensor<4>) -> Features {
-        let stem = self.stem.forward(images);
+        let stem = self.stem.forward(FeatureMap::Pyramid(images));
         let mut shared = Vec::with_capacity(self.shared.len());
         let mut map = stem.clone();
-        for stage in &self.shared {
-            map = stage.forward(map);
+        for layer in &self.shared {
+            map = layer.forward(map);
             shared.push(map.clone());
         }
         let experts = self
@@ -391,29 +426,19 @@ impl Shike {
 }
 
 impl Expert {
-    fn features(&self, shared: &Tensor<4>, all: &[Tensor<4>]) -> ExpertFeatures {
-        let deep = self
-            .stages
-            .iter()
-            .fold(shared.clone(), |x, stage| stage.forward(x));
-        let shallow = self
-            .fusion
-            .as_ref()
-            .map(|fusion| fusion.align(all[self.fused_stage].clone()));
-        let fused = match &shallow {
-            Some(shallow) => deep.clone() * shallow.clone(),
-            None => deep.clone(),
+    fn features(&self, shared: &FeatureMap, all: &[FeatureMap]) -> ExpertFeatures {
+        let own = self.layers.iter();
+        let deep = own.fold(shared.clone(), |x, layer| layer.forward(x));
+        let shallow = self.fusion.as_ref().map(|fusion| {
+            let shallow = all[self.fused_layer - 1].clone();
+            fusion.align(shallow.into_pyramid())
+        });
+        let pooled = match &shallow {
+            Some(shallow) => {
+                FeatureMap::Pyramid(deep.clone().into_pyramid() * shallow.clone()).pooled()
+            }
+            None => deep.pooled(),
         };
-        // Classifiers, softmax and losses are computed in float32 where features are narrower.
-        let fused = match fused.dtype() {
-            DType::BF16 | DType::F16 => fused.cast(FloatDType::F32),
-            _ => fused,
-        };
-        let [batch, channels, height, width] = fused.dims();
-        let pooled = fused
-            .reshape([batch, channels, height * width])
-            .mean_dim(2)
-            .reshape([batch, channels]);
         ExpertFeatures {
             deep,
             shallow,
@@ -435,9 +460,9 @@ impl Expert {
         }
     }
 
-    /// Index into [`Shike::shared`] of the stage that is fused, where there is fusion.
-    pub fn fused_stage(&self) -> Option<usize> {
-        self.fusion.as_ref().map(|_| self.fused_stage)
+    /// The shared layer that is fused, counted from 1, where there is fusion.
+    pub fn fused_layer(&self) -> Option<usize> {
+        self.fusion.as_ref().map(|_| self.fused_layer)
     }
 }
 
@@ -465,12 +490,15 @@ mod tests {
             ];
             let linear = ShikeConfig::on(backbone, 5).with_classifier(ClassifierConfig::Linear);
             if name == "resnet8" {
-                let mut odd = linear.clone();
-                odd.backbone.stages[1].channels = 50;
-                odd.backbone.stages[0].stride = 2;
-                odd.shared_stages = 1;
-                odd.fused_stages = vec![1];
-                configs.push(odd);
+                let mut odd = ResnetConfig::cifar(8).unwrap();
+                odd.layers[1].channels = 50;
+                odd.layers[0].stride = 2;
+                configs.push(ShikeConfig {
+                    backbone: odd.into(),
+                    shared_layers: 1,
+                    fused_layers: vec![1],
+                    ..linear.clone()
+                });
             }
             configs.push(linear);
             for config in configs {
@@ -483,28 +511,29 @@ mod tests {
 
     #[test]
     fn no_size_is_beyond_all_machines() {
-        let config = || ShikeConfig::cifar(8, 10).unwrap();
-        let refused = |change: fn(&mut ShikeConfig), says: &str| {
-            let mut config = config();
-            change(&mut config);
+        let refused = |change: fn(&mut ShikeConfig, &mut ResnetConfig), says: &str| {
+            let mut config = ShikeConfig::cifar(8, 10).unwrap();
+            let mut backbone = ResnetConfig::cifar(8).unwrap();
+            change(&mut config, &mut backbone);
+            config.backbone = backbone.into();
             let error = config.init(&Device::flex()).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         };
         refused(
-            |c| c.experts = 1_000_000_000,
+            |c, _| c.experts = 1_000_000_000,
             "experts: 1000000000 is not possible; it must be 1 to 100",
         );
-        refused(|c| c.experts = 0, "1 to 100");
-        refused(|c| c.num_classes = usize::MAX, "2 to 1000000");
-        refused(|c| c.backbone.stem.channels = 1 << 40, "1 to 65536");
-        refused(|c| c.backbone.stages[2].blocks = 1 << 53, "1 to 1000");
-        refused(|c| c.backbone.stages[2].stride = usize::MAX, "1 to 16");
+        refused(|c, _| c.experts = 0, "1 to 100");
+        refused(|c, _| c.num_classes = usize::MAX, "2 to 1000000");
+        refused(|_, b| b.stem.channels = 1 << 40, "1 to 65536");
+        refused(|_, b| b.layers[2].blocks = 1 << 53, "1 to 1000");
+        refused(|_, b| b.layers[2].stride = usize::MAX, "1 to 16");
         // Each is possible, and all together are not.
         refused(
-            |c| {
+            |c, b| {
                 c.experts = 100;
-                c.backbone.stages[2].channels = 65_536;
-                c.backbone.stages[2].blocks = 1000;
+                b.layers[2].channels = 65_536;
+                b.layers[2].blocks = 1000;
             },
             "it must have at most 10000000000",
         );

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use super::block::Cost;
+use super::conv::Cost;
 use super::{Classifier, Head, Shike};
 
 /// Parameters and multiply-adds of a network, by part and in total; see [`Shike::describe`].
@@ -137,22 +137,22 @@ impl Shike {
         let (cost, mut size) = self.stem.cost(image_size);
         part("stem".into(), params(&self.stem), cost);
         let mut sizes = Vec::new();
-        for (i, stage) in self.shared.iter().enumerate() {
-            let (cost, out) = stage.cost(size);
-            part(format!("layer{}", i + 1), params(stage), cost);
+        for (i, layer) in self.shared.iter().enumerate() {
+            let (cost, out) = layer.cost(size);
+            part(format!("layer{}", i + 1), params(layer), cost);
             size = out;
             sizes.push(out);
         }
         for (k, expert) in self.experts.iter().enumerate() {
             let mut own = size;
-            for (i, stage) in expert.stages.iter().enumerate() {
-                let (cost, out) = stage.cost(own);
+            for (i, layer) in expert.layers.iter().enumerate() {
+                let (cost, out) = layer.cost(own);
                 let number = self.shared.len() + i + 1;
-                part(format!("expert{k}.layer{number}"), params(stage), cost);
+                part(format!("expert{k}.layer{number}"), params(layer), cost);
                 own = out;
             }
-            if let (Some(fusion), Some(source)) = (&expert.fusion, expert.fused_stage()) {
-                let cost = fusion.cost(sizes[source]);
+            if let (Some(fusion), Some(source)) = (&expert.fusion, expert.fused_layer()) {
+                let cost = fusion.cost(sizes[source - 1]);
                 part(format!("expert{k}.fusion"), params(fusion), cost);
             }
             let head = expert.head(Head::Stage1);

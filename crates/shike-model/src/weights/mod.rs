@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use thiserror::Error;
 
-use crate::network::Shike;
+use crate::network::{BackboneConfig, Shike, Trunk};
 use names::{Names, StateName};
 use read::Entries;
 
@@ -66,6 +66,8 @@ pub struct Mismatch {
     pub unexpected: Vec<String>,
     /// Names with the shape that the network expects and the one in the file.
     pub mis_shaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// The backbone that the file's weights are of.
+    pub looks_like: Option<&'static str>,
 }
 
 impl Mismatch {
@@ -79,7 +81,10 @@ const NAMED: usize = 200;
 
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the weights are of another network:")?;
+        match self.looks_like {
+            Some(name) => write!(f, "the weights are of another network, {name}:")?,
+            None => write!(f, "the weights are of another network:")?,
+        }
         let more = |count: usize| match count.saturating_sub(NAMED) {
             0 => String::new(),
             rest => format!(", and {rest} more"),
@@ -112,10 +117,34 @@ fn is_batch_count(name: &str) -> bool {
     name.rsplit('.').next() == Some(BATCH_COUNT)
 }
 
+/// The backbone whose tensors are all in the file, in their shapes; the largest such.
+fn looks_like(state: &Entries, device: &Device) -> Option<&'static str> {
+    let tensors = |name: &&'static str| {
+        let trunk = BackboneConfig::named(name).ok()?.lazy(device);
+        let (mut count, mut all) = (0, true);
+        let mut walk = Walk::new(
+            &trunk.network,
+            Collect(
+                |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
+                    count += 1;
+                    let found = state.tensors.get(&name.name);
+                    all &= found.is_some_and(|entry| entry.shape == shape_in_file(&name, &shape));
+                },
+            ),
+        );
+        trunk.network.visit(&mut walk);
+        all.then_some(count)
+    };
+    let names = BackboneConfig::names().filter_map(|name| Some((tensors(&name)?, name)));
+    names.max().map(|(_, name)| name)
+}
+
 /// Calls `each` with the state-dict name of every tensor.
 struct Walk<F> {
     names: Names,
     path: Vec<String>,
+    /// Type of the module that holds what `path` leads to.
+    container: String,
     each: F,
 }
 
@@ -124,22 +153,27 @@ impl<F> Walk<F> {
         Self {
             names: Names::of(model),
             path: vec![],
+            container: String::new(),
             each,
         }
     }
 
+    fn enter(&mut self, name: &str, container: &str) {
+        self.path.push(name.to_owned());
+        container.clone_into(&mut self.container);
+    }
+
     fn state_name(&self) -> StateName {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        self.names.state_name(&path)
+        self.names.state_name(&path, &self.container)
     }
 }
 
-/// Reads every tensor; the data is only fetched from the device if asked for.
 struct Collect<F>(F);
 
 impl<F: FnMut(StateName, Shape, &dyn Fn() -> TensorData)> ModuleVisitor for Walk<Collect<F>> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
@@ -157,8 +191,8 @@ impl<F: FnMut(StateName, Shape, &dyn Fn() -> TensorData)> ModuleVisitor for Walk
 struct Apply<'a>(&'a HashMap<String, TensorData>);
 
 impl ModuleMapper for Walk<Apply<'_>> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
@@ -269,6 +303,32 @@ pub struct Pretrained {
     pub unused: Vec<String>,
 }
 
+/// All tensors of a whole backbone by their names, as [`state_dict`] gives them.
+pub fn trunk_state_dict(trunk: &Trunk) -> Vec<(String, TensorData)> {
+    state_dict(&trunk.network)
+}
+
+/// Puts a state dict into a whole backbone, as [`load_state_dict`] does.
+///
+/// # Errors
+/// Those of [`load_state_dict`].
+pub fn load_trunk(trunk: Trunk, state: StateDict, path: &Path) -> Result<Trunk, WeightsError> {
+    let network = load_state_dict(trunk.network, state, path)?;
+    Ok(Trunk { network })
+}
+
+/// Reads the weights of a whole backbone, of a plain network with or without its classifier.
+///
+/// # Errors
+/// Those of [`import_pretrained`].
+pub fn import_trunk(
+    trunk: Trunk,
+    path: impl AsRef<Path>,
+) -> Result<(Trunk, Pretrained), WeightsError> {
+    let (network, report) = import_pretrained(trunk.network, path)?;
+    Ok((Trunk { network }, report))
+}
+
 /// Starts a network from the weights of another on the same backbone, as fine-tuning does: a plain
 /// one (torchvision's or timm's ResNet or ResNeXt, trained on ImageNet, say), whose last stages
 /// every expert then has a copy of, or one with experts.
@@ -291,6 +351,7 @@ pub fn import_pretrained(
     let mut report = Pretrained::default();
     let mut mismatch = Mismatch::default();
     let mut wanted = Vec::new();
+    let names = Names::of(&model);
     let mut used = HashSet::new();
     let mut walk = Walk::new(
         &model,
@@ -298,8 +359,9 @@ pub fn import_pretrained(
             |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
                 let optional = Names::is_classifier(&name.name) || Names::is_fusion(&name.name);
                 let found = state.tensors.get_key_value(&name.name).or_else(|| {
-                    let plain = Names::in_plain_network(&name.name)?;
-                    state.tensors.get_key_value(&plain)
+                    let plain = name.in_plain_network.as_ref().unwrap_or(&name.name);
+                    let of_plain = state.tensors.get_key_value(plain);
+                    of_plain.or_else(|| state.tensors.get_key_value(&names.alias(plain)?))
                 });
                 let expected = shape_in_file(&name, &shape);
                 match found {
@@ -337,6 +399,7 @@ pub fn import_pretrained(
         .cloned()
         .partition(|name| Names::is_classifier(name) || Names::is_fusion(name));
     if !mismatch.is_empty() {
+        mismatch.looks_like = looks_like(&state, &model.devices()[0]);
         return Err(WeightsError::Mismatch {
             path: path.to_owned(),
             mismatch,

@@ -1,58 +1,45 @@
 //! Names and layouts of PyTorch's state dicts.
 
-use crate::network::Shike;
+use crate::network::{BackboneConfig, Expert, Shike};
 
-/// A parameter's or statistic's place in the reference's state dict.
+/// A parameter's or statistic's place in a state dict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StateName {
     pub name: String,
+    /// The name in a plain network on the same backbone, where the tensor is one of its layers.
+    pub in_plain_network: Option<String>,
     /// PyTorch's `nn.Linear` stores `[out, in]`, Burn's `[in, out]`.
     pub transposed: bool,
 }
 
-/// Names tensors as the reference's `ResNet_MoE` does, or, for a plain network, as its
-/// single-path network: `layer3.…` and `linear.…` without an expert's number. On a backbone for
-/// large images, blocks and the plain network's classifier have torchvision's names.
+/// Names tensors as the family of the backbone does, and what is SHIKE's own as the reference's `ResNet_MoE`.
 pub(super) struct Names {
+    backbone: BackboneConfig,
     plain: bool,
     shared: usize,
-    /// Name of a block's projection: `shortcut` in the reference, `downsample` in torchvision.
-    projection: &'static str,
-    /// Name of the plain network's classifier.
-    classifier: &'static str,
 }
 
 impl Names {
     pub fn of(model: &Shike) -> Self {
-        let torchvision = model.stem.pool.is_some();
-        let names = |projection, classifier| Self {
-            plain: model.experts.len() == 1
-                && model.experts[0].fusion.is_none()
-                && model.experts[0].head2.is_none(),
+        let experts = &model.experts;
+        let alone = |e: &Expert| e.fusion.is_none() && e.head2.is_none();
+        Self {
+            backbone: model.backbone().clone(),
+            plain: experts.len() <= 1 && experts.iter().all(alone),
             shared: model.shared.len(),
-            projection,
-            classifier,
-        };
-        match torchvision {
-            true => names("downsample", "fc"),
-            false => names("shortcut", "linear"),
         }
     }
 
-    /// The name that an expert's own stage has in a plain network on the same backbone, where
-    /// this is the name of a tensor in such a stage.
-    pub fn in_plain_network(name: &str) -> Option<String> {
-        let (layer, rest) = name.split_once("s.")?;
-        let (_expert, rest) = rest.split_once('.')?;
-        let number = layer.strip_prefix("layer")?;
-        number.parse::<usize>().ok()?;
-        Some(format!("{layer}.{rest}"))
+    /// The name that another program gives to the tensor of this name.
+    pub fn alias(&self, name: &str) -> Option<String> {
+        self.backbone.family().alias(name)
     }
 
-    /// Whether this is the name of a tensor in a classifier of any network.
+    /// Whether this is the name of a tensor in a classifier of any network, or of one that only training uses.
     pub fn is_classifier(name: &str) -> bool {
         let first = name.split('.').next().unwrap_or_default();
-        matches!(first, "fc" | "linear" | "classifiers" | "rt_classifiers")
+        const PLAIN: [&str; 5] = ["fc", "linear", "_fc", "head", "mask_token"];
+        PLAIN.contains(&first) || matches!(first, "classifiers" | "rt_classifiers")
     }
 
     /// Whether this is the name of a tensor in a knowledge fusion.
@@ -66,69 +53,70 @@ impl Names {
     }
 
     /// The state-dict name of the tensor at this module path, in which an enum has the name of its
-    /// variant.
-    pub fn state_name(&self, path: &[&str]) -> StateName {
-        let plain_name = |name| StateName {
-            name,
-            transposed: false,
+    /// variant, and which lies in a module of this type.
+    pub fn state_name(&self, path: &[&str], container: &str) -> StateName {
+        let own = |leaf| match (container, leaf) {
+            ("Struct:BatchNorm" | "Struct:LayerNorm", "gamma") => "weight",
+            ("Struct:BatchNorm" | "Struct:LayerNorm", "beta") => "bias",
+            (_, leaf) => leaf,
         };
-        match path {
-            ["stem", "conv", leaf] => plain_name(format!("conv1.{leaf}")),
-            ["stem", "bn", leaf] => plain_name(format!("bn1.{}", norm_leaf(leaf))),
-            ["shared", stage, "blocks", block, _, rest @ ..] => {
-                let layer = self.layer(stage, 0);
-                plain_name(format!("layer{layer}.{block}.{}", self.block_rest(rest)))
+        let mut path = path.to_vec();
+        if let Some(leaf) = path.last_mut() {
+            *leaf = own(leaf);
+        }
+        let (name, in_plain_network) = match path.as_slice() {
+            ["stem", "blocks", block, _, rest @ ..] => self.of_backbone(0, block, rest, None),
+            ["shared", layer, "blocks", block, _, rest @ ..] => {
+                self.of_backbone(number(layer) + 1, block, rest, None)
             }
-            ["experts", _, "stages", stage, "blocks", block, _, rest @ ..] if self.plain => {
-                let layer = self.layer(stage, self.shared);
-                plain_name(format!("layer{layer}.{block}.{}", self.block_rest(rest)))
+            ["experts", k, "layers", layer, "blocks", block, _, rest @ ..] => {
+                let depth = self.shared + number(layer) + 1;
+                self.of_backbone(depth, block, rest, Some(number(k)))
             }
-            ["experts", k, "stages", stage, "blocks", block, _, rest @ ..] => {
-                let layer = self.layer(stage, self.shared);
-                plain_name(format!(
-                    "layer{layer}s.{k}.{block}.{}",
-                    self.block_rest(rest)
-                ))
+            ["experts", k, "fusion", "convs", i, layer, leaf] => {
+                let at = usize::from(*layer == "bn");
+                let name = format!("shallow_exps.{k}.convs.StridedConv{i}.conv.{at}.{leaf}");
+                (name, None)
             }
-            ["experts", k, "fusion", "convs", i, "conv", leaf] => plain_name(format!(
-                "shallow_exps.{k}.convs.StridedConv{i}.conv.0.{leaf}"
-            )),
-            ["experts", k, "fusion", "convs", i, "bn", leaf] => plain_name(format!(
-                "shallow_exps.{k}.convs.StridedConv{i}.conv.1.{}",
-                norm_leaf(leaf)
-            )),
-            ["experts", k, head, kind, leaf] => StateName {
-                name: match (self.plain, *head) {
-                    (true, _) => format!("{}.{leaf}", self.classifier),
+            ["experts", k, head, _, leaf] => {
+                let name = match (self.plain, *head) {
+                    (true, _) => format!("{}.{leaf}", self.backbone.family().classifier_name()),
                     (false, "head2") => format!("rt_classifiers.{k}.{leaf}"),
                     (false, _) => format!("classifiers.{k}.{leaf}"),
-                },
-                transposed: *kind == "Linear" && *leaf == "weight",
-            },
-            _ => plain_name(path.join(".")),
+                };
+                (name, None)
+            }
+            path => (path.join("."), None),
+        };
+        StateName {
+            name,
+            in_plain_network,
+            transposed: container == "Struct:Linear" && path.last() == Some(&"weight"),
         }
     }
 
-    /// Number of a stage in PyTorch's names: `layer1` is the first.
-    fn layer(&self, stage: &str, before: usize) -> usize {
-        // Module paths name the elements of a `Vec` by their index.
-        stage.parse::<usize>().map_or(0, |i| i + before + 1)
-    }
-
-    fn block_rest(&self, rest: &[&str]) -> String {
-        match rest {
-            ["shortcut", "conv", leaf] => format!("{}.0.{leaf}", self.projection),
-            ["shortcut", "bn", leaf] => format!("{}.1.{}", self.projection, norm_leaf(leaf)),
-            [norm, leaf] if norm.starts_with("bn") => format!("{norm}.{}", norm_leaf(leaf)),
-            other => other.join("."),
+    fn of_backbone(
+        &self,
+        depth: usize,
+        block: &str,
+        path: &[&str],
+        expert: Option<usize>,
+    ) -> (String, Option<String>) {
+        let plain = self
+            .backbone
+            .family()
+            .state_name(depth, number(block), path);
+        match expert {
+            Some(expert) if !self.plain => {
+                let own = self.backbone.family().expert_state_name(&plain, expert);
+                (own, Some(plain))
+            }
+            _ => (plain, None),
         }
     }
 }
 
-fn norm_leaf(leaf: &str) -> &str {
-    match leaf {
-        "gamma" => "weight",
-        "beta" => "bias",
-        other => other,
-    }
+/// Module paths name the elements of a `Vec` by their index.
+fn number(index: &str) -> usize {
+    index.parse().unwrap_or(0)
 }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use shike_data::mix::Mixing;
 use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
-use shike_model::network::StemKind;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
 
 pub use self::optimizer::{AdamWConfig, OptimizerConfig, SgdConfig};
@@ -383,9 +382,9 @@ impl TrainConfig {
     /// [`cifar`](Self::cifar), whose pipelines take nothing but images of 32×32 pixels: for others set
     /// those of photographs, as a [recipe](crate::Recipe::for_source) does.
     pub fn for_model(model: ShikeConfig, epochs: [usize; 2]) -> Self {
-        match model.backbone.stem.kind {
-            StemKind::ImageNet => Self::imagenet(model, epochs),
-            StemKind::Cifar => Self::cifar(model, epochs),
+        match model.backbone.is_for_photographs() {
+            true => Self::imagenet(model, epochs),
+            false => Self::cifar(model, epochs),
         }
     }
 

@@ -177,6 +177,26 @@ fn in_order(record: Bytes) -> Result<Bytes, RecordError> {
     Ok(writer.into_bytes()?)
 }
 
+/// A record of a network with the names that its tensors have now: the first version called layers `stages`, and
+/// had a stem of one kind.
+fn renamed(record: Bytes) -> Result<Bytes, RecordError> {
+    let tensors = Reader::from_bytes(record)?.into_tensors()?.into_iter();
+    let tensors = tensors.map(|mut tensor| {
+        tensor.name = tensor.name.replace(".stages.", ".layers.");
+        for part in ["conv.", "bn."] {
+            if let Some(rest) = tensor
+                .name
+                .strip_prefix("stem.")
+                .filter(|n| n.starts_with(part))
+            {
+                tensor.name = format!("stem.blocks.0.Stem.{rest}");
+            }
+        }
+        tensor
+    });
+    Ok(Writer::new(tensors.collect()).into_bytes()?)
+}
+
 /// The sum of all weights: NaN or infinite where one of them is, on the device until it is read.
 struct FiniteSum {
     sum: Option<Tensor<1>>,
@@ -289,6 +309,14 @@ impl Learner {
             path: path.to_owned(),
             source,
         };
+        // Layers were called stages when names in records were others.
+        let former = checkpoint.state[SETTINGS]["model"]
+            .get("shared_stages")
+            .is_some();
+        let network_record = |bytes: Bytes| {
+            let bytes = if former { renamed(bytes) } else { Ok(bytes) };
+            bytes.and_then(ModuleRecord::from_bytes).map_err(failed)
+        };
         let mut records = checkpoint.records;
         let mut take = |name: &str| {
             let record = records.remove(name);
@@ -303,7 +331,7 @@ impl Learner {
                 path.display()
             )));
         }
-        let record = ModuleRecord::from_bytes(take(MODEL)?).map_err(failed)?;
+        let record = network_record(take(MODEL)?)?;
         let model = self.init_model(network)?;
         // Until its first step, a stage has the heads that it was given.
         let begun = position.epoch > 0 || position.batch > 0;
@@ -322,7 +350,7 @@ impl Learner {
         let record = OptimizerRecord::from_bytes(take(OPTIMIZER)?).map_err(failed)?;
         let ema = match (self.config.ema_decay, take(EMA).ok()) {
             (Some(decay), Some(record)) => {
-                let record = ModuleRecord::from_bytes(record).map_err(failed)?;
+                let record = network_record(record)?;
                 let average = model.valid().try_load_record(record).map_err(failed)?;
                 Some(Ema::resumed(decay, position.ema_updates, average))
             }

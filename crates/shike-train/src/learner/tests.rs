@@ -34,6 +34,13 @@ fn a_loss_that_does_not_suit_the_classes_is_noted() {
     assert!(!paper.notes().join("\n").contains("stage1.loss"));
 }
 
+fn stem(model: &mut shike_model::Shike) -> &mut shike_model::network::resnet::Stem {
+    match &mut model.stem.blocks[0] {
+        shike_model::network::Block::Stem(stem) => stem,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn parts_have_rates_of_their_own() {
     let learner = learner(|config| {
@@ -44,12 +51,16 @@ fn parts_have_rates_of_their_own() {
     let model = &state.trained.model;
     let rates = learner.rates(model, 0.5);
     let rate = |group: &ParamGroup, id| group.matches(&id, None);
-    let deep = &model.experts[1].stages[0].blocks[0];
+    let deep = &model.experts[1].layers[0].blocks[0];
     let shike_model::network::Block::Basic(deep) = deep else {
         panic!("a CIFAR network has basic blocks");
     };
     let cases = [
-        (model.stem.conv.weight.id, Part::Stem, 0.05),
+        (
+            stem(&mut state.trained.model.clone()).conv.weight.id,
+            Part::Stem,
+            0.05,
+        ),
         (deep.conv1.weight.id, Part::Layer(3), 1.0),
         (
             model.experts[0].fusion.as_ref().unwrap().convs[0]
@@ -115,7 +126,7 @@ fn weights_that_are_not_finite_are_not_saved() {
     assert_eq!(saved(), 1);
     state.position.step += 1;
     for wrong in [f32::NAN, f32::INFINITY] {
-        let weight = &mut state.trained.model.stem.conv.weight;
+        let weight = &mut stem(&mut state.trained.model).conv.weight;
         *weight = weight
             .clone()
             .map(|weight| weight.mul_scalar(0.0).add_scalar(wrong));
@@ -134,7 +145,7 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         .unwrap();
     let (mut state, _) = learner.start().unwrap();
     // Other weights than the average's.
-    let weight = &mut state.trained.model.stem.conv.weight;
+    let weight = &mut stem(&mut state.trained.model).conv.weight;
     *weight = weight.clone().map(|weight| weight.add_scalar(1.0));
     let mut evaluator = learner.evaluator().unwrap();
     let logits = [[1.0, 0.0]; 3];
@@ -143,7 +154,7 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         .unwrap();
     let evaluation = evaluator.finish().unwrap();
     let own = |model: &shike_model::Shike| {
-        let weight = model.stem.conv.weight.val().into_data();
+        let weight = stem(&mut model.clone()).conv.weight.val().into_data();
         weight.iter::<f32>().next().unwrap()
     };
     let first_weight = || {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shike_data::{Normalization, Pipeline};
-use shike_model::network::StemKind;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::Card;
@@ -26,7 +25,7 @@ pub(super) struct Expanded {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ModelTable {
-    /// One of [`BackboneConfig::NAMES`]; resnet32 where there is no `backbone` either.
+    /// One of [`BackboneConfig::names`]; resnet32 where there is no `backbone` either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,9 +39,11 @@ pub(super) struct ModelTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experts: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shared_stages: Option<usize>,
+    #[serde(alias = "shared_stages")]
+    pub shared_layers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fused_stages: Option<Vec<usize>>,
+    #[serde(alias = "fused_stages")]
+    pub fused_layers: Option<Vec<usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier: Option<ClassifierConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +59,7 @@ impl ModelTable {
             (None, Some(backbone)) => backbone,
             (arch, None) => named(
                 arch.as_deref().unwrap_or("resnet32"),
-                &BackboneConfig::NAMES,
+                &BackboneConfig::names().collect::<Vec<_>>(),
             )
             .and_then(|name| BackboneConfig::named(name).map_err(|e| e.to_string()))?,
         };
@@ -67,20 +68,20 @@ impl ModelTable {
             true => ShikeConfig::plain(backbone, num_classes).with_stage2_heads(has_stage2),
             false => ShikeConfig::on(backbone, num_classes),
         };
-        if let Some(shared) = self.shared_stages {
-            model.shared_stages = shared;
-            if !model.fused_stages.is_empty() {
-                model.fused_stages = (1..=shared).collect();
+        if let Some(shared) = self.shared_layers {
+            model.shared_layers = shared;
+            if !model.fused_layers.is_empty() {
+                model.fused_layers = (1..=shared).collect();
             }
         }
-        model.fused_stages = self.fused_stages.unwrap_or(model.fused_stages);
+        model.fused_layers = self.fused_layers.unwrap_or(model.fused_layers);
         model.experts = self.experts.unwrap_or(model.experts);
         model.classifier = self.classifier.unwrap_or(model.classifier);
         model.stage2_heads = self.stage2_heads.unwrap_or(model.stage2_heads);
         match self.plain && !model.is_plain() {
             true => Err(
                 "a plain network is one path without fusion: leave `plain` out, or \
-                         `experts` and `fused_stages`"
+                         `experts` and `fused_layers`"
                     .into(),
             ),
             false => Ok(model),
@@ -159,7 +160,7 @@ pub(super) fn expand(
         epochs.and_then(Value::as_u64).map(|n| n as usize)
     });
     let [first, second] = epochs;
-    let small = model.backbone.stem.kind == StemKind::Cifar;
+    let small = !model.backbone.is_for_photographs();
     let mut base = TrainConfig::for_model(model, [first.unwrap_or(180), second.unwrap_or(20)]);
     // Where nobody knows the images, the paper's experiment of this kind of network is assumed.
     let cifar = images.map_or(small && given_size.is_none(), |images| {

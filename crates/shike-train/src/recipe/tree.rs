@@ -153,7 +153,7 @@ impl Node {
                 let trains = !matches!(&value.content, Content::Scalar(new) if new == "tau_norm");
                 let kept = |name: &String| match key {
                     // Another network is as deep as it is; how many experts there are stays.
-                    "arch" => !["backbone", "shared_stages", "fused_stages"].contains(&&**name),
+                    "arch" => !["backbone", "shared_layers", "fused_layers"].contains(&&**name),
                     "method" => trains && ["epochs", "lr", "schedule"].contains(&&**name),
                     _ => false,
                 };

@@ -75,9 +75,9 @@ fn model_table(model: &ShikeConfig) -> ModelTable {
         plain,
         num_classes: None,
         experts: (!plain).then_some(model.experts),
-        shared_stages: (model.shared_stages != usual.shared_stages).then_some(model.shared_stages),
-        fused_stages: (model.fused_stages != usual.fused_stages)
-            .then(|| model.fused_stages.clone()),
+        shared_layers: (model.shared_layers != usual.shared_layers).then_some(model.shared_layers),
+        fused_layers: (model.fused_layers != usual.fused_layers)
+            .then(|| model.fused_layers.clone()),
         classifier: (model.classifier != usual.classifier).then(|| model.classifier.clone()),
         stage2_heads: (plain || !model.stage2_heads).then_some(model.stage2_heads),
     }

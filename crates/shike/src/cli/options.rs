@@ -88,7 +88,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("--weights", &["weights"]),
     ("--workers", &["loader.workers"]),
     // Behind those that set such a field itself.
-    ("--baseline", &["model.experts", "model.fused_stages"]),
+    ("--baseline", &["model.experts", "model.fused_layers"]),
 ];
 
 /// The option for the field that is wrong, where there is one.

@@ -38,7 +38,7 @@ pub struct Facts {
     pub device: DeviceKind,
     /// Cores of the processor.
     pub cores: usize,
-    /// The network, by [name](BackboneConfig::NAMES), where it is given.
+    /// The network, by [name](BackboneConfig::names), where it is given.
     pub arch: Option<String>,
     /// Number of experts, where it is given.
     pub experts: Option<usize>,
@@ -180,8 +180,8 @@ impl Numbers {
 /// The network in the name of a file of weights, such as `resnet18-f37072fd.pth`: the longest that it
 /// holds.
 fn named_in(file: &str) -> Option<&'static str> {
-    let file = file.to_lowercase();
-    let names = BackboneConfig::NAMES.into_iter();
+    let file = file.to_lowercase().replace('-', "_");
+    let names = BackboneConfig::names();
     names
         .filter(|name| file.contains(name))
         .max_by_key(|name| name.len())
@@ -200,7 +200,7 @@ fn rounded(epochs: usize) -> usize {
 
 /// Whether a network is one for photographs, whose stem shrinks them.
 fn is_large(arch: &str) -> bool {
-    BackboneConfig::named(arch).is_ok_and(|backbone| backbone.stages.len() > 3)
+    BackboneConfig::named(arch).is_ok_and(|backbone| backbone.is_for_photographs())
 }
 
 /// Network and size of the images, with the reasons of both.

@@ -11,9 +11,9 @@ use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorD
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
+use shike_model::network::resnet::ResnetConfig;
 use shike_model::{
-    BackboneConfig, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig,
-    weights,
+    DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig, weights,
 };
 use shike_train::learner::optim::Sgd;
 use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
@@ -57,7 +57,7 @@ impl Network {
         let config = match self {
             Self::ShikeResnet32 => ShikeConfig::cifar(32, 100),
             Self::Resnet50 => {
-                BackboneConfig::resnet(50).map(|backbone| ShikeConfig::plain(backbone, 1000))
+                ResnetConfig::imagenet(50).map(|backbone| ShikeConfig::plain(backbone, 1000))
             }
             Self::ShikeResnet50 => ShikeConfig::resnet(50, 1000),
         };

@@ -16,7 +16,7 @@ use crate::cli::train::kinds::{Baseline, ClassifierKind};
 pub struct NetworkArgs {
     /// Network: for small images (ResNet-8, 14, 20, 32, 44, 56, 110, those for CIFAR) or for large ones
     /// (ResNet-10, 18, 34, 50, 101, 152, ResNeXt-50).
-    #[arg(long, value_name = "ARCH", value_parser = PossibleValuesParser::new(BackboneConfig::NAMES))]
+    #[arg(long, value_name = "ARCH", value_parser = PossibleValuesParser::new(BackboneConfig::names()))]
     pub arch: Option<String>,
     /// Number of experts.
     #[arg(long, value_name = "K")]
@@ -49,10 +49,10 @@ impl TrainArgs {
             // The rule of the usual network at another depth; the rest stays.
             (_, Some(_)) => ShikeConfig {
                 backbone,
-                shared_stages: usual.shared_stages,
-                fused_stages: match old.fused_stages.is_empty() {
+                shared_layers: usual.shared_layers,
+                fused_layers: match old.fused_layers.is_empty() {
                     true => vec![],
-                    false => usual.fused_stages,
+                    false => usual.fused_layers,
                 },
                 ..old.clone()
             },

@@ -255,9 +255,9 @@ fn without_options_a_recipe_stays_as_it_is() {
 fn options_change_a_recipe() {
     let change = |arguments: &str| from_recipe(CARD, arguments).0;
     let arch = change("--arch resnet50").model;
-    assert_eq!((arch.experts, arch.fused_stages.len()), (2, 3));
-    assert_eq!(arch.backbone, BackboneConfig::resnet(50).unwrap());
-    assert_eq!(change("--arch resnet20").model.fused_stages, [1, 2]);
+    assert_eq!((arch.experts, arch.fused_layers.len()), (2, 3));
+    assert_eq!(arch.backbone.name(), Some("resnet50"));
+    assert_eq!(change("--arch resnet20").model.fused_layers, [1, 2]);
     let plain = change("--baseline ce");
     assert!(plain.model.is_plain() && plain.stage2.is_none());
     assert_eq!(plain.stage1.loss, LossConfig::cross_entropy());
@@ -396,7 +396,7 @@ fn scoring_sees_the_images_that_training_sees() {
         }
         assert_eq!(config.normalization, Normalization::IMAGENET, "{what}");
     };
-    for arch in BackboneConfig::NAMES {
+    for arch in BackboneConfig::names() {
         for size in [None, Some(16), Some(32), Some(48), Some(64), Some(224)] {
             let line = size.map_or(String::new(), |size| format!("image_size = {size}\n"));
             let option = size.map_or(String::new(), |size| format!("--image-size {size}"));

@@ -19,7 +19,7 @@ pub struct TuningArgs {
     /// starts with a copy.
     #[arg(long, value_name = "FILE|RUN")]
     pub weights: Option<PathBuf>,
-    /// Peak learning rate of the stem and the stages that all experts share, in stage 1; the rest
+    /// Peak learning rate of the stem and the layers that all experts share, in stage 1; the rest
     /// has that of `--lr`.
     #[arg(long, value_name = "X")]
     pub lr_backbone: Option<f64>,

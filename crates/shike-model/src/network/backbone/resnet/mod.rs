@@ -1,4 +1,7 @@
-use core::fmt;
+//! ResNets (He et al. 2016, arXiv 1512.03385), for CIFAR as the SHIKE reference builds them and for ImageNet as
+//! torchvision does, and ResNeXt-50.
+
+mod block;
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
@@ -8,36 +11,11 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use shike_kernels::conv2d;
 
-use super::block::{ConvInit, Cost, conv_cost};
-use super::{BasicBlockConfig, BatchNorm, BatchNormConfig, Block, BottleneckConfig, ConfigError};
+use super::{Block, Family, FeatureShape, Layer};
+use crate::network::conv::{ConvInit, Cost, conv_cost, conv_norm_values};
+use crate::network::{BatchNorm, BatchNormConfig, ConfigError, within};
 
-/// Shape of one image's feature map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeatureShape {
-    /// Channels.
-    pub channels: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Width in pixels.
-    pub width: usize,
-}
-
-impl fmt::Display for FeatureShape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}×{}×{}", self.channels, self.height, self.width)
-    }
-}
-
-impl FeatureShape {
-    /// The shape after a "same"-padded layer of this stride with `channels` outputs.
-    pub(super) fn strided(self, channels: usize, stride: usize) -> Self {
-        Self {
-            channels,
-            height: self.height.div_ceil(stride),
-            width: self.width.div_ceil(stride),
-        }
-    }
-}
+pub use block::{BasicBlock, BasicBlockConfig, Bottleneck, BottleneckConfig, Projection};
 
 /// The two kinds of first layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +38,7 @@ pub struct StemConfig {
     pub kind: StemKind,
 }
 
-/// The kind of a stage's blocks.
+/// The kind of a layer's blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BlockKind {
@@ -71,7 +49,7 @@ pub enum BlockKind {
     /// 1×1, 3×3, 1×1: [`Bottleneck`](super::Bottleneck).
     #[serde(alias = "Bottleneck")]
     Bottleneck {
-        /// Channels of the 3×3 convolution. A ResNet has a quarter of the stage's channels, a
+        /// Channels of the 3×3 convolution. A ResNet has a quarter of the layer's channels, a
         /// ResNeXt-50 (32×4d) half of them.
         width: usize,
         /// Groups of the 3×3 convolution; 1 in a ResNet.
@@ -79,11 +57,11 @@ pub enum BlockKind {
     },
 }
 
-/// One stage: blocks of equal width.
+/// One layer, `layer1` … in PyTorch's names: blocks of equal width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StageConfig {
-    /// Channels that the stage puts out.
+pub struct LayerConfig {
+    /// Channels that the layer puts out.
     pub channels: usize,
     /// Number of residual blocks.
     pub blocks: usize,
@@ -94,14 +72,15 @@ pub struct StageConfig {
     pub block: BlockKind,
 }
 
-/// A residual network without its classifier: a stem and stages.
+/// A residual network without its classifier: a stem and layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BackboneConfig {
+pub struct ResnetConfig {
     /// The first layers.
     pub stem: StemConfig,
-    /// The stages, shallow to deep.
-    pub stages: Vec<StageConfig>,
+    /// The layers, shallow to deep.
+    #[serde(alias = "stages")]
+    pub layers: Vec<LayerConfig>,
     /// How the weights of its convolutions are drawn.
     #[serde(default)]
     pub conv_init: ConvInit,
@@ -114,8 +93,8 @@ impl StemConfig {
     }
 }
 
-impl StageConfig {
-    /// A stage of basic blocks.
+impl LayerConfig {
+    /// A layer of basic blocks.
     pub fn new(channels: usize, blocks: usize, stride: usize) -> Self {
         Self {
             channels,
@@ -126,63 +105,36 @@ impl StageConfig {
     }
 }
 
-setters!(StageConfig { with_block block: BlockKind });
-setters!(BackboneConfig { with_conv_init conv_init: ConvInit });
+setters!(LayerConfig { with_block block: BlockKind });
+setters!(ResnetConfig { with_conv_init conv_init: ConvInit });
 
-impl BackboneConfig {
+impl ResnetConfig {
     /// A network that is spelt out, with the reference's random weights.
-    pub fn new(stem: StemConfig, stages: Vec<StageConfig>) -> Self {
+    pub fn new(stem: StemConfig, layers: Vec<LayerConfig>) -> Self {
         Self {
             stem,
-            stages,
+            layers,
             conv_init: ConvInit::FanIn,
         }
     }
 
-    /// Every name that [`named`](Self::named) knows.
-    pub const NAMES: [&'static str; 14] = [
-        "resnet8",
-        "resnet10",
-        "resnet14",
-        "resnet18",
-        "resnet20",
-        "resnet32",
-        "resnet34",
-        "resnet44",
-        "resnet50",
-        "resnet56",
-        "resnet101",
-        "resnet110",
-        "resnet152",
-        "resnext50",
-    ];
-
-    /// The name that [`named`](Self::named) knows this network by; none for one that was spelt out.
-    pub fn name(&self) -> Option<&'static str> {
-        let is_it = |name: &&str| Self::named(name).as_ref() == Ok(self);
-        Self::NAMES.into_iter().find(is_it)
-    }
-
-    /// The network of a name in [`NAMES`](Self::NAMES): an ImageNet [ResNet](Self::resnet) of 10, 18,
-    /// 34, 50, 101 or 152 layers, [`resnext50`](Self::resnext50), or else a [CIFAR ResNet](Self::cifar).
-    ///
-    /// # Errors
-    /// If there is no network of this name.
-    pub fn named(name: &str) -> Result<Self, ConfigError> {
-        let depth = name.strip_prefix("resnet").and_then(|d| d.parse().ok());
-        match (Self::NAMES.contains(&name), depth) {
-            (true, Some(depth)) => Self::resnet(depth).or_else(|_| Self::cifar(depth)),
-            (true, None) => Ok(Self::resnext50()),
-            (false, _) => Err(ConfigError::Field {
-                field: "arch",
-                found: name.to_owned(),
-                expected: Self::NAMES.join(", "),
-            }),
+    /// The network of a name in [`NAMES`]: an ImageNet [ResNet](Self::imagenet) of 10, 18, 34, 50, 101 or 152
+    /// layers, [`resnext50`](Self::resnext50), or else a [CIFAR ResNet](Self::cifar).
+    pub(super) fn named(name: &str) -> Option<Self> {
+        if !NAMES.contains(&name) {
+            return None;
+        }
+        match name.strip_prefix("resnet") {
+            Some(depth) => {
+                let depth = depth.parse().ok()?;
+                Self::imagenet(depth).or_else(|_| Self::cifar(depth)).ok()
+            }
+            None => Some(Self::resnext50()),
         }
     }
 
     /// The CIFAR ResNet of depth `6n + 2` (20, 32, 44, 56, …): a 3×3 stem of 16 channels and three
-    /// stages of `n` basic blocks with 16, 32 and 64 channels.
+    /// layers of `n` basic blocks with 16, 32 and 64 channels.
     ///
     /// # Errors
     /// If `depth` is not `6n + 2` with `n ≥ 1`.
@@ -195,10 +147,10 @@ impl BackboneConfig {
             });
         }
         let blocks = (depth - 2) / 6;
-        let stage = |channels, stride| StageConfig::new(channels, blocks, stride);
+        let layer = |channels, stride| LayerConfig::new(channels, blocks, stride);
         Ok(Self::new(
             StemConfig::new(16, StemKind::Cifar),
-            vec![stage(16, 1), stage(32, 2), stage(64, 2)],
+            vec![layer(16, 1), layer(32, 2), layer(64, 2)],
         ))
     }
 
@@ -208,7 +160,7 @@ impl BackboneConfig {
     ///
     /// # Errors
     /// If there is no such depth.
-    pub fn resnet(depth: usize) -> Result<Self, ConfigError> {
+    pub fn imagenet(depth: usize) -> Result<Self, ConfigError> {
         let (blocks, bottleneck) = match depth {
             10 => ([1, 1, 1, 1], false),
             18 => ([2, 2, 2, 2], false),
@@ -224,7 +176,7 @@ impl BackboneConfig {
                 });
             }
         };
-        Ok(Self::imagenet(blocks, |planes| match bottleneck {
+        Ok(Self::of_four(blocks, |planes| match bottleneck {
             true => (
                 4 * planes,
                 BlockKind::Bottleneck {
@@ -238,7 +190,7 @@ impl BackboneConfig {
 
     /// ResNeXt-50 (32×4d) of Xie et al. (arXiv 1611.05431), as torchvision builds it.
     pub fn resnext50() -> Self {
-        Self::imagenet([3, 4, 6, 3], |planes| {
+        Self::of_four([3, 4, 6, 3], |planes| {
             let block = BlockKind::Bottleneck {
                 width: 2 * planes,
                 groups: 32,
@@ -247,56 +199,95 @@ impl BackboneConfig {
         })
     }
 
-    /// Four stages of 64, 128, 256 and 512 planes; `stage` gives channels and blocks for them.
-    fn imagenet(blocks: [usize; 4], stage: impl Fn(usize) -> (usize, BlockKind)) -> Self {
-        let stages = blocks.into_iter().enumerate().map(|(i, blocks)| {
-            let (channels, block) = stage(64 << i);
-            StageConfig::new(channels, blocks, if i == 0 { 1 } else { 2 }).with_block(block)
+    /// Four layers of 64, 128, 256 and 512 planes; `layer` gives channels and blocks for them.
+    fn of_four(blocks: [usize; 4], layer: impl Fn(usize) -> (usize, BlockKind)) -> Self {
+        let layers = blocks.into_iter().enumerate().map(|(i, blocks)| {
+            let (channels, block) = layer(64 << i);
+            LayerConfig::new(channels, blocks, if i == 0 { 1 } else { 2 }).with_block(block)
         });
-        Self::new(StemConfig::new(64, StemKind::ImageNet), stages.collect())
+        Self::new(StemConfig::new(64, StemKind::ImageNet), layers.collect())
             .with_conv_init(ConvInit::FanOut)
     }
 
-    /// Shapes of the stem's output and of each stage's output, for one image of `[height, width]`.
-    pub fn feature_shapes(&self, [height, width]: [usize; 2]) -> (FeatureShape, Vec<FeatureShape>) {
+    /// Channels that come into a layer, counted from 1.
+    fn channels_before(&self, layer: usize) -> usize {
+        let before = layer.checked_sub(2);
+        before.map_or(self.stem.channels, |i| self.layers[i].channels)
+    }
+}
+
+/// Every name of a ResNet.
+pub(super) const NAMES: [&str; 14] = [
+    "resnet8",
+    "resnet10",
+    "resnet14",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnet101",
+    "resnet110",
+    "resnet152",
+    "resnext50",
+];
+
+/// Channels of a layer: far more than any network has, and products of them are still numbers.
+const CHANNELS: usize = 65_536;
+
+impl Family for ResnetConfig {
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn image_size(&self) -> usize {
+        match self.stem.kind {
+            StemKind::Cifar => 32,
+            StemKind::ImageNet => 224,
+        }
+    }
+
+    fn shapes(&self, [height, width]: [usize; 2]) -> Vec<FeatureShape> {
         let image = FeatureShape {
             channels: 3,
             height,
             width,
         };
-        let stem = match self.stem.kind {
+        let mut shape = match self.stem.kind {
             StemKind::Cifar => image.strided(self.stem.channels, 1),
             // Two strides of 2 round up one after the other.
             StemKind::ImageNet => image.strided(3, 2).strided(self.stem.channels, 2),
         };
-        let mut shape = stem;
-        let stages = self.stages.iter().map(|stage| {
-            shape = shape.strided(stage.channels, stage.stride);
+        let mut shapes = vec![shape];
+        shapes.extend(self.layers.iter().map(|layer| {
+            shape = shape.strided(layer.channels, layer.stride);
             shape
-        });
-        let stages = stages.collect();
-        (stem, stages)
+        }));
+        shapes
     }
 
-    /// Channels that come into a stage, counted from 0.
-    pub(super) fn channels_before(&self, stage: usize) -> usize {
-        let before = stage.checked_sub(1);
-        before.map_or(self.stem.channels, |i| self.stages[i].channels)
+    fn num_values(&self, depth: usize) -> u64 {
+        match depth {
+            0 => self.stem.num_values(),
+            _ => self.layers[depth - 1].num_values(self.channels_before(depth)),
+        }
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), ConfigError> {
         within("backbone.stem.channels", self.stem.channels, CHANNELS)?;
-        within("backbone.stages", self.stages.len(), 16)?;
-        for stage in &self.stages {
-            within("backbone.stages.channels", stage.channels, CHANNELS)?;
-            within("backbone.stages.blocks", stage.blocks, 1000)?;
-            within("backbone.stages.stride", stage.stride, 16)?;
-            if let BlockKind::Bottleneck { width, groups } = stage.block {
-                within("backbone.stages.block.width", width, CHANNELS)?;
-                within("backbone.stages.block.groups", groups, CHANNELS)?;
+        within("backbone.layers", self.layers.len(), 16)?;
+        for layer in &self.layers {
+            within("backbone.layers.channels", layer.channels, CHANNELS)?;
+            within("backbone.layers.blocks", layer.blocks, 1000)?;
+            within("backbone.layers.stride", layer.stride, 16)?;
+            if let BlockKind::Bottleneck { width, groups } = layer.block {
+                within("backbone.layers.block.width", width, CHANNELS)?;
+                within("backbone.layers.block.groups", groups, CHANNELS)?;
                 if !width.is_multiple_of(groups) {
                     return Err(ConfigError::Field {
-                        field: "backbone.stages.block.width",
+                        field: "backbone.layers.block.width",
                         found: width.to_string(),
                         expected: format!("a multiple of the block's groups, {groups}"),
                     });
@@ -305,20 +296,48 @@ impl BackboneConfig {
         }
         Ok(())
     }
-}
 
-/// Channels of a layer: far more than any network has, and products of them are still numbers.
-const CHANNELS: usize = 65_536;
+    fn init(&self, depth: usize, device: &Device) -> Layer {
+        match depth {
+            0 => Layer {
+                blocks: vec![Block::Stem(self.stem.init(self.conv_init, device))],
+            },
+            _ => {
+                let from = self.channels_before(depth);
+                self.layers[depth - 1].init(from, self.conv_init, device)
+            }
+        }
+    }
 
-/// Refuses a size outside 1 to `most`.
-pub(super) fn within(field: &'static str, found: usize, most: usize) -> Result<(), ConfigError> {
-    match (1..=most).contains(&found) {
-        true => Ok(()),
-        false => Err(ConfigError::Field {
-            field,
-            found: found.to_string(),
-            expected: format!("1 to {most}"),
-        }),
+    /// The reference's names for CIFAR networks, torchvision's for the others.
+    fn state_name(&self, depth: usize, block: usize, path: &[&str]) -> String {
+        let rest = path.join(".");
+        if depth == 0 {
+            return match rest.split_once('.') {
+                Some((layer, leaf)) => format!("{layer}1.{leaf}"),
+                None => rest,
+            };
+        }
+        let projection = match self.stem.kind {
+            StemKind::Cifar => "shortcut",
+            StemKind::ImageNet => "downsample",
+        };
+        let rest = rest
+            .replace("shortcut.conv.", &format!("{projection}.0."))
+            .replace("shortcut.bn.", &format!("{projection}.1."));
+        format!("layer{depth}.{block}.{rest}")
+    }
+
+    /// As the reference's `ResNet_MoE` has it: `layer3s.0.…` for `layer3.…`.
+    fn expert_state_name(&self, name: &str, expert: usize) -> String {
+        name.replacen('.', &format!("s.{expert}."), 1)
+    }
+
+    fn classifier_name(&self) -> &'static str {
+        match self.stem.kind {
+            StemKind::Cifar => "linear",
+            StemKind::ImageNet => "fc",
+        }
     }
 }
 
@@ -333,15 +352,9 @@ pub struct Stem {
     pub pool: Option<MaxPool2d>,
 }
 
-/// Numbers in a convolution of square kernels without bias and in the normalisation behind it.
-pub(super) fn conv_norm_values(channels: [usize; 2], kernel: usize, groups: usize) -> u64 {
-    let [from, to] = channels.map(|channels| channels as u64);
-    from / groups as u64 * to * (kernel * kernel) as u64 + 4 * to
-}
-
 impl StemConfig {
     /// Parameters and running statistics.
-    pub(super) fn num_values(&self) -> u64 {
+    fn num_values(&self) -> u64 {
         let kernel = match self.kind {
             StemKind::Cifar => 3,
             StemKind::ImageNet => 7,
@@ -350,7 +363,7 @@ impl StemConfig {
     }
 
     /// Initialises the stem.
-    pub fn init(&self, conv_init: ConvInit, device: &Device) -> Stem {
+    fn init(&self, conv_init: ConvInit, device: &Device) -> Stem {
         let channels = [3, self.channels];
         let (conv, pool) = match self.kind {
             StemKind::Cifar => (conv_init.conv(channels, 3, 1, 1, device), None),
@@ -381,6 +394,10 @@ impl Stem {
         }
     }
 
+    pub(super) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        vec![&mut self.bn]
+    }
+
     /// Cost for one image of this size, and the size that comes out.
     pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
         let (cost, size) = conv_cost(&self.conv, size);
@@ -389,16 +406,9 @@ impl Stem {
     }
 }
 
-/// Residual blocks, one after the other.
-#[derive(Module, Debug)]
-pub struct Stage {
-    /// The blocks; the first carries the stride.
-    pub blocks: Vec<Block>,
-}
-
-impl StageConfig {
+impl LayerConfig {
     /// Parameters and running statistics behind a layer that puts out `from` channels.
-    pub(super) fn num_values(&self, from: usize) -> u64 {
+    fn num_values(&self, from: usize) -> u64 {
         let to = self.channels;
         let block = |from: usize, stride: usize| {
             let layers = match self.block {
@@ -420,8 +430,8 @@ impl StageConfig {
         block(from, self.stride) + rest * block(to, 1)
     }
 
-    /// Initialises the stage behind a layer that puts out `from` channels.
-    pub fn init(&self, from: usize, conv_init: ConvInit, device: &Device) -> Stage {
+    /// Initialises the layer behind one that puts out `from` channels.
+    fn init(&self, from: usize, conv_init: ConvInit, device: &Device) -> Layer {
         let block = |index| {
             let (from, stride) = match index {
                 0 => (from, self.stride),
@@ -444,24 +454,8 @@ impl StageConfig {
                 ),
             }
         };
-        Stage {
+        Layer {
             blocks: (0..self.blocks).map(block).collect(),
         }
-    }
-}
-
-impl Stage {
-    /// `[batch, from, height, width]` → `[batch, channels, ⌈height/stride⌉, ⌈width/stride⌉]`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.blocks.iter().fold(input, |x, block| block.forward(x))
-    }
-
-    /// Cost for one image with this input size, and the size that comes out.
-    pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
-        let start = (Cost::default(), size);
-        self.blocks.iter().fold(start, |(sum, size), block| {
-            let (cost, size) = block.cost(size);
-            (sum + cost, size)
-        })
     }
 }

@@ -1,167 +1,11 @@
-use std::f64::consts::SQRT_2;
-
 use burn::config::Config;
 use burn::module::Module;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, PaddingConfig2d};
+use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 use shike_kernels::conv2d;
 
-use super::{BatchNorm, BatchNormConfig};
-
-/// How the weights of a backbone's convolutions are drawn: `kaiming_normal` with gain √2 in one of
-/// its modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConvInit {
-    /// Variance `2 / fan_in`: what the SHIKE reference's `_weights_init` gives its networks.
-    #[default]
-    #[serde(alias = "FanIn")]
-    FanIn,
-    /// Variance `2 / fan_out`: what torchvision gives its ResNets.
-    #[serde(alias = "FanOut")]
-    FanOut,
-}
-
-impl ConvInit {
-    /// A convolution without bias, "same" padding for odd kernels.
-    pub(super) fn conv(
-        self,
-        channels: [usize; 2],
-        kernel: usize,
-        stride: usize,
-        groups: usize,
-        device: &Device,
-    ) -> Conv2d {
-        let mut conv = conv_config(channels, kernel, [stride, stride])
-            .with_groups(groups)
-            .init(device);
-        let [from, to] = channels;
-        let area = kernel * kernel;
-        // PyTorch counts the outputs of all groups; Burn's `init` those of one.
-        let (fan_in, fan_out) = (from / groups * area, to * area);
-        conv.weight = Initializer::KaimingNormal {
-            gain: SQRT_2,
-            fan_out_only: self == Self::FanOut,
-        }
-        .init_with(
-            [to, from / groups, kernel, kernel],
-            Some(fan_in),
-            Some(fan_out),
-            device,
-        );
-        conv
-    }
-}
-
-/// A convolution with "same" padding for odd kernels and Burn's default initialiser, which is
-/// PyTorch's default (`kaiming_uniform` with a = √5, that is U(±1/√fan_in)).
-pub(super) fn conv_config(channels: [usize; 2], kernel: usize, stride: [usize; 2]) -> Conv2dConfig {
-    let pad = kernel / 2;
-    Conv2dConfig::new(channels, [kernel, kernel])
-        .with_stride(stride)
-        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
-        .with_bias(false)
-}
-
-/// What convolutions cost for one image.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cost {
-    /// Multiply-adds.
-    pub macs: u64,
-    /// Values that the convolutions put out.
-    pub activations: u64,
-}
-
-impl core::ops::Add for Cost {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            macs: self.macs + other.macs,
-            activations: self.activations + other.activations,
-        }
-    }
-}
-
-/// Cost of a "same"-padded convolution for an input of this height and width, and the size that
-/// comes out.
-pub(super) fn conv_cost(conv: &Conv2d, [height, width]: [usize; 2]) -> (Cost, [usize; 2]) {
-    let size = [
-        height.div_ceil(conv.stride[0]),
-        width.div_ceil(conv.stride[1]),
-    ];
-    let area = (size[0] * size[1]) as u64;
-    let weights = conv.weight.lazy_shape();
-    let cost = Cost {
-        macs: weights.num_elements() as u64 * area,
-        activations: weights[0] as u64 * area,
-    };
-    (cost, size)
-}
-
-/// Cost of convolutions one after the other.
-pub(super) fn chain_cost<'a>(
-    convs: impl IntoIterator<Item = &'a Conv2d>,
-    size: [usize; 2],
-) -> (Cost, [usize; 2]) {
-    let start = (Cost::default(), size);
-    convs.into_iter().fold(start, |(sum, size), conv| {
-        let (cost, size) = conv_cost(conv, size);
-        (sum + cost, size)
-    })
-}
-
-/// A residual block of either kind.
-// A network has few blocks, and all those of a stage are of one kind.
-#[allow(clippy::large_enum_variant)]
-#[derive(Module, Debug)]
-pub enum Block {
-    /// Two 3×3 convolutions.
-    Basic(BasicBlock),
-    /// 1×1, 3×3, 1×1.
-    Bottleneck(Bottleneck),
-}
-
-impl Block {
-    /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Basic(block) => block.forward(input),
-            Self::Bottleneck(block) => block.forward(input),
-        }
-    }
-
-    /// Every batch normalisation.
-    pub(super) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
-        let (mut norms, shortcut) = match self {
-            Self::Basic(block) => (vec![&mut block.bn1, &mut block.bn2], &mut block.shortcut),
-            Self::Bottleneck(block) => (
-                vec![&mut block.bn1, &mut block.bn2, &mut block.bn3],
-                &mut block.shortcut,
-            ),
-        };
-        norms.extend(shortcut.iter_mut().map(|shortcut| &mut shortcut.bn));
-        norms
-    }
-
-    /// Cost for one image with this input size, and the size that comes out.
-    pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
-        let ((cost, out), shortcut) = match self {
-            Self::Basic(block) => (
-                chain_cost([&block.conv1, &block.conv2], size),
-                &block.shortcut,
-            ),
-            Self::Bottleneck(block) => (
-                chain_cost([&block.conv1, &block.conv2, &block.conv3], size),
-                &block.shortcut,
-            ),
-        };
-        let projection = shortcut.iter().map(|projection| &projection.conv);
-        (cost + chain_cost(projection, size).0, out)
-    }
-}
+use crate::network::conv::{ConvInit, Cost, chain_cost};
+use crate::network::{BatchNorm, BatchNormConfig};
 
 /// Configuration of [`BasicBlock`]; see [`init`](Self::init).
 #[derive(Config, Debug, PartialEq)]
@@ -277,6 +121,23 @@ impl BasicBlockConfig {
 }
 
 impl BasicBlock {
+    pub(in crate::network) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let shortcut = self.shortcut.iter_mut().map(|shortcut| &mut shortcut.bn);
+        [&mut self.bn1, &mut self.bn2]
+            .into_iter()
+            .chain(shortcut)
+            .collect()
+    }
+
+    /// Cost for one image with this input size, and the size that comes out.
+    pub(in crate::network) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
+        with_shortcut(
+            chain_cost([&self.conv1, &self.conv2], size),
+            &self.shortcut,
+            size,
+        )
+    }
+
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
@@ -307,6 +168,18 @@ impl BottleneckConfig {
 }
 
 impl Bottleneck {
+    pub(in crate::network) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let shortcut = self.shortcut.iter_mut().map(|shortcut| &mut shortcut.bn);
+        let norms = [&mut self.bn1, &mut self.bn2, &mut self.bn3];
+        norms.into_iter().chain(shortcut).collect()
+    }
+
+    /// Cost for one image with this input size, and the size that comes out.
+    pub(in crate::network) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
+        let convs = [&self.conv1, &self.conv2, &self.conv3];
+        with_shortcut(chain_cost(convs, size), &self.shortcut, size)
+    }
+
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
@@ -322,4 +195,13 @@ fn shortcut(projection: &Option<Projection>, input: Tensor<4>) -> Tensor<4> {
         Some(projection) => projection.forward(input),
         None => input,
     }
+}
+
+fn with_shortcut(
+    (cost, out): (Cost, [usize; 2]),
+    shortcut: &Option<Projection>,
+    size: [usize; 2],
+) -> (Cost, [usize; 2]) {
+    let projection = shortcut.iter().map(|projection| &projection.conv);
+    (cost + chain_cost(projection, size).0, out)
 }

@@ -1,0 +1,53 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::shike::draw;
+use super::{BackboneConfig, ConfigError, FeatureMap, Shike};
+
+/// A whole backbone without experts and classifiers: what embeds images. See [`BackboneConfig::init`].
+#[derive(Module, Debug)]
+pub struct Trunk {
+    /// Layers alone: no experts.
+    pub(crate) network: Shike,
+}
+
+impl BackboneConfig {
+    /// Initialises the whole backbone with random weights, as [`ShikeConfig::init`](super::ShikeConfig::init) does.
+    ///
+    /// # Errors
+    /// If a field is out of range.
+    pub fn init(&self, device: &Device) -> Result<Trunk, ConfigError> {
+        self.family().validate()?;
+        let trunk = self.lazy(device);
+        draw(&trunk.network);
+        Ok(trunk)
+    }
+
+    /// The whole backbone, whose weights are not drawn until they are used.
+    pub(crate) fn lazy(&self, device: &Device) -> Trunk {
+        let layer = |depth| self.family().init(depth, device);
+        let layers = (1..=self.layers()).map(layer).collect();
+        Trunk {
+            network: Shike::of(self, layer(0), layers, vec![]),
+        }
+    }
+}
+
+impl Trunk {
+    /// The configuration.
+    pub fn config(&self) -> &BackboneConfig {
+        self.network.backbone()
+    }
+
+    /// What each layer puts out for normalised `images`, `[batch, 3, height, width]`; the last is the deepest.
+    pub fn forward(&self, images: Tensor<4>) -> Vec<FeatureMap> {
+        self.network.features(images).shared
+    }
+
+    /// One vector an image for each layer of [`BackboneConfig::depths`], `[batch, width]`.
+    pub fn embed(&self, images: Tensor<4>) -> Vec<Tensor<2>> {
+        let maps = self.forward(images);
+        let depths = self.config().depths().into_iter();
+        depths.map(|depth| maps[depth - 1].vector()).collect()
+    }
+}
