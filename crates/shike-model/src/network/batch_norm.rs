@@ -1,8 +1,9 @@
 use burn::config::Config;
 use burn::module::{Flag, Module, Param, ParamId, RunningState};
 use burn::nn::Initializer;
+use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use shike_kernels::{FixedNorm, Then, batch_norm, batch_norm_train};
+use shike_kernels::{FixedNorm, Then, batch_norm, batch_norm_train, conv2d, conv2d_norm};
 
 /// Configuration of [`BatchNorm`]; see [`init`](Self::init).
 #[derive(Config, Debug, PartialEq)]
@@ -72,32 +73,36 @@ impl BatchNorm {
 
     /// Normalises `input`, `[batch, channels, height, width]`, channel by channel.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.forward_then(input, Then::Nothing)
-    }
-
-    /// Normalises `input` as [`forward`](Self::forward), then ReLU.
-    pub fn forward_relu(&self, input: Tensor<4>) -> Tensor<4> {
-        self.forward_then(input, Then::Relu)
-    }
-
-    /// Normalises `input` as [`forward`](Self::forward), adds `residual`, which has the same shape,
-    /// then ReLU.
-    pub fn forward_add_relu(&self, input: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
-        self.forward_then(input, Then::AddRelu(residual))
-    }
-
-    fn forward_then(&self, input: Tensor<4>, then: Then) -> Tensor<4> {
-        let (gamma, beta) = (self.gamma.val(), self.beta.val());
-        if !(input.device().is_autodiff() && self.training.is_enabled()) {
-            let norm = FixedNorm {
-                gamma,
-                beta,
-                mean: self.running_mean.value_sync(),
-                variance: self.running_var.value_sync(),
-                epsilon: self.epsilon,
-            };
-            return batch_norm(input, norm, then);
+        match self.fixed() {
+            Some(norm) => batch_norm(input, norm, Then::Nothing),
+            None => self.forward_train(input, Then::Nothing),
         }
+    }
+
+    /// Normalises the output of a convolution of `input`, `[batch, channels, height, width]`, and does what
+    /// follows: in one pass where the device can.
+    pub fn after(&self, conv: &Conv2d, input: Tensor<4>, then: Then) -> Tensor<4> {
+        match self.fixed() {
+            Some(norm) => conv2d_norm(conv, input, norm, then),
+            None => self.forward_train(conv2d(conv, input), then),
+        }
+    }
+
+    /// The running statistics, where they are used.
+    fn fixed(&self) -> Option<FixedNorm> {
+        let gamma = self.gamma.val();
+        let trains = gamma.device().is_autodiff() && self.training.is_enabled();
+        (!trains).then(|| FixedNorm {
+            gamma,
+            beta: self.beta.val(),
+            mean: self.running_mean.value_sync(),
+            variance: self.running_var.value_sync(),
+            epsilon: self.epsilon,
+        })
+    }
+
+    fn forward_train(&self, input: Tensor<4>, then: Then) -> Tensor<4> {
+        let (gamma, beta) = (self.gamma.val(), self.beta.val());
         let [batch, _, height, width] = input.dims();
         let n = (batch * height * width) as f64;
         let output = batch_norm_train(input, gamma, beta, self.epsilon, then);

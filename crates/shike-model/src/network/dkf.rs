@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use shike_kernels::conv2d;
+use shike_kernels::Then;
 
 use super::conv::{Cost, chain_cost, conv_config, conv_norm_values};
 use super::{BatchNorm, BatchNormConfig, ConfigError, FeatureShape};
@@ -115,11 +115,8 @@ impl DkfConfig {
 impl StridedConv {
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = conv2d(&self.conv, input);
-        match self.relu {
-            true => self.bn.forward_relu(out),
-            false => self.bn.forward(out),
-        }
+        let then = if self.relu { Then::Relu } else { Then::Nothing };
+        self.bn.after(&self.conv, input, then)
     }
 }
 

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use shike_kernels::conv2d;
+use shike_kernels::Then;
 
 use super::{Block, Family, FeatureShape, Layer};
 use crate::network::conv::{ConvInit, Cost, chain_cost, conv_norm_values};
@@ -284,11 +284,24 @@ impl ConvNorm {
 
     /// With ReLU6: `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.linear(input).clamp(0.0, 6.0)
+        self.forward_then(input, Then::Relu6)
     }
 
-    fn linear(&self, input: Tensor<4>) -> Tensor<4> {
-        self.bn.forward(conv2d(&self.conv, input))
+    fn forward_then(&self, input: Tensor<4>, then: Then) -> Tensor<4> {
+        let mut conv = self.conv.clone();
+        if let PaddingConfig2d::Same = conv.padding {
+            // TensorFlow's, of which the smaller half comes first.
+            let [_, _, height, width] = input.dims();
+            let padding = |side: usize, at: usize| {
+                let (kernel, stride) = (conv.kernel_size[at], conv.stride[at]);
+                let all = (side.div_ceil(stride) - 1) * stride + kernel;
+                let all = all.saturating_sub(side);
+                [all / 2, all - all / 2]
+            };
+            let ([top, bottom], [left, right]) = (padding(height, 0), padding(width, 1));
+            conv.padding = PaddingConfig2d::Explicit(top, left, bottom, right);
+        }
+        self.bn.after(&conv, input, then)
     }
 
     pub(super) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
@@ -320,11 +333,11 @@ impl InvertedResidual {
             Some(expand) => expand.forward(input.clone()),
             None => input.clone(),
         };
-        let out = self.project.linear(self.depthwise.forward(out));
-        match self.residual {
-            true => out + input,
-            false => out,
-        }
+        let then = match self.residual {
+            true => Then::Add(input),
+            false => Then::Nothing,
+        };
+        self.project.forward_then(self.depthwise.forward(out), then)
     }
 
     pub(super) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {

@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use shike_kernels::conv2d;
+use shike_kernels::Then;
 
 use crate::network::conv::{ConvInit, Cost, chain_cost};
 use crate::network::{BatchNorm, BatchNormConfig};
@@ -101,7 +101,7 @@ impl Projection {
 
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.bn.forward(conv2d(&self.conv, input))
+        self.bn.after(&self.conv, input, Then::Nothing)
     }
 }
 
@@ -140,10 +140,9 @@ impl BasicBlock {
 
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
-        let out = conv2d(&self.conv2, out);
-        self.bn2
-            .forward_add_relu(out, shortcut(&self.shortcut, input))
+        let out = self.bn1.after(&self.conv1, input.clone(), Then::Relu);
+        let residual = shortcut(&self.shortcut, input);
+        self.bn2.after(&self.conv2, out, Then::AddRelu(residual))
     }
 }
 
@@ -182,11 +181,10 @@ impl Bottleneck {
 
     /// `[batch, from, height, width]` → `[batch, to, ⌈height/stride⌉, ⌈width/stride⌉]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let out = self.bn1.forward_relu(conv2d(&self.conv1, input.clone()));
-        let out = self.bn2.forward_relu(conv2d(&self.conv2, out));
-        let out = conv2d(&self.conv3, out);
-        self.bn3
-            .forward_add_relu(out, shortcut(&self.shortcut, input))
+        let out = self.bn1.after(&self.conv1, input.clone(), Then::Relu);
+        let out = self.bn2.after(&self.conv2, out, Then::Relu);
+        let residual = shortcut(&self.shortcut, input);
+        self.bn3.after(&self.conv3, out, Then::AddRelu(residual))
     }
 }
 

@@ -9,7 +9,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use shike_kernels::conv2d;
+use shike_kernels::Then;
 
 use super::{Block, Family, FeatureShape, Layer};
 use crate::network::conv::{ConvInit, Cost, conv_cost, conv_norm_values};
@@ -387,7 +387,7 @@ impl Stem {
     /// `[batch, 3, height, width]` → `[batch, channels, height, width]`, with a quarter of the
     /// height and width where there is pooling.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let out = self.bn.forward_relu(conv2d(&self.conv, images));
+        let out = self.bn.after(&self.conv, images, Then::Relu);
         match &self.pool {
             Some(pool) => pool.forward(out),
             None => out,
