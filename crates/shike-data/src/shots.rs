@@ -138,7 +138,7 @@ impl<T> Index<Shot> for ByShot<T> {
 const Z: f64 = 1.959_963_984_540_054;
 
 /// A range that holds the true accuracy with 95 % confidence, in percent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Its lower end.
     pub low: f64,

@@ -1,0 +1,181 @@
+//! The heads, a file each. A new one is a file here and a line in [`HEADS`].
+
+mod average;
+mod class_means;
+mod cosine;
+mod held;
+mod kernel;
+mod linear;
+mod logistic;
+mod neighbours;
+mod none;
+mod ridge;
+
+use crate::error::{HeadError, Result};
+use crate::prepare::{Rows, Training};
+use crate::scorer::Scorer;
+
+/// Every head, in the order of the table; a head that is made of others comes after them.
+pub static HEADS: &[&dyn Head] = &[
+    &none::NONE,
+    &logistic::LOGISTIC,
+    &neighbours::NEIGHBOURS,
+    &class_means::CLASS_MEANS,
+    &held::HELD,
+    &ridge::RIDGE,
+    &average::AVERAGE,
+    &linear::CROSS_ENTROPY,
+    &linear::ADJUSTED,
+    &linear::BALANCED,
+    &cosine::CROSS_ENTROPY,
+    &cosine::ADJUSTED,
+    &cosine::BALANCED,
+    &kernel::KERNEL_RIDGE,
+];
+
+/// The head that every other has to beat.
+pub const DEFAULT: &str = "average";
+
+/// One point of a path of strengths.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Strength {
+    /// The factor on the penalty.
+    pub strength: f64,
+    /// The class-averaged log-loss at the best temperature, each picture left out of its own fit.
+    pub log_loss: f64,
+}
+
+/// A way to fit a classifier on features.
+pub trait Head: Sync {
+    /// What settings and stored heads call it.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in a line for a table.
+    fn about(&self) -> &'static str;
+
+    /// How it wants its rows.
+    fn rows(&self) -> Rows;
+
+    /// The most pictures that it is made for.
+    fn most_pictures(&self) -> Option<usize> {
+        None
+    }
+
+    /// The heads whose log-probabilities this one is the average of; a head with parts fits nothing of its own.
+    fn parts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The factors on the logarithm of the classes' shares that may be taken off its scores; the best one is chosen
+    /// (logit adjustment after training, Menon et al. 2021).
+    fn taus(&self) -> &'static [f32] {
+        &[0.0]
+    }
+
+    /// The strength of its penalty where none can be chosen.
+    fn usual_strength(&self) -> f64 {
+        0.0
+    }
+
+    /// How it does with each strength of its penalty, leaving out one picture at a time; empty if there is no choice.
+    ///
+    /// # Errors
+    ///
+    /// A decomposition that fails.
+    fn path(&self, _training: &Training) -> Result<Vec<Strength>> {
+        Ok(vec![])
+    }
+
+    /// Fits it with a strength of [`Head::path`].
+    ///
+    /// # Errors
+    ///
+    /// A decomposition that fails.
+    fn fit(&self, training: &Training, strength: f64) -> Result<Scorer>;
+}
+
+/// The head of this name.
+///
+/// # Errors
+///
+/// A name that no head has; the message lists those that there are.
+pub fn head(name: &str) -> Result<&'static dyn Head> {
+    let known = HEADS.iter().find(|head| head.name() == name);
+    known.copied().ok_or_else(|| HeadError::UnknownHead {
+        name: name.into(),
+        known: HEADS
+            .iter()
+            .map(|h| h.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+/// Refuses more pictures than a head is made for.
+pub(crate) fn refuse_too_many(head: &dyn Head, pictures: usize) -> Result<()> {
+    match head.most_pictures() {
+        Some(most) if pictures > most => Err(HeadError::TooManyPictures {
+            head: head.name(),
+            most,
+            pictures,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use crate::prepare::Training;
+
+    /// Training pictures as they are given, not standardised.
+    pub fn fixed(values: &[f32], labels: &[u32], classes: usize) -> Training {
+        let mut counts = vec![0; classes];
+        labels.iter().for_each(|&label| counts[label as usize] += 1);
+        Training {
+            values: values.to_vec(),
+            width: values.len() / labels.len(),
+            labels: labels.to_vec(),
+            counts,
+            standardisation: Default::default(),
+        }
+    }
+
+    /// Numbers that look random, the same each time.
+    pub fn numbers(count: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let next = || {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_parts_come_first() {
+        for (at, head) in HEADS.iter().enumerate() {
+            let before = |name: &str| HEADS[..at].iter().any(|h| h.name() == name);
+            assert!(!before(head.name()), "{}", head.name());
+            assert!(
+                head.parts().iter().all(|part| before(part)),
+                "{}",
+                head.name()
+            );
+        }
+        assert!(head(DEFAULT).is_ok());
+        let error = head("rigde")
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
+        assert!(
+            error.contains("\"rigde\"") && error.contains("ridge"),
+            "{error}"
+        );
+    }
+}
