@@ -11,7 +11,7 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("shike-kernels", &[]),
     ("shike-data", &[]),
-    ("shike-heads", &[]),
+    ("shike-heads", &["shike-data"]),
     ("shike-model", &["shike-kernels"]),
     ("shike-infer", &["shike-data", "shike-model"]),
     ("shike-train", &["shike-data", "shike-model", "shike-infer"]),
