@@ -1,4 +1,4 @@
-//! Which crate may use which (docs/DESIGN.md): arrows run down, and the data crate has no Burn.
+//! Which crate may use which (docs/DESIGN.md): arrows run down, and those that need no Burn have none.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,20 +12,32 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shike-kernels", &[]),
     ("shike-data", &[]),
     ("shike-heads", &["shike-data"]),
+    ("shike-hub", &[]),
     ("shike-model", &["shike-kernels"]),
     ("shike-infer", &["shike-data", "shike-model"]),
     ("shike-train", &["shike-data", "shike-model", "shike-infer"]),
     (
         "shike",
-        &["shike-data", "shike-model", "shike-infer", "shike-train"],
+        &[
+            "shike-data",
+            "shike-hub",
+            "shike-model",
+            "shike-infer",
+            "shike-train",
+        ],
     ),
 ];
 
 /// Whether a line of a source has an option's name, outside comments.
 fn names_an_option(line: &str) -> bool {
     let code = !line.trim_start().starts_with("//");
-    let mut options = line.match_indices("--").map(|(at, _)| &line[at + 2..]);
-    code && options.any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    // It begins a word: `models--owner` is none.
+    let mut options = line.match_indices("--").map(|(at, _)| line.split_at(at));
+    let is_one = |(before, option): (&str, &str)| {
+        let begun = !before.ends_with(|c: char| c.is_alphanumeric());
+        begun && option[2..].starts_with(|c: char| c.is_ascii_lowercase())
+    };
+    code && options.any(is_one)
 }
 
 fn sources(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
@@ -74,6 +86,7 @@ fn rooms_use_those_before_them() {
 fn no_library_names_an_option() {
     assert!(names_an_option("    \"try --batch-size 4\""));
     assert!(!names_an_option("    /// `--batch-size`") && !names_an_option("a -- b"));
+    assert!(!names_an_option("\"models--owner\""));
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut found, mut read) = (vec![], 0);
     for (name, _) in MAY_USE.iter().filter(|(name, _)| *name != "shike") {
@@ -140,7 +153,7 @@ fn tests_check_assertions_of_every_crate() {
 }
 
 #[test]
-fn the_data_crate_is_built_without_burn() {
+fn data_and_hub_are_built_without_burn() {
     #[derive(serde::Deserialize)]
     struct Package {
         name: String,
@@ -164,7 +177,9 @@ fn the_data_crate_is_built_without_burn() {
         names
     };
     let burn = |name: &&String| name.starts_with("burn");
-    assert_eq!(built_from("shike-data").iter().find(burn), None);
+    for name in ["shike-data", "shike-hub"] {
+        assert_eq!(built_from(name).iter().find(burn), None, "{name}");
+    }
     // The search finds what is there.
     assert!(built_from("shike-data").contains("zune-core"));
     assert!(built_from("shike-model").iter().any(|name| burn(&name)));
