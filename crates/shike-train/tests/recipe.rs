@@ -305,6 +305,28 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
             "[data]\nkind = \"lists\"",
             "r.toml:1: [data] needs the field `train`",
         ),
+        // In a table within one that has a kind, where other fields are called the same.
+        (
+            "[stage2]\nmethod = \"retrain\"\nepochs = 9\n[stage2.schedule]\nkind = \"step\"",
+            "r.toml:4: [stage2.schedule] needs the field `milestones`",
+        ),
+        (
+            "[stage2]\nmethod = \"retrain\"\nepochs = 9\n[stage2.loss]\nkind = \"dkt\"\nepochs = 9",
+            "r.toml:6: unknown field `epochs` in [stage2.loss]",
+        ),
+        (
+            "[stage2]\nmethod = \"retrain\"\nepochs = 9\nsampling = \"instance\"\n[stage2.loss]\nkind = \"instance\"",
+            "r.toml:6: stage2.loss.kind = \"instance\": ",
+        ),
+        // Lists and tables with more than is read.
+        (
+            "seed = 1\nnormalization = { mean = [0.1, 0.2, 0.3, 0.4], std = [1, 1, 1] }",
+            "r.toml:2: normalization: ",
+        ),
+        (
+            "seed = 1\nbad_images = { skip = { max_share = 0.1 }, zeal = 1 }",
+            "r.toml:2: bad_images: ",
+        ),
         (
             "[stage1]\nlr = 0.1\nschedule = { kind = \"constant\", lr = 0.2 }",
             "r.toml:3: stage1.schedule.lr: `lr` and `schedule.lr` are the same rate",
@@ -397,8 +419,8 @@ fn mistakes_are_named_with_their_line_and_what_would_be_right() {
             "r.toml:3: model.experts: a plain network is one path without fusion",
         ),
         (
-            "image_size = 96\ntrain_pipeline = []\neval_pipeline = [{ kind = \"center_crop\", size = 64 }]",
-            "r.toml:3: ",
+            "seed = 1\nimage_size = 96\ntrain_pipeline = []\neval_pipeline = [{ kind = \"center_crop\", size = 64 }]",
+            "r.toml:2: image_size: 96 has no effect: both pipelines are spelt out",
         ),
         (
             "[model]\nplain = true\n[stage2]\nmethod = \"retrain\"\nepochs = 2\n[stage1.loss]\nkind = \"ldam\"",

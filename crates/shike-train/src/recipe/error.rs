@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use figment::error::{Actual, Kind};
 use thiserror::Error;
 
 use crate::config::TrainConfigError;
@@ -184,65 +185,20 @@ pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) 
     best.map(|(_, other)| other.to_owned())
 }
 
-/// What serde says is wrong, read from its text: `Deserialize` of tables that have a `kind` gives
-/// nothing else.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Slip {
-    Field { field: String, known: Vec<String> },
-    Value { found: String, known: Vec<String> },
-    Missing { field: String },
-    Other { problem: String },
-}
-
-impl Slip {
-    pub fn read(text: &str) -> Self {
-        let quoted = |text: &str| -> Vec<String> {
-            let words = text.split('`').skip(1).step_by(2);
-            words.map(str::to_owned).collect()
-        };
-        let after = |start: &str| text.find(start).map(|at| quoted(&text[at..]));
-        let split = |words: Vec<String>| {
-            let mut words = words.into_iter();
-            let found = words.next().unwrap_or_default();
-            // Former spellings, such as `FanIn`, are read and not named.
-            let current = words.filter(|name| !name.contains(char::is_uppercase));
-            (found, current.collect())
-        };
-        if let Some(words) = after("unknown field `") {
-            let (field, known) = split(words);
-            Self::Field { field, known }
-        } else if let Some(words) = after("unknown variant `") {
-            let (found, known) = split(words);
-            Self::Value { found, known }
-        } else if let Some(words) = after("missing field `") {
-            let (field, _) = split(words);
-            Self::Missing { field }
-        } else {
-            Self::Other {
-                problem: plain(text),
-            }
-        }
-    }
-}
-
-/// "invalid type: string "ten", expected usize" in the words of TOML.
-fn plain(text: &str) -> String {
-    let start = ["invalid type: ", "invalid value: ", "invalid length "];
-    let Some(at) = start.iter().find_map(|start| text.find(start)) else {
-        return text.to_owned();
-    };
-    let rest = text[at..]
-        .trim_start_matches(start[0])
-        .trim_start_matches(start[1]);
-    let Some((found, expected)) = rest.rsplit_once(", expected ") else {
-        return text.to_owned();
+/// A value that is of the wrong type, in the words of TOML.
+pub(super) fn in_words(kind: &Kind) -> String {
+    let (Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected)) = kind else {
+        return kind.to_string();
     };
     let found = match found {
-        "sequence" => "a list",
-        "map" => "a table",
-        other => other,
+        Actual::Bool(value) => format!("boolean `{value}`"),
+        Actual::Unsigned(number) => format!("integer `{number}`"),
+        Actual::Signed(number) => format!("integer `{number}`"),
+        Actual::Seq => "a list".into(),
+        Actual::Map => "a table".into(),
+        other => other.to_string(),
     };
-    let expected = match expected {
+    let expected = match expected.as_str() {
         "usize" | "u64" | "u32" | "u8" | "u16" => "a whole number, 0 or more",
         "f64" | "f32" => "a number",
         "a boolean" => "true or false",

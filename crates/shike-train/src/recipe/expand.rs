@@ -1,10 +1,13 @@
 //! From a recipe's fields, of which most may be left out, to a complete configuration.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use figment::error::{Error, Kind};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use shike_data::{Normalization, Pipeline};
+use shike_data::{BadImages, Normalization, Pipeline};
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::Card;
@@ -20,6 +23,9 @@ pub(super) struct Expanded {
     pub data_dir: Option<PathBuf>,
     pub config: TrainConfig,
 }
+
+/// Names of networks.
+static ARCHS: LazyLock<Vec<&str>> = LazyLock::new(|| BackboneConfig::names().collect());
 
 /// `[model]`: a network by name, or stage by stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -51,17 +57,18 @@ pub(super) struct ModelTable {
 }
 
 impl ModelTable {
-    fn network(self, num_classes: usize, has_stage2: bool) -> Result<ShikeConfig, String> {
+    fn network(self, num_classes: usize, has_stage2: bool) -> Result<ShikeConfig, Box<Error>> {
         let backbone = match (self.arch, self.backbone) {
             (Some(_), Some(_)) => {
-                return Err("`arch` and `backbone` are both given: one is enough".into());
+                let problem = "`arch` and `backbone` are both given: one is enough";
+                return Err(Error::from(problem).with_path("model.backbone").into());
             }
             (None, Some(backbone)) => backbone,
-            (arch, None) => named(
-                arch.as_deref().unwrap_or("resnet32"),
-                &BackboneConfig::names().collect::<Vec<_>>(),
-            )
-            .and_then(|name| BackboneConfig::named(name).map_err(|e| e.to_string()))?,
+            (arch, None) => {
+                let arch = arch.as_deref().unwrap_or("resnet32");
+                let found = BackboneConfig::named(arch).ok();
+                found.ok_or_else(|| no_name("model.arch", arch, &ARCHS))?
+            }
         };
         let num_classes = self.num_classes.unwrap_or(num_classes);
         let mut model = match self.plain {
@@ -74,34 +81,43 @@ impl ModelTable {
                 model.fused_layers = (1..=shared).collect();
             }
         }
+        let contradicts = match self.experts {
+            Some(_) => "model.experts",
+            None => "model.fused_layers",
+        };
         model.fused_layers = self.fused_layers.unwrap_or(model.fused_layers);
         model.experts = self.experts.unwrap_or(model.experts);
         model.classifier = self.classifier.unwrap_or(model.classifier);
         model.stage2_heads = self.stage2_heads.unwrap_or(model.stage2_heads);
         match self.plain && !model.is_plain() {
-            true => Err(
-                "a plain network is one path without fusion: leave `plain` out, or \
-                         `experts` and `fused_layers`"
-                    .into(),
-            ),
+            true => {
+                let problem = "a plain network is one path without fusion: leave `plain` out, or \
+                               `experts` and `fused_layers`";
+                Err(Error::from(problem).with_path(contradicts).into())
+            }
             false => Ok(model),
         }
     }
 }
 
-/// `name`, if it is one of `names`; otherwise what serde says of a variant.
-fn named<'a>(name: &'a str, names: &[&str]) -> Result<&'a str, String> {
-    match names.contains(&name) {
-        true => Ok(name),
-        false => Err(format!(
-            "unknown variant `{name}`, expected one of `{}`",
-            names.join("`, `")
-        )),
-    }
+/// Says that the field at `path` cannot be called `name`.
+fn no_name(path: &str, name: &str, names: &'static [&'static str]) -> Box<Error> {
+    let kind = Kind::UnknownVariant(name.to_owned(), names);
+    Box::new(Error::from(kind).with_path(path))
 }
 
-fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, String> {
-    T::deserialize(value).map_err(|error| error.to_string())
+/// Reads the value of the field at `path`; without a path, the settings as a whole.
+fn read<T: DeserializeOwned>(path: &str, value: &Value) -> Result<T, Box<Error>> {
+    T::deserialize(value).map_err(|error| {
+        // Of what is wrong, serde_json gives a text and no more; figment takes lists that are too long.
+        let again = figment::value::Value::serialize(value).ok();
+        let wrong = again.and_then(|value| value.deserialize::<T>().err());
+        let mut wrong = wrong.unwrap_or_else(|| error.to_string().into());
+        let inner = std::mem::take(&mut wrong.path);
+        wrong = wrong.with_path(path);
+        wrong.path.extend(inner);
+        wrong.into()
+    })
 }
 
 fn is_empty_stage(stage2: Option<&Value>) -> bool {
@@ -138,23 +154,28 @@ pub(super) fn named_pipeline(name: &str, size: u32, images: Option<Images>) -> O
 /// Completes a recipe for so many classes, and for `images`, where that is known from elsewhere than its
 /// `[data]`.
 pub(super) fn expand(
-    mut tree: Map<String, Value>,
+    tree: &Value,
     classes: usize,
     images: Option<Images>,
-) -> Result<Expanded, String> {
-    let card = tree.remove("dataset").map(read).transpose()?;
-    let layout = tree.remove("data").map(read).transpose()?;
+) -> Result<Expanded, Box<Error>> {
+    let mut tree = tree.as_object().cloned().unwrap_or_default();
+    let mut take = |key| tree.remove(key).unwrap_or_default();
+    let card = read("dataset", &take("dataset"))?;
+    let layout: Option<DataSource> = read("data", &take("data"))?;
     let images = images.or(layout.as_ref().map(Images::of));
-    let data_dir = tree.remove("data_dir").map(read).transpose()?;
-    let model: ModelTable = read(tree.remove("model").unwrap_or_else(|| json!({})))?;
-    let given_size: Option<u32> = tree.remove("image_size").map(read).transpose()?;
+    let data_dir = read("data_dir", &take("data_dir"))?;
+    let model: Option<ModelTable> = read("model", &take("model"))?;
+    let given_size: Option<u32> = read("image_size", &take("image_size"))?;
 
+    if let Some(given) = tree.get("bad_images") {
+        read::<BadImages>("bad_images", given)?;
+    }
     gather(&mut tree);
     if is_empty_stage(tree.get("stage2")) {
         tree.insert("stage2".into(), Value::Null);
     }
     let wants_stage2 = tree.get("stage2").is_some_and(|stage| !stage.is_null());
-    let model = model.network(classes, wants_stage2)?;
+    let model = model.unwrap_or_default().network(classes, wants_stage2)?;
     let epochs = ["stage1", "stage2"].map(|stage| {
         let epochs = tree.get(stage).and_then(|stage| stage.get("epochs"));
         epochs.and_then(Value::as_u64).map(|n| n as usize)
@@ -182,25 +203,28 @@ pub(super) fn expand(
     for key in ["train_pipeline", "eval_pipeline"] {
         let pipeline = match tree.get(key) {
             Some(Value::String(name)) => {
-                let name = named(name, &Pipeline::NAMES)?;
-                json!(named_pipeline(name, size, images))
+                let found = named_pipeline(name, size, images);
+                json!(found.ok_or_else(|| no_name(key, name, &Pipeline::NAMES))?)
             }
             Some(Value::Array(transforms)) => json!({ "transforms": transforms }),
             _ => continue,
         };
         tree.insert(key.into(), pipeline);
     }
-    if let Some(Value::String(name)) = tree.get("normalization") {
-        let name = named(name, &Normalization::NAMES)?;
-        let values = json!(Normalization::named(name));
-        tree.insert("normalization".into(), values);
+    if let Some(given) = tree.get("normalization") {
+        let values = match given {
+            Value::String(name) => Normalization::named(name)
+                .ok_or_else(|| no_name("normalization", name, &Normalization::NAMES))?,
+            given => read("normalization", given)?,
+        };
+        tree.insert("normalization".into(), json!(values));
     }
     let stages = [
         Some(&base.stage1.schedule),
         base.stage(2).map(|s| &s.schedule),
     ];
     let schedules = stages.map(|schedule| schedule.cloned());
-    let mut base = serde_json::to_value(base).map_err(|error| error.to_string())?;
+    let mut base = json!(base);
     for ((key, schedule), epochs) in ["stage1", "stage2"].into_iter().zip(schedules).zip(epochs) {
         let (Some(Value::Object(stage)), Some(schedule)) = (tree.get_mut(key), schedule) else {
             continue;
@@ -209,11 +233,11 @@ pub(super) fn expand(
             continue;
         }
         let default = [180, 20][usize::from(key == "stage2")];
-        complete_schedule(stage, &schedule, epochs.unwrap_or(default))?;
+        complete_schedule(key, stage, &schedule, epochs.unwrap_or(default))?;
     }
     method_defaults(&tree, &mut base);
     merge(&mut base, Value::Object(tree));
-    let config: TrainConfig = read(base)?;
+    let config: TrainConfig = read("", &base)?;
     let pipelines = [&config.train_pipeline, &config.eval_pipeline];
     let makes = |size| {
         pipelines
@@ -221,9 +245,9 @@ pub(super) fn expand(
             .any(|p| p.output_size() == Some(size as usize))
     };
     if let Some(given) = given_size.filter(|size| !makes(*size)) {
-        return Err(format!(
-            "image_size = {given} has no effect: both pipelines are spelt out, and make other sizes"
-        ));
+        let problem =
+            format!("{given} has no effect: both pipelines are spelt out, and make other sizes");
+        return Err(Error::from(problem).with_path("image_size").into());
     }
     Ok(Expanded {
         card,
@@ -251,10 +275,11 @@ fn method_defaults(tree: &Map<String, Value>, base: &mut Value) {
 /// Fills in what a stage's schedule leaves out: `lr` of the stage is its peak, the first rate is a
 /// third of it, and it lasts as long as the stage.
 fn complete_schedule(
+    key: &str,
     stage: &mut Map<String, Value>,
     base: &Schedule,
     epochs: usize,
-) -> Result<(), String> {
+) -> Result<(), Box<Error>> {
     let lr = stage.remove("lr");
     let given = stage.get("schedule");
     if !given.is_none_or(Value::is_object) {
@@ -276,11 +301,12 @@ fn complete_schedule(
     };
     if let Some(lr) = lr {
         // Before it is taken for something that it is not.
-        read::<f64>(lr.clone())?;
+        read::<f64>(&format!("{key}.lr"), &lr)?;
         if fields.insert(peak.into(), lr).is_some() {
-            return Err(format!(
-                "`lr` and `schedule.{peak}` are the same rate: one is enough"
-            ));
+            let problem = format!("`lr` and `schedule.{peak}` are the same rate: one is enough");
+            return Err(Error::from(problem)
+                .with_path(&format!("{key}.schedule.{peak}"))
+                .into());
         }
     }
     let Schedule::WarmupCosine {

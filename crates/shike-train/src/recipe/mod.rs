@@ -38,13 +38,14 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use figment::error::{Error, Kind};
+use serde_json::{Value, json};
 use shike_data::read::read_to_string;
 use shike_model::LossConfig;
 
 pub use self::card::{Card, KnownSplit, Published};
 pub use self::error::{Names, Place, RecipeError};
-use self::error::{Slip, nearest};
+use self::error::{in_words, nearest};
 use self::expand::{Expanded, Images, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
@@ -287,21 +288,23 @@ impl Recipe {
     }
 
     fn expand(&self, classes: usize) -> Result<Expanded, RecipeError> {
-        expand(self.tree.json(), classes, self.images).map_err(|text| self.slip(&text))
+        expand(&self.tree.json(), classes, self.images).map_err(|error| self.explain(*error))
     }
 
-    /// What serde has said, with its place.
-    fn slip(&self, text: &str) -> RecipeError {
-        let slip = Slip::read(text);
-        let located = self
-            .tree
-            .locate(&slip, |tree| expand(tree, SOME_CLASSES, self.images));
-        let path = located.unwrap_or_default();
-        let node = self.tree.nearest(&path);
-        let place = node.place.clone();
-        match slip {
-            Slip::Field { field, mut known } => {
-                let table = shown(&path[..path.len().saturating_sub(1)]);
+    /// What is wrong with its place, and what would be right.
+    fn explain(&self, error: Error) -> RecipeError {
+        let Error { path, kind, .. } = error;
+        let again = |tree: &Value| Some(expand(tree, SOME_CLASSES, self.images).err()?.kind);
+        let path = self.tree.locate(self.as_written(path), &kind, again);
+        let place = self.tree.nearest(&path).place.clone();
+        match kind {
+            Kind::UnknownField(field, known) => {
+                let mut known = current(known);
+                let above = match path.split_last() {
+                    Some((last, above)) if *last == field => above,
+                    _ => &path,
+                };
+                let table = shown(above);
                 if table.is_empty() {
                     known.extend(["dataset", "data", "data_dir", "image_size"].map(str::to_owned));
                 }
@@ -326,27 +329,43 @@ impl Recipe {
                     names: Box::new(names),
                 }
             }
-            Slip::Value { found, known } => RecipeError::UnknownValue {
-                place,
-                path: shown(&path),
-                names: Box::new(Names {
-                    nearest: nearest(&found, known.iter().map(String::as_str)),
-                    known,
-                    kinds: vec![],
-                }),
-                found,
-            },
-            Slip::Missing { field } => RecipeError::Missing {
+            Kind::UnknownVariant(found, known) => {
+                let known = current(known);
+                RecipeError::UnknownValue {
+                    place,
+                    path: shown(&path),
+                    names: Box::new(Names {
+                        nearest: nearest(&found, known.iter().map(String::as_str)),
+                        known,
+                        kinds: vec![],
+                    }),
+                    found,
+                }
+            }
+            Kind::MissingField(field) => RecipeError::Missing {
                 place,
                 table: shown(&path),
-                field,
+                field: field.into_owned(),
             },
-            Slip::Other { problem } => RecipeError::Value {
+            kind => RecipeError::Value {
                 place,
                 path: shown(&path),
-                problem,
+                problem: in_words(&kind),
             },
         }
+    }
+
+    /// The path of a field of the configuration as the recipe has it: a pipeline may be the list of its
+    /// transforms.
+    fn as_written(&self, mut path: Vec<String>) -> Vec<String> {
+        let is_list = |key: &String| {
+            let node = self.tree.at(&[key]);
+            node.is_some_and(|node| matches!(node.content, Content::Array(_)))
+        };
+        if path.len() > 1 && is_list(&path[0]) {
+            path.remove(1);
+        }
+        path
     }
 
     /// The path of a field of this name in another table, if there is one.
@@ -367,19 +386,14 @@ impl Recipe {
         if let Some((_, path)) = alias {
             return Some(path.to_owned());
         }
-        let known = expand(Map::new(), SOME_CLASSES, None).ok()?.config;
+        let known = expand(&json!({}), SOME_CLASSES, None).ok()?.config;
         search(&serde_json::to_value(known).ok()?, field, &mut vec![])
     }
 
     /// What the configuration's own check has said, with its place.
     fn misfit(&self, source: TrainConfigError) -> RecipeError {
         let path = source.path();
-        let mut keys: Vec<String> = path.split('.').map(str::to_owned).collect();
-        let above = self.tree.nearest(&keys[..1]);
-        if keys.len() > 1 && matches!(above.content, Content::Array(_)) {
-            // A pipeline that is written as its list of transforms.
-            keys.remove(1);
-        }
+        let keys = self.as_written(path.split('.').map(str::to_owned).collect());
         let mut node = self.tree.nearest(&keys);
         // `lr` stands for the peak of the schedule.
         if let [stage, schedule, ..] = keys.as_slice()
@@ -399,7 +413,7 @@ impl Recipe {
 fn kinds_with(table: &str, field: &str) -> Vec<String> {
     let retrain = || {
         Some(json!(
-            expand(Map::new(), SOME_CLASSES, None).ok()?.config.stage2
+            expand(&json!({}), SOME_CLASSES, None).ok()?.config.stage2
         ))
     };
     let kinds: Vec<Value> = match table {
@@ -417,6 +431,14 @@ fn kinds_with(table: &str, field: &str) -> Vec<String> {
     let has = kinds.iter().filter(|kind| kind.get(field).is_some());
     let named = has.filter_map(|kind| kind.get("kind").or(kind.get("method"))?.as_str());
     named.map(str::to_owned).collect()
+}
+
+/// Names that are written today, without former spellings such as `FanIn`.
+fn current(names: &[&str]) -> Vec<String> {
+    let names = names.iter().map(|name| (*name).to_owned());
+    names
+        .filter(|name| !name.contains(char::is_uppercase))
+        .collect()
 }
 
 /// Images that one step of the optimizer sees.

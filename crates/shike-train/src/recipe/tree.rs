@@ -1,9 +1,10 @@
 //! A recipe as it was written: values with the place of each.
 
-use serde_json::{Map, Value};
+use figment::error::{Actual, Kind};
+use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Place, RecipeError, Slip};
+use super::error::{Place, RecipeError};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -174,53 +175,15 @@ impl Node {
     }
 
     /// As JSON, of which serde reads.
-    pub fn json(&self) -> Map<String, Value> {
-        self.prefix(usize::MAX)
-    }
-
-    /// The first `leaves` values in the order of the file, in their tables and lists.
-    fn prefix(&self, mut leaves: usize) -> Map<String, Value> {
-        match self.first(&mut leaves) {
-            Some(Value::Object(map)) => map,
-            _ => Map::new(),
-        }
-    }
-
-    fn first(&self, left: &mut usize) -> Option<Value> {
-        if *left == 0 {
-            return None;
-        }
-        Some(match &self.content {
-            Content::Scalar(value) => {
-                *left -= 1;
-                value.clone()
-            }
+    pub fn json(&self) -> Value {
+        match &self.content {
+            Content::Scalar(value) => value.clone(),
             Content::Table(entries) => {
-                *left -= usize::from(entries.is_empty());
-                let entry = |(key, node): &(String, Self)| Some((key.clone(), node.first(left)?));
-                Value::Object(entries.iter().map_while(entry).collect())
+                let entry = |(key, node): &(String, Self)| (key.clone(), node.json());
+                Value::Object(entries.iter().map(entry).collect())
             }
-            Content::Array(items) => {
-                *left -= usize::from(items.is_empty());
-                Value::Array(items.iter().map_while(|item| item.first(left)).collect())
-            }
-        })
-    }
-
-    /// Paths of the values that [`prefix`](Self::prefix) counts, in its order.
-    fn leaves(&self) -> Vec<Vec<String>> {
-        let mut leaves = vec![];
-        self.visit(&mut vec![], &mut |path, node| {
-            let leaf = match &node.content {
-                Content::Scalar(_) => true,
-                Content::Table(entries) => entries.is_empty(),
-                Content::Array(items) => items.is_empty(),
-            };
-            if leaf {
-                leaves.push(path.to_vec());
-            }
-        });
-        leaves
+            Content::Array(items) => items.iter().map(Self::json).collect(),
+        }
     }
 
     /// Calls `see` with every path and node, parents first.
@@ -267,84 +230,55 @@ impl Node {
         node
     }
 
-    /// Finds the value that `read` fails on. serde forgets where it was inside tables that have a
-    /// `kind`; but it reads in order, so that the same failure appears with the first values that
-    /// hold the culprit.
-    pub fn locate<T>(
+    /// The path of what is wrong at `path` or below: serde forgets where it was inside tables that have a
+    /// `kind`. Of several values that it may be, it is the one without which `read` finds something else.
+    pub fn locate(
         &self,
-        slip: &Slip,
-        read: impl Fn(Map<String, Value>) -> Result<T, String>,
-    ) -> Option<Vec<String>> {
-        let failure = |tree| read(tree).err();
-        let whole = failure(self.json());
-        if let Slip::Missing { field } = slip {
-            // The table that fails in another way once it has the field.
-            let mut tables = vec![];
-            self.visit(&mut vec![], &mut |path, node| {
-                if let Content::Table(_) = node.content {
-                    tables.push(path.to_vec());
-                }
-            });
-            let unknown = format!("unknown field `{field}`");
-            return tables.into_iter().find(|path| {
-                let mut tree = Value::Object(self.json());
-                let pointer: String = path.iter().map(|key| format!("/{key}")).collect();
-                let Some(Value::Object(table)) = tree.pointer_mut(&pointer) else {
-                    return false;
-                };
-                if table.contains_key(field) {
-                    return false;
-                }
-                table.insert(field.clone(), Value::Object(Map::new()));
-                let Value::Object(tree) = tree else {
-                    return false;
-                };
-                let now = failure(tree);
-                now != whole && !now.is_some_and(|text| text.contains(&unknown))
-            });
-        }
-        let leaves = self.leaves();
-        // The fewest, by halves: more of the recipe fails in the same way.
-        let (mut without, mut found) = (0, leaves.len());
-        while found - without > 1 {
-            let middle = usize::midpoint(without, found);
-            match failure(self.prefix(middle)) == whole {
-                true => found = middle,
-                false => without = middle,
-            }
-        }
-        if found == 0 {
-            return None;
-        }
-        // A table of Burn's is read when all of it is there, and so fails with its last value. What the
-        // failure names is then before that.
-        let named = |path: &&Vec<String>| match slip {
-            Slip::Field { field, .. } => path.contains(field),
-            _ => match &self.nearest(path).content {
-                Content::Scalar(Value::String(text)) => {
-                    let text = [format!("`{text}`"), format!("{text:?}")];
-                    whole
-                        .as_ref()
-                        .is_some_and(|w| text.iter().any(|t| w.contains(t)))
-                }
-                Content::Scalar(value) => {
-                    let text = format!("`{value}`");
-                    whole.as_ref().is_some_and(|whole| whole.contains(&text))
-                }
+        path: Vec<String>,
+        wrong: &Kind,
+        read: impl Fn(&Value) -> Option<Kind>,
+    ) -> Vec<String> {
+        let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+        let Some(table) = self.at(&keys) else {
+            return path;
+        };
+        let is_tagged = |node: &Self| match &node.content {
+            Content::Table(entries) => entries.first().is_some_and(|(key, _)| is_tag(key)),
+            _ => false,
+        };
+        let is = |node: &Self, found: &Actual| {
+            let value = figment::value::Value::serialize(node.json());
+            value.is_ok_and(|value| value.to_actual() == *found)
+        };
+        let mut places = vec![];
+        table.visit(&mut path.clone(), &mut |path, node| {
+            let fits = match wrong {
+                Kind::UnknownField(field, _) => path.last() == Some(field),
+                Kind::UnknownVariant(name, _) => node.json() == *name,
+                Kind::MissingField(_) => is_tagged(node),
+                Kind::InvalidType(found, _) | Kind::InvalidValue(found, _) => is(node, found),
                 _ => false,
-            },
+            };
+            if fits {
+                places.push(path.to_vec());
+            }
+        });
+        let is_culprit = |path: &Vec<String>| {
+            let mut tree = self.json();
+            let Some((key, above)) = path.split_last() else {
+                return false;
+            };
+            let pointer: String = above.iter().map(|key| format!("/{key}")).collect();
+            let table = tree.pointer_mut(&pointer).and_then(Value::as_object_mut);
+            let removed = table.and_then(|table| table.remove(key));
+            removed.is_some() && read(&tree).as_ref() != Some(wrong)
         };
-        let last = &leaves[found - 1];
-        let mut path = match named(&last) {
-            true => last.clone(),
-            false => leaves[..found].iter().rfind(named).unwrap_or(last).clone(),
+        let found = match places.len() {
+            0 | 1 => 0,
+            // What is inside a table is looked at before the table.
+            _ => places.iter().rposition(is_culprit).unwrap_or(0),
         };
-        if let Slip::Field { field, .. } = slip {
-            // A table that nobody knows fails with its first value.
-            let at = path.iter().rposition(|key| key == field)?;
-            path.truncate(at + 1);
-        }
-        Some(path)
+        places.into_iter().nth(found).unwrap_or(path)
     }
 }
 
