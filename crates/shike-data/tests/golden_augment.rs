@@ -12,7 +12,7 @@ use serde_json::Value;
 use shike_data::augment::pillow::{
     CIFAR10_POLICY, Op, RandAugmentOp, auto_augment_cifar10, crop, cutout, hflip, resized_crop,
 };
-use shike_data::augment::{CropBox, Normalization};
+use shike_data::augment::{CropBox, Interpolation, Normalization};
 
 fn picture(folder: &Path, name: &str) -> RgbImage {
     let path = folder.join(name);
@@ -54,7 +54,7 @@ fn make(item: &Value, source: RgbImage) -> RgbImage {
             width: side(3),
         };
         let out = item["out"].as_u64().unwrap() as u32;
-        return resized_crop(&source, area, out, out);
+        return resized_crop(&source, area, out, out, Interpolation::Bilinear);
     }
     match op {
         "hflip" => hflip(source),

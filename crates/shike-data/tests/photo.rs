@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use common::{decode_file, prepare_file};
 use image::RgbImage;
+use shike_data::augment::Interpolation;
 use shike_data::rng::{Purpose, rng};
-use shike_data::{DataError, DecodeLimits, Pipeline, decode_rgb};
+use shike_data::{DataError, DecodeLimits, Pipeline, Transform, decode_rgb};
 
 /// Encodings of one picture of 75x101, by Pillow 13: `image.save(name, quality=80, …)` with
 /// `subsampling`, `restart_marker_blocks=7`, `progressive`, `keep_rgb`, or in another mode.
@@ -24,6 +25,20 @@ const FILES: [&str; 7] = [
 
 fn file(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jpeg")).join(format!("{name}.jpg"))
+}
+
+/// Bicubic to `short_side`, and the middle of it.
+fn bicubic(short_side: u32) -> Pipeline {
+    let interpolation = Interpolation::Bicubic;
+    Pipeline {
+        transforms: vec![
+            Transform::Resize {
+                short_side,
+                interpolation,
+            },
+            Transform::CenterCrop { size: 32 },
+        ],
+    }
 }
 
 /// (greatest difference, share of values that differ) of the two ways.
@@ -48,6 +63,8 @@ fn every_encoding_and_every_crop() {
                 Pipeline::photo_train(24),
                 Pipeline::photo_eval(32),
                 Pipeline::photo_eval(70),
+                bicubic(40),
+                bicubic(90),
             ] {
                 let (most, share) = differ(&file(name), &pipeline, index);
                 assert!(most <= 1, "{name} {index}: {most}");
@@ -98,7 +115,11 @@ fn photographs() {
     for (index, mut entry) in pictures.step_by(8).enumerate() {
         let path = dir.path().join(format!("{index}.jpg"));
         entry.unpack(&path).unwrap();
-        for pipeline in [Pipeline::photo_train(224), Pipeline::photo_eval(224)] {
+        for pipeline in [
+            Pipeline::photo_train(224),
+            Pipeline::photo_eval(224),
+            bicubic(256),
+        ] {
             let (most, share) = differ(&path, &pipeline, index as u64);
             assert!(most <= 1, "{index}: {most}");
             worst = worst.max(share);

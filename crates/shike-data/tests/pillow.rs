@@ -5,7 +5,7 @@
 use image::{Rgb, RgbImage};
 use shike_data::augment::Interpolation;
 use shike_data::augment::pillow::{
-    TimmOp, brightness, color, contrast, gaussian_blur, grayscale, hue, rand_augment_timm,
+    TimmOp, brightness, color, contrast, gaussian_blur, grayscale, hue, rand_augment_timm, resize,
 };
 use shike_data::rng::{Purpose, rng};
 
@@ -74,6 +74,22 @@ const TIMM: [(&str, f64, bool, u32); 40] = [
     ("TranslateYRel", -3.3, false, 0xc7c1_5f15),
     ("TranslateYRel", -3.3, true, 0xf1f6_b63e),
 ];
+/// Width, height, whether bicubic, FNV-1a of the pixels.
+#[rustfmt::skip]
+const RESIZED: [(u32, u32, bool, u32); 12] = [
+    (32, 32, false, 0x9fb6_0470),
+    (32, 32, true, 0xa074_90f8),
+    (17, 37, false, 0x5646_2a56),
+    (17, 37, true, 0x05fa_2cb3),
+    (45, 9, false, 0x7e8d_829d),
+    (45, 9, true, 0x1f3d_8c7e),
+    (90, 80, false, 0x2544_301c),
+    (90, 80, true, 0x7d4b_388a),
+    (1, 1, false, 0x1cc2_77b9),
+    (1, 1, true, 0x1cc2_77b9),
+    (44, 200, false, 0xb7ca_9c5d),
+    (44, 200, true, 0x1c67_593c),
+];
 /// Operation, argument, FNV-1a of the pixels.
 #[rustfmt::skip]
 const OTHERS: [(&str, f64, u32); 22] = [
@@ -122,6 +138,13 @@ fn named(name: &str) -> TimmOp {
         .unwrap()
 }
 
+fn interpolation(bicubic: bool) -> Interpolation {
+    match bicubic {
+        true => Interpolation::Bicubic,
+        false => Interpolation::Bilinear,
+    }
+}
+
 #[test]
 fn timm_s_operations_and_magnitudes() {
     assert_eq!(TimmOp::ALL.len(), ARGUMENTS.len());
@@ -144,12 +167,20 @@ fn timm_s_pixels() {
         if op.is_signed() {
             argument *= magnitude.signum();
         }
-        let interpolation = match bicubic {
-            true => Interpolation::Bicubic,
-            false => Interpolation::Bilinear,
-        };
-        if checksum(&op.apply(source(), argument, interpolation, FILL)) != want {
+        if checksum(&op.apply(source(), argument, interpolation(bicubic), FILL)) != want {
             wrong.push((name, magnitude, bicubic));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn resizes() {
+    let mut wrong = Vec::new();
+    for (width, height, bicubic, want) in RESIZED {
+        let out = resize(&source(), width, height, interpolation(bicubic));
+        if checksum(&out) != want {
+            wrong.push((width, height, bicubic));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");

@@ -53,6 +53,13 @@ for name in timm._RAND_TRANSFORMS:
             print(f'    ("{name}", {sign * magnitude}, {str(bicubic).lower()}, {checksum(out):#010x}),')
 print("];")
 
+print("const RESIZED: [(u32, u32, bool, u32); _] = [")
+for size in ((32, 32), (17, 37), (45, 9), (90, 80), (1, 1), (44, 200)):
+    for bicubic in (False, True):
+        out = IMAGE.resize(size, Image.BICUBIC if bicubic else Image.BILINEAR)
+        print(f"    ({size[0]}, {size[1]}, {str(bicubic).lower()}, {checksum(out):#010x}),")
+print("];")
+
 print("const OTHERS: [(&str, f64, u32); _] = [")
 for radius in (0.1, 0.3, 0.7, 1.0, 1.6, 2.0, 5.5):
     print(f'    ("blur", {radius}, {checksum(IMAGE.filter(ImageFilter.GaussianBlur(radius))):#010x}),')

@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 use shike_data::augment::pillow::{
     Op, affine_bicubic, affine_nearest, auto_augment_cifar10, crop, cutout, resized_crop, rotate,
 };
-use shike_data::augment::{CropBox, random_resized_crop_box};
+use shike_data::augment::{CropBox, Interpolation, random_resized_crop_box};
 use shike_data::imbalance::{LongTail, class_counts, first_n_per_class};
 use shike_data::rng::{Purpose, rng};
 use shike_data::{Dataset, DecodeLimits, Loader, LoaderConfig, Pipeline, decode_rgb, list_file};
@@ -82,7 +82,7 @@ proptest! {
             prop_assert_eq!(*pixel, want);
         }
         let area = CropBox { top: top.unsigned_abs() as u32, left: 3, height: h, width: w };
-        prop_assert_eq!(resized_crop(&image, area, side, h).dimensions(), (side, h));
+        prop_assert_eq!(resized_crop(&image, area, side, h, Interpolation::Bilinear).dimensions(), (side, h));
         let cut = cutout(image.clone(), h, w, side);
         prop_assert_eq!(cut.dimensions(), (width, height));
         let mut random = rng(seed, 0, 0, Purpose::Augment);
@@ -99,7 +99,7 @@ proptest! {
             Rgb([low + ((x * 7 + y * 13) as u8 % (span + 1)); 3])
         });
         let whole = CropBox { top: 0, left: 0, height, width };
-        let out = resized_crop(&image, whole, w, h);
+        let out = resized_crop(&image, whole, w, h, Interpolation::Bilinear);
         prop_assert!(out.iter().all(|v| (low..=low + span).contains(v)));
     }
 

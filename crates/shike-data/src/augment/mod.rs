@@ -25,9 +25,8 @@ use serde::{Deserialize, Serialize};
 pub use self::normalize::Normalization;
 use self::pillow::*;
 pub use self::pipeline::Pipeline;
-pub use self::resize::{CropBox, random_resized_crop_box};
+pub use self::resize::{CropBox, Interpolation, random_resized_crop_box};
 pub(crate) use self::resize::{center_crop_corner, resized_size};
-pub use self::timm::Interpolation;
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
@@ -136,6 +135,9 @@ pub enum Transform {
     Resize {
         /// Length, in pixels.
         short_side: u32,
+        /// How values between pixels are found.
+        #[serde(default, skip_serializing_if = "Interpolation::is_bilinear")]
+        interpolation: Interpolation,
     },
     /// Cuts out the square in the middle; pads with black where the image is smaller.
     CenterCrop {
@@ -225,7 +227,7 @@ impl Transform {
                 probability(p).or_else(|| range("sigma", sigma, 100.0))
             }
             Self::Cutout { size } | Self::CenterCrop { size } => side("size", size),
-            Self::Resize { short_side } => side("short_side", short_side),
+            Self::Resize { short_side, .. } => side("short_side", short_side),
             Self::RandomResizedCrop { size, scale, ratio } => side("size", size)
                 .or_else(|| range("scale", scale, 1.0))
                 .or_else(|| range("ratio", ratio, 1000.0)),
@@ -281,11 +283,16 @@ impl Transform {
             }
             Self::RandomResizedCrop { size, scale, ratio } => {
                 let area = random_resized_crop_box(width, height, scale, ratio, rng);
-                replaced(image, |image| resized_crop(image, area, size, size))
+                replaced(image, |image| {
+                    resized_crop(image, area, size, size, Interpolation::Bilinear)
+                })
             }
-            Self::Resize { short_side } => {
+            Self::Resize {
+                short_side,
+                interpolation,
+            } => {
                 resized_size(width, height, short_side)?;
-                resize_short_side(image, short_side)
+                resize_short_side(image, short_side, interpolation)
             }
             Self::CenterCrop { size } if (width, height) == (size, size) => image,
             Self::CenterCrop { size } => replaced(image, |image| center_crop(image, size)),

@@ -4,7 +4,7 @@ use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::Transform;
+use super::{Interpolation, Transform};
 use crate::error::{DataError, Result};
 
 /// Transforms in the order in which they are applied.
@@ -81,7 +81,9 @@ impl Pipeline {
                 }
                 Transform::Cutout { size }
                 | Transform::RandomResizedCrop { size, .. }
-                | Transform::Resize { short_side: size }
+                | Transform::Resize {
+                    short_side: size, ..
+                }
                 | Transform::CenterCrop { size } => scaled(size),
                 _ => {}
             }
@@ -111,7 +113,10 @@ impl Pipeline {
         let mut pipeline = self.clone();
         if let Some(short_side) = self.fixed_size() {
             let first = usize::from(self.is_upright());
-            let resize = Transform::Resize { short_side };
+            let resize = Transform::Resize {
+                short_side,
+                interpolation: Interpolation::Bilinear,
+            };
             pipeline.transforms.insert(first, resize);
         }
         pipeline
@@ -213,7 +218,10 @@ impl Pipeline {
         let short_side = (f64::from(size) * 256.0 / 224.0).round() as u32;
         Self {
             transforms: vec![
-                Transform::Resize { short_side },
+                Transform::Resize {
+                    short_side,
+                    interpolation: Interpolation::Bilinear,
+                },
                 Transform::CenterCrop { size },
             ],
         }
@@ -246,7 +254,7 @@ impl Pipeline {
                 | Transform::RandomResizedCrop { size, .. }
                 | Transform::CenterCrop { size } => Some(size as usize),
                 // A square stays one.
-                Transform::Resize { short_side } => known.map(|_: usize| short_side as usize),
+                Transform::Resize { short_side, .. } => known.map(|_: usize| short_side as usize),
                 _ => known,
             })
     }
@@ -312,10 +320,11 @@ mod tests {
                 }
             }
         }
-        assert_eq!(
-            Pipeline::photo_eval(112).transforms[0],
-            Transform::Resize { short_side: 128 }
-        );
+        let resize = |short_side| Transform::Resize {
+            short_side,
+            interpolation: Interpolation::Bilinear,
+        };
+        assert_eq!(Pipeline::photo_eval(112).transforms[0], resize(128));
     }
 
     #[test]
@@ -329,7 +338,9 @@ mod tests {
         assert_eq!(Pipeline::named("simm", 96), None);
         assert_eq!(Pipeline::cifar_train().resized(32), Pipeline::cifar_train());
         let larger = Pipeline::cifar_train().resized(64);
-        assert_eq!(larger.transforms[0], Transform::Resize { short_side: 64 });
+        let resize: Transform =
+            serde_json::from_str(r#"{"kind": "resize", "short_side": 64}"#).unwrap();
+        assert_eq!(larger.transforms[0], resize);
         let crop = &larger.transforms[1];
         assert_eq!(
             *crop,
@@ -353,7 +364,7 @@ mod tests {
         let same = eval.resizing().apply(image.clone(), &mut random_source());
         assert_eq!(same.unwrap(), image);
         // Of a picture ten times as large, all of it and not its middle.
-        let large = crate::augment::resize(&image, 320, 320);
+        let large = crate::augment::resize(&image, 320, 320, Interpolation::Bilinear);
         let seen = eval.resizing().apply(large, &mut random_source()).unwrap();
         let pairs = seen.as_raw().iter().zip(image.as_raw());
         assert!(pairs.into_iter().all(|(a, b)| a.abs_diff(*b) <= 8));
@@ -437,6 +448,12 @@ mod tests {
             Pipeline::photo_train(160),
             Pipeline::randcls(160),
             Pipeline::sim(160),
+            Pipeline {
+                transforms: vec![Transform::Resize {
+                    short_side: 9,
+                    interpolation: Interpolation::Bicubic,
+                }],
+            },
         ] {
             let text = serde_json::to_string(&pipeline).unwrap();
             assert_eq!(serde_json::from_str::<Pipeline>(&text).unwrap(), pipeline);

@@ -1,6 +1,7 @@
-//! Pillow's antialiased bilinear resize, and the crops built on it.
+//! Pillow's antialiased resize, and the crops built on it.
 
 use image::RgbImage;
+use serde::{Deserialize, Serialize};
 
 use super::from_raw;
 use super::geometry::crop;
@@ -11,6 +12,42 @@ use crate::scratch;
 /// Fractional bits of the filter coefficients: Pillow leaves 8 bits for the value and 2 for
 /// overflow of an `i32`.
 const BITS: u32 = 32 - 8 - 2;
+
+/// How values between pixels are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// From two by two neighbours.
+    #[default]
+    Bilinear,
+    /// From four by four neighbours, by a cubic: that of a = -1/2 in a resize, of a = -1 in a move, as in Pillow.
+    Bicubic,
+}
+
+impl Interpolation {
+    pub(crate) fn is_bilinear(&self) -> bool {
+        *self == Self::Bilinear
+    }
+
+    /// How far the filter of a resize reaches, in pixels of the coarser image.
+    fn support(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// The filter at a distance.
+    fn weight(self, distance: f64) -> f64 {
+        let x = distance.abs();
+        match self {
+            Self::Bilinear => (1.0 - x).max(0.0),
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Self::Bicubic => 0.0,
+        }
+    }
+}
 
 /// A box of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +77,15 @@ impl CropBox {
 /// Cuts out `area` and resizes it to `width` x `height` (torchvision's `resized_crop` on Pillow
 /// images). The filter does not reach beyond the box. An `area` beyond the image is cut to it.
 ///
-/// The filter is a triangle as wide as the reduction, so shrinking does not alias. Columns first,
+/// The filter is as wide as the reduction, so shrinking does not alias. Columns first,
 /// then rows, each rounded to 8 bits, in Pillow's 22-bit fixed point: bit for bit its result.
-pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) -> RgbImage {
+pub fn resized_crop(
+    image: &RgbImage,
+    area: CropBox,
+    width: u32,
+    height: u32,
+    interpolation: Interpolation,
+) -> RgbImage {
     let left = area.left.min(image.width());
     let top = area.top.min(image.height());
     let in_w = area.width.min(image.width() - left) as usize;
@@ -64,7 +107,7 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
     if in_w == out_w {
         rows.for_each(|row| columns.extend_from_slice(row));
     } else {
-        let filter = triangle(in_w, out_w);
+        let filter = filter(in_w, out_w, interpolation);
         for row in rows {
             for (first, weights) in &filter {
                 let mut sum = [1i32 << (BITS - 1); 3];
@@ -85,7 +128,7 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
     let mut out = scratch::buffer();
     out.reserve(row * out_h);
     let mut sums = vec![0i32; row];
-    for (first, weights) in triangle(in_h, out_h) {
+    for (first, weights) in filter(in_h, out_h, interpolation) {
         sums.fill(1 << (BITS - 1));
         for (line, weight) in columns[first * row..].chunks_exact(row).zip(weights) {
             for (s, &v) in sums.iter_mut().zip(line) {
@@ -99,9 +142,9 @@ pub fn resized_crop(image: &RgbImage, area: CropBox, width: u32, height: u32) ->
 }
 
 /// Resizes the whole image to `width` x `height`. See [`resized_crop`].
-pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+pub fn resize(image: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
     let whole = CropBox::whole(image.width(), image.height());
-    resized_crop(image, whole, width, height)
+    resized_crop(image, whole, width, height, interpolation)
 }
 
 fn clip(sum: i32) -> u8 {
@@ -109,11 +152,12 @@ fn clip(sum: i32) -> u8 {
 }
 
 /// For each output position its first input position and the fixed-point weights from there.
-fn triangle(in_size: usize, out_size: usize) -> Vec<(usize, Vec<i32>)> {
+fn filter(in_size: usize, out_size: usize, interpolation: Interpolation) -> Vec<(usize, Vec<i32>)> {
     let scale = in_size as f64 / out_size as f64;
     // Enlarging interpolates between neighbours: the filter is never narrower than that.
-    let support = scale.max(1.0);
-    let shrink = 1.0 / support;
+    let widening = scale.max(1.0);
+    let shrink = 1.0 / widening;
+    let support = interpolation.support() * widening;
     (0..out_size)
         .map(|i| {
             let centre = (i as f64 + 0.5) * scale;
@@ -122,7 +166,7 @@ fn triangle(in_size: usize, out_size: usize) -> Vec<(usize, Vec<i32>)> {
             let weights: Vec<f64> = (0..end - first)
                 .map(|x| {
                     let distance = ((x + first) as f64 - centre + 0.5) * shrink;
-                    (1.0 - distance.abs()).max(0.0)
+                    interpolation.weight(distance)
                 })
                 .collect();
             let total: f64 = weights.iter().sum();
@@ -130,7 +174,7 @@ fn triangle(in_size: usize, out_size: usize) -> Vec<(usize, Vec<i32>)> {
                 .iter()
                 .map(|w| {
                     let share = if total == 0.0 { *w } else { w / total };
-                    (0.5 + share * f64::from(1 << BITS)) as i32
+                    (0.5f64.copysign(share) + share * f64::from(1 << BITS)) as i32
                 })
                 .collect();
             (first, fixed)
@@ -176,12 +220,16 @@ pub(crate) fn resized_size(width: u32, height: u32, short_side: u32) -> Result<(
 
 /// Resizes so that the shorter side is `short_side`, as torchvision's `Resize(int)`; the longer
 /// side is rounded down.
-pub fn resize_short_side(image: RgbImage, short_side: u32) -> RgbImage {
+pub fn resize_short_side(
+    image: RgbImage,
+    short_side: u32,
+    interpolation: Interpolation,
+) -> RgbImage {
     let (width, height) = short_side_size(image.width(), image.height(), short_side);
     if image.dimensions() == (width, height) {
         return image;
     }
-    let resized = resize(&image, width, height);
+    let resized = resize(&image, width, height, interpolation);
     scratch::recycle(image);
     resized
 }
@@ -264,20 +312,22 @@ mod tests {
     #[test]
     fn flat_stays_flat_and_same_size_is_a_copy() {
         let flat = RgbImage::from_pixel(37, 19, Rgb([3, 200, 255]));
-        for (w, h) in [(5, 7), (100, 90), (37, 4), (1, 1)] {
-            let out = resize(&flat, w, h);
+        let sizes = [(5, 7), (100, 90), (37, 4), (1, 1)];
+        let kinds = [Interpolation::Bilinear, Interpolation::Bicubic];
+        for ((w, h), interpolation) in sizes.into_iter().flat_map(|s| kinds.map(|k| (s, k))) {
+            let out = resize(&flat, w, h, interpolation);
             assert_eq!(out.dimensions(), (w, h));
             assert!(out.pixels().all(|p| p.0 == [3, 200, 255]));
         }
         let image = RgbImage::from_fn(9, 8, |x, y| Rgb([x as u8 * 20, y as u8 * 30, 1]));
-        assert_eq!(resize(&image, 9, 8), image);
+        assert_eq!(resize(&image, 9, 8, Interpolation::Bilinear), image);
     }
 
     #[test]
     fn halving_averages_with_the_neighbours() {
         // Triangle of width 2 at centre 1: weights 1/8, 3/8, 3/8, 1/8, cut off at the border.
         let image = RgbImage::from_fn(4, 1, |x, _| Rgb([[0, 0, 80, 80][x as usize]; 3]));
-        let out = resize(&image, 2, 1);
+        let out = resize(&image, 2, 1, Interpolation::Bilinear);
         // (3*0 + 3*0 + 80) / 7 and (0 + 3*80 + 3*80) / 7.
         assert_eq!((out[(0, 0)][0], out[(1, 0)][0]), (11, 69));
     }
@@ -285,7 +335,10 @@ mod tests {
     #[test]
     fn short_side_and_middle() {
         let image = RgbImage::new(100, 75);
-        let short = |side| resize_short_side(image.clone(), side).dimensions();
+        let short = |side| {
+            let image = resize_short_side(image.clone(), side, Interpolation::Bilinear);
+            image.dimensions()
+        };
         assert_eq!(short(50), (66, 50));
         assert_eq!(short(75), (100, 75));
         assert_eq!(short(150), (200, 150));

@@ -7,7 +7,7 @@ use image::RgbImage;
 
 use super::color;
 use super::geometry::{Affine, affine_bicubic, affine_bilinear, rotate_by};
-use super::replaced;
+use super::{Interpolation, replaced};
 use crate::rng::Draw;
 
 /// The highest magnitude.
@@ -46,15 +46,6 @@ pub enum TimmOp {
     TranslateXRel,
     /// Vertical shift by a share of the height.
     TranslateYRel,
-}
-
-/// How a move finds values between pixels; timm draws one for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Interpolation {
-    /// Two by two neighbours.
-    Bilinear,
-    /// Four by four neighbours.
-    Bicubic,
 }
 
 impl TimmOp {

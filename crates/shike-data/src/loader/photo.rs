@@ -18,7 +18,8 @@ use image::{ImageFormat, RgbImage};
 use rand_chacha::ChaCha8Rng;
 
 use crate::augment::{
-    CropBox, Pipeline, Transform, center_crop_corner, random_resized_crop_box, resized_size,
+    CropBox, Interpolation, Pipeline, Transform, center_crop_corner, random_resized_crop_box,
+    resized_size,
 };
 use crate::dataset::Raw;
 use crate::decode::DecodeLimits;
@@ -36,8 +37,9 @@ use crate::scratch;
 #[derive(Default)]
 struct Workspace {
     file: Vec<u8>,
-    /// The decoded picture and the resized one, four bytes a pixel.
+    /// The decoded picture, one whose columns alone are resized, and the resized one, four bytes a pixel.
     decoded: Vec<u8>,
+    columns: Vec<u8>,
     resized: Vec<u8>,
     resizer: Resizer,
 }
@@ -74,7 +76,14 @@ pub fn prepare(
                 space.file.clear();
                 space.file.extend_from_slice(file);
                 let made = space.jpeg(&frame, origin, pipeline, rng);
-                for buffer in [&mut space.file, &mut space.decoded, &mut space.resized] {
+                let Workspace {
+                    file,
+                    decoded,
+                    columns,
+                    resized,
+                    ..
+                } = space;
+                for buffer in [file, decoded, columns, resized] {
                     scratch::trim(buffer);
                 }
                 if space.resizer.size_of_internal_buffers() > scratch::KEEP {
@@ -103,14 +112,19 @@ impl Workspace {
         rng: &mut ChaCha8Rng,
     ) -> Result<RgbImage> {
         let (width, height) = (frame.width, frame.height);
-        let (area, size) = match pipeline.transforms[0] {
+        let (area, size, interpolation) = match pipeline.transforms[0] {
             Transform::RandomResizedCrop { size, scale, ratio } => (
                 random_resized_crop_box(width, height, scale, ratio, rng),
                 (size, size),
+                Interpolation::Bilinear,
             ),
-            Transform::Resize { short_side } => (
+            Transform::Resize {
+                short_side,
+                interpolation,
+            } => (
                 CropBox::whole(width, height),
                 resized_size(width, height, short_side)?,
+                interpolation,
             ),
             _ => unreachable!("the caller looked"),
         };
@@ -121,7 +135,7 @@ impl Workspace {
             &mut self.decoded,
         )
         .map_err(|refused| refused.of(origin))?;
-        self.resize((width, rows), area, size)?;
+        self.resize((width, rows), area, size, interpolation)?;
 
         // The crop and the flip that follow are done while the fourth byte is dropped.
         let mut rest = &pipeline.transforms[1..];
@@ -147,30 +161,66 @@ impl Workspace {
     }
 
     /// Resizes `area` of the decoded picture.
-    fn resize(&mut self, from: (u32, u32), area: CropBox, to: (u32, u32)) -> Result<()> {
-        self.resized.resize(to.0 as usize * to.1 as usize * 4, 0);
-        // The fourth byte is no alpha: nothing is multiplied by it.
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-            .use_alpha(false);
-        let problem = |e: &dyn std::fmt::Display| DataError::Transform {
-            transform: "resize",
-            problem: e.to_string(),
-        };
-        // With the type of the pixels known, the resizer is compiled for that one alone.
-        let decoded = &self.decoded[..from.0 as usize * from.1 as usize * 4];
-        let source =
-            TypedImageRef::<U8x4>::from_buffer(from.0, from.1, decoded).map_err(|e| problem(&e))?;
-        // Not `ResizeOptions::crop`, whose filter would reach beyond the box.
-        let source =
-            TypedCroppedImage::from_ref(&source, area.left, area.top, area.width, area.height)
-                .map_err(|e| problem(&e))?;
-        let mut target = TypedImage::<U8x4>::from_buffer(to.0, to.1, &mut self.resized)
-            .map_err(|e| problem(&e))?;
-        self.resizer
-            .resize_typed(&source, &mut target, &options)
-            .map_err(|e| problem(&e))
+    fn resize(
+        &mut self,
+        from: (u32, u32),
+        area: CropBox,
+        to: (u32, u32),
+        interpolation: Interpolation,
+    ) -> Result<()> {
+        let Self {
+            decoded, resized, ..
+        } = self;
+        let resizer = &mut self.resizer;
+        let decoded = &decoded[..from.0 as usize * from.1 as usize * 4];
+        match interpolation {
+            Interpolation::Bilinear => {
+                let filter = FilterType::Bilinear;
+                resize(resizer, decoded, from, area, resized, to, filter)
+            }
+            // A filter with negative weights overshoots, and each pass cuts that off: the resizer takes rows
+            // first if it is asked for both, and Pillow columns.
+            Interpolation::Bicubic => {
+                let (filter, between) = (FilterType::CatmullRom, (to.0, area.height));
+                let columns = &mut self.columns;
+                resize(resizer, decoded, from, area, columns, between, filter)?;
+                let all = CropBox::whole(between.0, between.1);
+                resize(resizer, columns, between, all, resized, to, filter)
+            }
+        }
     }
+}
+
+/// Resizes `area` of a picture with four bytes a pixel.
+fn resize(
+    resizer: &mut Resizer,
+    source: &[u8],
+    from: (u32, u32),
+    area: CropBox,
+    target: &mut Vec<u8>,
+    to: (u32, u32),
+    filter: FilterType,
+) -> Result<()> {
+    target.resize(to.0 as usize * to.1 as usize * 4, 0);
+    // The fourth byte is no alpha: nothing is multiplied by it.
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(filter))
+        .use_alpha(false);
+    let problem = |e: &dyn std::fmt::Display| DataError::Transform {
+        transform: "resize",
+        problem: e.to_string(),
+    };
+    // With the type of the pixels known, the resizer is compiled for that one alone.
+    let source =
+        TypedImageRef::<U8x4>::from_buffer(from.0, from.1, source).map_err(|e| problem(&e))?;
+    // Not `ResizeOptions::crop`, whose filter would reach beyond the box.
+    let source = TypedCroppedImage::from_ref(&source, area.left, area.top, area.width, area.height)
+        .map_err(|e| problem(&e))?;
+    let mut target =
+        TypedImage::<U8x4>::from_buffer(to.0, to.1, target).map_err(|e| problem(&e))?;
+    resizer
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|e| problem(&e))
 }
 
 /// Three bytes a pixel of `area` of a picture of four bytes a pixel that is `width` wide.

@@ -1,6 +1,7 @@
 //! Options, presets and recipes together.
 
 use clap::Parser;
+use shike_data::augment::Interpolation;
 use shike_data::{Cifar, LongTail, Normalization, Pipeline, Sampling, Transform};
 use shike_infer::metrics::ShotThresholds;
 use shike_model::loss::{ClassWeights, LdamLossConfig};
@@ -83,7 +84,10 @@ fn recipes_of_the_program_are_what_it_ran_before_it_had_them() {
             drawn.stage1.set_epochs(18);
             drawn.stage2 = None;
         }
-        let resize = Transform::Resize { short_side: 40 };
+        let resize = Transform::Resize {
+            short_side: 40,
+            interpolation: Interpolation::Bilinear,
+        };
         drawn.train_pipeline.transforms = vec![
             resize.clone(),
             Transform::RandomCrop {
@@ -339,7 +343,7 @@ fn kept(pipeline: &Pipeline, shorter: u32) -> f64 {
     let mut kept = 1.0;
     for transform in &pipeline.transforms {
         match transform {
-            Transform::Resize { short_side } => side = f64::from(*short_side),
+            Transform::Resize { short_side, .. } => side = f64::from(*short_side),
             // Half a pixel for the rounding of the resize.
             Transform::CenterCrop { size } => kept = f64::min(1.0, f64::from(*size) / (side - 0.5)),
             other => panic!("{other:?} in an evaluation"),
