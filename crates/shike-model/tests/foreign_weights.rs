@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use shike_model::weights::file::{self, Entry};
-use shike_model::weights::{self, WeightsError};
+use shike_model::weights::{self, Mismatch, WeightsError};
 use shike_model::{Shike, ShikeConfig};
 
 fn network() -> Shike {
@@ -59,8 +59,26 @@ fn a_message_does_not_grow_with_the_file() {
     file::write(&mut bytes, entries.collect(), &BTreeMap::new(), false).unwrap();
     fs::write(&path, bytes).unwrap();
     let error = weights::import(network(), &path).unwrap_err().to_string();
-    assert!(error.contains("50000 unexpected") && error.contains("and 49800 more"));
-    assert!(error.len() < 20_000, "{} bytes", error.len());
+    let named = "layer0.weight, layer1.weight, layer10.weight, layer100.weight, layer1000.weight";
+    let unexpected = format!("\n  50000 unexpected: {named}, and 49995 more");
+    assert!(error.contains(&unexpected), "{error}");
+    assert!(error.len() < 1500, "{} bytes", error.len());
+}
+
+#[test]
+fn a_message_names_five_tensors_of_a_kind() {
+    let names = |names: &str| names.split(' ').map(str::to_owned).collect();
+    let shaped = |name: &str| (name.to_owned(), vec![2, 3], vec![4]);
+    let mismatch = Mismatch {
+        missing: names("a b c d e f g"),
+        unexpected: names("h i j k l"),
+        mis_shaped: vec![shaped("m"), shaped("n")],
+        looks_like: Some("resnet50"),
+    };
+    let message = "the weights are of another network, resnet50:\n  7 missing: a, b, c, d, e, and 2 more\n  \
+                   5 unexpected: h, i, j, k, l\n  2 mis-shaped: m (expected [2, 3], found [4]), n (expected [2, 3], \
+                   found [4])";
+    assert_eq!(mismatch.to_string(), message);
 }
 
 #[test]

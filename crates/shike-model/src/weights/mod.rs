@@ -77,7 +77,7 @@ impl Mismatch {
 }
 
 /// Tensors of a kind that a message names.
-const NAMED: usize = 200;
+const NAMED: usize = 5;
 
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,22 +85,22 @@ impl std::fmt::Display for Mismatch {
             Some(name) => write!(f, "the weights are of another network, {name}:")?,
             None => write!(f, "the weights are of another network:")?,
         }
-        let more = |count: usize| match count.saturating_sub(NAMED) {
-            0 => String::new(),
-            rest => format!(", and {rest} more"),
+        let shapes = |(name, expected, found): &(String, Vec<usize>, Vec<usize>)| {
+            format!("{name} (expected {expected:?}, found {found:?})")
         };
-        for (names, what) in [(&self.missing, "missing"), (&self.unexpected, "unexpected")] {
-            if !names.is_empty() {
-                let (count, named) = (names.len(), &names[..names.len().min(NAMED)]);
-                write!(f, "\n  {count} {what}: {}{}", named.join(", "), more(count))?;
+        let mis_shaped = self.mis_shaped.iter().map(shapes).collect();
+        for (tensors, what) in [
+            (&self.missing, "missing"),
+            (&self.unexpected, "unexpected"),
+            (&mis_shaped, "mis-shaped"),
+        ] {
+            let (named, rest) = tensors.split_at(tensors.len().min(NAMED));
+            if !named.is_empty() {
+                write!(f, "\n  {} {what}: {}", tensors.len(), named.join(", "))?;
             }
-        }
-        if !self.mis_shaped.is_empty() {
-            write!(f, "\n  {} mis-shaped:", self.mis_shaped.len())?;
-            for (name, expected, found) in self.mis_shaped.iter().take(NAMED) {
-                write!(f, " {name} (expected {expected:?}, found {found:?})")?;
+            if !rest.is_empty() {
+                write!(f, ", and {} more", rest.len())?;
             }
-            write!(f, "{}", more(self.mis_shaped.len()))?;
         }
         Ok(())
     }
