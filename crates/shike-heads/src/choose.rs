@@ -518,7 +518,7 @@ impl HeldOut {
         }
         let pairs = by_class.iter().zip(&self.counts);
         let means: Vec<f64> = pairs.filter(|(_, n)| **n > 1).map(|(d, _)| *d).collect();
-        let number = means.len() as f64;
+        let number = (means.len() as f64).max(1.0);
         let mean = means.iter().sum::<f64>() / number;
         let squares: f64 = means.iter().map(|d| (d - mean).powi(2)).sum();
         (mean, (squares / (number - 1.0).max(1.0) / number).sqrt())

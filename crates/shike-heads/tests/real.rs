@@ -192,3 +192,37 @@ fn cuts() {
     println!("behind the best: {mean:.2} on average, {behind:.1?}\nahead of plain: {ahead:.1?}");
     assert!(mean <= 0.5 && ahead.iter().all(|a| *a >= 0.0));
 }
+
+#[test]
+#[ignore = "a minute's work"]
+fn speed() {
+    // A tail of factor 100 over 10,000 pictures, and means as far apart as features' are.
+    let share = |class: usize| 100f64.powf(-(class as f64) / (CLASSES - 1) as f64);
+    let all: f64 = (0..CLASSES).map(share).sum();
+    let count = |class: usize| (share(class) / all * 10_000.0).round() as usize;
+    let labels: Vec<u32> = (0..CLASSES)
+        .flat_map(|c| vec![c as u32; count(c)])
+        .collect();
+    let mut random = rng(0, 0, 0, Purpose::Other);
+    let values = (0..labels.len() * WIDTH).map(|_| random.normal() as f32);
+    let mut values: Vec<f32> = values.collect();
+    for (row, &label) in values.chunks_exact_mut(WIDTH).zip(&labels) {
+        let mut own = rng(0, 1, label.into(), Purpose::Other);
+        row.iter_mut().for_each(|v| *v += 0.3 * own.normal() as f32);
+    }
+    let depths = depths();
+    let features = Features::new(&values, &labels, CLASSES, &depths).unwrap();
+    // 100 classes of 1,280 features: ridge with its path.
+    let comparison = Comparison {
+        heads: vec!["ridge".into()],
+        depths: vec![vec!["deep".into()]],
+        ..Comparison::default()
+    };
+    let (_, choice) = comparison.choose(&features, |_, _, _| {}).unwrap();
+    println!("{choice}");
+    let began = Instant::now();
+    let (_, choice) = Comparison::default()
+        .choose(&features, |_, _, _| {})
+        .unwrap();
+    println!("{choice}\n{:.1} s", began.elapsed().as_secs_f64());
+}

@@ -2,7 +2,7 @@
 
 use super::Head;
 use super::held::HELD;
-use super::ridge::RIDGE;
+use super::ridge::USUAL;
 use crate::error::Result;
 use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
@@ -27,15 +27,15 @@ impl Head for Average {
     }
 
     fn parts(&self) -> &'static [&'static str] {
-        &["ridge", "held-to-means"]
+        &["ridge-usual", "held-to-means"]
     }
 
     fn usual_strength(&self) -> f64 {
-        RIDGE.usual_strength()
+        USUAL.usual_strength()
     }
 
     fn fit(&self, training: &Training, strength: f64) -> Result<Scorer> {
-        let parts = vec![RIDGE.fit(training, strength)?, HELD.fit(training, 0.0)?];
+        let parts = vec![USUAL.fit(training, strength)?, HELD.fit(training, 0.0)?];
         Ok(Scorer::Average { parts })
     }
 }

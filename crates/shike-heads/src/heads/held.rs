@@ -40,8 +40,8 @@ impl Head for Held {
             centre: Some(means.clone()),
         };
         let stop = Stop {
-            steps: 50,
-            gradient: 1e-3,
+            steps: 100,
+            gradient: 1e-4,
         };
         let (weights, bias) = layer.fit(means, stop);
         Ok(Scorer::linear(Rows::UnitLength, weights, bias))

@@ -14,10 +14,27 @@ use crate::scorer::Scorer;
 use crate::softmax::{best_scale, class_averaged};
 
 /// See the module.
-pub struct Ridge;
+pub struct Ridge {
+    name: &'static str,
+    about: &'static str,
+    /// Whether its strength is chosen.
+    chooses: bool,
+}
 
-/// The only one.
-pub static RIDGE: Ridge = Ridge;
+/// With the strength that leaving out one picture at a time chooses.
+pub static RIDGE: Ridge = Ridge {
+    name: "ridge",
+    about: "class-weighted ridge regression",
+    chooses: true,
+};
+
+/// With the usual strength. Classes of one picture have no say in a choice, so that it takes too weak a penalty
+/// where there are many of them.
+pub static USUAL: Ridge = Ridge {
+    name: "ridge-usual",
+    about: "class-weighted ridge regression, usual strength",
+    chooses: false,
+};
 
 /// What outputs, 0 to 1, are multiplied with before a softmax.
 pub(super) const SCALE: f64 = 30.0;
@@ -29,11 +46,11 @@ pub(super) const STRENGTHS: [f64; 15] = [
 
 impl Head for Ridge {
     fn name(&self) -> &'static str {
-        "ridge"
+        self.name
     }
 
     fn about(&self) -> &'static str {
-        "class-weighted ridge regression"
+        self.about
     }
 
     fn rows(&self) -> Rows {
@@ -45,6 +62,9 @@ impl Head for Ridge {
     }
 
     fn path(&self, training: &Training) -> Result<Vec<Strength>> {
+        if !self.chooses {
+            return Ok(vec![]);
+        }
         let data = Weighted::of(training);
         let (n, d, classes) = (training.pictures(), training.width, training.classes());
         let decomposition = if n < d {
