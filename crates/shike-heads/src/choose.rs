@@ -13,7 +13,7 @@ use crate::fitted::{Candidate, FittedHead};
 use crate::heads::{self, DEFAULT, HEADS, Head, Strength};
 use crate::linalg::CHUNK;
 use crate::prepare::Training;
-use crate::softmax::{Scale, best_scale, class_averaged, log_softmax};
+use crate::softmax::{Scale, best_scale, class_averaged, class_weights, log_softmax};
 
 /// How heads are compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,8 @@ pub struct Row {
     pub candidate: Candidate,
     /// What it does.
     pub about: String,
-    /// The class-averaged log-loss of held-out pictures at the best temperature; NaN-free, 0 if no class has a say.
+    /// The class-averaged log-loss of held-out pictures at the best temperature; 0 if no class has a say. Classes of two pictures
+    /// speak for those of one.
     pub log_loss: f64,
     /// How much higher that is than the default's, negative for a better head.
     pub behind: f64,
@@ -516,12 +517,13 @@ impl HeldOut {
         for ((own, other), &label) in losses.iter().zip(others).zip(&self.labels) {
             by_class[label as usize] += (own - other) / self.counts[label as usize] as f64;
         }
-        let pairs = by_class.iter().zip(&self.counts);
-        let means: Vec<f64> = pairs.filter(|(_, n)| **n > 1).map(|(d, _)| *d).collect();
-        let number = (means.len() as f64).max(1.0);
-        let mean = means.iter().sum::<f64>() / number;
-        let squares: f64 = means.iter().map(|d| (d - mean).powi(2)).sum();
-        (mean, (squares / (number - 1.0).max(1.0) / number).sqrt())
+        let weights = class_weights(&self.counts);
+        let mean: f64 = by_class.iter().zip(&weights).map(|(d, w)| w * d).sum();
+        let squares = by_class
+            .iter()
+            .zip(&weights)
+            .map(|(d, w)| (w * (d - mean)).powi(2));
+        (mean, squares.sum::<f64>().sqrt())
     }
 }
 

@@ -21,15 +21,27 @@ fn log_sum(row: &[f32]) -> f32 {
     most + sum.ln()
 }
 
-/// What each picture counts so that every class that has a say counts the same; the sum is 1.
+/// What each class counts in a held-out loss; the sum is 1 (all are 0 if no class has two pictures).
 ///
-/// A class of one picture has no say: without it the class would be unknown.
-pub(crate) fn class_averaged(labels: &[u32], counts: &[usize]) -> Vec<f64> {
-    let classes = counts.iter().filter(|&&n| n > 1).count() as f64;
-    let weight = |&label: &u32| match counts[label as usize] {
+/// A class of one picture has no say: without it the class would be unknown. Classes of two, which have one left when the
+/// other is held out, speak for up to two of these each; every other class counts the same.
+pub(crate) fn class_weights(counts: &[usize]) -> Vec<f64> {
+    let of = |pictures: usize| counts.iter().filter(|&&n| n == pictures).count() as f64;
+    let two = 1.0 + (of(1) / of(2).max(1.0)).min(2.0);
+    let weight = |&count: &usize| match count {
         0 | 1 => 0.0,
-        n => 1.0 / (classes * n as f64),
+        2 => two,
+        _ => 1.0,
     };
+    let weights: Vec<f64> = counts.iter().map(weight).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / sum.max(1.0)).collect()
+}
+
+/// What each picture counts, so that its class counts as in [`class_weights`].
+pub(crate) fn class_averaged(labels: &[u32], counts: &[usize]) -> Vec<f64> {
+    let classes = class_weights(counts);
+    let weight = |&label: &u32| classes[label as usize] / counts[label as usize] as f64;
     labels.iter().map(weight).collect()
 }
 
@@ -251,12 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_class_of_one_has_no_say() {
-        assert_eq!(
-            class_averaged(&[0, 1, 1, 2, 2, 2, 2], &[1, 2, 4])[..2],
-            [0.0, 0.25]
-        );
-        assert_eq!(class_averaged(&[0, 1], &[1, 1]), [0.0, 0.0]);
+    fn a_class_of_one_has_no_say_and_classes_of_two_speak_for_it() {
+        assert_eq!(class_weights(&[3, 9, 5, 4]), [0.25; 4]);
+        assert_eq!(class_weights(&[1, 2, 4, 4]), [0.0, 0.5, 0.25, 0.25]);
+        // For two of the three, not for all.
+        assert_eq!(class_weights(&[1, 1, 1, 2, 9]), [0.0, 0.0, 0.0, 0.75, 0.25]);
+        assert_eq!(class_weights(&[1, 1, 1]), [0.0; 3]);
+        let pictures = class_averaged(&[0, 1, 1, 2, 2, 2, 2], &[1, 2, 4]);
+        assert_eq!(pictures[..4], [0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 12.0]);
     }
 
     #[test]
