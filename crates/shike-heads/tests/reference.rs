@@ -1,6 +1,6 @@
 //! Every head against values that other programs computed: logistic regression by scikit-learn 1.9.1
 //! (`LogisticRegression(tol=1e-10, max_iter=10000)`), the others of its kind by PyTorch 2.15 (`torch.optim.LBFGS` in
-//! float64 until nothing changes), ridge regression by numpy from the normal equations, kernel ridge regression from its dual.
+//! float64 until nothing changes), ridge regression by numpy from the normal equations, kernel ridge regression from its dual. `reference.py` beside this file prints them.
 #![allow(clippy::unwrap_used)]
 
 use shike_heads::{Candidate, Depth, Features};
