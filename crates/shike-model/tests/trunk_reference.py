@@ -153,3 +153,17 @@ if __name__ == "__main__":
 
             save_file({"vectors": vectors}, folder / f"{name}.safetensors")
             print(name, tuple(vectors.shape))
+        # The same in timm's layout, by timm's own code.
+        for ours, theirs in {
+            "efficientnet_lite0": "tf_efficientnet_lite0",
+            "efficientnet_lite2": "tf_efficientnet_lite2",
+            "dinov2_s14_reg": "vit_small_patch14_reg4_dinov2",
+        }.items():
+            options = {"img_size": 518} if "vit" in theirs else {}
+            model = fill(timm.create_model(theirs, **options).double().eval())
+            state = {k: v.float() for k, v in model.state_dict().items()}
+            save_file(state, folder / f"timm_{ours}.safetensors")
+            side = {"efficientnet_lite2": 260}.get(ours, 518 if "vit" in theirs else 224)
+            last = model.forward_features(values("input", (1, 3, side, side)))
+            last = last.mean((2, 3)) if last.dim() == 4 else last[:, 0]
+            save_file({"last": last.float()}, folder / f"timm_{ours}_last.safetensors")

@@ -126,4 +126,22 @@ fn whole_networks_give_pytorchs_features() {
         println!("{name}: {difference:.2e} of the largest feature");
         assert_below(name, difference, 1e-4);
     }
+    for (name, side) in [
+        ("efficientnet_lite0", 224),
+        ("efficientnet_lite2", 260),
+        ("dinov2_s14_reg", 518),
+    ] {
+        let expected = safetensors(folder.join(format!("timm_{name}_last.safetensors")));
+        let trunk = BackboneConfig::named(name).unwrap().init(&device).unwrap();
+        let path = folder.join(format!("timm_{name}.safetensors"));
+        let (trunk, _) = weights::import_trunk(trunk, path).unwrap();
+        let images = values("input", &[1, 3, side, side]);
+        let images = Tensor::from_data(images, (&device, DType::F32));
+        let found = floats(trunk.forward(images).pop().unwrap().pooled());
+        let expected = &expected["last"].data;
+        let largest = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+        let difference = max_abs(&found, expected) / largest;
+        println!("timm's {name}: {difference:.2e} of the largest feature");
+        assert_below(name, difference, 1e-4);
+    }
 }

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::shike::draw;
-use super::{BackboneConfig, ConfigError, FeatureMap, Shike};
+use super::{BackboneConfig, ConfigError, FeatureMap, ModelSummary, Shike};
 
 /// A whole backbone without experts and classifiers: what embeds images. See [`BackboneConfig::init`].
 #[derive(Module, Debug)]
@@ -12,6 +12,20 @@ pub struct Trunk {
 }
 
 impl BackboneConfig {
+    /// Numbers in the whole backbone, parameters and running statistics.
+    pub fn num_values(&self) -> u64 {
+        let values = |depth| self.family().num_values(depth);
+        (0..=self.layers()).map(values).sum()
+    }
+
+    /// Name and width of each vector of [`Trunk::embed`], such as `layer4`.
+    pub fn widths(&self) -> Vec<(String, usize)> {
+        let shapes = self.shapes([self.image_size(); 2]);
+        let vectors = if self.family().is_pyramid() { 1 } else { 2 };
+        let width = |depth: usize| (format!("layer{depth}"), vectors * shapes[depth].channels);
+        self.depths().into_iter().map(width).collect()
+    }
+
     /// Initialises the whole backbone with random weights, as [`ShikeConfig::init`](super::ShikeConfig::init) does.
     ///
     /// # Errors
@@ -34,6 +48,11 @@ impl BackboneConfig {
 }
 
 impl Trunk {
+    /// Parameters and multiply-adds by part, for images of `[height, width]`.
+    pub fn describe(&self, image_size: [usize; 2]) -> ModelSummary {
+        self.network.describe(image_size)
+    }
+
     /// The configuration.
     pub fn config(&self) -> &BackboneConfig {
         self.network.backbone()

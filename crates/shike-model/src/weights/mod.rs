@@ -282,6 +282,15 @@ fn load(model: Shike, mut state: Entries, path: &Path) -> Result<Shike, WeightsE
     Ok(model.map(&mut walk))
 }
 
+/// Puts the tensors of a file that was opened into a whole backbone; all have to belong to it.
+///
+/// # Errors
+/// Those of [`load_state_dict`].
+pub fn load_trunk_file(trunk: Trunk, file: StateFile, path: &Path) -> Result<Trunk, WeightsError> {
+    let network = load(trunk.network, file.entries, path)?;
+    Ok(Trunk { network })
+}
+
 /// Reads a state dict from a `.pth` or `.safetensors` file into a network.
 ///
 /// # Errors
@@ -365,10 +374,13 @@ pub fn import_pretrained(
                 });
                 let expected = shape_in_file(&name, &shape);
                 match found {
-                    Some((source, entry)) if entry.shape == expected => {
+                    Some((source, entry))
+                        if entry.shape == expected
+                            || names.lacks_rows(&name.name, &entry.shape, &expected) =>
+                    {
                         used.insert(source);
                         report.loaded.push(name.name.clone());
-                        wanted.push((name, source, entry));
+                        wanted.push((name, source, entry, expected));
                     }
                     _ if optional => report.random.push(name.name),
                     Some((source, entry)) => {
@@ -389,7 +401,7 @@ pub fn import_pretrained(
     };
     let lacking: Vec<_> = (0..model.experts.len()).filter_map(lacking).collect();
     let lacks = |name: &String| lacking.iter().any(|(_, fusion)| name.starts_with(fusion));
-    wanted.retain(|(name, _, _)| !lacks(&name.name));
+    wanted.retain(|(name, ..)| !lacks(&name.name));
     report
         .random
         .extend(report.loaded.extract_if(.., |name| lacks(name)));
@@ -408,8 +420,11 @@ pub fn import_pretrained(
     let sources = state.tensors.iter();
     state.check_size(sources.filter(|(name, _)| used.contains(name)))?;
     let mut values = HashMap::new();
-    for (name, source, entry) in wanted {
-        let data = oriented(&name, state.read(source, entry)?);
+    for (name, source, entry, expected) in wanted {
+        let data = oriented(
+            &name,
+            with_first_rows(state.read(source, entry)?, &expected),
+        );
         values.insert(name.name, data);
     }
     let model = model.with_own_statistics();
@@ -435,7 +450,19 @@ pub fn to_safetensors(
     metadata: &BTreeMap<String, String>,
     sealed: bool,
 ) -> Result<Vec<u8>, WeightsError> {
-    let mut tensors = state_dict(model);
+    pack(state_dict(model), num_batches_tracked, metadata, sealed)
+}
+
+/// A file of tensors by name, as [`to_safetensors`] makes it of a network's.
+///
+/// # Errors
+/// If a tensor has no floating-point type.
+pub fn pack(
+    mut tensors: Vec<(String, TensorData)>,
+    num_batches_tracked: i64,
+    metadata: &BTreeMap<String, String>,
+    sealed: bool,
+) -> Result<Vec<u8>, WeightsError> {
     let counts: Vec<String> = tensors
         .iter()
         .filter_map(|(name, _)| name.strip_suffix("running_var"))
@@ -505,6 +532,18 @@ fn shape_in_file(name: &StateName, shape: &Shape) -> Vec<usize> {
         shape.reverse();
     }
     shape
+}
+
+/// A tensor with zeros before its rows, so that it has this many numbers.
+fn with_first_rows(data: TensorData, shape: &[usize]) -> TensorData {
+    let missing = shape.iter().product::<usize>() - data.num_elements();
+    if missing == 0 {
+        return data;
+    }
+    let dtype = data.dtype();
+    let mut bytes = vec![0; missing * dtype.size()];
+    bytes.extend_from_slice(data.as_bytes());
+    TensorData::from_bytes_vec(bytes, shape.to_vec(), dtype)
 }
 
 /// `[a, b]` → `[b, a]`.

@@ -35,10 +35,22 @@ impl Names {
         self.backbone.family().alias(name)
     }
 
+    /// Whether a tensor of the shape `found` stands for one of `expected` with zeros as its first rows.
+    pub fn lacks_rows(&self, name: &str, found: &[usize], expected: &[usize]) -> bool {
+        let sides = |shape: &[usize]| <[usize; 3]>::try_from(shape).ok();
+        let (Some(found), Some(expected)) = (sides(found), sides(expected)) else {
+            return false;
+        };
+        self.backbone.family().may_lack_rows(name)
+            && found[1] < expected[1]
+            && [found[0], found[2]] == [expected[0], expected[2]]
+            && found[0] == 1
+    }
+
     /// Whether this is the name of a tensor in a classifier of any network, or of one that only training uses.
     pub fn is_classifier(name: &str) -> bool {
         let first = name.split('.').next().unwrap_or_default();
-        const PLAIN: [&str; 5] = ["fc", "linear", "_fc", "head", "mask_token"];
+        const PLAIN: [&str; 6] = ["fc", "linear", "_fc", "head", "classifier", "mask_token"];
         PLAIN.contains(&first) || matches!(first, "classifiers" | "rt_classifiers")
     }
 

@@ -197,6 +197,17 @@ impl StateFile {
         })
     }
 
+    /// Takes a tensor out, whose place is in no network.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be read.
+    pub fn take(&mut self, name: &str) -> Result<TensorData, WeightsError> {
+        let entry = self.entries.tensors.remove(name);
+        let entry = entry
+            .ok_or_else(|| invalid(&self.entries.path, format!("it has no tensor `{name}`")))?;
+        self.entries.read(name, &entry)
+    }
+
     /// The metadata in its header.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

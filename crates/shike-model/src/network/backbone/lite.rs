@@ -134,6 +134,14 @@ impl LiteConfig {
         }
     }
 
+    /// Blocks of a stage. The first and the last keep their depth.
+    fn repeats(self, stage: &Stage) -> usize {
+        match stage.blocks {
+            1 => 1,
+            blocks => (blocks as f64 * self.scales().1).ceil() as usize,
+        }
+    }
+
     /// The blocks of a layer, counted from 1.
     fn blocks(self, layer: usize) -> Vec<Inverted> {
         let mut from = match layer {
@@ -142,13 +150,8 @@ impl LiteConfig {
         };
         let mut blocks = Vec::new();
         for stage in LAYERS[layer - 1] {
-            // The first and the last stage keep their depth.
-            let count = match stage.blocks {
-                1 => 1,
-                blocks => (blocks as f64 * self.scales().1).ceil() as usize,
-            };
             let to = self.channels(stage.channels);
-            for i in 0..count {
+            for i in 0..self.repeats(stage) {
                 blocks.push(Inverted {
                     channels: [from, to],
                     kernel: stage.kernel,
@@ -245,6 +248,50 @@ impl Family for LiteConfig {
         }
         let before: usize = (1..depth).map(|layer| self.blocks(layer).len()).sum();
         format!("_blocks.{}.{name}", before + block)
+    }
+
+    /// timm's name.
+    fn alias(&self, name: &str) -> Option<String> {
+        if let Some(leaf) = name.strip_prefix("_conv_stem.") {
+            return Some(format!("conv_stem.{leaf}"));
+        }
+        if let Some(leaf) = name.strip_prefix("_conv_head.") {
+            return Some(format!("conv_head.{leaf}"));
+        }
+        let Some(rest) = name.strip_prefix("_blocks.") else {
+            let (norm, leaf) = name.split_once('.')?;
+            let at = ["_bn0", "_bn1"].iter().position(|known| *known == norm)?;
+            return Some(format!("bn{}.{leaf}", at + 1));
+        };
+        let (number, rest) = rest.split_once('.')?;
+        let (module, leaf) = rest.split_once('.')?;
+        let mut block: usize = number.parse().ok()?;
+        let stages = LAYERS
+            .into_iter()
+            .flatten()
+            .map(|stage| self.repeats(stage));
+        for (stage, count) in stages.enumerate() {
+            if block >= count {
+                block -= count;
+                continue;
+            }
+            // Of the first stage's block, which does not widen, the modules count from the depthwise one.
+            let names = [
+                "_expand_conv",
+                "_bn0",
+                "_depthwise_conv",
+                "_bn1",
+                "_project_conv",
+                "_bn2",
+            ];
+            let at = names.iter().position(|known| *known == module)?;
+            let theirs = match stage {
+                0 => ["", "", "conv_dw", "bn1", "conv_pw", "bn2"],
+                _ => ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"],
+            };
+            return Some(format!("blocks.{stage}.{block}.{}.{leaf}", theirs[at]));
+        }
+        None
     }
 
     fn classifier_name(&self) -> &'static str {

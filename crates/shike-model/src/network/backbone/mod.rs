@@ -70,6 +70,12 @@ pub(crate) trait Family {
         None
     }
 
+    /// Whether the tensor that is called `name` here, `[1, rows, width]`, is there with fewer rows where other programs
+    /// have added the first ones, which are then zeros, to something else.
+    fn may_lack_rows(&self, _name: &str) -> bool {
+        false
+    }
+
     /// What becomes of that name where the tensor is one expert's own.
     fn expert_state_name(&self, name: &str, expert: usize) -> String {
         format!("experts.{expert}.{name}")

@@ -205,6 +205,11 @@ impl Family for VitConfig {
         }
     }
 
+    /// timm has no position of the class token where there are registers: it has added it to the token.
+    fn may_lack_rows(&self, name: &str) -> bool {
+        name == "pos_embed"
+    }
+
     /// timm calls registers otherwise than DINOv2.
     fn alias(&self, name: &str) -> Option<String> {
         (name == "register_tokens").then(|| "reg_token".into())
