@@ -19,5 +19,6 @@ pub use device::burn_loader::{BurnLoader, ImageBatch};
 pub use error::InferError;
 pub use metrics::prior::Prior;
 pub use model::file::{ModelInfo, load_model, save_model};
+pub use model::network::Network;
 pub use model::predictor::{Prediction, Predictor, Prepared};
 pub use model::scorer::Scorer;

@@ -12,6 +12,7 @@ use image::RgbImage;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
+use shike_infer::Network;
 use shike_infer::metrics::{Evaluator, ShotThresholds};
 use shike_infer::model::file::{FORMAT_VERSION, ModelInfo, load_model, save_model};
 use shike_infer::{InferError, Predictor, Scorer, Upload};
@@ -48,7 +49,8 @@ fn saved(change: impl FnOnce(Shike) -> Shike) -> (TempDir, PathBuf) {
     let device = Device::flex();
     device.seed(1);
     let model = change(config().init(&device).unwrap());
-    save_model(&path, &model, &info()).unwrap();
+    let network = Network::Experts(model, info().head);
+    save_model(&path, &network, &info()).unwrap();
     (folder, path)
 }
 
@@ -286,7 +288,12 @@ fn a_network_in_training_is_scored_as_it_answers() {
     let loader = Loader::new(data, Pipeline::photo_eval(16), LoaderConfig::default(), 0).unwrap();
     let score = |model: &Shike| {
         let upload = Upload::default();
-        let scorer = Scorer::new(model, Head::Stage2, Normalization::CIFAR10, upload, &device);
+        let scorer = Scorer::new(
+            &Network::Experts(model.clone(), Head::Stage2),
+            Normalization::CIFAR10,
+            upload,
+            &device,
+        );
         let evaluator = Evaluator::new(&[50, 20, 5], ShotThresholds::default(), 2).unwrap();
         scorer.score(&loader, evaluator).unwrap()
     };

@@ -91,7 +91,8 @@ fn begun_run(dir: &Path) -> PathBuf {
 #[test]
 fn a_model_file_is_read() {
     let path = stored("model.safetensors");
-    let (model, info) = load_model(&path, &Device::flex()).unwrap();
+    let (loaded, info) = load_model(&path, &Device::flex()).unwrap();
+    let model = loaded.into_experts().unwrap();
     assert_eq!(info.model, network());
     assert_eq!((info.head, info.steps, info.tau), (Head::Stage2, 6, None));
     assert_eq!(info.class_names, ["cat", "dog"]);
@@ -145,8 +146,8 @@ fn a_begun_run_goes_on_to_the_same_end() {
         ))
         .unwrap();
     let end = |path: PathBuf| {
-        let (model, _) = load_model(&path, &Device::flex()).unwrap();
-        weights::state_dict(&model)
+        let (network, _) = load_model(&path, &Device::flex()).unwrap();
+        network.tensors()
     };
     // Other processors add in another order.
     for ((name, found), (_, expected)) in end(run.paths().model())

@@ -14,7 +14,7 @@ use common::random;
 use serde_json::{Value, json};
 use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
 use shike_infer::metrics::{Evaluator, Metric};
-use shike_infer::{Predictor, Scorer, load_model};
+use shike_infer::{Network, Predictor, Scorer, load_model};
 use shike_model::network::Classifier;
 use shike_model::{ClassifierConfig, Head, ShikeConfig};
 use shike_train::report::write_run_report;
@@ -257,7 +257,8 @@ fn every_method_trains_and_resumes_to_the_same_bytes() {
         assert!(losses.into_iter().all(f64::is_finite), "{name}");
 
         // The file is an ordinary one: as the configuration says, heads and all.
-        let (model, info) = load_model(&whole.model(), &Device::flex()).unwrap();
+        let (network, info) = load_model(&whole.model(), &Device::flex()).unwrap();
+        let model = network.into_experts().unwrap();
         assert_eq!(info.model, config.model, "{name}");
         let stage2 = config.stage2.is_some();
         let head = if stage2 { Head::Stage2 } else { Head::Stage1 };
@@ -304,13 +305,19 @@ fn stage_2_works_on_the_averaged_features() {
         let at = |name: &str| folder.path().join(format!("{name}-{features}"));
         let whole = run(&learner, &at("whole"), None);
         let loss = |file: &Path| {
-            let (model, info) = load_model(file, &Device::flex()).unwrap();
+            let (network, info) = load_model(file, &Device::flex()).unwrap();
+            let model = network.into_experts().unwrap();
             let loader = LoaderConfig::default();
             let val = data(true).val.unwrap();
             let loader = Loader::new(val, config.eval_pipeline.clone(), loader, 0).unwrap();
             let evaluator = Evaluator::new(&info.train_counts, config.thresholds, 2).unwrap();
             let (head, upload, device) = (Head::Stage1, config.upload, Device::flex());
-            let scorer = Scorer::new(&model, head, info.normalization, upload, &device);
+            let scorer = Scorer::new(
+                &Network::Experts(model.clone(), head),
+                info.normalization,
+                upload,
+                &device,
+            );
             let evaluation = scorer.score(&loader, evaluator).unwrap();
             evaluation.get(Metric::LOSS).unwrap()
         };
@@ -485,6 +492,7 @@ fn one_stage_1_takes_every_stage_2() {
     let source = config(plain(ClassifierConfig::Linear, false), ce(), None);
     let source = run(&learner(&source, false).unwrap(), &at("source"), None);
     let first = load_model(&source.model(), &Device::flex()).unwrap().0;
+    let first = first.into_experts().unwrap();
     let first = columns(&first.experts[0].head1);
 
     let with = |name: &str, stage2: Value| {
@@ -497,6 +505,7 @@ fn one_stage_1_takes_every_stage_2() {
         let rows = run.read_rows().unwrap();
         assert!(rows.iter().all(|row| row.stage == 2), "{name}");
         let model = load_model(&run.model(), &Device::flex()).unwrap().0;
+        let model = model.into_experts().unwrap();
         let expert = &model.experts[0];
         assert_eq!(columns(&expert.head1), first, "{name}");
         columns(expert.head(Head::Stage2))
@@ -748,12 +757,15 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         &folder.path().join("done"),
         None,
     );
-    let (model, info) = load_model(&paths.model(), &Device::flex()).unwrap();
+    let (network, info) = load_model(&paths.model(), &Device::flex()).unwrap();
+    let model = network.into_experts().unwrap();
     let file = folder.path().join("wrong.safetensors");
     let wrong = |model: &shike_model::Shike, change: &dyn Fn(&mut shike_infer::ModelInfo)| {
         let mut info = info.clone();
         change(&mut info);
-        let error = shike_infer::save_model(&file, model, &info).unwrap_err();
+        let error =
+            shike_infer::save_model(&file, &Network::Experts(model.clone(), info.head), &info)
+                .unwrap_err();
         assert!(!file.exists());
         error.to_string()
     };

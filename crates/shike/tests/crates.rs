@@ -14,8 +14,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shike-heads", &["shike-data"]),
     ("shike-hub", &[]),
     ("shike-model", &["shike-kernels"]),
-    ("shike-infer", &["shike-data", "shike-model"]),
-    ("shike-train", &["shike-data", "shike-model", "shike-infer"]),
+    ("shike-infer", &["shike-data", "shike-heads", "shike-model"]),
+    (
+        "shike-train",
+        &["shike-data", "shike-heads", "shike-model", "shike-infer"],
+    ),
     (
         "shike",
         &[

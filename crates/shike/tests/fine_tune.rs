@@ -127,7 +127,8 @@ fn trains_from_imported_weights_and_averages() {
         }
     }
 
-    let (average, info) = load_model(&run.ema(), &Device::flex()).unwrap();
+    let (network, info) = load_model(&run.ema(), &Device::flex()).unwrap();
+    let average = network.into_experts().unwrap();
     assert_eq!(average.experts.len(), 2);
     assert_eq!(info.class_names.len(), 4);
     let averaged = state(&run.ema());

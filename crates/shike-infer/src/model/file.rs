@@ -6,11 +6,13 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use shike_data::{Normalization, Pipeline};
+use shike_heads::{Description, FittedHead, Stored};
 use shike_model::weights::{self, Checksum, StateFile, WeightsError};
-use shike_model::{Head, Shike, ShikeConfig};
+use shike_model::{Head, ShikeConfig};
 
 use crate::error::InferError;
 use crate::metrics::prior;
+use crate::model::network::Network;
 use shike_data::write::atomic_write;
 
 /// All that is needed to use a network's weights.
@@ -39,6 +41,21 @@ pub struct ModelInfo {
     /// τ-normalisation made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
+    /// The head on a frozen trunk; the network is then a plain one, whose classifier it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenInfo>,
+}
+
+/// A head on a frozen trunk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrozenInfo {
+    /// The head, but for its numbers, which are tensors of the file.
+    pub head: Description,
+    /// Name of the file that the trunk's weights are from, and its SHA-256.
+    pub weights: String,
+    /// Hexadecimal digits.
+    pub weights_sha256: String,
 }
 
 impl ModelInfo {
@@ -73,10 +90,62 @@ impl ModelInfo {
         {
             return Err("more training images of a class than there can be".to_owned());
         }
+        if self.frozen.is_some() && !self.model.is_plain() {
+            return Err("a head on a frozen trunk, and experts".to_owned());
+        }
         match self.head == Head::Stage2 && !self.model.stage2_heads {
             true => Err("the stage-2 heads of a network that has none".to_owned()),
             false => Ok(()),
         }
+    }
+}
+
+impl ModelInfo {
+    /// Numbers of the network that this describes.
+    fn num_values(&self) -> Result<u64, String> {
+        let Some(frozen) = &self.frozen else {
+            return self.model.num_values().map_err(|error| error.to_string());
+        };
+        let numbers = |(_, shape): (String, Vec<usize>)| {
+            let mut sides = shape.into_iter().map(|side| side as u64);
+            sides.try_fold(1, u64::checked_mul)
+        };
+        let head = frozen.head.tensors().into_iter().map(numbers);
+        let head = head.sum::<Option<u64>>();
+        let all = head.and_then(|head| head.checked_add(self.model.backbone.num_values()));
+        all.ok_or_else(|| "a head beyond all numbers".to_owned())
+    }
+
+    /// Checks that this is of the network.
+    fn fits(&self, network: &Network) -> Result<(), String> {
+        match (network, &self.frozen) {
+            (Network::Experts(model, _), None) => {
+                let heads = model.experts.iter().all(|expert| expert.head2.is_some());
+                if heads != self.model.stage2_heads {
+                    let has = if heads { "has" } else { "has no" };
+                    return Err(format!(
+                        "the network {has} stage-2 heads, and model.stage2_heads says otherwise"
+                    ));
+                }
+            }
+            (Network::Frozen(trunk, head), Some(_)) => {
+                let (classes, named) = (head.classes(), self.class_names.len());
+                if classes != named {
+                    return Err(format!("a head of {classes} classes, and {named} names"));
+                }
+                let widths = trunk.config().widths();
+                let width: usize = widths.iter().map(|(_, width)| width).sum();
+                if head.width() != width {
+                    let found = head.width();
+                    return Err(format!(
+                        "a head on {found} features, and the trunk gives {width}"
+                    ));
+                }
+            }
+            (Network::Experts(..), Some(_)) => return Err("a head, and no trunk".to_owned()),
+            (Network::Frozen(..), None) => return Err("a trunk without its head".to_owned()),
+        }
+        Ok(())
     }
 }
 
@@ -94,26 +163,14 @@ const KEY: &str = "shike";
 /// # Errors
 /// If `info` is not of this network, or the file cannot be written; the one that was there is then
 /// untouched.
-pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), InferError> {
-    let heads = model.experts.iter().all(|expert| expert.head2.is_some());
-    let fits = info
-        .check()
-        .and_then(|()| match heads == info.model.stage2_heads {
-            true => Ok(()),
-            false => {
-                let has = if heads { "has" } else { "has no" };
-                Err(format!(
-                    "the network {has} stage-2 heads, and model.stage2_heads says otherwise"
-                ))
-            }
-        });
+pub fn save_model(path: &Path, network: &Network, info: &ModelInfo) -> Result<(), InferError> {
+    let fits = info.check().and_then(|()| info.fits(network));
     fits.map_err(|problem| InferError::Mismatch(format!("{}: {problem}", path.display())))?;
-    let model = &model.clone().fold_head_scales();
     let text = serde_json::to_string(info)
         .map_err(|error| WeightsError::Serialize(format!("model description: {error}")))?;
     let metadata = BTreeMap::from([(KEY.to_owned(), text)]);
     let steps = i64::try_from(info.steps).unwrap_or(i64::MAX);
-    let bytes = weights::to_safetensors(model, steps, &metadata, true)?;
+    let bytes = weights::pack(network.tensors(), steps, &metadata, true)?;
     Ok(atomic_write(path, |writer| writer.write_all(&bytes))?)
 }
 
@@ -122,14 +179,14 @@ pub fn save_model(path: &Path, model: &Shike, info: &ModelInfo) -> Result<(), In
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, is no model file of this program, or is of another version.
-pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), InferError> {
+pub fn load_model(path: &Path, device: &Device) -> Result<(Network, ModelInfo), InferError> {
     let format = |problem: String| {
         InferError::from(WeightsError::Format {
             path: path.to_owned(),
             problem,
         })
     };
-    let file = StateFile::open(path)?;
+    let mut file = StateFile::open(path)?;
     let text = file.metadata().get(KEY).ok_or_else(|| {
         format(format!(
             "its metadata has no `{KEY}` entry, so this is not a model that a run has saved \
@@ -174,20 +231,38 @@ pub fn load_model(path: &Path, device: &Device) -> Result<(Shike, ModelInfo), In
         .map_err(|error| format(format!("the model's description is damaged: {error}")))?;
     let wrong = |problem: String| format(format!("its description is wrong: {problem}"));
     info.check().map_err(wrong)?;
-    let described = info
-        .model
-        .num_values()
-        .map_err(|error| wrong(error.to_string()))?;
+    let described = info.num_values().map_err(wrong)?;
     let held = file.num_values();
     if described != held {
         return Err(wrong(format!(
             "it is of a network of {described} numbers, and the file holds {held}"
         )));
     }
-    let model = info
-        .model
-        .init(device)
-        .map_err(|error| wrong(error.to_string()))?;
-    let model = weights::load_file(model, file, path)?;
-    Ok((model, info))
+    let network = match &info.frozen {
+        None => {
+            let model = info.model.init(device);
+            let model = model.map_err(|error| wrong(error.to_string()))?;
+            Network::Experts(weights::load_file(model, file, path)?, info.head)
+        }
+        Some(frozen) => {
+            let tensors = frozen.head.tensors().into_iter().map(|(name, shape)| {
+                let values = file.take(&name)?.iter::<f32>().collect();
+                Ok(shike_heads::Tensor {
+                    name,
+                    shape,
+                    values,
+                })
+            });
+            let stored = Stored {
+                description: frozen.head.clone(),
+                tensors: tensors.collect::<Result<_, WeightsError>>()?,
+            };
+            let head = FittedHead::try_from(stored).map_err(|error| wrong(error.to_string()))?;
+            let trunk = info.model.backbone.init(device);
+            let trunk = trunk.map_err(|error| wrong(error.to_string()))?;
+            Network::Frozen(weights::load_trunk_file(trunk, file, path)?, head)
+        }
+    };
+    info.fits(&network).map_err(wrong)?;
+    Ok((network, info))
 }

@@ -1,5 +1,6 @@
 //! Model files, prediction, and scoring on a data set.
 
 pub mod file;
+pub mod network;
 pub mod predictor;
 pub mod scorer;

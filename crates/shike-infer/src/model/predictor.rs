@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use shike_data::rng::{Purpose, rng};
 use shike_data::{DataError, DecodeLimits, Loader, Pipeline, Raw, prepare};
-use shike_model::{ExpertLogits, Shike};
+use shike_model::ExpertLogits;
 
 use crate::device::batch::Upload;
 use crate::device::memory::{self, gib};
@@ -15,7 +15,8 @@ use crate::error::InferError;
 use crate::metrics::prior::Prior;
 use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
 use crate::model::file::{ModelInfo, load_model};
-use crate::model::scorer::{Scorer, read};
+use crate::model::network::{Network, read};
+use crate::model::scorer::Scorer;
 
 /// An image as a network takes it: what [`Predictor::read`] and [`Predictor::prepare`] make. Others do not
 /// go in:
@@ -112,9 +113,9 @@ impl Predictor {
     /// network makes of one image.
     pub fn load(path: &Path, device: &Device) -> Result<Self, InferError> {
         let device = device.clone().without_autodiff();
-        let (model, info) = load_model(path, &device)?;
+        let (network, info) = load_model(path, &device)?;
         if let Some(side) = info.pipeline.output_size() {
-            let needed = memory::of_scoring(&model.describe([side, side]));
+            let needed = memory::of_scoring(&network.describe([side, side]));
             if let Some(available) = memory::available(&device).filter(|bytes| needed > *bytes) {
                 return Err(InferError::Mismatch(format!(
                     "{}: an image of {side} pixels takes about {} in this network, and {} are there",
@@ -128,13 +129,7 @@ impl Predictor {
             path: path.to_owned(),
             shift: vec![0.0; info.class_names.len()],
             pipeline: info.pipeline.resizing(),
-            scorer: Scorer::new(
-                &model,
-                info.head,
-                info.normalization,
-                Upload::default(),
-                &device,
-            ),
+            scorer: Scorer::new(&network, info.normalization, Upload::default(), &device),
             info,
         })
     }
@@ -164,8 +159,8 @@ impl Predictor {
     }
 
     /// The network.
-    pub fn model(&self) -> &Shike {
-        &self.scorer.model
+    pub fn network(&self) -> &Network {
+        &self.scorer.network
     }
 
     /// How large an image may be.

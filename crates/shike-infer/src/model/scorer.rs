@@ -1,37 +1,34 @@
 //! A network as it answers, and scoring it on a data set.
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor, Transaction};
+use burn::tensor::Device;
 use shike_data::{Loader, Normalization};
-use shike_model::{ExpertLogits, Head, Shike};
+use shike_model::ExpertLogits;
 
 use crate::device::batch::{Upload, normalized};
 use crate::error::InferError;
 use crate::metrics::{Evaluation, Evaluator};
+use crate::model::network::{Network, read};
 
-/// A network with one set of heads, and how images get to it.
+/// A network, and how images get to it.
 #[derive(Debug)]
 pub struct Scorer {
-    pub(crate) model: Shike,
-    head: Head,
+    pub(crate) network: Network,
     normalization: Normalization,
     upload: Upload,
     pub(crate) device: Device,
 }
 
 impl Scorer {
-    /// The network as it answers: whatever mode `model` is in, running statistics are used, and nothing is kept
-    /// for gradients. It does not follow when `model` is trained on.
+    /// The network as it answers: whatever mode it is in, running statistics are used, and nothing is kept
+    /// for gradients. It does not follow when the network is trained on.
     pub fn new(
-        model: &Shike,
-        head: Head,
+        network: &Network,
         normalization: Normalization,
         upload: Upload,
         device: &Device,
     ) -> Self {
         Self {
-            model: model.valid(),
-            head,
+            network: network.valid(),
             normalization,
             upload,
             device: device.clone().without_autodiff(),
@@ -42,7 +39,7 @@ impl Scorer {
     /// `[batch, height, width, 3]`.
     pub(crate) fn logits(&self, bytes: &[u8], size: [usize; 2]) -> ExpertLogits {
         let images = normalized(bytes, size, &self.normalization, self.upload, &self.device);
-        self.model.forward(images, self.head)
+        self.network.forward(images, &self.device)
     }
 
     /// Scores the network on all images of a loader, in order, with a new evaluator.
@@ -70,12 +67,4 @@ impl Scorer {
         }
         Ok(evaluator.finish()?)
     }
-}
-
-/// Values of tensors, in one transfer.
-pub(crate) fn read(tensors: impl IntoIterator<Item = Tensor<2>>) -> Vec<Vec<f32>> {
-    let transaction = Transaction::default();
-    let read = tensors.into_iter().fold(transaction, Transaction::register);
-    let data = read.execute().into_iter();
-    data.map(|data| data.iter::<f32>().collect()).collect()
 }

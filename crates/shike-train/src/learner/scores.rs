@@ -11,9 +11,9 @@ use super::{Learner, State, head};
 use crate::config::{ScoreTest, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::RunDir;
-use shike_infer::Scorer;
 use shike_infer::metrics::{Evaluation, Evaluator, Metric, Scored};
 use shike_infer::model::file::{self, ModelInfo, save_model};
+use shike_infer::{Network, Scorer};
 
 /// Scores of the last epoch. [`Display`](std::fmt::Display) prints a table for each set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -94,8 +94,7 @@ impl Learner {
         let config = &self.config;
         let head = head(stage);
         let scorer = Scorer::new(
-            model,
-            head,
+            &Network::Experts(model.clone(), head),
             config.normalization,
             config.upload,
             &self.device,
@@ -189,7 +188,12 @@ impl Learner {
             prior,
             steps: position.step,
             tau: position.tau,
+            frozen: None,
         };
-        Ok(save_model(path, &model.clone().fold_head_scales(), &info)?)
+        Ok(save_model(
+            path,
+            &Network::Experts(model.clone(), info.head),
+            &info,
+        )?)
     }
 }

@@ -158,8 +158,8 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         weight.iter::<f32>().next().unwrap()
     };
     let first_weight = || {
-        let (model, _) = load_model(&run.paths().best(), &Device::flex()).unwrap();
-        own(&model)
+        let (network, _) = load_model(&run.paths().best(), &Device::flex()).unwrap();
+        own(&network.into_experts().unwrap())
     };
     let nan = f64::NAN;
     // Stage, losses of the trained and of the averaged weights, and what is kept after them.

@@ -21,8 +21,8 @@ Example:
 pub struct ExportArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// File for the weights under PyTorch's names: torchvision's for a plain ResNet, those of SHIKE's
-    /// authors otherwise.
+    /// File for the weights under PyTorch's names: torchvision's for a plain ResNet, those that a trunk was read
+    /// from, and those of SHIKE's authors otherwise.
     #[arg(long, value_name = "FILE")]
     safetensors: PathBuf,
 }
@@ -50,6 +50,7 @@ impl ExportArgs {
             ("class_names", serde_json::to_string(&info.class_names)),
             ("pipeline", serde_json::to_string(&info.pipeline)),
             ("normalization", serde_json::to_string(&info.normalization)),
+            ("frozen", serde_json::to_string(&info.frozen)),
         ];
         let metadata: serde_json::Result<_> = entries
             .into_iter()
@@ -57,7 +58,8 @@ impl ExportArgs {
             .collect();
         let metadata: BTreeMap<_, _> =
             metadata.map_err(|error| CliError::Format(error.to_string()))?;
-        let bytes = weights::to_safetensors(predictor.model(), steps, &metadata, false);
+        let tensors = predictor.network().tensors();
+        let bytes = weights::pack(tensors, steps, &metadata, false);
         let bytes = bytes.map_err(TrainError::from)?;
         atomic_write(&self.safetensors, |writer| writer.write_all(&bytes))
             .map_err(TrainError::from)?;
