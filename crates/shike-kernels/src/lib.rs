@@ -1,15 +1,17 @@
-//! Convolution, and batch normalisation with residual and ReLU, as fast on a CPU as the processor
-//! allows.
+//! Convolution, batch normalisation with residual and ReLU, and the layers of transformers, as fast on a
+//! CPU as the processor allows.
 //!
 //! Burn's CPU backend Flex spends most of a training step moving data around: into and out of
 //! channels-last order, through im2col matrices, and once more for each of the element-wise steps
 //! that batch normalisation is made of. The kernels here read pictures where they lie, and do
 //! normalisation, residual and ReLU in one pass forward and two backward.
 //!
-//! [`conv2d`], [`batch_norm_train`] and [`batch_norm`] may be called with any tensor. The kernels
-//! run where the feature `flex` is on and the tensors are float32 on Flex, plain or with autodiff
-//! without gradient checkpointing; a convolution must have neither bias nor dilation and its padding
-//! given in numbers. Everywhere else Burn's own modules answer, with the same result up to rounding.
+//! [`conv2d`], [`conv2d_norm`], [`batch_norm_train`], [`batch_norm`], and for transformers [`linear`],
+//! [`layer_norm`], [`gelu`] and [`attention`] may be called with any tensor. The kernels run where the
+//! feature `flex` is on and the tensors are float32 on Flex, plain or with autodiff without gradient
+//! checkpointing; a convolution must have no dilation and its padding given in numbers. Those for
+//! transformers, a convolution with a bias, and both steps of [`conv2d_norm`] in one pass ask that nothing is
+//! tracked for gradients. Everywhere else Burn's own modules answer, with the same result up to rounding.
 //! [`stats`] tells how often which of the two happened.
 //!
 //! Results are equal bit for bit from run to run, and for any number of threads: sums are cut into
@@ -25,6 +27,8 @@ mod flex;
 mod stats;
 #[cfg(feature = "burn")]
 mod tensors;
+#[cfg(feature = "burn")]
+mod transformer;
 
 #[cfg(feature = "slices")]
 #[doc(hidden)]
@@ -36,6 +40,8 @@ pub use tensors::{
     FixedNorm, LossLabels, Then, batch_norm, batch_norm_train, conv2d, conv2d_norm,
     cross_entropy_terms, dkt_terms, enabled, set_enabled, sgd_step,
 };
+#[cfg(feature = "burn")]
+pub use transformer::{ThenLinear, attention, gelu, layer_norm, linear};
 
 /// What the terms of dynamic knowledge transfer leave open; see `DktLossConfig` of shike-model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,14 @@ pub struct Stats {
     pub loss: u64,
     /// Optimizer steps, one for each parameter.
     pub sgd: u64,
+    /// Linear layers.
+    pub linear: u64,
+    /// Layer normalisations.
+    pub layer_norm: u64,
+    /// GELUs by themselves.
+    pub gelu: u64,
+    /// Attentions.
+    pub attention: u64,
     /// Calls that Burn's own module answered.
     pub fallback: u64,
 }

@@ -17,17 +17,19 @@ use crate::stats::count;
 const VARIABLE: &str = "SHIKE_KERNELS";
 
 /// Kernels by the names that [`VARIABLE`] takes. The first number is a bit of [`STATE`].
-const SWITCHES: [(u8, &str); 4] = [
+const SWITCHES: [(u8, &str); 5] = [
     (CONV2D, "conv2d"),
     (BATCH_NORM, "batch_norm"),
     (LOSS, "loss"),
     (SGD, "sgd"),
+    (TRANSFORMER, "transformer"),
 ];
 const CONV2D: u8 = 1;
 const BATCH_NORM: u8 = 2;
 const LOSS: u8 = 4;
 const SGD: u8 = 8;
-const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD;
+pub(crate) const TRANSFORMER: u8 = 16;
+const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD | TRANSFORMER;
 const UNKNOWN: u8 = u8::MAX;
 
 /// The kernels that are on.
@@ -35,14 +37,14 @@ static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Whether all kernels are used where they can be. Until [`set_enabled`] is called, the environment
 /// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off, and a list such as
-/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`) turns the others off, to see what each
+/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`, `transformer`) turns the others off, to see what each
 /// is worth.
 pub fn enabled() -> bool {
     state() == ALL
 }
 
 /// Whether one of them is on.
-fn on(kernel: u8) -> bool {
+pub(crate) fn on(kernel: u8) -> bool {
     state() & kernel != 0
 }
 
@@ -136,7 +138,7 @@ pub fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
 }
 
 /// The tensor in another type of float; gradients come back in its own.
-fn as_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+pub(crate) fn as_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     match tensor.dtype() == dtype {
         true => tensor,
         false => tensor.cast(FloatDType::from(dtype)),
@@ -338,7 +340,7 @@ mod tests {
             ("on", ALL),
             ("conv2d", CONV2D),
             ("batch_norm, loss", BATCH_NORM | LOSS),
-            ("conv2d,batch_norm,loss,sgd", ALL),
+            ("conv2d,batch_norm,loss,sgd,transformer", ALL),
             ("convolution", 0),
         ] {
             assert_eq!(chosen(text), expected, "{text}");

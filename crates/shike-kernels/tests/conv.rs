@@ -339,6 +339,29 @@ fn normalisation_in_the_same_pass_gives_the_same_bits() {
 }
 
 #[test]
+fn a_bias_is_added_where_nothing_is_tracked() {
+    let device = Device::flex();
+    let mut random = Random::new(13);
+    // A transformer's patches, and what has nothing to do with it.
+    for (side, kernel, stride) in [(32, 16, 16), (28, 14, 14), (9, 3, 2)] {
+        let case = Case {
+            pad: [0; 4],
+            ..Case::new(2, [3, 20], side, kernel, stride)
+        };
+        let mut conv = case.conv(&mut random, &device);
+        let x = case.input(&mut random, &device);
+        let without = conv2d(&conv, x.clone());
+        let bias = random.tensor([20], &device);
+        conv.bias = Some(Param::from_tensor(bias.clone()));
+        let before = stats();
+        let found = conv2d(&conv, x);
+        assert_eq!(stats().conv2d, before.conv2d + 1);
+        let expected = without + bias.reshape([1, 20, 1, 1]);
+        assert_eq!(floats(found), floats(expected));
+    }
+}
+
+#[test]
 fn what_is_tracked_is_normalised_by_itself() {
     let device = Device::flex().autodiff();
     let mut random = Random::new(12);

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
+use super::buffer::SharedMut;
 use super::norm::{self, Affine};
+use super::shuffle::interleave;
 use super::simd::{Vector, simd_entry};
 
 /// Vectors in a tile's row, for every path.
@@ -81,7 +83,9 @@ pub(crate) struct Product<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Finish<'a> {
     pub affine: &'a Affine,
-    /// Which of its values is that of the first row.
+    /// Whether a row of C has a value of the affine, or a column.
+    pub by: By,
+    /// Which of its values comes first.
     pub first: usize,
     /// In the order of C.
     pub residual: Option<*const f32>,
@@ -89,18 +93,41 @@ pub(crate) struct Finish<'a> {
     pub relu: Option<f32>,
 }
 
+/// See [`Finish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Row,
+    Column,
+}
+
 impl Finish<'_> {
-    /// The output for a sum in a row of C, `at` floats after its start, of which `lanes` are columns.
+    /// The output for a sum at a row and column of C, `at` floats after its start, of which `lanes` are
+    /// columns.
     ///
     /// # Safety
     /// There are so many values of the affine and the residual, and the processor has the instructions.
     #[inline(always)]
-    unsafe fn apply<V: Vector>(&self, sum: V, row: usize, at: usize, lanes: usize) -> V {
+    unsafe fn apply<V: Vector>(
+        &self,
+        sum: V,
+        [row, column]: [usize; 2],
+        at: usize,
+        lanes: usize,
+    ) -> V {
         // SAFETY: the caller's promise.
         unsafe {
             let Affine { mean, scale, shift } = self.affine;
-            let i = self.first + row;
-            let constants = [V::splat(mean[i]), V::splat(scale[i]), V::splat(shift[i])];
+            let constants = match self.by {
+                By::Row => {
+                    let i = self.first + row;
+                    [V::splat(mean[i]), V::splat(scale[i]), V::splat(shift[i])]
+                }
+                By::Column => {
+                    let i = self.first + column;
+                    let value = |of: &[f32]| load(of[i..i + lanes].as_ptr(), lanes);
+                    [value(mean), value(scale), value(shift)]
+                }
+            };
             let residual = self.residual.map(|residual| load(residual.add(at), lanes));
             let ceiling = self.relu.map(|ceiling| V::splat(ceiling));
             norm::finish(constants, sum, residual, ceiling)
@@ -121,6 +148,167 @@ pub(crate) unsafe fn load<V: Vector>(from: *const f32, lanes: usize) -> V {
             false => V::load_part(from, lanes),
         }
     }
+}
+
+/// What follows a convolution or a product of matrices in the same pass; see [`Finish`].
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    /// A value for each filter, or each column.
+    pub affine: &'a Affine,
+    /// In the output's order.
+    pub residual: Option<&'a [f32]>,
+    /// The ceiling of ReLU, if there is one.
+    pub relu: Option<f32>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Panics where the affine has another number of values, or the residual is not as long as the output.
+    pub fn check(&self, values: usize, output: usize) {
+        let Affine { mean, scale, shift } = self.affine;
+        assert_eq!([mean.len(), scale.len(), shift.len()], [values; 3]);
+        assert_eq!(self.residual.map_or(output, <[f32]>::len), output);
+    }
+
+    /// For the part of the output that starts `at` floats after its start.
+    pub fn at(&self, by: By, first: usize, at: usize) -> Finish<'a> {
+        Finish {
+            affine: self.affine,
+            by,
+            first,
+            residual: self.residual.map(|residual| residual[at..].as_ptr()),
+            relu: self.relu,
+        }
+    }
+}
+
+/// B in panels, for [`Source::Panels`]: `[block of k][panel][k][as wide as its vectors]`.
+pub(crate) struct Panels {
+    k: usize,
+    columns: Vec<Columns>,
+    lanes: usize,
+}
+
+impl Panels {
+    pub fn new(lanes: usize, k: usize, n: usize) -> Self {
+        let columns = (0..n).step_by(lanes).map(|target| Columns {
+            source: 0,
+            target,
+            lanes: lanes.min(n - target),
+        });
+        Self {
+            k,
+            columns: columns.collect(),
+            lanes,
+        }
+    }
+
+    /// Floats of all panels.
+    pub fn len(&self) -> usize {
+        self.k * self.width()
+    }
+
+    /// Columns, with those that fill the last vector.
+    pub fn width(&self) -> usize {
+        self.columns.len() * self.lanes
+    }
+
+    /// How many panels there are.
+    pub fn count(&self) -> usize {
+        self.columns.len().div_ceil(TILE_VECTORS)
+    }
+
+    /// Fills a panel: `fill(to, width, columns, k)` for each block of k.
+    ///
+    /// # Safety
+    /// No one else uses this panel.
+    pub unsafe fn pack(
+        &self,
+        to: SharedMut<'_>,
+        panel: usize,
+        fill: impl Fn(&mut [f32], usize, Range<usize>, Range<usize>),
+    ) {
+        let first = panel * TILE_VECTORS;
+        let vectors = &self.columns[first..self.columns.len().min(first + TILE_VECTORS)];
+        let width = vectors.len() * self.lanes;
+        let count: usize = vectors.iter().map(|columns| columns.lanes).sum();
+        let first = first * self.lanes;
+        for block in k_blocks(self.k) {
+            let at = block.start * self.width() + first * block.len();
+            // SAFETY: the part is this panel's, of this block; the caller's promise.
+            let to = unsafe { to.slice(at, width * block.len()) };
+            fill(to, width, first..first + count, block);
+        }
+    }
+
+    /// Fills a panel from a matrix whose rows, one for each k, are `stride` floats apart.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    pub unsafe fn pack_rows(&self, to: SharedMut<'_>, panel: usize, from: &[f32], stride: usize) {
+        let fill = |to: &mut [f32], width: usize, columns: Range<usize>, block: Range<usize>| {
+            for (to, k) in to.chunks_exact_mut(width).zip(block) {
+                let from = &from[k * stride..][columns.clone()];
+                to[..from.len()].copy_from_slice(from);
+                to[from.len()..].fill(0.0);
+            }
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.pack(to, panel, fill) };
+    }
+
+    /// Fills a panel from the transposed matrix, whose rows, one for each column, are `stride` floats apart.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    pub unsafe fn pack_columns(
+        &self,
+        to: SharedMut<'_>,
+        panel: usize,
+        from: &[f32],
+        stride: usize,
+    ) {
+        let fill = |to: &mut [f32], width: usize, columns: Range<usize>, block: Range<usize>| {
+            let from = &from[columns.start * stride + block.start..];
+            interleave(to, width, from, stride, columns.len(), block.len());
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.pack(to, panel, fill) };
+    }
+
+    /// B from a block of k on, and how it is read.
+    pub fn source(&self, data: &[f32], block: &Range<usize>) -> (*const f32, Source<'_>) {
+        let apart = TILE_VECTORS * self.lanes * block.len();
+        let at = block.start * self.width();
+        let length = block.len() * self.width();
+        (
+            data[at..at + length].as_ptr(),
+            Source::Panels(&self.columns, apart),
+        )
+    }
+}
+
+/// A block of k of `rows` rows, `stride` floats apart, as panels of A.
+pub(crate) fn pack_a(
+    to: &mut [f32],
+    mr: usize,
+    from: &[f32],
+    stride: usize,
+    rows: usize,
+    k: &Range<usize>,
+) {
+    for (i, to) in to.chunks_exact_mut(mr * k.len()).enumerate() {
+        let first = i * mr;
+        if first >= rows {
+            break;
+        }
+        let from = &from[first * stride + k.start..];
+        interleave(to, mr, from, stride, mr.min(rows - first), k.len());
+    }
+}
+
+/// The longest block of k.
+pub(crate) fn longest_block(k: usize) -> usize {
+    k_blocks(k).map(|block| block.len()).max().unwrap_or(0)
 }
 
 /// `start..end`, but `Copy`.
@@ -360,7 +548,7 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
                         value = load::<V>(p.c.add(at), lanes).add(value);
                     }
                     if let Some(finish) = p.finish {
-                        value = finish.apply(value, first + i, at, lanes);
+                        value = finish.apply(value, [first + i, target], at, lanes);
                     }
                     match lanes == V::LANES {
                         true => value.store(p.c.add(at)),

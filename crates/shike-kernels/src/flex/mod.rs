@@ -1,25 +1,35 @@
-//! The kernels for Burn's CPU backend Flex. All but `ops` and `loss_op` work on slices and know nothing
+//! The kernels for Burn's CPU backend Flex. All but `ops`, `loss_op` and `transformer_op` work on slices and know nothing
 //! of Burn, so that Miri can run them.
 #![cfg_attr(not(feature = "flex"), allow(dead_code))]
 
+mod attention;
 mod buffer;
 mod conv;
 mod gemm;
+mod linear;
 mod loss;
 #[cfg(feature = "flex")]
 mod loss_op;
+mod math;
 mod norm;
 #[cfg(feature = "flex")]
 mod ops;
+mod shuffle;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "flex")]
+mod transformer_op;
 
 #[cfg(feature = "flex")]
 pub(crate) use loss_op::{cross_entropy, dkt};
 #[cfg(feature = "flex")]
 pub(crate) use ops::{
     batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits, conv2d_norm,
-    conv2d_norm_fits, sgd_fits, sgd_step,
+    conv2d_norm_fits, sgd_fits, sgd_step, untracked,
 };
 pub use simd::Simd;
+#[cfg(feature = "flex")]
+pub(crate) use transformer_op::{
+    attention, gelu, layer_norm, layer_norm_fits, linear, linear_fits,
+};

@@ -109,7 +109,7 @@ pub(crate) fn statistics(simd: Simd, dims: Dims, x: &[f32]) -> (Vec<f32>, Vec<f3
 
 simd_entry! {
     /// Adds `Σ (x − pivot)` and `Σ (x − pivot)²` to the totals.
-    unsafe fn moments(run: &[f32], pivot: f32, totals: &mut [f64; 2]) = moments_with
+    pub(super) unsafe fn moments(run: &[f32], pivot: f32, totals: &mut [f64; 2]) = moments_with
 }
 
 /// Vectors of a short sum in f32, before it goes into one of f64.
@@ -223,8 +223,11 @@ unsafe fn apply_with<V: Vector, const MR: usize>(a: &Apply<'_>, runs: Range<usiz
 }
 
 /// A value of the output: `mean`, `scale` and `shift` in this order.
+///
+/// # Safety
+/// The processor has the instructions.
 #[inline(always)]
-pub(crate) fn finish<V: Vector>(
+pub(crate) unsafe fn finish<V: Vector>(
     [mean, scale, shift]: [V; 3],
     x: V,
     residual: Option<V>,
@@ -235,7 +238,8 @@ pub(crate) fn finish<V: Vector>(
         value = value.add(residual);
     }
     match ceiling {
-        Some(ceiling) => value.relu().min(ceiling),
+        // SAFETY: the caller's promise.
+        Some(ceiling) => value.max(unsafe { V::splat(0.0) }).min(ceiling),
         None => value,
     }
 }

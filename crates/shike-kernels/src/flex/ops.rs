@@ -16,7 +16,8 @@ use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::buffer::{Shared, SharedMut, Target, filled};
-use super::conv::{self, Epilogue, Shape};
+use super::conv::{self, Shape};
+use super::gemm::Epilogue;
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
 use crate::stats::count;
@@ -99,7 +100,7 @@ pub(super) fn tensor(data: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> F
 }
 
 /// Runs `write` with the tensor's own floats, where no one else holds them.
-fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(&mut [f32])) -> bool {
+pub(super) fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(&mut [f32])) -> bool {
     let count = tensor.layout().num_elements();
     let fits = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
     match tensor.try_storage_mut::<f32>() {
@@ -131,14 +132,18 @@ fn conv_shape(conv: &Conv2d, input: &Tensor<4>) -> Option<Shape> {
         pad_end,
         groups: conv.groups,
     };
-    let plain = conv.bias.is_none() && conv.dilation == [1, 1];
     let grouped = group_channels * conv.groups == channels;
-    (plain && grouped && shape.fits()).then_some(shape)
+    (conv.dilation == [1, 1] && grouped && shape.fits()).then_some(shape)
 }
 
-/// Whether [`conv2d`] can be called.
+/// Whether [`conv2d`] can be called. A bias has no gradient here.
 pub(crate) fn conv2d_fits(conv: &Conv2d, input: &Tensor<4>) -> bool {
-    conv_shape(conv, input).is_some() && common([place(input), place(&conv.weight.val())]).is_some()
+    let weight = conv.weight.val();
+    let places = match &conv.bias {
+        None => common([place(input), place(&weight)]).is_some(),
+        Some(bias) => untracked(input) && untracked(&weight) && untracked(&bias.val()),
+    };
+    places && conv_shape(conv, input).is_some()
 }
 
 /// The convolution of a module that fits.
@@ -148,8 +153,18 @@ pub(crate) fn conv2d(conv: &Conv2d, input: Tensor<4>) -> Tensor<4> {
     let simd = Simd::current();
     count(|stats| &mut stats.conv2d);
     let [height, width] = shape.output().expect("`conv2d_fits` said so");
+    let bias = conv.bias.as_ref().map(|bias| Affine {
+        mean: vec![0.0; shape.filters],
+        scale: vec![1.0; shape.filters],
+        shift: floats(&mut plain(bias.val())).to_vec(),
+    });
     let run = |x: &mut FlexTensor, w: &mut FlexTensor| {
-        let y = conv::forward(simd, &shape, floats(x), floats(w), None);
+        let bias = bias.as_ref().map(|affine| Epilogue {
+            affine,
+            residual: None,
+            relu: None,
+        });
+        let y = conv::forward(simd, &shape, floats(x), floats(w), bias);
         tensor(y, [shape.batch, shape.filters, height, width])
     };
     if common([place(&input), place(&weight)]) == Some(Place::Plain) {
@@ -214,9 +229,13 @@ impl Backward<Flex, 2> for ConvNode {
     }
 }
 
-/// Whether no gradient will be asked of what comes of these tensors, whose place is known.
-fn untracked<const D: usize>(tensor: &Tensor<D>) -> bool {
-    place(tensor) == Some(Place::Plain) || !lifted(tensor.clone()).is_tracked()
+/// Whether the kernels can work with the tensor and no gradient will be asked of it.
+pub(crate) fn untracked<const D: usize>(tensor: &Tensor<D>) -> bool {
+    match place(tensor) {
+        Some(Place::Plain) => true,
+        Some(Place::Autodiff) => !lifted(tensor.clone()).is_tracked(),
+        None => false,
+    }
 }
 
 /// Whether [`conv2d_norm`] can be called.
@@ -226,21 +245,19 @@ pub(crate) fn conv2d_norm_fits(
     norm: &FixedNorm,
     then: &Then,
 ) -> bool {
-    let Some(shape) = conv_shape(conv, input) else {
+    let Some(shape) = conv_shape(conv, input).filter(|_| conv.bias.is_none()) else {
         return false;
     };
     let [height, width] = shape.output().expect("it fits");
     let output = [shape.batch, shape.filters, height, width];
     let residual = then.residual();
-    let weight = conv.weight.val();
-    let places = norm.tensors().map(place);
-    let maps = [Some(input), Some(&weight), residual];
-    let maps = maps.into_iter().flatten();
+    let [gamma, beta, mean, variance] = norm.tensors();
     norm.tensors().iter().all(|t| t.dims() == [shape.filters])
-        && residual.is_none_or(|residual| residual.dims() == output)
-        && common(places.into_iter().chain(maps.clone().map(place))).is_some()
-        && maps.into_iter().all(untracked)
-        && [&norm.gamma, &norm.beta].into_iter().all(untracked)
+        && residual.is_none_or(|residual| residual.dims() == output && untracked(residual))
+        && untracked(input)
+        && untracked(&conv.weight.val())
+        && [gamma, beta].into_iter().all(untracked)
+        && common([place(mean), place(variance)]).is_some()
 }
 
 /// Convolution and batch normalisation in one pass.
@@ -291,7 +308,7 @@ pub(crate) fn conv2d_norm(
 }
 
 /// A result without a history.
-fn wrapped<const D: usize>(tensor: FlexTensor, place: Place) -> Tensor<D> {
+pub(super) fn wrapped<const D: usize>(tensor: FlexTensor, place: Place) -> Tensor<D> {
     match place {
         Place::Plain => Tensor::from_primitive::<Flex>(tensor),
         Place::Autodiff => Tensor::from_primitive::<Diff>(Diff::from_inner(tensor)),

@@ -105,14 +105,17 @@ pub(crate) trait Vector: Copy {
 
     fn sub(self, other: Self) -> Self;
 
-    /// The larger of `self` and 0; NaN stays NaN.
-    fn relu(self) -> Self;
+    /// The larger of the two; NaN in `self` stays NaN.
+    fn max(self, other: Self) -> Self;
 
     /// The smaller of the two; NaN in `self` stays NaN.
     fn min(self, other: Self) -> Self;
 
     /// `self` where `of > 0`, 0 elsewhere.
     fn where_positive(self, of: Self) -> Self;
+
+    /// `2^self` of a whole number from −126 to 127; anything of others.
+    fn power_of_two(self) -> Self;
 
     /// The inner loop of a product: adds `a[k, i] · column[k, v]` for every k to `sum[i][v]`. `a` is
     /// `[k][MR]`; vector `v` of k is at `from[v] + rows[k]`, or in packed order at
@@ -249,10 +252,10 @@ impl<const L: usize> Vector for Plain<L> {
     }
 
     #[inline(always)]
-    fn relu(mut self) -> Self {
+    fn max(mut self, other: Self) -> Self {
         for i in 0..L {
-            if self.0[i] <= 0.0 {
-                self.0[i] = 0.0;
+            if self.0[i] < other.0[i] {
+                self.0[i] = other.0[i];
             }
         }
         self
@@ -275,6 +278,14 @@ impl<const L: usize> Vector for Plain<L> {
                 continue;
             }
             self.0[i] = 0.0;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn power_of_two(mut self) -> Self {
+        for i in 0..L {
+            self.0[i] = f32::from_bits(((self.0[i] as i32).wrapping_add(127) << 23) as u32);
         }
         self
     }
@@ -356,9 +367,9 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
-        fn relu(self) -> Self {
+        fn max(self, other: Self) -> Self {
             // The second operand comes out where one is NaN.
-            Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+            Self(unsafe { _mm256_max_ps(other.0, self.0) })
         }
 
         #[inline(always)]
@@ -372,6 +383,14 @@ pub(crate) mod x86 {
             Self(unsafe {
                 let mask = _mm256_cmp_ps::<_CMP_GT_OQ>(of.0, _mm256_setzero_ps());
                 _mm256_and_ps(self.0, mask)
+            })
+        }
+
+        #[inline(always)]
+        fn power_of_two(self) -> Self {
+            Self(unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
             })
         }
 
@@ -544,9 +563,9 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
-        fn relu(self) -> Self {
+        fn max(self, other: Self) -> Self {
             // The second operand comes out where one is NaN.
-            Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+            Self(unsafe { _mm512_max_ps(other.0, self.0) })
         }
 
         #[inline(always)]
@@ -560,6 +579,14 @@ pub(crate) mod x86 {
             Self(unsafe {
                 let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(mask, self.0)
+            })
+        }
+
+        #[inline(always)]
+        fn power_of_two(self) -> Self {
+            Self(unsafe {
+                let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             })
         }
 

@@ -3,9 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::attention;
 use super::buffer::{Shared, SharedMut, Target, filled};
-use super::conv::{self, Epilogue, Shape};
+use super::conv::{self, Shape};
+use super::gemm::Epilogue;
+use super::linear;
 use super::loss::{self, Labels};
+use super::math;
 use super::norm::{self, Affine, Apply, Dims, Factors, Gradients, Mask};
 use super::simd::Simd;
 use crate::DktOptions;
@@ -337,6 +341,120 @@ fn normalisation_in_place_and_not() {
                     gradients(Shared::new(&dy[dy_len..]), mask, dx, None);
                 }));
             }
+        }
+    }
+}
+
+#[test]
+fn products() {
+    // Rows and columns that fill no tile, and more of k than a block.
+    for [rows, inputs, outputs] in [[1, 3, 1], [9, 5, 30], [5, 300, 17]] {
+        let (x, w) = (values(1, rows * inputs), values(2, inputs * outputs));
+        let residual = values(3, rows * outputs);
+        let [mean, scale, shift] = [4, 5, 6].map(|seed| values(seed, outputs));
+        let affine = Affine { mean, scale, shift };
+        let epilogue = Epilogue {
+            affine: &affine,
+            residual: Some(&residual),
+            relu: None,
+        };
+        let expected: Vec<f64> = (0..rows * outputs)
+            .map(|i| {
+                let (row, column) = (i / outputs, i % outputs);
+                let terms = (0..inputs)
+                    .map(|k| [x[row * inputs + k], w[k * outputs + column]].map(f64::from));
+                let sum: f64 = terms.map(|[x, w]| x * w).sum();
+                let [mean, scale, shift] =
+                    [&affine.mean, &affine.scale, &affine.shift].map(|of| f64::from(of[column]));
+                (sum - mean) * scale + shift + f64::from(residual[i])
+            })
+            .collect();
+        let dims = [rows, inputs, outputs];
+        for simd in Simd::available() {
+            let found = linear::forward(simd, dims, &x, &w, epilogue, false);
+            assert_close(&found, &expected, &format!("{simd:?} {dims:?}"));
+            let curved = linear::forward(simd, dims, &x, &w, epilogue, true);
+            let mut over = found;
+            let shared = SharedMut::new(&mut over);
+            // SAFETY: no one else uses the values.
+            unsafe { math::gelu(simd, shared.shared(), shared.target()) };
+            assert_eq!(curved, over);
+            let forward = |x, w, epilogue| linear::forward(simd, dims, x, w, epilogue, true);
+            let short = Epilogue {
+                residual: Some(&residual[1..]),
+                ..epilogue
+            };
+            assert!(panics(|| forward(&x[1..], &w, epilogue)));
+            assert!(panics(|| forward(&x, &w[1..], epilogue)));
+            assert!(panics(|| forward(&x, &w, short)));
+        }
+    }
+}
+
+#[test]
+fn attentions() {
+    for [batch, tokens, heads, width] in [[1, 1, 1, 1], [2, 5, 2, 3], [1, 70, 1, 9]] {
+        let shape = attention::Shape {
+            batch,
+            tokens,
+            heads,
+            width,
+        };
+        let all = heads * width;
+        let qkv = values(1, batch * tokens * 3 * all);
+        let at = |n: usize, token: usize, part: usize, i: usize| {
+            f64::from(qkv[((n * tokens + token) * 3 + part) * all + i])
+        };
+        let mut expected = vec![0.0; batch * tokens * all];
+        for i in 0..batch * tokens * heads {
+            let (n, query, head) = (i / heads / tokens, i / heads % tokens, i % heads * width);
+            let score = |key: usize| {
+                let product = |i| at(n, query, 0, head + i) * at(n, key, 1, head + i);
+                ((0..width).map(product).sum::<f64>() / (width as f64).sqrt()).exp()
+            };
+            let total: f64 = (0..tokens).map(score).sum();
+            for key in 0..tokens {
+                for j in 0..width {
+                    expected[i * width + j] += score(key) / total * at(n, key, 2, head + j);
+                }
+            }
+        }
+        for simd in Simd::available() {
+            let found = attention::forward(simd, shape, &qkv);
+            assert_close(&found, &expected, &format!("{simd:?} {shape:?}"));
+            assert!(panics(|| attention::forward(simd, shape, &qkv[1..])));
+        }
+    }
+}
+
+#[test]
+fn layer_normalisations() {
+    for width in [1, 8, 37] {
+        let x = values(1, 3 * width);
+        let [gamma, beta] = [2, 3].map(|seed| values(seed, width));
+        let norm = math::LayerNorm {
+            x: &x,
+            gamma: &gamma,
+            beta: Some(&beta),
+            epsilon: 1e-3,
+        };
+        let expected: Vec<f64> = (0..3 * width)
+            .map(|i| {
+                let row = x[i / width * width..][..width]
+                    .iter()
+                    .map(|&x| f64::from(x));
+                let mean = row.clone().sum::<f64>() / width as f64;
+                let variance = row.map(|x| (x - mean) * (x - mean)).sum::<f64>() / width as f64;
+                let value = (f64::from(x[i]) - mean) / (variance + 1e-3).sqrt();
+                value * f64::from(gamma[i % width]) + f64::from(beta[i % width])
+            })
+            .collect();
+        for simd in Simd::available() {
+            // SAFETY: every value is written.
+            let run = |norm| unsafe { filled(3 * width, |y| math::layer_norm(simd, norm, y)) };
+            assert_close(&run(norm), &expected, &format!("{simd:?} {width}"));
+            let beta = Some(&beta[1..]);
+            assert!(panics(|| run(math::LayerNorm { beta, ..norm })));
         }
     }
 }

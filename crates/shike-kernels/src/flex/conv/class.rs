@@ -19,7 +19,7 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`](super::shuffle::interleave).
+    /// `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`](crate::flex::shuffle::interleave).
     pub fn pack(
         simd: Simd,
         groups: usize,

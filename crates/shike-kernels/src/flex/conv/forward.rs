@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::class::{Class, Weights};
 use super::frame::Frame;
-use super::shuffle::interleave;
 use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part};
 use crate::flex::buffer::{Target, filled, scratch};
-use crate::flex::gemm::{Finish, k_blocks};
+use crate::flex::gemm::{By, k_blocks};
+use crate::flex::shuffle::interleave;
 use crate::flex::simd::Simd;
 
 /// `y = x ⋆ w`, and what follows in the same pass: `x` `[batch, channels, height, width]`, `w`
@@ -93,12 +93,7 @@ pub(crate) fn forward(
                             None => at(i),
                         };
                         let target = ((first + i) * s.filters + group * mg) * pixels;
-                        let finish = epilogue.map(|epilogue| Finish {
-                            affine: epilogue.affine,
-                            first: group * mg,
-                            residual: epilogue.residual.map(|r| r[target..].as_ptr()),
-                            relu: epilogue.relu,
-                        });
+                        let finish = epilogue.map(|e| e.at(By::Row, group * mg, target));
                         // SAFETY: the frame has the size that the class was made for and the
                         // group's channels begin there; this task alone writes these filters of
                         // this image.

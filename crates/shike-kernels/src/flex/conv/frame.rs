@@ -1,7 +1,7 @@
 //! Padded copies of an image, which the products read through tables of offsets.
 
 use super::Shape;
-use super::shuffle::{every_second, transpose};
+use crate::flex::shuffle::{every_second, transpose};
 
 /// A scratch image, `[channel][row][column mod stride][column / stride]`, or the image itself.
 #[derive(Clone, Copy, Debug)]

@@ -19,11 +19,9 @@ mod depthwise;
 mod forward;
 mod frame;
 mod input_gradient;
-mod shuffle;
 mod weight_gradient;
 
-use super::gemm::{KC, Range2, TILE_VECTORS};
-use super::norm::Affine;
+use super::gemm::{Epilogue, KC, Range2, TILE_VECTORS};
 use super::simd::Simd;
 
 pub(crate) use forward::forward;
@@ -112,26 +110,6 @@ impl Shape {
 
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.pad == [0, 0] && self.pad_end == [0, 0]
-    }
-}
-
-/// What follows a convolution in the same pass: `[relu]((y − mean) · scale + shift [+ residual])`.
-#[derive(Clone, Copy)]
-pub(crate) struct Epilogue<'a> {
-    /// A value for each filter.
-    pub affine: &'a Affine,
-    /// In the output's order.
-    pub residual: Option<&'a [f32]>,
-    /// The ceiling of ReLU, if there is one.
-    pub relu: Option<f32>,
-}
-
-impl Epilogue<'_> {
-    /// Panics where lengths are not those of a convolution's filters and output.
-    fn check(&self, filters: usize, output: usize) {
-        let Affine { mean, scale, shift } = self.affine;
-        assert_eq!([mean.len(), scale.len(), shift.len()], [filters; 3]);
-        assert_eq!(self.residual.map_or(output, <[f32]>::len), output);
     }
 }
 

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::frame::Rows;
-use super::shuffle::interleave;
 use super::{PACK_FROM, Shape, images_together, panel_len, part};
 use crate::flex::buffer::{SharedMut, Target, filled, scratch, zeroed};
 use crate::flex::gemm::{Columns, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply};
+use crate::flex::shuffle::interleave;
 use crate::flex::simd::Simd;
 
 /// Floats of partial weight gradients that may be alive at once.
