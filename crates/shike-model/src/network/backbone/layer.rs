@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lite::{ConvNorm, InvertedResidual};
 use super::resnet::{BasicBlock, Bottleneck, Stem};
-use super::vit::{Encoder, PatchEmbedding};
+use super::vit::{Encoder, PatchEmbedding, norm};
 use crate::network::BatchNorm;
 use crate::network::conv::Cost;
 
@@ -153,7 +153,7 @@ impl Block {
                 prefix,
             },
             (Self::Norm(block), Tokens { tokens, prefix }) => Tokens {
-                tokens: block.forward(tokens),
+                tokens: norm(block, tokens),
                 prefix,
             },
             (block, _) => panic!("{block}: its input is of another family"),

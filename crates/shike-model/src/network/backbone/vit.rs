@@ -4,8 +4,8 @@
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
+use shike_kernels::{ThenLinear, attention, conv2d, layer_norm, linear};
 
 use super::{Block, Family, FeatureShape, Layer};
 use crate::network::ConfigError;
@@ -282,7 +282,7 @@ impl PatchEmbedding {
     /// `[batch, 3, height, width]` → `[batch, 1 + registers + patches, width]`. What is left of a side behind its
     /// last whole patch is not seen.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let patches = self.proj.forward(images);
+        let patches = conv2d(&self.proj, images);
         let [batch, width, rows, columns] = patches.dims();
         let patches = patches
             .reshape([batch, width, rows * columns])
@@ -379,21 +379,26 @@ pub struct LayerScale {
     pub gamma: Param<Tensor<1>>,
 }
 
-fn scaled(scale: &Option<LayerScale>, x: Tensor<3>) -> Tensor<3> {
-    match scale {
-        Some(scale) => x * scale.gamma.val().unsqueeze::<3>(),
-        None => x,
-    }
-}
-
 impl Encoder {
     /// `[batch, tokens, width]` → the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = x + scaled(&self.ls1, attended);
-        let inner = self.mlp.fc1.forward(self.norm2.forward(x.clone()));
-        let out = self.mlp.fc2.forward(gelu(inner));
-        x + scaled(&self.ls2, out)
+        let add = |residual, scale: &Option<LayerScale>| ThenLinear::Add {
+            residual,
+            scale: scale.as_ref().map(|scale| scale.gamma.val()),
+        };
+        let heads = x.dims()[2] / HEAD_WIDTH;
+        let qkv = linear(
+            &self.attn.qkv,
+            norm(&self.norm1, x.clone()),
+            ThenLinear::Nothing,
+        );
+        let x = linear(&self.attn.proj, attention(qkv, heads), add(x, &self.ls1));
+        let inner = linear(
+            &self.mlp.fc1,
+            norm(&self.norm2, x.clone()),
+            ThenLinear::Gelu,
+        );
+        linear(&self.mlp.fc2, inner, add(x, &self.ls2))
     }
 
     pub(super) fn cost(&self, size: [usize; 2]) -> (Cost, [usize; 2]) {
@@ -408,23 +413,8 @@ impl Encoder {
     }
 }
 
-impl Attention {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
-        let heads = width / HEAD_WIDTH;
-        let qkv = self.qkv.forward(x);
-        let part = |i: usize| {
-            qkv.clone()
-                .slice([0..batch, 0..tokens, i * width..(i + 1) * width])
-                .reshape([batch, tokens, heads, HEAD_WIDTH])
-                .swap_dims(1, 2)
-        };
-        let [q, k, v] = [part(0), part(1), part(2)];
-        let scores = q
-            .mul_scalar(1.0 / (HEAD_WIDTH as f64).sqrt())
-            .matmul(k.swap_dims(2, 3));
-        let answers = softmax(scores, 3).matmul(v);
-        let answers = answers.swap_dims(1, 2).reshape([batch, tokens, width]);
-        self.proj.forward(answers)
-    }
+/// A layer normalisation, token by token.
+pub(super) fn norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let beta = norm.beta.as_ref().map(|beta| beta.val());
+    layer_norm(x, norm.gamma.val(), beta, EPSILON)
 }
