@@ -54,7 +54,7 @@ impl Found {
     /// If it is not there, is no regular file (a folder of a run is the caller's business), or is empty.
     pub fn file(path: &Path) -> Result<Self, HubError> {
         let found = Self::at(path.to_owned(), Place::File)?;
-        found.ok_or_else(|| io(path, ErrorKind::NotFound.into()))
+        found.ok_or_else(|| HubError::NoFile { path: path.into() })
     }
 
     /// `None` if nothing is there. A link whose blob was removed is nothing.

@@ -1,7 +1,7 @@
 //! What can go wrong, and what would be right.
 
 use std::error::Error as StdError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -32,6 +32,12 @@ pub enum HubError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Nothing is at a path that the user named.
+    #[error("{}: no such file{}", path.display(), repository(path))]
+    NoFile {
+        /// The path.
+        path: PathBuf,
     },
     /// A folder, a pipe or a device.
     #[error("{}: not a file", path.display())]
@@ -181,6 +187,21 @@ pub enum HubError {
 pub struct ByHand {
     /// The address of the file.
     pub url: String,
+}
+
+/// What `owner/name` may have meant.
+fn repository(path: &Path) -> String {
+    let ending = path.extension().unwrap_or_default();
+    let file = ["bin", "pt", "pth", "safetensors"]
+        .iter()
+        .any(|known| ending == *known);
+    match crate::source::wanted(&path.display().to_string()) {
+        Ok(wanted) if !file => format!(
+            "; a repository of the hub is written `hf:{}`",
+            wanted.repository
+        ),
+        _ => String::new(),
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -74,8 +74,7 @@ impl Source {
             return Ok(Self::Wanted(known.into()));
         }
         if let Some(rest) = text.strip_prefix(HUB) {
-            let wanted = of_the_hub(text, rest).map_err(problem)?;
-            return Ok(Self::Wanted(wanted));
+            return Ok(Self::Wanted(wanted(rest).map_err(problem)?));
         }
         if text.contains("://") {
             let right = format!("addresses are not taken; a file of the hub is {FORM}");
@@ -109,7 +108,8 @@ fn unknown(text: &str, names: &[Known]) -> String {
     message + &format!("Otherwise: none, the path of a file that is there, or {FORM}")
 }
 
-fn of_the_hub(text: &str, rest: &str) -> Result<Wanted, String> {
+/// `OWNER/NAME[@REVISION][:FILE]`.
+pub(crate) fn wanted(rest: &str) -> Result<Wanted, String> {
     let (repository, file) = match rest.split_once(':') {
         Some((repository, file)) => (repository, Some(file)),
         None => (rest, None),
@@ -118,7 +118,8 @@ fn of_the_hub(text: &str, rest: &str) -> Result<Wanted, String> {
     let word = |word: &str| {
         let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let (plain, len) = (word.chars().all(known), word.len());
-        plain && (1..=96).contains(&len) && !word.contains("--") && !word.contains("..")
+        let apart = word.starts_with('.') || word.contains("--") || word.contains("..");
+        plain && (1..=96).contains(&len) && !apart
     };
     match repository.split_once('/') {
         Some((owner, name)) if word(owner) && word(name) => {}
@@ -141,7 +142,7 @@ fn of_the_hub(text: &str, rest: &str) -> Result<Wanted, String> {
         ));
     }
     Ok(Wanted {
-        text: text.into(),
+        text: format!("{HUB}{rest}"),
         repository: repository.into(),
         revision: revision.into(),
         files: match file {

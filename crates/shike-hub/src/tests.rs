@@ -272,6 +272,12 @@ fn a_file_that_cannot_be_weights_is_refused() {
         Found::file(&home.put("a", b"")),
         Err(HubError::Empty { .. })
     ));
+    let nothing = |path: &str| Found::file(Path::new(path)).unwrap_err().to_string();
+    let meant = "timm/a.b: no such file; a repository of the hub is written `hf:timm/a.b`";
+    assert_eq!(nothing("timm/a.b"), meant);
+    for file in ["./a", "runs/a.pth"] {
+        assert_eq!(nothing(file), format!("{file}: no such file"));
+    }
     let error = Found::file(&home.path("b")).unwrap_err().to_string();
     assert!(
         error.starts_with(&home.path("b").display().to_string()),
