@@ -42,6 +42,28 @@ pub enum InferError {
         /// The model file.
         path: PathBuf,
     },
+    /// A trunk gives no numbers.
+    #[error(
+        "{origin}: its features at {depth} are NaN or infinite: the trunk's weights are broken, or not those of \
+         its preprocessing"
+    )]
+    NotAFeature {
+        /// The picture.
+        origin: String,
+        /// The depth, such as `layer3`.
+        depth: String,
+    },
+    /// A picture is another than it was when the embedding began.
+    #[error("{0}: has changed while it was embedded; start again when it is at rest")]
+    Changed(String),
+    /// It was asked to stop.
+    #[error("stopped after {done} of {total} pictures")]
+    Stopped {
+        /// Pictures that are done.
+        done: usize,
+        /// All of them.
+        total: usize,
+    },
     /// The loader ended before all images were read.
     #[error("the loader gave {found} of {expected} batches and no error")]
     ShortEpoch {

@@ -43,6 +43,17 @@ pub fn enabled() -> bool {
     state() == ALL
 }
 
+/// What the kernels compute with on this machine, for records: two that differ in this may differ in rounding.
+pub fn path() -> String {
+    let on = SWITCHES.iter().filter(|(bit, _)| on(*bit));
+    let names: Vec<&str> = on.map(|(_, name)| *name).collect();
+    #[cfg(feature = "flex")]
+    let path = format!("{:?}", flex::Simd::current()).to_lowercase();
+    #[cfg(not(feature = "flex"))]
+    let path = "none";
+    format!("{path}: {}", names.join(", "))
+}
+
 /// Whether one of them is on.
 pub(crate) fn on(kernel: u8) -> bool {
     state() & kernel != 0

@@ -20,11 +20,12 @@ use image::RgbImage;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 pub use self::photo::prepare;
 use self::policy::{BadImageLog, BadImages, Replacer, is_about_the_image};
 use crate::augment::Pipeline;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Raw};
 use crate::decode::DecodeLimits;
 use crate::error::{DataError, Result, panic_text};
 use crate::rng::{Purpose, rng};
@@ -131,6 +132,29 @@ impl Threads {
             .build()
             .map_err(|e| wrong(format!("{workers} threads could not be started: {e}")))?;
         Ok(Self(Arc::new(pool)))
+    }
+}
+
+impl Threads {
+    /// XXH3 with 128 bits of what is stored of these images of a data set, `[images]`: the bytes of a file, or width,
+    /// height and pixels.
+    ///
+    /// # Errors
+    /// What the first image fails with that cannot be read.
+    pub fn contents(&self, dataset: &Dataset, images: &[usize]) -> Result<Vec<u128>> {
+        let content = |&image: &usize| {
+            dataset.read(image, |raw, _| {
+                let mut hash = Xxh3::new();
+                if let Raw::Rgb { width, height, .. } = raw {
+                    hash.update(&width.to_le_bytes());
+                    hash.update(&height.to_le_bytes());
+                }
+                hash.update(raw.bytes());
+                Ok(hash.digest128())
+            })
+        };
+        let contents: Vec<_> = self.0.install(|| images.par_iter().map(content).collect());
+        contents.into_iter().collect()
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod file;
 pub mod network;
 pub mod predictor;
+pub mod preprocessing;
 pub mod scorer;

@@ -1,0 +1,297 @@
+//! Pictures as vectors of a frozen trunk.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline, Threads, Transform};
+use shike_model::network::Trunk;
+use shike_model::{BackboneConfig, kernels, weights};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::device::batch::{Precision, Upload, normalized};
+use crate::device::name;
+use crate::error::InferError;
+
+/// All that decides what the features of a picture are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSource {
+    /// The trunk.
+    pub backbone: BackboneConfig,
+    /// XXH3 with 128 bits of the trunk's tensors: their names, shapes and values, in hexadecimal.
+    pub weights: String,
+    /// Preparation of a picture.
+    pub pipeline: Pipeline,
+    /// From 0–255 to the trunk's input.
+    pub normalization: Normalization,
+    /// Type of float that it is computed in.
+    pub precision: Precision,
+    /// Device, and path through the kernels: others round in another way.
+    pub computed: String,
+    /// Version of the program.
+    pub program: String,
+    /// Name and width of each depth, the shallowest first: a row is the vectors of all depths side by side.
+    pub depths: Vec<(String, usize)>,
+}
+
+impl FeatureSource {
+    /// Numbers of a row.
+    pub fn width(&self) -> usize {
+        self.depths.iter().map(|(_, width)| width).sum()
+    }
+}
+
+/// Features of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// Where they come from.
+    pub source: FeatureSource,
+    /// Class names, `[classes]`.
+    pub class_names: Vec<String>,
+    /// Path of each picture below the folder of its data set, or where it stands in a file, `[pictures]`.
+    pub names: Vec<String>,
+    /// Class of each picture, `[pictures]`.
+    pub labels: Vec<u32>,
+    /// XXH3 with 128 bits of each picture's file, `[pictures]`.
+    pub contents: Vec<u128>,
+    /// Row-major, `[pictures, width]`.
+    pub rows: Vec<f32>,
+}
+
+impl Features {
+    /// The features of a picture, `[width]`.
+    pub fn row(&self, picture: usize) -> &[f32] {
+        let width = self.source.width();
+        &self.rows[picture * width..][..width]
+    }
+}
+
+/// What [`Embedder::embed`] tells while it works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmbedEvent {
+    /// How far it is.
+    Progress {
+        /// Pictures whose features are there.
+        done: usize,
+        /// Those among them that went through the trunk now: equal pictures do so once.
+        embedded: usize,
+        /// All pictures.
+        total: usize,
+    },
+}
+
+/// A frozen trunk, and how pictures get to it.
+#[derive(Debug)]
+pub struct Embedder {
+    trunk: Trunk,
+    source: FeatureSource,
+    device: Device,
+}
+
+impl Embedder {
+    /// A trunk as it answers: running statistics are used, and nothing is kept for gradients. It does not follow when
+    /// `trunk` is trained on. A pipeline that takes pictures of one size alone resizes others to it.
+    ///
+    /// # Errors
+    /// If a field of the preprocessing is wrong, or a transform draws random numbers or leaves pictures of several
+    /// sizes.
+    pub fn new(
+        trunk: &Trunk,
+        pipeline: &Pipeline,
+        normalization: Normalization,
+        device: &Device,
+    ) -> Result<Self, InferError> {
+        pipeline.validate()?;
+        normalization.validate()?;
+        let wrong = |problem: String| Err(InferError::Mismatch(format!("pipeline: {problem}")));
+        let fixed = |transform: &&Transform| {
+            !matches!(
+                transform,
+                Transform::ExifOrientation
+                    | Transform::Resize { .. }
+                    | Transform::CenterCrop { .. }
+            )
+        };
+        if let Some(random) = pipeline.transforms.iter().find(fixed) {
+            return wrong(format!(
+                "{} is for training; pictures are embedded after resize and center_crop alone",
+                random.name()
+            ));
+        }
+        if pipeline.output_size().is_none() {
+            return wrong("pictures of several sizes come out; end it with center_crop".into());
+        }
+        let device = device.clone().without_autodiff();
+        let backbone = trunk.config().clone();
+        let source = FeatureSource {
+            depths: backbone.widths(),
+            backbone,
+            weights: format!("{:032x}", hash(trunk)),
+            pipeline: pipeline.resizing(),
+            normalization,
+            precision: Precision::F32,
+            computed: format!("{}, {}", name(&device), kernels::path()),
+            program: env!("CARGO_PKG_VERSION").into(),
+        };
+        Ok(Self {
+            trunk: trunk.valid(),
+            source,
+            device,
+        })
+    }
+
+    /// What its features come from.
+    pub fn source(&self) -> &FeatureSource {
+        &self.source
+    }
+
+    /// Features of pictures of `[height, width]` as the pipeline makes them: from interleaved bytes,
+    /// `[batch, height, width, 3]`, to rows, `[batch, width]`.
+    pub fn embed_batch(&self, bytes: &[u8], size: [usize; 2]) -> Vec<f32> {
+        let upload = Upload::default();
+        let normalization = &self.source.normalization;
+        let images = normalized(bytes, size, normalization, upload, &self.device);
+        let rows = Tensor::cat(self.trunk.embed(images), 1).into_data();
+        rows.iter::<f32>().collect()
+    }
+
+    /// Features of all pictures of a data set, in its order. They depend neither on the number of threads nor on the
+    /// size of a batch, if the backend's products do not.
+    ///
+    /// # Errors
+    /// If a picture cannot be read or changes meanwhile, a feature is no number, or `stop` was set.
+    pub fn embed(
+        &self,
+        dataset: &Dataset,
+        threads: &Threads,
+        config: LoaderConfig,
+        tell: &mut dyn FnMut(EmbedEvent),
+        stop: &AtomicBool,
+    ) -> Result<Features, InferError> {
+        let (total, width) = (dataset.len(), self.source.width());
+        let mut done = Done {
+            pictures: 0,
+            embedded: 0,
+            total,
+        };
+        let all: Vec<usize> = (0..total).collect();
+        let mut contents = Vec::with_capacity(total);
+        for some in all.chunks(READ_AT_ONCE) {
+            done.check(stop)?;
+            contents.extend(threads.contents(dataset, some)?);
+        }
+        // Equal pictures are embedded once, in the place of the first.
+        let mut first = HashMap::new();
+        let firsts = contents.iter().zip(0..);
+        let firsts: Vec<usize> = firsts
+            .map(|(content, i)| *first.entry(*content).or_insert(i))
+            .collect();
+        let wanted: Vec<usize> = (0..total).filter(|&i| firsts[i] == i).collect();
+
+        let mut rows = vec![0.0; total * width];
+        let mut next = wanted.iter().copied();
+        let loader = (!wanted.is_empty())
+            .then(|| {
+                let (images, pipeline) = (dataset.select(&wanted), self.source.pipeline.clone());
+                Loader::on(threads, images, pipeline, config, 0)
+            })
+            .transpose()?;
+        let mut batches = loader.map(|loader| loader.sequential());
+        for batch in batches.iter_mut().flatten() {
+            done.check(stop)?;
+            let batch = batch?;
+            let images: Vec<usize> = next.by_ref().take(batch.len()).collect();
+            let made = self.embed_batch(&batch.images, [batch.height, batch.width]);
+            let now = threads.contents(dataset, &images)?;
+            for ((&image, row), now) in images.iter().zip(made.chunks_exact(width)).zip(now) {
+                if now != contents[image] {
+                    return Err(InferError::Changed(dataset.origin(image)));
+                }
+                self.check(row, || dataset.origin(image))?;
+                rows[image * width..][..width].copy_from_slice(row);
+            }
+            done.pictures += images.len();
+            done.embedded += images.len();
+            tell(done.progress());
+        }
+        if let Some(batches) = batches.filter(|batches| !batches.is_complete()) {
+            return Err(InferError::ShortEpoch {
+                found: batches.next_batch(),
+                expected: batches.total_batches(),
+            });
+        }
+        for (image, &first) in firsts.iter().enumerate().filter(|(i, first)| i != *first) {
+            rows.copy_within(first * width..(first + 1) * width, image * width);
+        }
+        done.pictures = total;
+        tell(done.progress());
+        let name = |i| match dataset.relative_path(i) {
+            Some(path) => path.to_owned(),
+            None => dataset.origin(i),
+        };
+        Ok(Features {
+            source: self.source.clone(),
+            class_names: dataset.class_names().to_vec(),
+            names: (0..total).map(name).collect(),
+            labels: dataset.labels().to_vec(),
+            contents,
+            rows,
+        })
+    }
+
+    fn check(&self, row: &[f32], origin: impl Fn() -> String) -> Result<(), InferError> {
+        let mut rest = row;
+        for (depth, width) in &self.source.depths {
+            let (values, behind) = rest.split_at(*width);
+            if !values.iter().all(|value| value.is_finite()) {
+                let (origin, depth) = (origin(), depth.clone());
+                return Err(InferError::NotAFeature { origin, depth });
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+}
+
+/// Pictures that are read between two looks at whether to stop.
+const READ_AT_ONCE: usize = 4096;
+
+struct Done {
+    pictures: usize,
+    embedded: usize,
+    total: usize,
+}
+
+impl Done {
+    fn progress(&self) -> EmbedEvent {
+        EmbedEvent::Progress {
+            done: self.pictures,
+            embedded: self.embedded,
+            total: self.total,
+        }
+    }
+
+    fn check(&self, stop: &AtomicBool) -> Result<(), InferError> {
+        match stop.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(InferError::Stopped {
+                done: self.pictures,
+                total: self.total,
+            }),
+        }
+    }
+}
+
+/// A hash of a trunk's tensors.
+fn hash(trunk: &Trunk) -> u128 {
+    let mut hash = Xxh3::new();
+    for (name, data) in weights::trunk_state_dict(trunk) {
+        hash.update(format!("{name} {:?} {:?}\n", data.shape(), data.dtype()).as_bytes());
+        hash.update(data.as_bytes());
+    }
+    hash.digest128()
+}
