@@ -288,9 +288,7 @@ impl Comparison {
             wanted.push(heads::head(name)?);
         }
         let is_wanted = |head: &dyn Head| {
-            let named = |other: &&dyn Head| {
-                other.name() == head.name() || other.parts().contains(&head.name())
-            };
+            let named = |other: &&dyn Head| other.name() == head.name() || is_part(head, *other);
             self.heads.is_empty() || is_default_or_part(head) || wanted.iter().any(named)
         };
         let all = HEADS.iter().copied();
@@ -326,7 +324,11 @@ fn names(depths: &[Depth]) -> Vec<String> {
 /// Whether the default cannot be had without it.
 fn is_default_or_part(head: &dyn Head) -> bool {
     let default = heads::head(DEFAULT);
-    default.is_ok_and(|d| d.name() == head.name() || d.parts().contains(&head.name()))
+    default.is_ok_and(|default| default.name() == head.name() || is_part(head, default))
+}
+
+fn is_part(head: &dyn Head, of: &dyn Head) -> bool {
+    of.parts().iter().any(|(part, _)| *part == head.name())
 }
 
 /// A head that was tried.
@@ -439,7 +441,7 @@ impl HeldOut {
             scores
         } else {
             let mut sum = vec![0.0; self.labels.len() * features.classes()];
-            for name in head.parts() {
+            for (name, tau) in head.parts() {
                 let part = before
                     .iter()
                     .find(|trial| trial.row.candidate.head == *name);
@@ -447,7 +449,9 @@ impl HeldOut {
                     HeadError::Setting(format!("{name}, which it is made of, was left out"))
                 })?;
                 let share = 1.0 / head.parts().len() as f32;
-                let pairs = sum.iter_mut().zip(&part.scores);
+                let mut adjusted = self.adjusted(&part.scores, *tau);
+                log_softmax(&mut adjusted, features.classes());
+                let pairs = sum.iter_mut().zip(&adjusted);
                 pairs.for_each(|(sum, v)| *sum += share * v);
                 candidate.strength = candidate.strength.max(part.row.candidate.strength);
             }

@@ -23,9 +23,10 @@ pub static HEADS: &[&dyn Head] = &[
     &class_means::CLASS_MEANS,
     &held::HELD,
     &ridge::USUAL,
-    &average::AVERAGE,
     &ridge::RIDGE,
     &linear::CROSS_ENTROPY,
+    &average::TWO,
+    &average::THREE,
     &linear::ADJUSTED,
     &linear::BALANCED,
     &cosine::CROSS_ENTROPY,
@@ -62,8 +63,9 @@ pub trait Head: Sync {
         None
     }
 
-    /// The heads whose log-probabilities this one is the average of; a head with parts fits nothing of its own.
-    fn parts(&self) -> &'static [&'static str] {
+    /// The heads whose log-probabilities this one is the average of, with what each takes off its scores first: so many
+    /// times the logarithm of the classes' shares. A head with parts fits nothing of its own.
+    fn parts(&self) -> &'static [(&'static str, f32)] {
         &[]
     }
 
@@ -164,7 +166,7 @@ mod tests {
             let before = |name: &str| HEADS[..at].iter().any(|h| h.name() == name);
             assert!(!before(head.name()), "{}", head.name());
             assert!(
-                head.parts().iter().all(|part| before(part)),
+                head.parts().iter().all(|(part, _)| before(part)),
                 "{}",
                 head.name()
             );
