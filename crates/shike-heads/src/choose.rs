@@ -20,8 +20,9 @@ use crate::softmax::{Scale, best_scale, class_averaged, class_weights, log_softm
 pub struct Comparison {
     /// Which pictures are held out together.
     pub seed: u64,
-    /// The parts that are held out one after another, at least 2. Each class is dealt out over them.
-    pub folds: usize,
+    /// The parts that are held out one after another, at least 2. Each class is dealt out over them. None: five, and
+    /// three of more than 5,000 pictures, where noise is small and time is not.
+    pub folds: Option<usize>,
     /// The heads, by name; the default and what it is made of are always among them. None: all.
     pub heads: Vec<String>,
     /// The depths that heads see, by name. None: all side by side, then the deepest alone.
@@ -40,7 +41,7 @@ impl Default for Comparison {
     fn default() -> Self {
         Self {
             seed: 0,
-            folds: 5,
+            folds: None,
             heads: vec![],
             depths: vec![],
             margin: 2.0,
@@ -195,8 +196,9 @@ impl Comparison {
     ///
     /// The same features and settings give the same choice, with any number of threads (unless time runs out).
     ///
-    /// Besides the features it holds at most: one prepared copy of them, three more of these (in f64: two rows' worth
-    /// each) while a strength is chosen, and 4 · pictures · classes bytes for each of up to five heads.
+    /// Besides the features it holds at most: a prepared copy of those that are compared, twice their size while a strength is chosen,
+    /// three matrices of f64 with a row and a column for each feature (or each picture, where there are fewer), and 4 · pictures · classes
+    /// bytes for each head.
     ///
     /// # Errors
     ///
@@ -263,15 +265,15 @@ impl Comparison {
             pictures: held_out.pictures.len(),
             classes_with_a_say: held_out.say,
             classes: features.classes(),
-            folds: self.folds,
+            folds: held_out.number,
             margin: self.margin,
         };
         Ok((choice.chosen().candidate.fit(features)?, choice))
     }
 
     fn check(&self) -> Result<()> {
-        if self.folds < 2 {
-            let text = format!("folds: {} has to be at least 2", self.folds);
+        if let Some(folds @ 0..2) = self.folds {
+            let text = format!("folds: {folds} has to be at least 2");
             return Err(HeadError::Setting(text));
         }
         if !(self.margin.is_finite() && self.margin >= 0.0) {
@@ -362,6 +364,8 @@ impl HeldOut {
         for (picture, &label) in features.labels().iter().enumerate() {
             of_class[label as usize].push(picture as u32);
         }
+        let few = features.pictures().min(settings.most_pictures) <= 5000;
+        let number = settings.folds.unwrap_or(if few { 5 } else { 3 });
         let share = settings.most_pictures as f64 / features.pictures() as f64;
         let mut dealt: Vec<(u32, Option<usize>)> = vec![];
         for (class, pictures) in of_class.iter_mut().enumerate() {
@@ -374,7 +378,7 @@ impl HeldOut {
             let start = dealt.len();
             let alone = pictures.len() == 1;
             let deal = |(at, &picture): (usize, &u32)| {
-                (picture, (!alone).then_some((start + at) % settings.folds))
+                (picture, (!alone).then_some((start + at) % number))
             };
             dealt.extend(pictures.iter().enumerate().map(deal));
         }
@@ -390,7 +394,7 @@ impl HeldOut {
             log_prior: counts.iter().map(log).collect(),
             say: counts.iter().filter(|n| **n > 1).count(),
             folds: dealt.into_iter().map(|(_, fold)| fold).collect(),
-            number: settings.folds,
+            number,
             pictures,
             labels,
             counts,

@@ -223,7 +223,7 @@ fn wrong_settings_are_refused_by_name() {
     let usual = Comparison::default;
     assert!(
         refused(Comparison {
-            folds: 1,
+            folds: Some(1),
             ..usual()
         })
         .contains("folds: 1")
@@ -418,7 +418,7 @@ proptest! {
         noise in 0.0f64..3.0,
         folds in 2usize..7,
     ) {
-        let comparison = Comparison { folds, ..Comparison::default() };
+        let comparison = Comparison { folds: Some(folds), ..Comparison::default() };
         let (head, choice) = choose(&counts, noise, &comparison).unwrap();
         prop_assert!(choice.rows.iter().all(|row| row.log_loss.is_finite()));
         prop_assert!(choice.chosen().behind <= 0.0);
