@@ -19,7 +19,7 @@ pub mod model;
 pub use device::batch::{Precision, Upload};
 pub use device::burn_loader::{BurnLoader, ImageBatch};
 pub use error::InferError;
-pub use features::{EmbedEvent, Embedder, Features};
+pub use features::{EmbedEvent, Embedder, FeatureCache, Features};
 pub use metrics::prior::Prior;
 pub use model::file::{ModelInfo, load_model, save_model};
 pub use model::network::Network;

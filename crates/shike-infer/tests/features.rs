@@ -51,9 +51,9 @@ fn config(batch_size: usize) -> LoaderConfig {
 fn embed(embedder: &Embedder, data: &Dataset, batch_size: usize, workers: usize) -> Features {
     let threads = Threads::new(workers).unwrap();
     let stop = AtomicBool::new(false);
-    embedder
-        .embed(data, &threads, config(batch_size), &mut |_| {}, &stop)
-        .unwrap()
+    let config = config(batch_size);
+    let made = embedder.embed(data, &threads, config, None, &mut |_| {}, &stop);
+    made.unwrap()
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn equal_pictures_are_embedded_once() {
     let stop = AtomicBool::new(false);
     let data = pixels(&[4, 1, 4, 4, 2]);
     let features = embedder
-        .embed(&data, &threads, config(2), &mut tell, &stop)
+        .embed(&data, &threads, config(2), None, &mut tell, &stop)
         .unwrap();
     let (done, embedded, total) = (5, 3, 5);
     let end = EmbedEvent::Progress {
@@ -135,7 +135,7 @@ fn what_cannot_be_embedded_is_named() {
     let run = |stop: bool| {
         let (threads, stop) = (Threads::new(1).unwrap(), AtomicBool::new(stop));
         embedder
-            .embed(&data, &threads, config(1), &mut |_| {}, &stop)
+            .embed(&data, &threads, config(1), None, &mut |_| {}, &stop)
             .unwrap_err()
     };
     let message = run(false).to_string();
@@ -168,7 +168,7 @@ fn a_trunk_that_gives_no_numbers() {
     let normalization = Normalization::CIFAR10;
     let embedder = Embedder::new(&trunk, &Pipeline::cifar_eval(), normalization, &device).unwrap();
     let (threads, stop) = (Threads::new(1).unwrap(), AtomicBool::new(false));
-    let error = embedder.embed(&data, &threads, config(4), &mut |_| {}, &stop);
+    let error = embedder.embed(&data, &threads, config(4), None, &mut |_| {}, &stop);
     let message = error.unwrap_err().to_string();
     assert!(
         message.contains("00.png: its features at layer3 are NaN"),

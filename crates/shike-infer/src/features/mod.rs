@@ -1,5 +1,8 @@
 //! Pictures as vectors of a frozen trunk.
 
+mod cache;
+mod file;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +17,10 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::device::batch::{Precision, Upload, normalized};
 use crate::device::name;
 use crate::error::InferError;
+use cache::Rows;
+
+pub use cache::FeatureCache;
+pub use file::{read_features, write_features};
 
 /// All that decides what the features of a picture are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +89,8 @@ pub enum EmbedEvent {
         /// All pictures.
         total: usize,
     },
+    /// Something about the cache that a person should know. The features are right in any case.
+    Warning(String),
 }
 
 /// A frozen trunk, and how pictures get to it.
@@ -160,7 +169,8 @@ impl Embedder {
     }
 
     /// Features of all pictures of a data set, in its order. They depend neither on the number of threads nor on the
-    /// size of a batch, if the backend's products do not.
+    /// size of a batch. What a cache holds of them is taken from there, and what is made is kept there, even if this
+    /// ends with an error.
     ///
     /// # Errors
     /// If a picture cannot be read or changes meanwhile, a feature is no number, or `stop` was set.
@@ -169,6 +179,7 @@ impl Embedder {
         dataset: &Dataset,
         threads: &Threads,
         config: LoaderConfig,
+        cache: Option<&FeatureCache>,
         tell: &mut dyn FnMut(EmbedEvent),
         stop: &AtomicBool,
     ) -> Result<Features, InferError> {
@@ -190,40 +201,35 @@ impl Embedder {
         let firsts: Vec<usize> = firsts
             .map(|(content, i)| *first.entry(*content).or_insert(i))
             .collect();
-        let wanted: Vec<usize> = (0..total).filter(|&i| firsts[i] == i).collect();
+        drop(first);
+        let mut wanted: Vec<usize> = (0..total).filter(|&i| firsts[i] == i).collect();
 
         let mut rows = vec![0.0; total * width];
-        let mut next = wanted.iter().copied();
-        let loader = (!wanted.is_empty())
-            .then(|| {
-                let (images, pipeline) = (dataset.select(&wanted), self.source.pipeline.clone());
-                Loader::on(threads, images, pipeline, config, 0)
-            })
-            .transpose()?;
-        let mut batches = loader.map(|loader| loader.sequential());
-        for batch in batches.iter_mut().flatten() {
-            done.check(stop)?;
-            let batch = batch?;
-            let images: Vec<usize> = next.by_ref().take(batch.len()).collect();
-            let made = self.embed_batch(&batch.images, [batch.height, batch.width]);
-            let now = threads.contents(dataset, &images)?;
-            for ((&image, row), now) in images.iter().zip(made.chunks_exact(width)).zip(now) {
-                if now != contents[image] {
-                    return Err(InferError::Changed(dataset.origin(image)));
-                }
-                self.check(row, || dataset.origin(image))?;
-                rows[image * width..][..width].copy_from_slice(row);
-            }
+        let mut kept = cache.map(|cache| Rows::new(cache, &self.source));
+        if let Some(kept) = &mut kept {
+            let all = wanted.len();
+            wanted = kept.fill(wanted, &contents, &mut rows, tell);
+            done.pictures = all - wanted.len();
+        }
+        let mut finished = |images: &[usize], rows: &[f32]| {
             done.pictures += images.len();
             done.embedded += images.len();
+            if let Some(kept) = &mut kept {
+                kept.keep(images, &contents, rows, tell);
+            }
             tell(done.progress());
+            done.check(stop)
+        };
+        let made = self.embed_some(
+            (dataset, &wanted, &contents),
+            (threads, config),
+            &mut rows,
+            &mut finished,
+        );
+        if let Some(kept) = &mut kept {
+            kept.write(&contents, &rows, tell);
         }
-        if let Some(batches) = batches.filter(|batches| !batches.is_complete()) {
-            return Err(InferError::ShortEpoch {
-                found: batches.next_batch(),
-                expected: batches.total_batches(),
-            });
-        }
+        made?;
         for (image, &first) in firsts.iter().enumerate().filter(|(i, first)| i != *first) {
             rows.copy_within(first * width..(first + 1) * width, image * width);
         }
@@ -243,6 +249,46 @@ impl Embedder {
         })
     }
 
+    /// Makes the rows of the pictures `wanted`, batch by batch; `finished` is given the pictures of each.
+    fn embed_some(
+        &self,
+        (dataset, wanted, contents): (&Dataset, &[usize], &[u128]),
+        (threads, config): (&Threads, LoaderConfig),
+        rows: &mut [f32],
+        finished: &mut Finished<'_>,
+    ) -> Result<(), InferError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let width = self.source.width();
+        let (images, pipeline) = (dataset.select(wanted), self.source.pipeline.clone());
+        let loader = Loader::on(threads, images, pipeline, config, 0)?;
+        let mut batches = loader.sequential();
+        let mut rest = wanted;
+        for batch in batches.by_ref() {
+            let batch = batch?;
+            let images;
+            (images, rest) = rest.split_at(batch.len());
+            let made = self.embed_batch(&batch.images, [batch.height, batch.width]);
+            let now = threads.contents(dataset, images)?;
+            for ((&image, row), now) in images.iter().zip(made.chunks_exact(width)).zip(now) {
+                if now != contents[image] {
+                    return Err(InferError::Changed(dataset.origin(image)));
+                }
+                self.check(row, || dataset.origin(image))?;
+                rows[image * width..][..width].copy_from_slice(row);
+            }
+            finished(images, rows)?;
+        }
+        match batches.is_complete() {
+            true => Ok(()),
+            false => Err(InferError::ShortEpoch {
+                found: batches.next_batch(),
+                expected: batches.total_batches(),
+            }),
+        }
+    }
+
     fn check(&self, row: &[f32], origin: impl Fn() -> String) -> Result<(), InferError> {
         let mut rest = row;
         for (depth, width) in &self.source.depths {
@@ -256,6 +302,9 @@ impl Embedder {
         Ok(())
     }
 }
+
+/// Is given the pictures of a batch and all rows.
+type Finished<'a> = dyn FnMut(&[usize], &[f32]) -> Result<(), InferError> + 'a;
 
 /// Pictures that are read between two looks at whether to stop.
 const READ_AT_ONCE: usize = 4096;
