@@ -27,8 +27,8 @@ pub struct Comparison {
     pub heads: Vec<String>,
     /// The depths that heads see, by name. None: all side by side, then the deepest alone.
     pub depths: Vec<Vec<String>>,
-    /// How many standard errors another head's log-loss has to be below the default's. With some thirty candidates one is ahead by one
-    /// standard error by chance.
+    /// How many standard errors another head's log-loss has to be below the default's. Of thirty candidates that are as good,
+    /// the best is two ahead by chance.
     pub margin: f64,
     /// The most pictures that heads are compared on; of more, each class gives its share, but not fewer than ten pictures. The chosen
     /// head is fitted on all.
@@ -44,7 +44,7 @@ impl Default for Comparison {
             folds: None,
             heads: vec![],
             depths: vec![],
-            margin: 2.0,
+            margin: 3.0,
             most_pictures: 10_000,
             time: None,
         }
@@ -290,7 +290,9 @@ impl Comparison {
             wanted.push(heads::head(name)?);
         }
         let is_wanted = |head: &dyn Head| {
-            let named = |other: &&dyn Head| other.name() == head.name() || is_part(head, *other);
+            let named = |other: &&dyn Head| {
+                other.name() == head.name() || other.parts().contains(&head.name())
+            };
             self.heads.is_empty() || is_default_or_part(head) || wanted.iter().any(named)
         };
         let all = HEADS.iter().copied();
@@ -326,11 +328,7 @@ fn names(depths: &[Depth]) -> Vec<String> {
 /// Whether the default cannot be had without it.
 fn is_default_or_part(head: &dyn Head) -> bool {
     let default = heads::head(DEFAULT);
-    default.is_ok_and(|default| default.name() == head.name() || is_part(head, default))
-}
-
-fn is_part(head: &dyn Head, of: &dyn Head) -> bool {
-    of.parts().iter().any(|(part, _)| *part == head.name())
+    default.is_ok_and(|d| d.name() == head.name() || d.parts().contains(&head.name()))
 }
 
 /// A head that was tried.
@@ -445,7 +443,7 @@ impl HeldOut {
             scores
         } else {
             let mut sum = vec![0.0; self.labels.len() * features.classes()];
-            for (name, tau) in head.parts() {
+            for name in head.parts() {
                 let part = before
                     .iter()
                     .find(|trial| trial.row.candidate.head == *name);
@@ -453,9 +451,7 @@ impl HeldOut {
                     HeadError::Setting(format!("{name}, which it is made of, was left out"))
                 })?;
                 let share = 1.0 / head.parts().len() as f32;
-                let mut adjusted = self.adjusted(&part.scores, *tau);
-                log_softmax(&mut adjusted, features.classes());
-                let pairs = sum.iter_mut().zip(&adjusted);
+                let pairs = sum.iter_mut().zip(&part.scores);
                 pairs.for_each(|(sum, v)| *sum += share * v);
                 candidate.strength = candidate.strength.max(part.row.candidate.strength);
             }

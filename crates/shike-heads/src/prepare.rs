@@ -143,13 +143,6 @@ impl Training {
         }
     }
 
-    /// The same pictures, with rows of length 1.
-    pub fn to_unit_length(&self) -> Self {
-        let mut training = self.clone();
-        to_unit_length(&mut training.values, self.width);
-        training
-    }
-
     /// The number of pictures.
     pub fn pictures(&self) -> usize {
         self.labels.len()

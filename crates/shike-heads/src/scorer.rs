@@ -73,13 +73,6 @@ impl Scorer {
         }
     }
 
-    /// Takes the logarithm of the classes' shares off a linear layer's scores.
-    pub(crate) fn shift(&mut self, log_prior: &[f32]) {
-        if let Self::Linear { bias, .. } = self {
-            bias.iter_mut().zip(log_prior).for_each(|(b, p)| *b -= p);
-        }
-    }
-
     /// All tensors, whose names begin with `prefix`.
     pub(crate) fn slots(&mut self, prefix: &str, width: usize, classes: usize) -> Vec<Slot<'_>> {
         let slot = |name: &str, shape: [usize; 2], values| Slot {

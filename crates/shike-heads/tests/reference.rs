@@ -126,7 +126,7 @@ fn balanced_softmax_is_held_to_class_means() {
         ],
     );
     check(
-        "average-of-two",
+        "average",
         4e-3,
         2e-2,
         [

@@ -14,7 +14,7 @@ pub struct Cosine {
     about: &'static str,
     /// What the logarithm of a class's share counts in training.
     tau: f32,
-    parts: &'static [(&'static str, f32)],
+    parts: &'static [&'static str],
     taus: &'static [f32],
 }
 
@@ -35,7 +35,7 @@ pub static ADJUSTED: Cosine = Cosine {
     name: "cosine-adjusted",
     about: "cosine, logit adjustment",
     tau: 0.0,
-    parts: &[("cosine", 0.0)],
+    parts: &["cosine"],
     taus: TAUS,
 };
 
@@ -61,7 +61,7 @@ impl Head for Cosine {
         Rows::UnitLength
     }
 
-    fn parts(&self) -> &'static [(&'static str, f32)] {
+    fn parts(&self) -> &'static [&'static str] {
         self.parts
     }
 

@@ -23,10 +23,9 @@ pub static HEADS: &[&dyn Head] = &[
     &class_means::CLASS_MEANS,
     &held::HELD,
     &ridge::USUAL,
+    &average::AVERAGE,
     &ridge::RIDGE,
     &linear::CROSS_ENTROPY,
-    &average::TWO,
-    &average::THREE,
     &linear::ADJUSTED,
     &linear::BALANCED,
     &cosine::CROSS_ENTROPY,
@@ -63,9 +62,8 @@ pub trait Head: Sync {
         None
     }
 
-    /// The heads whose log-probabilities this one is the average of, with what each takes off its scores first: so many
-    /// times the logarithm of the classes' shares. A head with parts fits nothing of its own.
-    fn parts(&self) -> &'static [(&'static str, f32)] {
+    /// The heads whose log-probabilities this one is the average of; a head with parts fits nothing of its own.
+    fn parts(&self) -> &'static [&'static str] {
         &[]
     }
 
@@ -166,7 +164,7 @@ mod tests {
             let before = |name: &str| HEADS[..at].iter().any(|h| h.name() == name);
             assert!(!before(head.name()), "{}", head.name());
             assert!(
-                head.parts().iter().all(|(part, _)| before(part)),
+                head.parts().iter().all(|part| before(part)),
                 "{}",
                 head.name()
             );
