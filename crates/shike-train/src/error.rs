@@ -53,6 +53,9 @@ pub enum TrainError {
         /// What Burn says.
         source: RecordError,
     },
+    /// A head cannot be fitted.
+    #[error(transparent)]
+    Head(#[from] shike_heads::HeadError),
     /// Scoring failed.
     #[error("evaluation: {0}")]
     Metrics(#[from] MetricsError),

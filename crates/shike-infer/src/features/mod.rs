@@ -153,6 +153,11 @@ impl Embedder {
         })
     }
 
+    /// The trunk, as it answers.
+    pub fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
+
     /// What its features come from.
     pub fn source(&self) -> &FeatureSource {
         &self.source

@@ -117,10 +117,21 @@ fn is_batch_count(name: &str) -> bool {
     name.rsplit('.').next() == Some(BATCH_COUNT)
 }
 
+/// The backbone that the weights in a file are of, by its [name](BackboneConfig::names); none where they are of no
+/// plain network that is known.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn recognise(path: impl AsRef<Path>) -> Result<Option<&'static str>, WeightsError> {
+    let state = Entries::open(path.as_ref())?;
+    Ok(looks_like(&state, &Device::default()))
+}
+
 /// The backbone whose tensors are all in the file, in their shapes; the largest such.
 fn looks_like(state: &Entries, device: &Device) -> Option<&'static str> {
     let tensors = |name: &&'static str| {
         let trunk = BackboneConfig::named(name).ok()?.lazy(device);
+        let names = Names::of(&trunk.network);
         let (mut count, mut all) = (0, true);
         let mut walk = Walk::new(
             &trunk.network,
@@ -128,7 +139,12 @@ fn looks_like(state: &Entries, device: &Device) -> Option<&'static str> {
                 |name: StateName, shape: Shape, _: &dyn Fn() -> TensorData| {
                     count += 1;
                     let found = state.tensors.get(&name.name);
-                    all &= found.is_some_and(|entry| entry.shape == shape_in_file(&name, &shape));
+                    let found = found.or_else(|| state.tensors.get(&names.alias(&name.name)?));
+                    let expected = shape_in_file(&name, &shape);
+                    all &= found.is_some_and(|entry| {
+                        entry.shape == expected
+                            || names.lacks_rows(&name.name, &entry.shape, &expected)
+                    });
                 },
             ),
         );

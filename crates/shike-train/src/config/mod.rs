@@ -1,6 +1,7 @@
 //! What a training run does: one typed, serialisable configuration.
 
 pub mod diff;
+pub mod frozen;
 pub mod optimizer;
 pub mod schedule;
 pub mod source;
@@ -15,6 +16,7 @@ use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sa
 use shike_model::loss::LossError;
 use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
 
+pub use self::frozen::FrozenConfig;
 pub use self::optimizer::{AdamWConfig, OptimizerConfig, SgdConfig};
 pub use self::schedule::Schedule;
 use self::schedule::ScheduleError;
@@ -117,6 +119,9 @@ pub struct TrainConfig {
     /// ([`import_pretrained`](shike_model::weights::import_pretrained)); none for random ones.
     #[serde(default)]
     pub weights: Option<PathBuf>,
+    /// A head on the frozen trunk that the weights are of, in place of both stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenConfig>,
     /// Learning rates of parts, as a factor on the schedule's; parts that are not named have 1.
     #[serde(default)]
     pub lr_factors: BTreeMap<Part, f64>,
@@ -319,6 +324,7 @@ impl TrainConfig {
         Self {
             model,
             weights: None,
+            frozen: None,
             lr_factors: BTreeMap::new(),
             freeze: vec![],
             ema_decay: None,
@@ -449,6 +455,9 @@ impl TrainConfig {
             }
         }
         let check = TrainConfigError::check;
+        if let Some(frozen) = &self.frozen {
+            frozen.validate(self)?;
+        }
         let parts = self.model.parts();
         let part = |field, part: &Part, trained: bool| {
             let expected = "a part of this network; classifiers cannot be frozen";

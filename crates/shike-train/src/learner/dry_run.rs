@@ -100,7 +100,7 @@ impl fmt::Display for DryRun {
     }
 }
 
-fn human(seconds: f64) -> String {
+pub(super) fn human(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     indicatif::HumanDuration(seconds).to_string()
 }

@@ -4,6 +4,7 @@ mod check;
 mod dry_run;
 mod ema;
 mod epoch;
+mod frozen;
 mod loss;
 mod memory;
 pub mod optim;
@@ -36,6 +37,7 @@ use shike_infer::metrics::Evaluator;
 
 pub use dry_run::{DryRun, StageTime};
 pub use ema::Ema;
+pub use frozen::EmbedTime;
 pub use progress::Progress;
 pub use scores::FinalScores;
 pub use session::Session;
@@ -246,9 +248,17 @@ impl Learner {
         recipe: Option<&str>,
     ) -> Result<RunDir, TrainError> {
         // What cannot start leaves no folder behind that would be in the way of the next try.
-        let begun = self.start()?;
-        self.check_memory(&begun.0.trained.model)?;
-        let begun = stage2_from.is_none().then_some(begun);
+        let begun = match self.config.frozen {
+            Some(_) => {
+                self.embedder()?;
+                None
+            }
+            None => {
+                let begun = self.start()?;
+                self.check_memory(&begun.0.trained.model)?;
+                stage2_from.is_none().then_some(begun)
+            }
+        };
         let config = RunConfig {
             data: source,
             train: self.config.clone(),
@@ -286,6 +296,9 @@ impl Learner {
                  with; resume with the same data",
                 session.run.paths().classes().display()
             )));
+        }
+        if let Some(frozen) = &self.config.frozen {
+            return self.run_frozen(frozen, session);
         }
         let latest = session.run.paths().latest()?;
         let state = match latest {

@@ -157,6 +157,48 @@ impl Progress {
         }
     }
 
+    /// Something of `total` steps begins that is no epoch.
+    pub fn task(&mut self, label: &str, total: usize) {
+        match self {
+            Self::Bar(state) => {
+                state.bar.finish_and_clear();
+                let style = ProgressStyle::with_template("{prefix} [{bar:15}] {pos}/{len} {eta}");
+                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+                state.bar = ProgressBar::new(total as u64)
+                    .with_style(style.progress_chars("=> "))
+                    .with_prefix(label.to_owned());
+            }
+            Self::Lines(lines) => {
+                (lines.shown, lines.epoch.batches) = (0, total);
+                lines.print(label);
+            }
+            Self::Silent => {}
+        }
+    }
+
+    /// `done` steps of it are done.
+    pub fn task_step(&mut self, done: usize) {
+        match self {
+            Self::Bar(state) => state.bar.set_position(done as u64),
+            Self::Lines(lines) => {
+                let total = lines.epoch.batches;
+                let tenth = done * LINES_PER_EPOCH / total.max(1);
+                if tenth > lines.shown {
+                    lines.shown = tenth;
+                    lines.print(&format!("{done}/{total}"));
+                }
+            }
+            Self::Silent => {}
+        }
+    }
+
+    /// It is over.
+    pub fn task_end(&mut self) {
+        if let Self::Bar(state) = self {
+            state.bar.finish_and_clear();
+        }
+    }
+
     /// A line above the bar, such as a warning. Not shown in [`Progress::Silent`].
     pub fn message(&mut self, text: &str) {
         match self {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Progress;
+use shike_infer::features::FeatureCache;
+
 use crate::run::RunDir;
 
 /// A run under way.
@@ -12,6 +14,8 @@ pub struct Session<'a> {
     pub run: &'a mut RunDir,
     /// Who is told how it goes.
     pub progress: &'a mut Progress,
+    /// Where features of frozen trunks are kept between runs.
+    pub(super) cache: Option<FeatureCache>,
     stop: &'a AtomicBool,
 }
 
@@ -21,13 +25,26 @@ impl<'a> Session<'a> {
         Self {
             run,
             progress,
+            cache: None,
             stop,
         }
+    }
+
+    /// The same with a place where features of frozen trunks are kept between runs.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Option<FeatureCache>) -> Self {
+        self.cache = cache;
+        self
     }
 
     /// Whether it was asked to stop.
     pub fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// What becomes true when it is to stop.
+    pub(super) fn stop(&self) -> &'a AtomicBool {
+        self.stop
     }
 
     /// Tells a person a line.

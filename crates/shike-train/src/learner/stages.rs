@@ -39,20 +39,7 @@ impl Learner {
                 "no validation set: {curves}the model of the last epoch is kept, and no best one is chosen"
             ));
         }
-        for note in self.notes() {
-            session.message(note);
-        }
-        let mut receipt = self.receipt(session.run)?;
-        if let Some(begun) = session.run.paths().receipt_if_any()? {
-            let notes = receipt.follow(&begun, state.position.step > 0);
-            let notes = notes.map_err(|problem| {
-                TrainError::Mismatch(format!(
-                    "{}: {problem}",
-                    session.run.paths().root().display()
-                ))
-            })?;
-            notes.iter().for_each(|note| session.message(note));
-        }
+        let mut receipt = self.begin_receipt(state.position.step > 0, session)?;
         session
             .run
             .truncate_rows_from(state.position.stage, state.position.epoch)?;
@@ -132,6 +119,29 @@ impl Learner {
             session.run.write_scores(evaluation, images)?;
         }
         Ok(Outcome::Finished(Some(Box::new(scores))))
+    }
+
+    /// Tells the notes, and gives the receipt of a run that begins, or goes on as it began.
+    pub(super) fn begin_receipt(
+        &self,
+        goes_on: bool,
+        session: &mut Session<'_>,
+    ) -> Result<Receipt, TrainError> {
+        for note in self.notes() {
+            session.message(note);
+        }
+        let mut receipt = self.receipt(session.run)?;
+        if let Some(begun) = session.run.paths().receipt_if_any()? {
+            let notes = receipt.follow(&begun, goes_on);
+            let notes = notes.map_err(|problem| {
+                TrainError::Mismatch(format!(
+                    "{}: {problem}",
+                    session.run.paths().root().display()
+                ))
+            })?;
+            notes.iter().for_each(|note| session.message(note));
+        }
+        Ok(receipt)
     }
 
     /// What the run is obtained with. All images in memory are hashed, and so this is done once.

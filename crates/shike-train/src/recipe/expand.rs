@@ -8,10 +8,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shike_data::{BadImages, Normalization, Pipeline};
+use shike_infer::model::preprocessing::preprocessing;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::Card;
 use crate::config::DataSource;
+use crate::config::frozen::TRAINING;
 use crate::config::optimizer::gather;
 use crate::config::schedule::Schedule;
 use crate::config::{TrainConfig, warmup_epochs};
@@ -175,6 +177,13 @@ pub(super) fn expand(
         tree.insert("stage2".into(), Value::Null);
     }
     let wants_stage2 = tree.get("stage2").is_some_and(|stage| !stage.is_null());
+    let frozen = tree.get("frozen").is_some_and(|frozen| !frozen.is_null());
+    if frozen && let Some(field) = TRAINING.into_iter().find(|field| tree.contains_key(*field)) {
+        let problem = format!(
+            "`{field}` has no effect beside `frozen`: the trunk is not trained; leave out one of them"
+        );
+        return Err(Error::from(problem).with_path(field).into());
+    }
     let model = model.unwrap_or_default().network(classes, wants_stage2)?;
     let epochs = ["stage1", "stage2"].map(|stage| {
         let epochs = tree.get(stage).and_then(|stage| stage.get("epochs"));
@@ -200,6 +209,14 @@ pub(super) fn expand(
             Normalization::IMAGENET,
         ),
     };
+    if frozen {
+        (base.eval_pipeline, base.normalization) = preprocessing(&base.model.backbone);
+        if let Some(size) = given_size {
+            base.eval_pipeline = base.eval_pipeline.resized(size);
+        }
+        base.train_pipeline = base.eval_pipeline.clone();
+        base.stage2 = None;
+    }
     for key in ["train_pipeline", "eval_pipeline"] {
         let pipeline = match tree.get(key) {
             Some(Value::String(name)) => {

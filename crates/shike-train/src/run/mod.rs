@@ -37,6 +37,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shike_data::read::read_to_string;
 use shike_data::{BadImage, Dataset};
+use shike_heads::Choice;
 use thiserror::Error;
 
 use self::checkpoint::{Checkpoint, CheckpointError, WriteError, atomic_write};
@@ -328,6 +329,15 @@ impl RunDir {
         })?)
     }
 
+    /// Writes `heads.json`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub(crate) fn write_heads(&self, choice: &Choice) -> Result<(), RunDirError> {
+        write_json(&self.writable()?.heads(), choice)
+    }
+
     /// Writes `per_class.csv` and, with the names of the images that were scored, `predictions.csv`.
     ///
     /// # Errors
@@ -355,7 +365,9 @@ impl RunDir {
     pub(crate) fn write_receipt(&self, receipt: &mut Receipt) -> Result<(), RunDirError> {
         let best = self.paths().best().exists();
         receipt.best_chosen_on = best.then_some(ChosenOn::Validation);
-        receipt.training_seconds = self.rows().iter().map(|row| row.seconds).sum();
+        if !self.rows().is_empty() {
+            receipt.training_seconds = self.rows().iter().map(|row| row.seconds).sum();
+        }
         write_json(&self.writable()?.receipt(), receipt)
     }
 

@@ -46,6 +46,8 @@ files! {
     predictions_csv = "predictions.csv",
     /// `receipt.json`.
     receipt = "receipt.json",
+    /// `heads.json`: the heads on a frozen trunk that were compared, and the chosen one.
+    heads = "heads.json",
     /// `recipe.toml`: the settings that were chosen for the data, to be edited.
     recipe = "recipe.toml",
     /// `model.safetensors`, the final model.

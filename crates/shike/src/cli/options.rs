@@ -2,6 +2,7 @@
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use shike_train::config::frozen::TRAINING;
 use shike_train::recipe::Place;
 use shike_train::{RecipeError, TrainConfigError};
 
@@ -161,6 +162,21 @@ impl Given {
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let given = FIELDS.iter().filter(|(option, _)| self.has(option));
         given.flat_map(|(option, fields)| fields.iter().map(|field| (*option, *field)))
+    }
+
+    /// The first that says how a network is trained, which a frozen trunk is not.
+    pub(super) fn trains(&self) -> Option<&'static str> {
+        let of_network = ["--experts", "--baseline", "--classifier"];
+        let trains = |(option, fields): &&(&'static str, &[&str])| {
+            let first = |field: &str| field.split('.').next().unwrap_or_default().to_owned();
+            let mut fields = fields.iter().map(|field| first(field));
+            // The size of pictures is a matter of both pipelines.
+            let sized = *option == "--image-size";
+            of_network.contains(option)
+                || !sized && fields.any(|field| TRAINING.contains(&field.as_str()))
+        };
+        let given = FIELDS.iter().filter(|(option, _)| self.has(option));
+        given.filter(trains).map(|(option, _)| *option).next()
     }
 
     /// Those that decide one of these fields, or a part of one.

@@ -4,6 +4,7 @@
 //! [recipe](crate::recipe), with the reason for its value; the rest are the recipe's defaults, which are
 //! the authors'.
 
+mod frozen;
 mod text;
 
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use shike_model::loss::FEW_CLASSES;
 use shike_model::{BackboneConfig, DktLossConfig, LossConfig};
 use thiserror::Error;
 
+pub use self::frozen::plan_frozen;
 pub use self::text::{GIVEN, given, recipe_text};
 use shike_infer::metrics::{Shot, ShotThresholds};
 
@@ -48,6 +50,8 @@ pub struct Facts {
     pub epochs: Option<usize>,
     /// The file name of initial weights, where they are given.
     pub weights: Option<String>,
+    /// The network that they are of, by [name](BackboneConfig::names), where it was recognised.
+    pub recognised: Option<&'static str>,
     /// Whether it is given which of the stages that experts share are trained, or at what rates.
     pub parts: bool,
     /// Bounds of the shot groups.
@@ -177,16 +181,6 @@ impl Numbers {
     }
 }
 
-/// The network in the name of a file of weights, such as `resnet18-f37072fd.pth`: the longest that it
-/// holds.
-fn named_in(file: &str) -> Option<&'static str> {
-    let file = file.to_lowercase().replace('-', "_");
-    let names = BackboneConfig::names();
-    names
-        .filter(|name| file.contains(name))
-        .max_by_key(|name| name.len())
-}
-
 /// The largest multiple of `step` that is at most `value`, and at least `step`.
 fn down(value: u32, step: u32) -> u32 {
     (value / step * step).max(step)
@@ -238,9 +232,11 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
         return (arch.clone(), GIVEN.to_owned(), size, why);
     }
     if let Some(file) = &facts.weights {
-        let named = named_in(file);
-        let (arch, why) = match named {
-            Some(arch) => (arch, format!("the network that {file} is named after")),
+        let (arch, why) = match facts.recognised {
+            Some(arch) => (
+                arch,
+                format!("the network that the weights in {file} are of"),
+            ),
             None => (
                 "resnet50",
                 format!("what weights such as {file} usually are for"),

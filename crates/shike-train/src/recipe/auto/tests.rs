@@ -19,6 +19,7 @@ fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
         image_size: None,
         epochs: None,
         weights: None,
+        recognised: None,
         parts: false,
         thresholds: ShotThresholds::default(),
     }
@@ -185,6 +186,7 @@ fn a_network_for_photographs_keeps_to_the_hours_of_a_cpu() {
     let on = |images: usize, cores: usize| Facts {
         cores,
         weights: Some("resnet50-11ad3fa6.pth".into()),
+        recognised: Some("resnet50"),
         ..facts(&[images - 10, 10], [800, 600])
     };
     let planned = |facts: &Facts| {

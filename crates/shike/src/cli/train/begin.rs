@@ -154,7 +154,11 @@ fn dry_run(
         session.progress.message(note);
     }
     session.check_images(&learner, args)?;
-    print(&learner.dry_run(DRY_RUN_STEPS)?.to_string())?;
+    let found = match learner.config().frozen {
+        Some(_) => learner.dry_run_frozen(DRY_RUN_STEPS)?.to_string(),
+        None => learner.dry_run(DRY_RUN_STEPS)?.to_string(),
+    };
+    print(&found)?;
     Ok(Trained::Nothing)
 }
 
@@ -172,9 +176,10 @@ fn describe(counts: &[usize], config: &TrainConfig) -> String {
         counts.len(),
         largest.unwrap_or(&0),
         smallest.unwrap_or(&0),
-        match config.model.is_plain() {
-            true => "plain network",
-            false => "SHIKE",
+        match (&config.frozen, config.model.is_plain()) {
+            (Some(_), _) => "a head on a frozen trunk",
+            (None, true) => "plain network",
+            (None, false) => "SHIKE",
         },
         if experts == 1 { "" } else { "s" },
     )

@@ -116,7 +116,7 @@ impl TrainCommand {
                     outside(resume.run.as_deref(), &source)?;
                 }
                 let gpu = session.has_gpu();
-                let mut job = planned(source, dir, gpu, args, &mut session.progress)?;
+                let mut job = planned(source, dir, gpu, args, &recipe.set, &mut session.progress)?;
                 args.change(&mut job.recipe, &recipe.set)?;
                 job
             }

@@ -7,6 +7,8 @@ use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, Part};
 use shike_infer::metrics::ShotThresholds;
+use shike_model::weights;
+use shike_train::config::frozen::TRAINING;
 use shike_train::recipe::auto::{self, DeviceKind, Facts, MAX_BAD_SHARE};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
@@ -27,6 +29,7 @@ pub(super) fn planned(
     data: &Path,
     gpu: bool,
     args: &TrainArgs,
+    set: &[String],
     progress: &mut Progress,
 ) -> Result<Job, CliError> {
     let mut notes = Vec::new();
@@ -42,6 +45,9 @@ pub(super) fn planned(
             (Images::Source(source, Box::new(data)), pictures)
         }
     };
+    let file = args.tuning.weights.as_ref().filter(|path| !path.is_dir());
+    let recognised = file.map(weights::recognise).transpose();
+    let recognised = recognised.map_err(TrainError::from)?.flatten();
     let default = ShotThresholds::default();
     let facts = Facts {
         class_counts: images.class_counts(),
@@ -66,6 +72,7 @@ pub(super) fn planned(
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
         }),
+        recognised,
         parts: args.tuning.lr_backbone.is_some() || !args.tuning.freeze.is_empty() || {
             use shike_model::Part::{self, Fusion, Heads};
             let own = |part: &Part| matches!(part, Fusion | Heads);
@@ -76,8 +83,20 @@ pub(super) fn planned(
             few_below: args.run.few_below.unwrap_or(default.few_below),
         },
     };
-    let mut plan = auto::plan(&facts)
-        .map_err(|error| CliError::Absent(format!("{}: {error}", data.display())))?;
+    let unusable = |error| CliError::Absent(format!("{}: {error}", data.display()));
+    let mut plan = auto::plan(&facts).map_err(unusable)?;
+    if let Some((arch, file)) = frozen(args, set, recognised)? {
+        plan = auto::plan_frozen(&arch, &file, args.images.image_size);
+        notes.push(format!(
+            "the trunk of {file} stays frozen; an option about training, such as --epochs 30, fine-tunes it instead"
+        ));
+    } else if args.tuning.weights.is_none() {
+        notes.push(
+            "training from random weights: a head on a pretrained trunk (--weights) takes minutes, and is \
+             worth some 20 points of accuracy where classes have few pictures"
+                .into(),
+        );
+    }
     notes.append(&mut plan.notes);
     plan.notes = notes;
     let name = data.file_stem().unwrap_or("pictures".as_ref());
@@ -99,6 +118,38 @@ pub(super) fn planned(
 }
 
 /// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
+/// Network and file of the weights, if their trunk is to stay frozen: nothing that was given says how to train it.
+fn frozen(
+    args: &TrainArgs,
+    set: &[String],
+    recognised: Option<&'static str>,
+) -> Result<Option<(String, String)>, CliError> {
+    let Some(path) = args.tuning.weights.as_ref().filter(|path| !path.is_dir()) else {
+        return Ok(None);
+    };
+    let trains = |assignment: &String| {
+        let field = assignment.split(['.', '=']).next().unwrap_or_default();
+        TRAINING.contains(&field) || assignment.starts_with("model.")
+    };
+    if args.given.trains().is_some() || set.iter().any(trains) {
+        return Ok(None);
+    }
+    let arch = match (args.network()?, recognised) {
+        (Some(arch), _) => arch,
+        (None, Some(arch)) => arch.to_owned(),
+        // What is wrong with them is told where they are read.
+        (None, None) => return Ok(None),
+    };
+    let path = std::path::absolute(path).map_err(CliError::file(path))?;
+    let file = path.to_str().ok_or_else(|| {
+        CliError::Usage(format!(
+            "{}: this path is not UTF-8, and a recipe is",
+            path.display()
+        ))
+    })?;
+    Ok(Some((arch, file.to_owned())))
+}
+
 fn split_folder(
     folders: &FolderParts,
     source: DataSource,

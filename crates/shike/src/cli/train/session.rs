@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use shike_infer::device;
+use shike_infer::features::FeatureCache;
 use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{Learner, Outcome, Progress, TrainError};
@@ -19,6 +20,9 @@ pub(super) struct Session {
     pub progress: Progress,
     stop: Arc<Stop>,
 }
+
+/// Bytes of features that are kept for later runs.
+const CACHE_LIMIT: u64 = 10 << 30;
 
 /// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
 /// nothing to save, and it ends the program.
@@ -62,7 +66,9 @@ impl Session {
     ) -> Result<Outcome, CliError> {
         let (progress, stop) = (&mut self.progress, &self.stop);
         stop.training.store(true, Ordering::SeqCst);
-        let mut session = shike_train::Session::new(run, progress, &stop.asked);
+        let cache = FeatureCache::default_folder();
+        let cache = cache.map(|folder| FeatureCache::new(&folder, CACHE_LIMIT));
+        let mut session = shike_train::Session::new(run, progress, &stop.asked).with_cache(cache);
         let outcome = match stage2_from {
             Some(other) => learner.run_stage2_from(&RunPaths::new(other), &mut session),
             None => learner.run(&mut session),
@@ -80,7 +86,7 @@ impl Session {
         let folder = folder.display();
         self.progress.message(&match outcome {
             Outcome::Finished(_) => {
-                format!("finished: {folder}/model.safetensors, {folder}/metrics.csv")
+                format!("finished: {folder}/model.safetensors, {folder}/report.html")
             }
             Outcome::Interrupted => {
                 format!("stopped with a checkpoint; go on with --resume {folder}")

@@ -103,6 +103,11 @@ impl TrainArgs {
         num_classes: usize,
     ) -> Result<(TrainConfig, Option<Scaling>), CliError> {
         let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
+        if let (Some(_), Some(option)) = (&config.frozen, self.given.trains()) {
+            return Err(CliError::Usage(format!(
+                "{option} has no effect on a frozen trunk, which the recipe asks for: leave one of them out"
+            )));
+        }
         self.images.resize(&mut config)?;
         self.images.check(recipe)?;
         self.set_network(&mut config)?;

@@ -455,6 +455,7 @@ fn scoring_sees_the_images_that_training_sees() {
                         experts: None,
                         epochs: None,
                         weights: None,
+                        recognised: None,
                         parts: false,
                         thresholds: ShotThresholds::default(),
                     };

@@ -1,0 +1,280 @@
+//! A head on a frozen trunk: embed, compare heads, keep the chosen one.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use shike_data::{Dataset, Loader, LoaderConfig, Part};
+use shike_heads::{Choice, Comparison, Depth, FittedHead};
+use shike_infer::metrics::{Evaluation, Scored};
+use shike_infer::model::file::{self, FrozenInfo, ModelInfo, save_model};
+use shike_infer::{EmbedEvent, Embedder, Features};
+use shike_infer::{InferError, Network};
+use shike_model::network::ModelSummary;
+use shike_model::{Head, weights};
+
+use super::dry_run::human;
+use super::scores::FinalScores;
+use super::{Learner, Outcome, Session};
+use crate::config::FrozenConfig;
+use crate::error::TrainError;
+use crate::run::receipt;
+
+/// What a run with a frozen trunk would take; see [`Learner::dry_run_frozen`].
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbedTime {
+    /// Parameters and multiply-adds of the trunk.
+    pub summary: ModelSummary,
+    /// Images of all parts.
+    pub images: usize,
+    /// Decoding included, on a cache that has none of them.
+    pub images_per_second: f64,
+}
+
+impl fmt::Display for EmbedTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            images,
+            images_per_second,
+            ..
+        } = self;
+        writeln!(f, "{}", self.summary)?;
+        write!(
+            f,
+            "embedding {images} images at {images_per_second:.1} a second: about {}, and heads in minutes",
+            human(*images as f64 / images_per_second)
+        )
+    }
+}
+
+impl Learner {
+    /// Fits a head on the features of the training images and scores it, from the start: what was embedded before
+    /// lies in the cache.
+    pub(super) fn run_frozen(
+        &self,
+        frozen: &FrozenConfig,
+        session: &mut Session<'_>,
+    ) -> Result<Outcome, TrainError> {
+        let began = Instant::now();
+        let mut receipt = self.begin_receipt(false, session)?;
+        session.run.write_receipt(&mut receipt)?;
+        let embedder = self.embedder()?;
+        let Some(train) = self.embed(&embedder, &self.data.train, Part::Train, session)? else {
+            return Ok(Outcome::Interrupted);
+        };
+        let (head, choice) = self.choose(frozen, &train, session)?;
+        session.message(&choice.to_string());
+        session.run.write_heads(&choice)?;
+        let mut scores = Scored::default();
+        for (part, images) in self.data.parts() {
+            let score = match part {
+                Part::Train => continue,
+                Part::Val => &mut scores.val,
+                Part::Test => &mut scores.test,
+            };
+            let Some(features) = self.embed(&embedder, images, part, session)? else {
+                return Ok(Outcome::Interrupted);
+            };
+            *score = Some(self.score_head(&head, &features, images)?);
+        }
+        let network = Network::Frozen(embedder.trunk().clone(), head);
+        let info = self.frozen_info(&network, &receipt)?;
+        save_model(&session.run.writable()?.model(), &network, &info)?;
+        let finals = FinalScores { scores, best: None };
+        let reported = finals.reported();
+        receipt.scored = reported.map(|(part, _)| part);
+        receipt.training_seconds = began.elapsed().as_secs_f64();
+        session.run.write_receipt(&mut receipt)?;
+        if let Some((part, evaluation)) = reported
+            && let Some(images) = self.data.get(part)
+        {
+            session.run.write_scores(evaluation, images)?;
+        }
+        Ok(Outcome::Finished(
+            reported.is_some().then(|| Box::new(finals.clone())),
+        ))
+    }
+
+    /// Embeds a few batches instead of running, and says what the run would take. Nothing is written.
+    ///
+    /// # Errors
+    /// If it has no frozen trunk, or pictures or weights cannot be read.
+    pub fn dry_run_frozen(&self, batches: usize) -> Result<EmbedTime, TrainError> {
+        let embedder = self.embedder()?;
+        let side = self.config.eval_pipeline.output_size().unwrap_or(0);
+        let config = self.config.loader;
+        let loader = Loader::on(
+            &self.threads,
+            self.data.train.clone(),
+            embedder.source().pipeline.clone(),
+            LoaderConfig {
+                drop_last: false,
+                ..config
+            },
+            self.config.seed,
+        )?;
+        let images = self.data.parts().map(|(_, images)| images.len()).sum();
+        let (mut seconds, mut timed) = (0.0, 0);
+        let mut epoch = loader.sequential();
+        // The first one warms up, where there are others.
+        let few = self.data.train.len() <= config.batch_size;
+        for number in 0..=batches {
+            let began = Instant::now();
+            let Some(batch) = epoch.next() else { break };
+            let batch = batch?;
+            embedder.embed_batch(&batch.images, [batch.height, batch.width]);
+            if number > 0 || few {
+                seconds += began.elapsed().as_secs_f64();
+                timed += batch.len();
+            }
+        }
+        Ok(EmbedTime {
+            summary: embedder.trunk().describe([side, side]),
+            images,
+            images_per_second: timed as f64 / seconds,
+        })
+    }
+
+    /// The trunk with its weights, and how images get to it.
+    pub(super) fn embedder(&self) -> Result<Embedder, TrainError> {
+        let config = &self.config;
+        let device = self.device.clone().without_autodiff();
+        let trunk = config.model.backbone.init(&device);
+        let trunk = trunk.map_err(crate::config::TrainConfigError::from)?;
+        let path = config.weights.as_deref().unwrap_or("weights".as_ref());
+        let (trunk, _) = weights::import_trunk(trunk, path)?;
+        let (pipeline, normalization) = (&config.eval_pipeline, config.normalization);
+        Ok(Embedder::new(&trunk, pipeline, normalization, &device)?)
+    }
+
+    /// The features of a part; none where the session is to stop.
+    fn embed(
+        &self,
+        embedder: &Embedder,
+        images: &Dataset,
+        part: Part,
+        session: &mut Session<'_>,
+    ) -> Result<Option<Features>, TrainError> {
+        let began = Instant::now();
+        let (stop, cache) = (session.stop(), session.cache.clone());
+        let progress = &mut session.progress;
+        progress.task(&format!("embedding the {part} set"), images.len());
+        let mut embedded = 0;
+        let mut tell = |event| match event {
+            EmbedEvent::Progress {
+                done,
+                embedded: now,
+                ..
+            } => {
+                embedded = now;
+                progress.task_step(done);
+            }
+            EmbedEvent::Warning(text) => progress.message(&text),
+            _ => {}
+        };
+        let loader = LoaderConfig {
+            drop_last: false,
+            ..self.config.loader
+        };
+        let found = embedder.embed(
+            images,
+            &self.threads,
+            loader,
+            cache.as_ref(),
+            &mut tell,
+            stop,
+        );
+        progress.task_end();
+        let found = match found {
+            Err(InferError::Stopped { .. }) => return Ok(None),
+            found => found?,
+        };
+        session.message(&format!(
+            "{part} set: {} images, {embedded} of them embedded now, in {:.1} s",
+            images.len(),
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(Some(found))
+    }
+
+    fn choose(
+        &self,
+        frozen: &FrozenConfig,
+        train: &Features,
+        session: &mut Session<'_>,
+    ) -> Result<(FittedHead, Choice), TrainError> {
+        let depths = Depth::side_by_side(train.source.depths.iter().cloned());
+        let classes = self.train_counts.len();
+        let features =
+            shike_heads::Features::new(&train.rows, self.data.train.labels(), classes, &depths)?;
+        let comparison = Comparison {
+            seed: self.config.seed,
+            folds: frozen.folds,
+            heads: frozen.heads.clone(),
+            depths: match frozen.depths.is_empty() {
+                true => vec![],
+                false => vec![frozen.depths.clone()],
+            },
+            time: frozen.seconds.map(Duration::from_secs_f64),
+            ..Comparison::default()
+        };
+        let progress = &mut session.progress;
+        let mut begun = false;
+        let chosen = comparison.choose(&features, |done, total, _| {
+            if !std::mem::replace(&mut begun, true) {
+                progress.task("comparing heads", total);
+            }
+            progress.task_step(done);
+        });
+        progress.task_end();
+        Ok(chosen?)
+    }
+
+    fn score_head(
+        &self,
+        head: &FittedHead,
+        features: &Features,
+        images: &Dataset,
+    ) -> Result<Evaluation, TrainError> {
+        let mut evaluator = self.evaluator()?;
+        let logits = head.log_probabilities(&features.rows)?;
+        evaluator.add_batch(&[&logits], images.labels())?;
+        Ok(evaluator.finish()?)
+    }
+
+    fn frozen_info(
+        &self,
+        network: &Network,
+        receipt: &receipt::Receipt,
+    ) -> Result<ModelInfo, TrainError> {
+        let Network::Frozen(_, head) = network else {
+            return Err(TrainError::Mismatch(
+                "a network without a frozen trunk".into(),
+            ));
+        };
+        let weights = self
+            .config
+            .weights
+            .as_deref()
+            .and_then(|path| path.file_name());
+        let classes = self.train_counts.len();
+        Ok(ModelInfo {
+            format_version: file::FORMAT_VERSION,
+            model: self.config.model.clone(),
+            head: Head::Stage1,
+            class_names: self.data.train.class_names().to_vec(),
+            train_counts: self.train_counts.clone(),
+            pipeline: self.config.eval_pipeline.clone(),
+            normalization: self.config.normalization,
+            prior: vec![1.0 / classes as f64; classes],
+            steps: 0,
+            tau: None,
+            frozen: Some(FrozenInfo {
+                head: head.clone().take_apart().description,
+                weights: weights.unwrap_or_default().to_string_lossy().into_owned(),
+                weights_sha256: receipt.weights.clone().unwrap_or_default(),
+            }),
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! A plan for weights that are at hand: the trunk stays as it is.
+
+use serde_json::{Value, json};
+
+use super::{Choice, GIVEN, Plan};
+
+/// A plan for a head on the frozen trunk `arch`, whose weights are in the file `weights`.
+pub fn plan_frozen(arch: &str, weights: &str, image_size: Option<u32>) -> Plan {
+    let choice = |field: &str, value: Value, reason: &str| Choice {
+        field: field.to_owned(),
+        value,
+        reason: reason.to_owned(),
+    };
+    let mut choices = vec![
+        choice("weights", json!(weights), GIVEN),
+        choice(
+            "model.arch",
+            json!(arch),
+            "the network that the weights are of",
+        ),
+        choice("model.plain", json!(true), "it stays as it is: no experts"),
+        choice(
+            "frozen.heads",
+            json!([]),
+            "pictures are embedded once, and all heads compared on held-out training pictures",
+        ),
+    ];
+    if let Some(size) = image_size {
+        choices.push(choice("image_size", json!(size), GIVEN));
+    }
+    Plan {
+        choices,
+        notes: vec![],
+    }
+}

@@ -1,0 +1,197 @@
+//! From a folder of pictures and trained weights to a model, by a head on the frozen trunk.
+#![cfg(all(unix, feature = "flex", feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use common::{failure, said, success, text};
+use serde_json::Value;
+use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::infer::{Network, load_model};
+use shike::model::weights;
+use shike::model::{BackboneConfig, ShikeConfig};
+use shike::train::run::RunPaths;
+
+/// The program, which keeps features in a folder of their own.
+fn shike<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> std::process::Output {
+    static CACHE: std::sync::LazyLock<tempfile::TempDir> =
+        std::sync::LazyLock::new(|| tempfile::tempdir().unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_shike"));
+    command.env("SHIKE_CACHE", CACHE.path());
+    command.args(arguments).output().unwrap()
+}
+
+/// Pictures in folders, and weights of a ResNet-10 that saw none of them.
+fn fixture() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SyntheticConfig {
+        classes: 3,
+        n_max: 12,
+        imbalance_factor: 4.0,
+        test_per_class: 3,
+        size: 40,
+        ..SyntheticConfig::default()
+    };
+    let drawn = generate(&folder.path().join("drawn"), &config).unwrap();
+    let pictures = folder.path().join("pictures");
+    for (part, list) in [("train", &drawn.train_list), ("test", &drawn.test_list)] {
+        for line in fs::read_to_string(list).unwrap().lines() {
+            let (path, class) = line.rsplit_once(' ').unwrap();
+            let into = pictures.join(part).join(format!("class{class}"));
+            fs::create_dir_all(&into).unwrap();
+            let name = path.replace('/', "_");
+            fs::copy(drawn.root.join(path), into.join(name)).unwrap();
+        }
+    }
+    let device = Device::flex();
+    device.seed(5);
+    let backbone = BackboneConfig::named("resnet10").unwrap();
+    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
+    let path = folder.path().join("weights.safetensors");
+    weights::export(&model, &path, 0).unwrap();
+    (folder, pictures, path)
+}
+
+fn train(pictures: &Path, more: &str) -> std::process::Output {
+    let mut words = vec![
+        "train",
+        "--data",
+        pictures.to_str().unwrap(),
+        "--image-size",
+        "32",
+    ];
+    words.extend(["--device", "flex", "--workers", "2"]);
+    words.extend(more.split_whitespace());
+    shike(&words)
+}
+
+#[test]
+fn one_command_from_pictures_to_a_model_and_predictions() {
+    let (folder, pictures, weights) = fixture();
+    let run = folder.path().join("run");
+    let (run_name, weights) = (run.display(), weights.display());
+    let output = train(&pictures, &format!("--weights {weights} --run {run_name}"));
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    for line in [
+        "stays frozen",
+        "resnet10",
+        "chosen: ",
+        "embedding the training set",
+        "top-1",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let paths = RunPaths::new(&run);
+    let (network, info) = load_model(&paths.model(), &Device::flex()).unwrap();
+    let Network::Frozen(_, head) = network else {
+        panic!("experts");
+    };
+    assert_eq!((head.classes(), head.width()), (3, 64 + 128 + 256 + 512));
+    assert_eq!(info.model.backbone.name(), Some("resnet10"));
+    let heads: Value = serde_json::from_str(&fs::read_to_string(paths.heads()).unwrap()).unwrap();
+    assert!(heads["rows"].as_array().unwrap().len() > 20);
+
+    // What was scored is what the model answers.
+    let scored = fs::read_to_string(paths.predictions_csv()).unwrap();
+    let test = pictures.join("test");
+    let predicted = shike(&[
+        "predict",
+        run.to_str().unwrap(),
+        test.to_str().unwrap(),
+        "--json",
+    ]);
+    let (predicted, _) = success(&predicted);
+    let lines = predicted
+        .lines()
+        .filter(|line| line.contains("probabilit"))
+        .count();
+    assert!(lines > 0 && scored.lines().count() == 10, "{predicted}");
+    let (evaluated, _) = success(&shike(&["eval", run.to_str().unwrap(), "--json"]));
+    let evaluated: Value = serde_json::from_str(&evaluated).unwrap();
+    let top1 = format!("{:.2}", evaluated["top1"].as_f64().unwrap_or(f64::NAN));
+    assert!(text(&output.stdout).contains(&top1), "{top1}: {told}");
+    success(&shike(&["report", run.to_str().unwrap()]));
+
+    // The same from the recipe that was written and from features that were kept; the files are equal bit for bit.
+    let again = folder.path().join("again");
+    let recipe = paths.recipe();
+    let words = [
+        "train",
+        recipe.to_str().unwrap(),
+        "--run",
+        again.to_str().unwrap(),
+    ];
+    let (_, told) = success(&shike(&words));
+    assert!(told.contains("21 images, 0 of them embedded now"), "{told}");
+    let model = |run: &Path| fs::read(RunPaths::new(run).model()).unwrap();
+    assert!(model(&run) == model(&again));
+    // And from the start of a run that was killed.
+    fs::remove_file(RunPaths::new(&again).model()).unwrap();
+    success(&shike(&["train", "--resume", again.to_str().unwrap()]));
+    assert!(model(&run) == model(&again));
+}
+
+#[test]
+fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
+    let (folder, pictures, weights) = fixture();
+    let run = folder.path().join("run");
+    let (weights, run_name) = (weights.display(), run.display());
+    let tuned = format!(
+        "--weights {weights} --epochs 1 --stage2-epochs 0 --experts 1 --batch-size 8 --run {run_name}"
+    );
+    let output = train(&pictures, &tuned);
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(!told.contains("stays frozen"), "{told}");
+    assert!(RunPaths::new(&run).metrics_csv().exists());
+
+    let recipe = folder.path().join("frozen.toml");
+    let frozen = format!("--weights {weights} --write-recipe {}", recipe.display());
+    let output = train(&pictures, &frozen);
+    assert!(output.status.success(), "{}", said(&output));
+    let words = |more: &[&str]| {
+        let mut words = vec!["train", recipe.to_str().unwrap()];
+        words.extend(more);
+        shike(&words)
+    };
+    let refused = failure(2, &words(&["--epochs", "3", "--run", "x"]));
+    assert!(
+        refused.contains("--epochs has no effect on a frozen trunk"),
+        "{refused}"
+    );
+    let refused = failure(1, &words(&["--set", "stage1.epochs=3", "--run", "x"]));
+    assert!(refused.contains("no effect beside `frozen`"), "{refused}");
+    let refused = failure(
+        2,
+        &words(&["--set", "frozen.heads=[\"forest\"]", "--run", "x"]),
+    );
+    assert!(refused.contains("frozen.heads"), "{refused}");
+    let refused = failure(
+        2,
+        &words(&["--set", "frozen.depths=[\"layer9\"]", "--run", "x"]),
+    );
+    assert!(refused.contains("layer9"), "{refused}");
+    let (planned, _) = success(&words(&["--dry-run"]));
+    assert!(planned.contains("images at"), "{planned}");
+    // One head, at one depth.
+    let one = folder.path().join("one");
+    let set = [
+        "--set",
+        "frozen.heads=[\"class-means\"]",
+        "--set",
+        "frozen.depths=[\"layer4\"]",
+    ];
+    let mut more = set.to_vec();
+    more.extend(["--run", one.to_str().unwrap()]);
+    success(&words(&more));
+    let heads = fs::read_to_string(RunPaths::new(&one).heads()).unwrap();
+    assert!(
+        heads.contains("layer4") && !heads.contains("layer3"),
+        "{heads}"
+    );
+}
