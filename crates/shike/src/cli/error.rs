@@ -61,6 +61,9 @@ pub enum CliError {
     /// The device is not there.
     #[error("--device {0}")]
     Device(#[from] shike_infer::device::DeviceError),
+    /// Weights are not there, or cannot be fetched.
+    #[error(transparent)]
+    Weights(#[from] shike_hub::HubError),
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),

@@ -17,6 +17,7 @@ mod predict;
 mod report;
 mod scoring;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -26,7 +26,7 @@ use self::plan::planned;
 use self::resume::resumed;
 use self::session::Session;
 use self::trained::Trained;
-use super::{CliError, DataArgs, Status};
+use super::{CliError, DataArgs, Status, weights};
 
 /// Train a network on long-tailed images.
 ///
@@ -75,6 +75,12 @@ impl TrainCommand {
             train: args,
         } = self;
         let mut session = Session::new(args, end)?;
+        let mut args = args.clone();
+        if let Some(text) = &args.tuning.weights {
+            let mut say = |text: &str| session.progress.message(text);
+            args.tuning.weights = weights::resolve(text, &mut say)?;
+        }
+        let args = &args;
         if let Some(folder) = &resume.resume {
             let source = |recorded| data.source_of_run(recorded);
             return resumed(folder, source, recipe, args, &mut session);

@@ -16,6 +16,7 @@ use super::TrainArgs;
 use super::job::{Images, Job, unsplit};
 use crate::cli::CliError;
 use crate::cli::inspect::Counter;
+use crate::cli::weights::at_hand;
 
 /// Shares of the pictures that are kept back, and what is tried where every class is too small.
 const SHARES: [(f64, f64); 2] = [(0.1, 0.2), (0.0, 0.2)];
@@ -91,11 +92,14 @@ pub(super) fn planned(
             "the trunk of {file} stays frozen; an option about training, such as --epochs 30, fine-tunes it instead"
         ));
     } else if args.tuning.weights.is_none() {
-        notes.push(
+        let at_hand = match at_hand().as_slice() {
+            [] => String::new(),
+            names => format!("; here lie {}", names.join(", ")),
+        };
+        notes.push(format!(
             "training from random weights: a head on a pretrained trunk (--weights) takes minutes, and is \
-             worth some 20 points of accuracy where classes have few pictures"
-                .into(),
-        );
+             worth some 20 points of accuracy where classes have few pictures{at_hand}"
+        ));
     }
     notes.append(&mut plan.notes);
     plan.notes = notes;

@@ -14,10 +14,11 @@ use crate::cli::model::{Which, model_of};
 /// What a run starts from, and how far parts of the network follow.
 #[derive(Args, Clone, Debug)]
 pub struct TuningArgs {
-    /// Start from PyTorch weights of the same network (torchvision's or timm's ResNet or ResNeXt, or
-    /// a model that was trained here): `.pth` or `.safetensors`, or the folder of a run. Every expert
-    /// starts with a copy.
-    #[arg(long, value_name = "FILE|RUN")]
+    /// Start from PyTorch weights of the same network (torchvision's, timm's, DINOv2's, or a model that was
+    /// trained here): `.pth` or `.safetensors`, the folder of a run, a name such as `dinov2_s14`,
+    /// `hf:OWNER/NAME`, or `none`. Without an option about training the network stays frozen, and a head is
+    /// fitted; with one, every expert starts with a copy.
+    #[arg(long, value_name = "FILE|NAME|RUN")]
     pub weights: Option<PathBuf>,
     /// Peak learning rate of the stem and the layers that all experts share, in stage 1; the rest
     /// has that of `--lr`.
