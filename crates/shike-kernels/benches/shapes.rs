@@ -1,5 +1,6 @@
-//! The convolutions of the models one by one: GFLOP/s of output, input gradient and weight gradient,
-//! with the kernels on each instruction set of this processor, and with Burn's own operations.
+//! The convolutions of the models one by one, GFLOP/s of output, input gradient and weight gradient, and
+//! the layers of transformers, GFLOP/s of the output (for those that are no product: values a nanosecond), with
+//! the kernels on each instruction set of this processor, and with Burn's own operations.
 //!
 //! ```sh
 //! RAYON_NUM_THREADS=2 cargo bench --workspace --bench shapes -- [part of a name]
@@ -8,10 +9,10 @@
 use std::time::Instant;
 
 use burn::module::Param;
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Tensor};
-use shike_kernels::{Simd, conv2d, set_enabled};
+use shike_kernels::{Simd, ThenLinear, attention, conv2d, gelu, layer_norm, linear, set_enabled};
 
 /// Name, batch, channels, filters, side, kernel, stride, groups.
 type Case = (&'static str, [usize; 7]);
@@ -50,17 +51,81 @@ const CASES: [Case; 31] = [
     ("lite0 head", [32, 320, 1280, 7, 1, 1, 1]),
 ];
 
+/// Name, batch, tokens and width of vision transformers.
+const TRANSFORMERS: [(&str, [usize; 3]); 3] = [
+    ("vit-s/16", [8, 197, 384]),
+    ("vit-b/16", [8, 197, 768]),
+    ("dinov2-s/14", [8, 257, 384]),
+];
+
 fn main() {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     // The first two are plain Rust.
     let paths = &Simd::available()[2..];
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name.contains(wanted));
+    convolutions(paths, is_wanted);
+    for (name, [batch, tokens, width]) in TRANSFORMERS {
+        let device = Device::flex();
+        let x = Tensor::<3>::random([batch, tokens, width], Distribution::Default, &device);
+        let wide = Tensor::<3>::random([batch, tokens, 4 * width], Distribution::Default, &device);
+        let qkv = wide.clone().narrow(2, 0, 3 * width).mul_scalar(1.0);
+        let layer = |from, to| LinearConfig::new(from, to).init(&device);
+        let (up, down) = (layer(width, 4 * width), layer(4 * width, width));
+        let ones = Tensor::<1>::ones([width], &device);
+        let values = batch * tokens * width;
+        let add = |residual: &Tensor<3>| ThenLinear::Add {
+            residual: residual.clone(),
+            scale: None,
+        };
+        type Run<'a> = &'a dyn Fn() -> Tensor<3>;
+        let cases: [(&str, usize, Run<'_>); 5] = [
+            ("linear, gelu", 8 * values * width, &|| {
+                linear(&up, x.clone(), ThenLinear::Gelu)
+            }),
+            ("linear, add", 8 * values * width, &|| {
+                linear(&down, wide.clone(), add(&x))
+            }),
+            ("attention", 4 * values * tokens, &|| {
+                attention(qkv.clone(), width / 64)
+            }),
+            ("layer norm", values, &|| {
+                layer_norm(x.clone(), ones.clone(), Some(ones.clone()), 1e-6)
+            }),
+            ("gelu", 4 * values, &|| gelu(wide.clone())),
+        ];
+        for (what, work, run) in cases {
+            let name = format!("{name} {what}");
+            if !is_wanted(&name) {
+                continue;
+            }
+            print!("{name:28}");
+            let show = || {
+                let seconds = median(|| {
+                    let start = Instant::now();
+                    let y = run();
+                    let seconds = start.elapsed();
+                    drop(y);
+                    seconds.as_secs_f64()
+                });
+                print!(" {:26.1} ", work as f64 / seconds * 1e-9);
+            };
+            set_enabled(true);
+            paths.iter().for_each(|simd| simd.with(show));
+            set_enabled(false);
+            show();
+            println!();
+        }
+    }
+}
+
+fn convolutions(paths: &[Simd], is_wanted: impl Fn(&str) -> bool) {
     print!("{:28}", "GFLOP/s of output, dx, dw");
     for simd in paths {
         print!(" {:>26} ", format!("{simd:?}"));
     }
     println!(" {:>26}", "Burn's own");
     for (name, case) in CASES {
-        if !wanted.as_ref().is_none_or(|wanted| name.contains(wanted)) {
+        if !is_wanted(name) {
             continue;
         }
         let [batch, channels, filters, side, kernel, stride, groups] = case;

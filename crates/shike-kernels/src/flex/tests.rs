@@ -128,7 +128,7 @@ fn convolutions() {
         // Each channel by itself: rows of several vectors, of one, and of less.
         Shape {
             batch: 1,
-            size: [4, 70],
+            size: [2, 42],
             channels: 3,
             filters: 3,
             groups: 3,
@@ -136,7 +136,7 @@ fn convolutions() {
         },
         Shape {
             batch: 1,
-            size: [5, 17],
+            size: [3, 11],
             channels: 2,
             filters: 2,
             groups: 2,
@@ -348,7 +348,7 @@ fn normalisation_in_place_and_not() {
 #[test]
 fn products() {
     // Rows and columns that fill no tile, and more of k than a block.
-    for [rows, inputs, outputs] in [[1, 3, 1], [9, 5, 30], [5, 300, 17]] {
+    for [rows, inputs, outputs] in [[1, 3, 1], [9, 5, 30], [3, 290, 9]] {
         let (x, w) = (values(1, rows * inputs), values(2, inputs * outputs));
         let residual = values(3, rows * outputs);
         let [mean, scale, shift] = [4, 5, 6].map(|seed| values(seed, outputs));
@@ -393,7 +393,7 @@ fn products() {
 
 #[test]
 fn attentions() {
-    for [batch, tokens, heads, width] in [[1, 1, 1, 1], [2, 5, 2, 3], [1, 70, 1, 9]] {
+    for [batch, tokens, heads, width] in [[1, 1, 1, 1], [2, 5, 2, 3], [1, 66, 1, 3]] {
         let shape = attention::Shape {
             batch,
             tokens,
@@ -406,7 +406,13 @@ fn attentions() {
             f64::from(qkv[((n * tokens + token) * 3 + part) * all + i])
         };
         let mut expected = vec![0.0; batch * tokens * all];
-        for i in 0..batch * tokens * heads {
+        // Miri looks at memory; what it takes for numbers is saved.
+        let rows = if cfg!(miri) {
+            0
+        } else {
+            batch * tokens * heads
+        };
+        for i in 0..rows {
             let (n, query, head) = (i / heads / tokens, i / heads % tokens, i % heads * width);
             let score = |key: usize| {
                 let product = |i| at(n, query, 0, head + i) * at(n, key, 1, head + i);
@@ -421,7 +427,9 @@ fn attentions() {
         }
         for simd in Simd::available() {
             let found = attention::forward(simd, shape, &qkv);
-            assert_close(&found, &expected, &format!("{simd:?} {shape:?}"));
+            if !cfg!(miri) {
+                assert_close(&found, &expected, &format!("{simd:?} {shape:?}"));
+            }
             assert!(panics(|| attention::forward(simd, shape, &qkv[1..])));
         }
     }
