@@ -3,6 +3,8 @@
 Names are those of our exported weights, so that `load_state_dict(strict=True)` takes them.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -162,4 +164,28 @@ def network(name):
         import torchvision
 
         return torchvision.models.resnet50()
+    if name == "efficientnet_lite0":
+        from efficientnet_lite_pytorch import EfficientNet
+
+        return EfficientNet.from_name("efficientnet-lite0")
+    if name == "vit_s16":
+        import timm
+
+        return timm.create_model("vit_small_patch16_224")
+    if name == "dinov2_s14":
+        import timm
+
+        return timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=1000)
     raise ValueError(name)
+
+
+def load(model, state):
+    """Loads a state dict strictly; a table of positions is brought to the model's size as DINOv2's authors do."""
+    table = state.get("pos_embed")
+    if table is not None and table.shape != model.pos_embed.shape:
+        side, wanted = (math.isqrt(t.shape[1] - 1) for t in (table, model.pos_embed))
+        patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        scale = (wanted + 0.1) / side
+        patches = F.interpolate(patches, scale_factor=(scale, scale), mode="bicubic")
+        state["pos_embed"] = torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], 1)
+    model.load_state_dict(state, strict=True)

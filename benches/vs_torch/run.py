@@ -2,7 +2,7 @@
 
     cargo build --release --bin shike
     python3 -m venv benches/vs_torch/venv
-    benches/vs_torch/venv/bin/pip install torch torchvision safetensors numpy
+    benches/vs_torch/venv/bin/pip install torch torchvision safetensors numpy timm efficientnet-lite-pytorch
     benches/vs_torch/venv/bin/python benches/vs_torch/run.py
     benches/vs_torch/venv/bin/python benches/vs_torch/run.py --case pipeline --images DIR
 
@@ -31,6 +31,9 @@ CASES = [
     ("step/resnet50", None, (1.1, 1.4), None),
     ("epoch/from-loader", None, (1.03, 1.05), None),
     ("eval/resnet50", None, None, None),
+    ("eval/efficientnet_lite0", None, (0.77, 0.77), (0.5, 0.5)),
+    ("eval/vit_s16", None, (1.0, 1.0), (0.5, 0.5)),
+    ("eval/dinov2_s14", None, (1.0, 1.0), (0.5, 0.5)),
     ("step/shike-resnet50", 4, None, None),
     ("dkt/3x100", None, (1.0, 1.0), (0.7, 0.7)),
     ("dkt/3x1000", None, (1.0, 1.0), (0.7, 0.7)),
@@ -86,6 +89,8 @@ def take_turns(sides, rounds):
 def case(name, batch, args):
     env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), OMP_NUM_THREADS=str(args.threads),
                MKL_NUM_THREADS=str(args.threads))
+    if args.avx2:
+        env |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     with tempfile.TemporaryDirectory() as folder:
         command = [args.shike, "bench", "--serve", name, "--device", args.device,
                    "--precision", args.precision, "--exchange", folder]
@@ -124,6 +129,7 @@ def case(name, batch, args):
         "memory_ratio": ours.peak / theirs[best].peak if ours.peak else None,
         "torch_version": theirs[best].about["torch"],
         "rounds": args.rounds,
+        "avx2": args.avx2,
     }
 
 
@@ -177,7 +183,7 @@ def report(results, machine, ladder, loading):
         "weights and the same batch, in float32; the ratio is our median time over PyTorch's in its faster",
         "memory layout, and so is the ratio of the peak memory of the two processes. Below 1 is better.",
         "`epoch/from-loader` stands beside our own steps on a batch in memory: what loading and augmentation",
-        "cost a run.",
+        "cost a run. Where `AVX2` stands, PyTorch was held to it, as ours is.",
         "",
         f"Machine: {machine['cpu']}, {machine['threads']} threads; PyTorch {machine['torch']}.",
         "",
@@ -194,7 +200,7 @@ def report(results, machine, ladder, loading):
         low, high = r["ratio_quartiles"]
         mib = lambda bytes: "" if bytes is None else f"{bytes / 2**20:.0f}"
         lines.append(
-            f"| {r['case']} | {r['commit']}, {r['rounds']} | {r['batch']} | {1e3 * r['ours']:.1f} | {ms('contiguous')} "
+            f"| {r['case']} | {r['commit']}, {r['rounds']}{', AVX2' if r.get('avx2') else ''} | {r['batch']} | {1e3 * r['ours']:.1f} | {ms('contiguous')} "
             f"| {ms('channels_last')} | **{r['ratio']:.2f}** | {low:.2f}–{high:.2f} | {pair(time)} "
             f"| {mib(r['peak_ours'])} | {mib(r['peak_torch'])} "
             f"| {'' if r['memory_ratio'] is None else format(r['memory_ratio'], '.2f')} "
@@ -221,6 +227,8 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--avx2", action="store_true",
+                        help="PyTorch, too, takes AVX2 where the processor has more")
     parser.add_argument("--case", action="append", help="only cases whose name holds this")
     parser.add_argument("--no-report", action="store_true", help="print, and write nothing")
     parser.add_argument("--images", help="a folder of JPEGs in class folders: measures the loader, too")

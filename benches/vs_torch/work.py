@@ -47,7 +47,7 @@ def main():
     else:
         format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         model = models.network(what)
-        model.load_state_dict(load_file(f"{folder}/weights.safetensors"), strict=True)
+        models.load(model, load_file(f"{folder}/weights.safetensors"))
         model = model.to(device).to(memory_format=format)
         images = batch["images"].to(memory_format=format)
         labels = batch["labels"]

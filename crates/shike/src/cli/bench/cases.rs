@@ -13,7 +13,8 @@ use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
 use shike_model::network::resnet::ResnetConfig;
 use shike_model::{
-    DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig, weights,
+    BackboneConfig, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig,
+    weights,
 };
 use shike_train::learner::optim::Sgd;
 use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
@@ -50,11 +51,16 @@ enum Network {
     ShikeResnet32,
     Resnet50,
     ShikeResnet50,
+    /// A trunk that is seldom trained here, by its name.
+    Trunk(&'static str),
 }
 
 impl Network {
     fn config(self) -> Result<ShikeConfig, CliError> {
         let config = match self {
+            Self::Trunk(name) => {
+                BackboneConfig::named(name).map(|backbone| ShikeConfig::plain(backbone, 1000))
+            }
             Self::ShikeResnet32 => ShikeConfig::cifar(32, 100),
             Self::Resnet50 => {
                 ResnetConfig::imagenet(50).map(|backbone| ShikeConfig::plain(backbone, 1000))
@@ -67,6 +73,7 @@ impl Network {
     fn batch(self) -> usize {
         match self {
             Self::ShikeResnet32 => 128,
+            Self::Trunk(_) => 32,
             _ => 16,
         }
     }
@@ -79,10 +86,13 @@ impl Network {
     }
 }
 
-const NETWORKS: [(&str, Network); 3] = [
+const NETWORKS: [(&str, Network); 6] = [
     ("shike-resnet32", Network::ShikeResnet32),
     ("resnet50", Network::Resnet50),
     ("shike-resnet50", Network::ShikeResnet50),
+    ("efficientnet_lite0", Network::Trunk("efficientnet_lite0")),
+    ("vit_s16", Network::Trunk("vit_s16")),
+    ("dinov2_s14", Network::Trunk("dinov2_s14")),
 ];
 
 /// A convolution of the networks: channels in and out, kernel, stride, groups, side of the input,
@@ -122,8 +132,10 @@ fn convolution_name([from, to, kernel, stride, groups, side, _]: [usize; 7]) -> 
 /// The names of all cases, in the order of the report.
 pub(super) fn names() -> Vec<String> {
     let mut names = Vec::new();
-    for (name, _) in NETWORKS {
-        names.push(format!("step/{name}"));
+    for (name, network) in NETWORKS {
+        if !matches!(network, Network::Trunk(_)) {
+            names.push(format!("step/{name}"));
+        }
         names.push(format!("eval/{name}"));
     }
     names.extend(["epoch/from-loader", "epoch/from-memory"].map(str::to_owned));
@@ -142,6 +154,7 @@ pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, CliError> {
     let (kind, what) = name.split_once('/').ok_or_else(unknown)?;
     let network = NETWORKS.iter().find(|(known, _)| *known == what);
     match (kind, network) {
+        ("step", Some((_, Network::Trunk(_)))) => Err(unknown()),
         ("step", Some((_, network))) => step(*network, setting),
         ("eval", Some((_, network))) => eval(*network, setting),
         ("epoch", _) => match what {
