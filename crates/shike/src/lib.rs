@@ -7,6 +7,7 @@
 //! | [`model`] | `shike-model` | experts, knowledge fusion, losses, PyTorch weights |
 //! | [`data`] | `shike-data` | readers, long-tail profiles, samplers, augmentation, loader |
 //! | [`kernels`] | `shike-kernels` | fast convolution, batch normalisation and losses for the CPU backend |
+//! | [`heads`] | `shike-heads` | classifiers on frozen features, and the choice among them |
 //! | [`infer`] | `shike-infer` | devices, model files, prediction, metrics |
 //! | [`train`] | `shike-train` | two-stage learner, recipes, run folders, reports |
 //!
@@ -25,6 +26,7 @@
 pub mod cli;
 
 pub use shike_data as data;
+pub use shike_heads as heads;
 pub use shike_infer as infer;
 pub use shike_model as model;
 pub use shike_model::kernels;

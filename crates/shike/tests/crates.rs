@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "shike",
         &[
             "shike-data",
+            "shike-heads",
             "shike-hub",
             "shike-model",
             "shike-infer",
