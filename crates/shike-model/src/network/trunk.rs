@@ -65,8 +65,16 @@ impl Trunk {
 
     /// One vector an image for each layer of [`BackboneConfig::depths`], `[batch, width]`.
     pub fn embed(&self, images: Tensor<4>) -> Vec<Tensor<2>> {
-        let maps = self.forward(images);
-        let depths = self.config().depths().into_iter();
-        depths.map(|depth| maps[depth - 1].vector()).collect()
+        // Maps are dropped as soon as the next layer has seen them.
+        let depths = self.config().depths();
+        let mut map = self.network.stem.forward(FeatureMap::Pyramid(images));
+        let mut vectors = Vec::with_capacity(depths.len());
+        for (layer, depth) in self.network.shared.iter().zip(1..) {
+            map = layer.forward(map);
+            if depths.contains(&depth) {
+                vectors.push(map.vector());
+            }
+        }
+        vectors
     }
 }
