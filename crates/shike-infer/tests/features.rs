@@ -197,4 +197,13 @@ fn preprocessing_that_draws_or_leaves_sizes_open_is_refused() {
         let message = made.unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     }
+    let trunk = BackboneConfig::named("vit_s16").unwrap();
+    let trunk = trunk.init(&device).unwrap();
+    let small = Pipeline::cifar_eval().resized(15);
+    let made = Embedder::new(&trunk, &small, Normalization::CIFAR10, &device);
+    let message = made.unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "pipeline: pictures of 15 pixels are smaller than a patch"
+    );
 }

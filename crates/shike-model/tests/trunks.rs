@@ -6,6 +6,7 @@
 mod common;
 mod formula;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -104,6 +105,28 @@ fn weights_of_another_network_are_recognised() {
         .unwrap();
     let (_, report) = weights::import_trunk(trunk, &path).unwrap();
     assert_eq!(report.unused, ["fc.bias", "fc.weight"]);
+    let recognised = || weights::recognise(&path).unwrap();
+    assert_eq!(recognised(), Some("resnet18"));
+    for name in [
+        "resnet8",
+        "efficientnet_lite1",
+        "dinov2_s14",
+        "dinov2_s14_reg",
+    ] {
+        let trunk = BackboneConfig::named(name).unwrap().init(&device).unwrap();
+        let mut tensors = weights::trunk_state_dict(&trunk);
+        let write = |tensors: &[_]| {
+            let bytes = weights::pack(tensors.to_vec(), 0, &BTreeMap::new(), false).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        };
+        write(&tensors);
+        assert_eq!(recognised(), Some(name));
+        tensors.pop();
+        write(&tensors);
+        assert_eq!(recognised(), None);
+    }
+    std::fs::write(&path, "no weights").unwrap();
+    assert!(weights::recognise(&path).is_err());
 }
 
 #[test]

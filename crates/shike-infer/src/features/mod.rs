@@ -131,11 +131,16 @@ impl Embedder {
                 random.name()
             ));
         }
-        if pipeline.output_size().is_none() {
+        let Some(side) = pipeline.output_size() else {
             return wrong("pictures of several sizes come out; end it with center_crop".into());
+        };
+        let backbone = trunk.config().clone();
+        if backbone.shapes([side, side]).iter().any(|s| s.height == 0) {
+            return wrong(format!(
+                "pictures of {side} pixels are smaller than a patch"
+            ));
         }
         let device = device.clone().without_autodiff();
-        let backbone = trunk.config().clone();
         let source = FeatureSource {
             depths: backbone.widths(),
             backbone,

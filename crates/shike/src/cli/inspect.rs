@@ -185,7 +185,7 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
     }
     let subsets = open(&source)?;
     let total = subsets.iter().map(|(_, data)| data.len()).sum();
-    let counter = Counter::new(total);
+    let counter = Counter::new(total, "checked");
     let config = InspectConfig {
         depth: if args.quick {
             Depth::Header
@@ -260,7 +260,7 @@ fn is_plain(source: &DataSource) -> bool {
 }
 
 /// The parts as they are, where training would refuse an empty class.
-fn open(source: &DataSource) -> Result<Vec<(Part, Dataset)>, CliError> {
+pub(super) fn open(source: &DataSource) -> Result<Vec<(Part, Dataset)>, CliError> {
     let data = match source {
         DataSource::Folder { dir } => {
             let (train, val, test) = FolderParts::find(dir)?.open(true)?;
@@ -275,15 +275,18 @@ fn open(source: &DataSource) -> Result<Vec<(Part, Dataset)>, CliError> {
 /// A line on standard error that tells how far it is.
 pub(super) struct Counter {
     total: usize,
+    /// What has been done with each.
+    done: &'static str,
     terminal: bool,
     next: Mutex<Instant>,
 }
 
 impl Counter {
-    pub(super) fn new(total: usize) -> Self {
+    pub(super) fn new(total: usize, done: &'static str) -> Self {
         let terminal = io::stderr().is_terminal();
         let counter = Self {
             total,
+            done,
             terminal,
             next: Mutex::new(Instant::now()),
         };
@@ -312,8 +315,8 @@ impl Counter {
         } else {
             ("", "\n")
         };
-        let total = self.total;
-        let _ = write!(io::stderr(), "{start}{done} of {total} images checked{end}");
+        let (total, what) = (self.total, self.done);
+        let _ = write!(io::stderr(), "{start}{done} of {total} images {what}{end}");
     }
 
     pub(super) fn clear(&self) {

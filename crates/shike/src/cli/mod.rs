@@ -5,6 +5,7 @@ mod bench;
 mod compare;
 mod completions;
 mod data;
+mod embed;
 mod error;
 mod eval;
 mod export;
@@ -48,6 +49,7 @@ enum Command {
     Export(export::ExportArgs),
     Compare(compare::CompareArgs),
     Backends(backends::BackendsArgs),
+    Embed(embed::EmbedArgs),
     Inspect(Box<inspect::InspectArgs>),
     Bench(BenchArgs),
     Completions(completions::CompletionsArgs),
@@ -64,6 +66,7 @@ impl Cli {
             Command::Export(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Backends(args) => args.run(),
+            Command::Embed(args) => args.run(end),
             Command::Inspect(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Completions(args) => args.run(),

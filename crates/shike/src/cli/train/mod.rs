@@ -25,6 +25,7 @@ pub use self::kinds::{BadImagesKind, Baseline};
 use self::plan::planned;
 use self::resume::resumed;
 use self::session::Session;
+pub(super) use self::session::stop_on_ctrl_c;
 use self::trained::Trained;
 use super::{CliError, DataArgs, Status, weights};
 

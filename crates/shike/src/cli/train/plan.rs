@@ -165,7 +165,7 @@ fn split_folder(
     progress.message(&format!(
         "no validation or test images: looking at {total} pictures to split them"
     ));
-    let counter = Counter::new(total);
+    let counter = Counter::new(total, "checked");
     let config = InspectConfig {
         depth: Depth::Full,
         ..InspectConfig::default()

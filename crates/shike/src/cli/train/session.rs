@@ -27,9 +27,9 @@ const CACHE_LIMIT: u64 = 10 << 30;
 /// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
 /// nothing to save, and it ends the program.
 #[derive(Default)]
-struct Stop {
-    asked: AtomicBool,
-    training: AtomicBool,
+pub(in crate::cli) struct Stop {
+    pub asked: AtomicBool,
+    pub training: AtomicBool,
 }
 
 impl Session {
@@ -96,7 +96,7 @@ impl Session {
 }
 
 /// A second Ctrl-C ends the program at once.
-fn stop_on_ctrl_c(end: fn()) -> Arc<Stop> {
+pub(in crate::cli) fn stop_on_ctrl_c(end: fn()) -> Arc<Stop> {
     let stop = Arc::new(Stop::default());
     let shared = Arc::clone(&stop);
     let handler = move || {

@@ -1,0 +1,177 @@
+//! `shike embed`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use clap::Args;
+use shike_data::{LoaderConfig, Threads};
+use shike_infer::features::write_features;
+use shike_infer::model::preprocessing::preprocessing;
+use shike_infer::{EmbedEvent, Embedder, FeatureCache, InferError, device};
+use shike_model::{BackboneConfig, weights};
+
+use super::inspect::{self, Counter};
+use super::train::stop_on_ctrl_c;
+use super::{CliError, LayoutArgs, Status, print, say, writable};
+
+/// Write the features that a pretrained network has of pictures, at several of its depths.
+///
+/// Features are kept in a cache, so that pictures that come later cost only themselves
+/// (docs/FORMATS.md).
+///
+/// Exit status: 0 written, 1 error, 2 wrong arguments, 130 stopped by Ctrl-C (what was done is in the
+/// cache).
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shike embed pictures --weights efficientnet_lite0.pth --out features.safetensors")]
+pub struct EmbedArgs {
+    /// Folder with the images: `train/<class>/…` (and `val`, `test`), `<class>/…`, CIFAR's binary
+    /// files, or the root of the list files' paths; what `shike train --data` takes.
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    /// State dict of the network: `.pth` or `.safetensors`.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// File for the features (safetensors).
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The network. Default: the one that the weights look like.
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Side of the square images that the network is given. Default: the one that its weights are
+    /// published for.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    image_size: Option<u32>,
+    /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Images of a batch.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch_size: usize,
+    /// Threads that decode; 0 takes one for each core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+    /// Most that the cache may hold, in GiB; what was not used for the longest time goes first.
+    #[arg(long, value_name = "GIB", default_value_t = 20.0)]
+    cache_limit: f64,
+    /// Neither read nor write the cache.
+    #[arg(long, conflicts_with = "cache_limit")]
+    no_cache: bool,
+}
+
+impl EmbedArgs {
+    /// Embeds and writes. `end` ends the program at once.
+    pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
+        writable(&self.out)?;
+        let cache = self.cache()?;
+        let source = self.layout.source(&self.data);
+        self.layout.fits(&source)?;
+        let data = inspect::open(&source)?;
+        let embedder = self.embedder()?;
+        let threads = Threads::new(self.workers)?;
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..LoaderConfig::default()
+        };
+        let stop = stop_on_ctrl_c(end);
+        stop.training.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        let (mut parts, mut embedded) = (BTreeMap::new(), 0);
+        for (part, images) in &data {
+            if !images.left_out().is_empty() {
+                say(&images.left_out().to_string());
+            }
+            let counter = Counter::new(images.len(), "embedded");
+            let mut of_part = 0;
+            let mut tell = |event| match event {
+                EmbedEvent::Progress { done, embedded, .. } => {
+                    of_part = embedded;
+                    counter.show(done);
+                }
+                EmbedEvent::Warning(text) => {
+                    counter.clear();
+                    say(&format!("warning: {text}"));
+                }
+                _ => {}
+            };
+            let cache = cache.as_ref();
+            let made = embedder.embed(images, &threads, config, cache, &mut tell, &stop.asked);
+            counter.clear();
+            embedded += of_part;
+            match made {
+                Ok(features) => parts.insert(*part, features),
+                Err(InferError::Stopped { done, total }) => {
+                    let kept = match cache {
+                        Some(_) => "; the same command goes on",
+                        None => "",
+                    };
+                    let name = part.name();
+                    say(&format!(
+                        "stopped after {done} of {total} images of {name}{kept}"
+                    ));
+                    return Ok(Status::Interrupted);
+                }
+                Err(error) => return Err(error.into()),
+            };
+        }
+        write_features(&self.out, &parts)?;
+        let depths = &embedder.source().depths;
+        let names: Vec<&str> = depths.iter().map(|(name, _)| name.as_str()).collect();
+        let total: usize = data.iter().map(|(_, images)| images.len()).sum();
+        print(&format!(
+            "{}: {} features of {total} images ({}); {embedded} of them were embedded in {:.0} s, the others \
+             were known",
+            self.out.display(),
+            embedder.source().width(),
+            names.join(", "),
+            began.elapsed().as_secs_f64()
+        ))?;
+        Ok(Status::Success)
+    }
+
+    fn cache(&self) -> Result<Option<FeatureCache>, CliError> {
+        let bytes = self.cache_limit * f64::from(1u32 << 30);
+        if bytes.is_nan() || bytes < 0.0 {
+            let message = format!("--cache-limit {}: must be 0 or more", self.cache_limit);
+            return Err(CliError::Usage(message));
+        }
+        let folder = FeatureCache::default_folder().filter(|_| !self.no_cache);
+        if folder.is_none() && !self.no_cache {
+            say("warning: there is no home folder for a cache; SHIKE_CACHE can name one");
+        }
+        Ok(folder.map(|folder| FeatureCache::new(&folder, bytes as u64)))
+    }
+
+    fn embedder(&self) -> Result<Embedder, CliError> {
+        let device = device::parse(&self.device)?;
+        let name = match self.arch.as_deref() {
+            Some(name) => name,
+            None => {
+                let found = weights::recognise(&self.weights).map_err(InferError::from)?;
+                let name = found.ok_or_else(|| {
+                    CliError::Absent(format!(
+                        "{}: the weights are of no network that is known; --arch says of which they should be",
+                        self.weights.display()
+                    ))
+                })?;
+                say(&format!("{}: {name}", self.weights.display()));
+                name
+            }
+        };
+        let wrong = |error: shike_model::ConfigError| CliError::Usage(format!("--arch: {error}"));
+        let backbone = BackboneConfig::named(name).map_err(wrong)?;
+        let (mut pipeline, normalization) = preprocessing(&backbone);
+        if let Some(size) = self.image_size {
+            pipeline = pipeline.resized(size);
+        }
+        let trunk = backbone.init(&device).map_err(wrong)?;
+        let (trunk, _) = weights::import_trunk(trunk, &self.weights).map_err(InferError::from)?;
+        Ok(Embedder::new(&trunk, &pipeline, normalization, &device)?)
+    }
+}
