@@ -116,6 +116,8 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
     let top1 = format!("{:.2}", evaluated["top1"].as_f64().unwrap_or(f64::NAN));
     assert!(text(&output.stdout).contains(&top1), "{top1}: {told}");
     success(&shike(&["report", run.to_str().unwrap()]));
+    let report = fs::read_to_string(paths.report()).unwrap();
+    assert!(report.contains("compared on held-out") && report.contains("chosen: "));
 
     // The same from the recipe that was written and from features that were kept; the files are equal bit for bit.
     let again = folder.path().join("again");

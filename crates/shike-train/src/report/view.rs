@@ -69,8 +69,16 @@ impl View {
             Block::Table(evaluation.table(), vec![]),
         ];
         blocks.extend(evaluation.notes().into_iter().map(Block::Note));
-        blocks.push(heading("Training"));
-        blocks.extend(curves(&paths.read_rows()?)?.map(Block::Plots));
+        match paths.read_heads()? {
+            Some(choice) => {
+                blocks.push(heading("Heads, compared on held-out training images"));
+                blocks.push(Block::Pre(choice.to_string()));
+            }
+            None => {
+                blocks.push(heading("Training"));
+                blocks.extend(curves(&paths.read_rows()?)?.map(Block::Plots));
+            }
+        }
         blocks.extend([
             heading("Classes"),
             Block::Plots(subject.plots()?),
@@ -111,18 +119,20 @@ fn about(config: &TrainConfig, classes: &Classes) -> String {
     let model = &config.model;
     let network = model.backbone.name();
     let method = match (model.is_plain(), model.experts) {
+        (true, _) if config.frozen.is_some() => "a head on a frozen trunk".to_owned(),
         (true, _) => "a plain network".to_owned(),
         (false, 1) => "SHIKE with 1 expert".to_owned(),
         (false, experts) => format!("SHIKE with {experts} experts"),
     };
-    let epochs = match config.stage(2) {
-        Some(second) => format!("{} + {}", config.stage1.epochs, second.epochs),
-        None => config.stage1.epochs.to_string(),
+    let epochs = match (&config.frozen, config.stage(2)) {
+        (Some(_), _) => String::new(),
+        (None, Some(second)) => format!(" {} + {} epochs,", config.stage1.epochs, second.epochs),
+        (None, None) => format!(" {} epochs,", config.stage1.epochs),
     };
     let size = config.train_pipeline.output_size();
     let counts = &classes.train_counts;
     format!(
-        "{method}, {}{}, {epochs} epochs, {} training images of {} classes ({} to {} a class)",
+        "{method}, {}{},{epochs} {} training images of {} classes ({} to {} a class)",
         network.unwrap_or("a network of its own"),
         size.map_or_else(String::new, |size| format!(" at {size} pixels")),
         counts.iter().sum::<usize>(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use shike_data::BadImage;
 use shike_data::read::{self, read_to_string};
+use shike_heads::Choice;
 
 use super::{Classes, EpochRow, RunDirError, format_error, io_error, list, read_json};
 use crate::run::checkpoint::{self, Checkpoint, CheckpointError};
@@ -141,6 +142,16 @@ impl RunPaths {
             return Err(format_error(&self.classes(), message.into()));
         }
         Ok(classes)
+    }
+
+    /// `heads.json`, which runs with a frozen trunk have.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Io`] or [`RunDirError::Format`], naming the file.
+    pub fn read_heads(&self) -> Result<Option<Choice>, RunDirError> {
+        let file = self.heads();
+        file.exists().then(|| read_json(&file)).transpose()
     }
 
     /// As [`read_receipt`](Self::read_receipt), of a run that may not have one yet.
