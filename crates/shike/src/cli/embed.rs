@@ -34,8 +34,9 @@ pub struct EmbedArgs {
     data: PathBuf,
     #[command(flatten)]
     layout: LayoutArgs,
-    /// State dict of the network: `.pth` or `.safetensors`.
-    #[arg(long, value_name = "FILE")]
+    /// State dict of the network: `.pth` or `.safetensors`, a name such as `dinov2_s14`, or
+    /// `hf:OWNER/NAME`.
+    #[arg(long, value_name = "FILE|NAME")]
     weights: PathBuf,
     /// File for the features (safetensors).
     #[arg(long, value_name = "FILE")]
@@ -150,17 +151,21 @@ impl EmbedArgs {
 
     fn embedder(&self) -> Result<Embedder, CliError> {
         let device = device::parse(&self.device)?;
+        let file = super::weights::resolve(&self.weights, &mut say)?;
+        let file = file.ok_or_else(|| {
+            CliError::Usage("--weights none: pictures are embedded by a trained network".into())
+        })?;
         let name = match self.arch.as_deref() {
             Some(name) => name,
             None => {
-                let found = weights::recognise(&self.weights).map_err(InferError::from)?;
+                let found = weights::recognise(&file).map_err(InferError::from)?;
                 let name = found.ok_or_else(|| {
                     CliError::Absent(format!(
                         "{}: the weights are of no network that is known; --arch says of which they should be",
-                        self.weights.display()
+                        file.display()
                     ))
                 })?;
-                say(&format!("{}: {name}", self.weights.display()));
+                say(&format!("{}: {name}", file.display()));
                 name
             }
         };
@@ -171,7 +176,7 @@ impl EmbedArgs {
             pipeline = pipeline.resized(size);
         }
         let trunk = backbone.init(&device).map_err(wrong)?;
-        let (trunk, _) = weights::import_trunk(trunk, &self.weights).map_err(InferError::from)?;
+        let (trunk, _) = weights::import_trunk(trunk, &file).map_err(InferError::from)?;
         Ok(Embedder::new(&trunk, &pipeline, normalization, &device)?)
     }
 }
