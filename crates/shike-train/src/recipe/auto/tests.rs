@@ -147,7 +147,8 @@ fn a_gpu_takes_networks_for_photographs() {
 #[test]
 fn trained_weights_choose_the_network_and_small_steps() {
     let mut facts = facts(&[400, 100, 20], [800, 600]);
-    facts.weights = Some("resnet18-f37072fd.pth".into());
+    facts.weights = Some("weights.pth".into());
+    facts.recognised = Some("resnet18");
     let tuned = plan(&facts).unwrap();
     assert_eq!(value(&tuned, "model.arch"), "resnet18");
     assert_eq!(value(&tuned, "image_size"), 224);
@@ -161,11 +162,11 @@ fn trained_weights_choose_the_network_and_small_steps() {
         matches!(&config.optimizer, crate::OptimizerConfig::Sgd(sgd) if sgd.nesterov)
             && config.freeze.is_empty()
     );
-    facts.weights = Some("resnext50_32x4d-1a0047aa.pth".into());
+    facts.recognised = Some("resnext50");
     assert_eq!(value(&plan(&facts).unwrap(), "model.arch"), "resnext50");
-    facts.weights = Some("pytorch_model.bin".into());
+    facts.recognised = None;
     assert_eq!(value(&plan(&facts).unwrap(), "model.arch"), "resnet50");
-    facts.weights = Some("cifar-resnet32.safetensors".into());
+    facts.recognised = Some("resnet32");
     let cifar = plan(&facts).unwrap();
     assert_eq!(value(&cifar, "model.arch"), "resnet32");
     assert_eq!(value(&cifar, "image_size"), 32);
