@@ -53,7 +53,7 @@ impl FrozenConfig {
     }
 }
 
-/// Fields of a [`TrainConfig`](super::TrainConfig) that say how a network is trained: without effect on a frozen
+/// Fields of a [`TrainConfig`] that say how a network is trained: without effect on a frozen
 /// trunk.
 pub const TRAINING: [&str; 17] = [
     "lr_factors",

@@ -42,11 +42,11 @@ pub struct StemConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BlockKind {
-    /// Two 3×3 convolutions: [`BasicBlock`](super::BasicBlock).
+    /// Two 3×3 convolutions: [`BasicBlock`].
     #[default]
     #[serde(alias = "Basic")]
     Basic,
-    /// 1×1, 3×3, 1×1: [`Bottleneck`](super::Bottleneck).
+    /// 1×1, 3×3, 1×1: [`Bottleneck`].
     #[serde(alias = "Bottleneck")]
     Bottleneck {
         /// Channels of the 3×3 convolution. A ResNet has a quarter of the layer's channels, a
