@@ -156,7 +156,7 @@ fn cuts() {
     let Some(real) = real() else { return };
     let depths = depths();
     let (mut behind, mut ahead) = (vec![], vec![]);
-    for seed in 0..10 {
+    for seed in 10..20 {
         let [train, test] = real.parts(&cut(&real, seed));
         let features = Features::new(&train.values, &train.labels, CLASSES, &depths).unwrap();
         let (head, choice) = Comparison::default()
