@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Stage 1: features and classifiers together, with dynamic knowledge transfer.
     let counts: Vec<usize> = (0..CLASSES).map(|class| 500 >> class.min(6)).collect();
     let context = LossContext::new(&counts);
-    let loss = DktLossConfig::new()
+    let loss = DktLossConfig::default()
         .with_cifar100_strength(CLASSES)
         .init(&context)?;
     let mut optimizer = SgdConfig::new().init();
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // Stage 2: new classifiers on frozen features, balanced by the classes' training counts.
-    let loss = BalancedSoftmaxLossConfig {}.init(&context)?;
+    let loss = BalancedSoftmaxLossConfig::default().init(&context)?;
     model = model.freeze_for_stage2(false);
     let mut optimizer = SgdConfig::new().init();
     for step in 0..STEPS {

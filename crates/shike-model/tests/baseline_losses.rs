@@ -126,13 +126,13 @@ fn logits(values: &[f64], device: &Device, dtype: DType) -> ExpertLogits {
 }
 
 fn cross_entropy(smoothing: f64, weights: Option<ClassWeights>) -> CrossEntropyLossConfig {
-    CrossEntropyLossConfig::new()
+    CrossEntropyLossConfig::default()
         .with_label_smoothing(smoothing)
         .with_weights(weights)
 }
 
 fn focal(gamma: f64, weights: Option<ClassWeights>) -> FocalLossConfig {
-    FocalLossConfig::new()
+    FocalLossConfig::default()
         .with_gamma(gamma)
         .with_weights(weights)
 }
@@ -162,11 +162,12 @@ fn loss(name: &str, logits: &ExpertLogits) -> LossOutput {
             .unwrap()
     };
     let ldam = |weights| {
-        let config = LdamLossConfig::new().with_weights(weights);
+        let config = LdamLossConfig::default().with_weights(weights);
         config.init(&context(0)).unwrap().forward(logits, hard())
     };
     let adjusted = |tau| {
-        let loss = LogitAdjustmentLossConfig { tau }
+        let loss = LogitAdjustmentLossConfig::default()
+            .with_tau(tau)
             .init(&LossContext::new(&COUNTS))
             .unwrap();
         loss.forward(logits, hard())
@@ -285,7 +286,7 @@ fn deferred_weights_begin_with_their_epoch() {
         let labels = || Tensor::<1, Int>::from_data(LABELS, &device);
         let ce = cross_entropy(0.0, weights.clone()).with_weights_from_epoch(3);
         let focal = focal(2.0, weights.clone()).with_weights_from_epoch(3);
-        let ldam = LdamLossConfig::new()
+        let ldam = LdamLossConfig::default()
             .with_weights(weights.clone())
             .with_weights_from_epoch(3);
         [
@@ -316,13 +317,13 @@ fn what_no_loss_can_have_is_named() {
     let weights = Some(ClassWeights::effective_number());
     let cases: [(Result<(), LossError>, &str); 9] = [
         (
-            BalancedSoftmaxLossConfig {}
+            BalancedSoftmaxLossConfig::default()
                 .init(&LossContext::new(&empty))
                 .map(drop),
             "class 1 has no training image",
         ),
         (
-            LdamLossConfig::new()
+            LdamLossConfig::default()
                 .init(&LossContext::new(&empty))
                 .map(drop),
             "class 1 has no training image: its margin",
@@ -336,7 +337,8 @@ fn what_no_loss_can_have_is_named() {
             "class 1 has no training image: its weight",
         ),
         (
-            LogitAdjustmentLossConfig { tau: -1.0 }
+            LogitAdjustmentLossConfig::default()
+                .with_tau(-1.0)
                 .init(&LossContext::new(&COUNTS))
                 .map(drop),
             "tau = -1: it must be 0 or more",
@@ -350,7 +352,7 @@ fn what_no_loss_can_have_is_named() {
             "gamma = NaN",
         ),
         (
-            LdamLossConfig::new()
+            LdamLossConfig::default()
                 .with_max_margin(-0.1)
                 .init(&context(0))
                 .map(drop),

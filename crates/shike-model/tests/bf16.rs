@@ -26,7 +26,7 @@ fn gradients(model: &Shike, images: Tensor<4>) -> Vec<(DType, Vec<f64>)> {
     let labels = Tensor::<1, Int>::from_data([0, 1, 2, 3, 0, 1, 2, 3], &images.device());
     let logits = model.forward(images, Head::Stage1);
     assert_eq!(logits.experts[0].dtype(), DType::F32);
-    let loss = DktLossConfig::new()
+    let loss = DktLossConfig::default()
         .init(&LossContext::new(&[]))
         .unwrap()
         .forward(&logits, labels)

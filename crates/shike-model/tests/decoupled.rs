@@ -69,7 +69,7 @@ fn scaling_trains_the_factors_alone_and_folds_into_the_head() {
     let mut losses = vec![];
     for _ in 0..5 {
         let logits = model.forward(images(&device), Head::Stage2);
-        let loss = CrossEntropyLossConfig::new()
+        let loss = CrossEntropyLossConfig::default()
             .init(&LossContext::new(&[]))
             .unwrap()
             .forward(&logits, labels())

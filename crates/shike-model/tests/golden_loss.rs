@@ -111,8 +111,10 @@ fn golden_loss() {
     let json = json(golden.join("loss/loss.json"));
     let tensors = safetensors(golden.join("loss/loss.safetensors"));
     let device = Device::flex().autodiff();
-    let released = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
-    let detached = DktLossConfig::new()
+    let released = DktLossConfig::default()
+        .init(&LossContext::new(&[]))
+        .unwrap();
+    let detached = DktLossConfig::default()
         .with_detach_teacher(true)
         .init(&LossContext::new(&[]))
         .unwrap();
@@ -126,7 +128,7 @@ fn golden_loss() {
             .iter()
             .map(|n| n.as_u64().unwrap() as usize)
             .collect();
-        let balanced = BalancedSoftmaxLossConfig {}
+        let balanced = BalancedSoftmaxLossConfig::default()
             .init(&LossContext::new(&counts))
             .unwrap();
         let large = case["kind"] == "large60";

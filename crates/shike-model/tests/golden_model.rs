@@ -161,7 +161,9 @@ fn golden_model_train() {
             io.keys().filter(|k| k.starts_with("train.after1")).count()
         );
         if let Some(total) = expected["train_loss_stage1_f32"].as_f64() {
-            let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+            let loss = DktLossConfig::default()
+                .init(&LossContext::new(&[]))
+                .unwrap();
             let loss = loss.forward(&logits, io["labels"].labels(&device)).total();
             assert_rel("loss", floats(loss.clone())[0], total, 1e-6);
             check_gradients(&single, loss, &io, &expected["param_grads"], 1e-3);
@@ -171,7 +173,9 @@ fn golden_model_train() {
         let logits = double.forward(x, Head::Stage1);
         check_logits("f64", &logits, "train.out64", &io, 1e-9);
         if let Some(total) = expected["train_loss_stage1_f64"].as_f64() {
-            let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+            let loss = DktLossConfig::default()
+                .init(&LossContext::new(&[]))
+                .unwrap();
             let loss = loss.forward(&logits, io["labels"].labels(&device)).total();
             assert_rel("loss f64", floats(loss.clone())[0], total, 1e-10);
             check_gradients(&double, loss, &io, &expected["param_grads"], 1e-5);

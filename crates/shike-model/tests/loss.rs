@@ -36,7 +36,9 @@ fn terms_by_hand() {
     let device = Device::flex();
     let both = logits(&[A, B], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let dkt = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+    let dkt = DktLossConfig::default()
+        .init(&LossContext::new(&[]))
+        .unwrap();
     let output = dkt.forward(&both, labels.clone());
     let loss = dkt.terms(&both, LossLabels::Hard(labels));
 
@@ -68,11 +70,11 @@ fn batch_mean_is_classes_times_element_mean() {
     let device = Device::flex();
     let both = logits(&[A, B], &device);
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
-    let element = DktLossConfig::new()
+    let element = DktLossConfig::default()
         .init(&LossContext::new(&[]))
         .unwrap()
         .terms(&both, LossLabels::Hard(labels()));
-    let batch = DktLossConfig::new()
+    let batch = DktLossConfig::default()
         .with_reduction(KlReduction::BatchMean)
         .init(&LossContext::new(&[]))
         .unwrap()
@@ -81,7 +83,7 @@ fn batch_mean_is_classes_times_element_mean() {
     assert_rel("ratio", ratio, 3.0, 1e-6);
     // The weights that keep the published strength are the same loss under both reductions.
     let total = |reduction| {
-        let config = DktLossConfig::new().with_reduction(reduction);
+        let config = DktLossConfig::default().with_reduction(reduction);
         let loss = config
             .with_cifar100_strength(3)
             .init(&LossContext::new(&[]))
@@ -102,7 +104,7 @@ fn an_excluded_target_makes_equal_experts_free() {
     let same = [[5.0, 1.0, 1.0], [2.0, 9.0, 2.0]];
     let both = logits(&[same, same], &device);
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
-    let released = DktLossConfig::new()
+    let released = DktLossConfig::default()
         .init(&LossContext::new(&[]))
         .unwrap()
         .terms(&both, LossLabels::Hard(labels()));
@@ -121,7 +123,7 @@ fn a_detached_teacher_changes_gradients_not_values() {
     let labels = || Tensor::<1, Int>::from_data([0, 1], &device);
     let run = |detach| {
         let both = logits(&[A, B], &device);
-        let loss = DktLossConfig::new()
+        let loss = DktLossConfig::default()
             .with_detach_teacher(detach)
             .init(&LossContext::new(&[]))
             .unwrap();
@@ -141,7 +143,7 @@ fn stays_finite_at_large_logits() {
     let a = [[60.0, -60.0, 0.0], [-60.0, 60.0, -60.0]];
     let b = [[-60.0, 60.0, 60.0], [60.0, -60.0, 0.0]];
     let labels = Tensor::<1, Int>::from_data([0, 0], &device);
-    for config in [DktLossConfig::new(), DktLossConfig::paper()] {
+    for config in [DktLossConfig::default(), DktLossConfig::paper()] {
         let both = logits(&[a, b], &device);
         let loss = config
             .init(&LossContext::new(&[]))
@@ -161,7 +163,7 @@ fn one_expert_has_no_mutual_term() {
     let device = Device::flex();
     let one = logits(&[A], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let loss = DktLossConfig::new()
+    let loss = DktLossConfig::default()
         .init(&LossContext::new(&[]))
         .unwrap()
         .terms(&one, LossLabels::Hard(labels));
@@ -173,7 +175,7 @@ fn balanced_softmax_shifts_by_the_log_prior() {
     let device = Device::flex();
     let one = logits(&[A], &device);
     let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-    let loss = BalancedSoftmaxLossConfig {}
+    let loss = BalancedSoftmaxLossConfig::default()
         .init(&LossContext::new(&[6, 3, 1]))
         .unwrap();
     let found = floats(loss.forward(&one, labels).total())[0];
@@ -183,7 +185,7 @@ fn balanced_softmax_shifts_by_the_log_prior() {
     };
     let expected = (ce([1.0, 2.0, -1.0], 0) + ce([0.5, 0.0, 3.0], 1)) / 2.0;
     assert_rel("balanced", found, expected, 1e-6);
-    let error = BalancedSoftmaxLossConfig {}
+    let error = BalancedSoftmaxLossConfig::default()
         .init(&LossContext::new(&[5, 0, 2]))
         .unwrap_err();
     assert!(error.to_string().contains("class 1"), "{error}");
@@ -196,7 +198,7 @@ fn a_loss_of_other_classes_is_refused() {
         for device in [Device::flex(), Device::flex().autodiff()] {
             let panic = std::panic::catch_unwind(|| {
                 let labels = Tensor::<1, Int>::from_data([0, 1], &device);
-                let loss = BalancedSoftmaxLossConfig {}
+                let loss = BalancedSoftmaxLossConfig::default()
                     .init(&LossContext::new(counts))
                     .unwrap();
                 loss.forward(&logits(&[A, B], &device), labels)
@@ -279,10 +281,10 @@ fn at_few_classes_the_released_non_target_term_pushes_wrong_classes_up() {
                 );
             }
         };
-        let [ce, term] = of(classes, DktLossConfig::new());
+        let [ce, term] = of(classes, DktLossConfig::default());
         near("cross-entropy", ce, cross_entropy);
         near("released", term, released);
-        let config = DktLossConfig::new().with_cifar100_strength(classes);
+        let config = DktLossConfig::default().with_cifar100_strength(classes);
         near("kept", of(classes, config)[1], kept);
         near(
             "paper",

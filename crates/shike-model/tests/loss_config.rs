@@ -12,7 +12,7 @@ use shike_model::{DktLossConfig, ExpertLogits, Loss, LossConfig, LossContext, Lo
 #[test]
 fn the_released_dkt_is_noted_at_few_classes() {
     let note = |loss: DktLossConfig, classes| LossConfig::Dkt(loss).note(classes);
-    let released = DktLossConfig::new;
+    let released = DktLossConfig::default;
     let said = note(released(), 19).unwrap();
     assert!(said.contains("at 19 classes"), "{said}");
     assert!(note(released().with_cifar100_strength(2), 2).is_some());
@@ -30,16 +30,19 @@ fn the_released_dkt_is_noted_at_few_classes() {
 fn losses_are_read_with_their_defaults_and_refuse_typos() {
     let read = |text: &str| serde_json::from_str::<LossConfig>(text);
     let cases = [
-        (r#"{"kind":"dkt"}"#, LossConfig::Dkt(DktLossConfig::new())),
+        (
+            r#"{"kind":"dkt"}"#,
+            LossConfig::Dkt(DktLossConfig::default()),
+        ),
         (r#"{"kind":"cross_entropy"}"#, LossConfig::cross_entropy()),
         (
             r#"{"kind":"cross_entropy","label_smoothing":0.1}"#,
-            LossConfig::CrossEntropy(CrossEntropyLossConfig::new().with_label_smoothing(0.1)),
+            LossConfig::CrossEntropy(CrossEntropyLossConfig::default().with_label_smoothing(0.1)),
         ),
         (
             r#"{"kind":"focal","gamma":1,"weights":{"kind":"inverse_frequency"}}"#,
             LossConfig::Focal(
-                FocalLossConfig::new()
+                FocalLossConfig::default()
                     .with_gamma(1.0)
                     .with_weights(Some(ClassWeights::InverseFrequency {})),
             ),
@@ -48,7 +51,7 @@ fn losses_are_read_with_their_defaults_and_refuse_typos() {
             r#"{"kind":"ldam","weights":{"kind":"effective_number","beta":0.9999},
                 "weights_from_epoch":160}"#,
             LossConfig::Ldam(
-                LdamLossConfig::new()
+                LdamLossConfig::default()
                     .with_weights(Some(ClassWeights::effective_number()))
                     .with_weights_from_epoch(160),
             ),
@@ -59,7 +62,7 @@ fn losses_are_read_with_their_defaults_and_refuse_typos() {
         ),
         (
             r#"{"kind":"logit_adjustment"}"#,
-            LossConfig::LogitAdjustment(LogitAdjustmentLossConfig { tau: 1.0 }),
+            LossConfig::LogitAdjustment(LogitAdjustmentLossConfig::default().with_tau(1.0)),
         ),
     ];
     for (text, expected) in cases {
@@ -135,7 +138,7 @@ fn a_mixed_cross_entropy_is_that_of_soft_labels() {
     let logits = ExpertLogits {
         experts: vec![values(1.0), values(-0.5)],
     };
-    let config = CrossEntropyLossConfig::new().with_label_smoothing(0.1);
+    let config = CrossEntropyLossConfig::default().with_label_smoothing(0.1);
     let loss = config.init(&LossContext::new(&[5, 5, 5])).unwrap();
     // The loss smooths them itself. The partners of 2, 0, 1 are 1, 0, 2.
     let soft = [[0.0, 0.3, 0.7], [1.0, 0.0, 0.0], [0.0, 0.7, 0.3]];
@@ -227,7 +230,9 @@ fn a_mixed_transfer_loss_is_that_of_soft_labels() {
             .collect(),
     };
     let expected = released(&experts, &soft);
-    let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+    let loss = DktLossConfig::default()
+        .init(&LossContext::new(&[]))
+        .unwrap();
     let ints = labels.map(|label| label as i64);
     let labels = || Tensor::<1, Int>::from_ints(ints, &device);
     // Float32 takes the kernel, float64 the definition in tensors.

@@ -133,7 +133,7 @@ fn every_option_agrees_with_the_definition() {
         for (case, size) in [(0, 4.0), (1, 30.0), (2, 4.0), (3, 4.0), (4, 1e-3)] {
             let batch = Batch::new(&mut random, experts, shape, size);
             for soft in [false, true] {
-                let config = DktLossConfig::new()
+                let config = DktLossConfig::default()
                     .with_detach_teacher(case == 2)
                     .with_exclude_target(case >= 2)
                     .with_reduction(match case {
@@ -176,10 +176,10 @@ fn balanced_softmax_and_cross_entropy_agree_with_the_definition() {
     for (experts, shape) in [(3, [8, 100]), (6, [4, 1000]), (1, [3, 2])] {
         let batch = Batch::new(&mut random, experts, shape, 8.0);
         let counts: Vec<usize> = (0..shape[1]).map(|c| 1 + 500 / (c + 1)).collect();
-        let balanced = BalancedSoftmaxLossConfig {}
+        let balanced = BalancedSoftmaxLossConfig::default()
             .init(&LossContext::new(&counts))
             .unwrap();
-        let plain = CrossEntropyLossConfig::new()
+        let plain = CrossEntropyLossConfig::default()
             .init(&LossContext::new(&counts))
             .unwrap();
         for kind in 0..3 {
@@ -212,7 +212,9 @@ fn the_value_without_gradients_is_the_same() {
         let logits = ExpertLogits {
             experts: experts.collect(),
         };
-        let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+        let loss = DktLossConfig::default()
+            .init(&LossContext::new(&[]))
+            .unwrap();
         floats(loss.forward(&logits, batch.hard(device)).total())
     };
     assert_eq!(total(&Device::flex()), total(&Device::flex().autodiff()));
@@ -226,7 +228,7 @@ fn a_label_that_is_no_class_counts_as_in_the_definition() {
     batch.hard[1] = 5;
     let compute = |dtype: DType| {
         let logits = batch.logits(&device, dtype);
-        let output = DktLossConfig::new()
+        let output = DktLossConfig::default()
             .init(&LossContext::new(&[]))
             .unwrap()
             .terms(&logits, LossLabels::Hard(batch.hard(&device)));

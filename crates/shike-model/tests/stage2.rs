@@ -16,7 +16,7 @@ fn stage2_builds_no_graph_for_the_frozen_network() {
     let model = ShikeConfig::cifar(8, 10).unwrap().init(&device).unwrap();
     let images = Tensor::<4>::random([4, 3, 32, 32], Distribution::Default, &device);
     let labels = Tensor::<1, Int>::from_ints([0, 3, 9, 9], &device);
-    let loss = BalancedSoftmaxLossConfig {}
+    let loss = BalancedSoftmaxLossConfig::default()
         .init(&LossContext::new(&[50, 40, 30, 20, 10, 9, 8, 7, 6, 5]))
         .unwrap();
     for freeze_batch_norm in [false, true] {

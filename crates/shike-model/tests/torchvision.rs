@@ -79,7 +79,7 @@ fn check(block: impl Fn(usize) -> (usize, BlockKind), expected: &Expected) {
     let model = small(&block, &device);
     let labels = Tensor::<1, Int>::from_data([1, 3], &device);
     let logits = model.forward(input(&device), Head::Stage1);
-    let loss = CrossEntropyLossConfig::new()
+    let loss = CrossEntropyLossConfig::default()
         .init(&LossContext::new(&[]))
         .unwrap()
         .forward(&logits, labels)
@@ -345,7 +345,7 @@ fn at_the_first_step_every_expert_has_the_features_of_the_plain_network() {
         // It leaves the identity at once.
         let labels = Tensor::<1, Int>::from_data([0, 1], &device);
         let logits = experts.forward(x(), Head::Stage1);
-        let loss = DktLossConfig::new()
+        let loss = DktLossConfig::default()
             .init(&LossContext::new(&[]))
             .unwrap()
             .forward(&logits, labels)

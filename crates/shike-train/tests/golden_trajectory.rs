@@ -145,7 +145,7 @@ impl Setup {
         // The learner's own step; only what it computes is noted on the way.
         let stage = |stage: usize| {
             let (head, config) = match stage {
-                1 => (Head::Stage1, LossConfig::Dkt(DktLossConfig::new())),
+                1 => (Head::Stage1, LossConfig::Dkt(DktLossConfig::default())),
                 _ => (Head::Stage2, LossConfig::balanced_softmax()),
             };
             let loss = Noted {

@@ -73,7 +73,7 @@ fn what_is_named_is_spelt_out_and_what_is_left_out_has_its_default() {
         milestones: vec![10, 20],
         gamma: 0.1,
     };
-    expected.stage1.loss = LossConfig::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
+    expected.stage1.loss = LossConfig::Dkt(DktLossConfig::default().with_non_target_weight(5.0));
     let Some(Stage2::Retrain(stage2)) = &mut expected.stage2 else {
         panic!("SHIKE has a stage 2");
     };
@@ -101,11 +101,11 @@ fn methods_have_the_defaults_of_their_papers() {
     assert_eq!(config("[stage2]\nepochs = 0").stage2, None);
 
     let text = "[stage1.loss]\nkind = \"ldam\"\nmax_margin = 0.3";
-    let ldam = LossConfig::Ldam(LdamLossConfig::new().with_max_margin(0.3));
+    let ldam = LossConfig::Ldam(LdamLossConfig::default().with_max_margin(0.3));
     assert_eq!(config(text).stage1.loss, ldam);
     // The order of keys does not matter.
     let text = "[stage1.loss]\ngamma = 1\nkind = \"focal\"";
-    let focal = LossConfig::Focal(FocalLossConfig::new().with_gamma(1.0));
+    let focal = LossConfig::Focal(FocalLossConfig::default().with_gamma(1.0));
     assert_eq!(config(text).stage1.loss, focal);
 }
 
@@ -116,11 +116,11 @@ fn the_configuration_of_a_run_is_a_recipe() {
     expected.train_pipeline = Pipeline::randcls(64);
     expected.eval_pipeline = Pipeline::photo_eval(64);
     expected.model.classifier = ClassifierConfig::Linear;
-    expected.stage1.loss = LossConfig::Focal(FocalLossConfig::new());
+    expected.stage1.loss = LossConfig::Focal(FocalLossConfig::default());
     let text = toml::to_string(&expected).unwrap();
     assert_eq!(parse(&text).config(99).unwrap(), expected);
 
-    let short = to_toml(&expected, None).unwrap();
+    let short = to_toml(&expected).unwrap();
     assert!(
         short.contains("arch = \"resnet10\"") && short.contains("\"randcls\""),
         "{short}"
@@ -131,13 +131,6 @@ fn the_configuration_of_a_run_is_a_recipe() {
 
 #[test]
 fn what_is_written_is_read_as_it_was() {
-    let layout = DataSource::Lists {
-        root: "images".into(),
-        train: "train.txt".into(),
-        val: None,
-        test: Some("test.txt".into()),
-        class_names: None,
-    };
     let texts = [
         "",
         "[model]\narch = \"resnet18\"\nplain = true",
@@ -151,17 +144,16 @@ fn what_is_written_is_read_as_it_was() {
     ];
     for text in texts {
         let expected = config(text);
-        let written = to_toml(&expected, Some(&layout)).unwrap();
+        let written = to_toml(&expected).unwrap();
         for old in ["FanIn", "Cifar", "Basic", "Cosine", "Linear", "ElementMean"] {
             assert!(!written.contains(old), "{written}");
         }
         let read = parse(&written);
         assert_eq!(read.config(10).unwrap(), expected, "{written}");
-        assert_eq!(read.layout().unwrap().as_ref(), Some(&layout));
     }
     let mut infinite = config("");
     infinite.checkpoint_seconds = f64::INFINITY;
-    let error = to_toml(&infinite, None).unwrap_err().to_string();
+    let error = to_toml(&infinite).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
 }
 
@@ -479,7 +471,7 @@ fn any_field_can_be_changed() {
         Some(Path::new("a/b.pth"))
     );
     // Another kind takes the parameters of the old one away, in any order.
-    let expected = LossConfig::Focal(FocalLossConfig::new().with_gamma(1.0));
+    let expected = LossConfig::Focal(FocalLossConfig::default().with_gamma(1.0));
     for order in [
         ["stage1.loss.kind=focal", "stage1.loss.gamma=1"],
         ["stage1.loss.gamma=1", "stage1.loss.kind=\"focal\""],
@@ -493,7 +485,7 @@ fn any_field_can_be_changed() {
         expected
     );
     // The same kind keeps them.
-    let expected = LossConfig::Dkt(DktLossConfig::new().with_non_target_weight(5.0));
+    let expected = LossConfig::Dkt(DktLossConfig::default().with_non_target_weight(5.0));
     assert_eq!(config(&["stage1.loss.kind=dkt"]).stage1.loss, expected);
     // Another method trains as long as the old one, with a loss of its own.
     let linear = ["stage2.method=lws", "model.classifier=linear"];
@@ -587,7 +579,7 @@ fn any_field_can_be_changed() {
     let plain = config(&["model.plain=true"]);
     assert!(plain.model.is_plain());
     assert_eq!(plain.stage1.loss, LossConfig::cross_entropy());
-    let focal = LossConfig::Focal(FocalLossConfig::new());
+    let focal = LossConfig::Focal(FocalLossConfig::default());
     let both = config(&["stage1.loss.kind=focal", "model.plain=true"]);
     assert_eq!((both.stage1.loss, both.model.experts), (focal, 1));
     for (assignments, expected) in [
@@ -830,9 +822,9 @@ proptest! {
         let read = Recipe::parse("r.toml", &text).and_then(|recipe| recipe.config(10));
         prop_assume!(read.as_ref().is_ok_and(|config| config.validate().is_ok()));
         let config = read.unwrap();
-        let written = to_toml(&config, None).unwrap();
+        let written = to_toml(&config).unwrap();
         let read = parse(&written).config(10).unwrap();
-        prop_assert_eq!(to_toml(&read, None).unwrap(), written);
+        prop_assert_eq!(to_toml(&read).unwrap(), written);
         prop_assert_eq!(read, config);
     }
 }

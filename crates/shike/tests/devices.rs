@@ -60,7 +60,9 @@ fn compute(device: &Device, start: &weights::StateDict) -> Computed {
 
     let logits = model.valid().forward(images.clone().inner(), Head::Stage1);
     let logits = logits.mean().into_data().iter().collect();
-    let loss = DktLossConfig::new().init(&LossContext::new(&[])).unwrap();
+    let loss = DktLossConfig::default()
+        .init(&LossContext::new(&[]))
+        .unwrap();
     let mut optimizer = Sgd::new(0.9, 5e-4).init();
     let (mut losses, mut first) = (vec![], None);
     for _ in 0..5 {

@@ -171,6 +171,25 @@ fn from_a_folder_to_predictions() {
     works(dir, &format!("train --data pictures {set} {TINY}"));
     let chosen = fs::read_to_string(dir.join("set.toml")).unwrap();
     assert!(chosen.contains("kind = \"balanced_softmax\""), "{chosen}");
+    // A recipe is written with what options change of it; each setting says where it is from, as in a run.
+    let merge =
+        "train mine.toml --batch-size 8 --no-flip --set clip_norm=2 --write-recipe merged.toml";
+    works(dir, merge);
+    let merged = fs::read_to_string(dir.join("merged.toml")).unwrap();
+    for line in [
+        "# --batch-size\nbatch_size = 8\n",
+        "# mine.toml\nepochs = 1\n",
+        "# --no-flip\ntrain_pipeline = [",
+        "# --set clip_norm=2\nclip_norm = 2.0\n",
+    ] {
+        assert!(merged.contains(line), "{line}\n{merged}");
+    }
+    works(dir, "train merged.toml --write-recipe same.toml");
+    let again = fs::read_to_string(elsewhere.join("again/recipe.toml")).unwrap();
+    assert!(
+        again.contains("# ../run/recipe.toml\nepochs = 1\n"),
+        "{again}"
+    );
     let wrong = format!("train --data pictures --set stage1.epoch=3 {TINY}");
     assert!(fails(dir, 1, &wrong).contains("did you mean `epochs`?"));
     let error = fails(dir, 2, "train --data pictures --imbalance-factor 10");

@@ -1,6 +1,6 @@
 //! From a batch of bytes to the network's input.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use shike_data::{Batch, Normalization};
 
@@ -11,6 +11,7 @@ use crate::device::is_host;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum Precision {
     /// 32 bits.
     #[default]
@@ -20,9 +21,20 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Images, `[batch, channels, height, width]`, in this type of float.
+    pub fn cast(self, images: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::F32 => images,
+            Self::Bf16 => images.cast(FloatDType::BF16),
+        }
+    }
+}
+
 /// In what form a batch of images goes to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Upload {
     /// As bytes, which the device permutes and normalises: a quarter of the transfer. On a CPU,
     /// where nothing is transferred, the same as [`Upload::F32`].

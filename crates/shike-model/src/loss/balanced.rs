@@ -8,11 +8,13 @@ use crate::network::{ClassifierConfig, ExpertLogits};
 /// Configuration of [`BalancedSoftmaxLoss`] as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct BalancedSoftmaxLossConfig {}
 
 /// Configuration of [`BalancedSoftmaxLoss`] with a power of the priors: the logit-adjusted loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LogitAdjustmentLossConfig {
     /// The power of the class frequencies: 1 is the balanced softmax, 0 cross-entropy.
     pub tau: f64,
@@ -31,6 +33,10 @@ pub struct BalancedSoftmaxLoss {
 
 /// What a class without an image means.
 pub(super) const NO_PRIOR: &str = "its prior log(0) is −∞";
+
+setters!(LogitAdjustmentLossConfig {
+    with_tau tau: f64,
+});
 
 impl Default for LogitAdjustmentLossConfig {
     fn default() -> Self {

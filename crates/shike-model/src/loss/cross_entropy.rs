@@ -11,6 +11,7 @@ use crate::network::{ClassifierConfig, ExpertLogits};
 /// Configuration of [`CrossEntropyLoss`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CrossEntropyLossConfig {
     /// Label smoothing: the share ε of a label that is spread evenly over all classes, in [0, 1).
     pub label_smoothing: f64,
@@ -32,11 +33,6 @@ pub struct CrossEntropyLoss {
 }
 
 impl CrossEntropyLossConfig {
-    /// Neither weights nor smoothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The loss.
     ///
     /// # Errors

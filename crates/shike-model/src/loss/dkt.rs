@@ -33,6 +33,7 @@ pub enum KlReduction {
 /// [`KlReduction::ElementMean`], or 0.1 and 0.01 under [`KlReduction::BatchMean`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DktLossConfig {
     /// Weight of the non-target distillation.
     pub non_target_weight: f64,
@@ -72,16 +73,11 @@ impl Default for DktLossConfig {
 pub const FEW_CLASSES: usize = 20;
 
 impl DktLossConfig {
-    /// The released code's loss.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The paper's reading: divergences as they are written (batch mean), constant teachers, the
     /// target left out on both sides; with the weights 0.1 and 0.01 that equal the released ones
     /// on CIFAR-100.
     pub fn paper() -> Self {
-        Self::new()
+        Self::default()
             .with_reduction(KlReduction::BatchMean)
             .with_detach_teacher(true)
             .with_exclude_target(true)

@@ -11,6 +11,7 @@ use crate::network::{ClassifierConfig, ExpertLogits};
 /// Configuration of [`FocalLoss`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FocalLossConfig {
     /// γ, 0 or more: how fast the loss of images that are already classified well fades. 0 is
     /// cross-entropy.
@@ -45,11 +46,6 @@ impl Default for FocalLossConfig {
 }
 
 impl FocalLossConfig {
-    /// γ = 2, without weights.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The loss.
     ///
     /// # Errors

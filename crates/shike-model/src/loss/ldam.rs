@@ -13,6 +13,7 @@ use crate::network::{ClassifierConfig, ExpertLogits};
 /// Configuration of [`LdamLoss`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LdamLossConfig {
     /// Margin of the smallest class, in units of the cosine.
     pub max_margin: f64,
@@ -46,11 +47,6 @@ impl Default for LdamLossConfig {
 }
 
 impl LdamLossConfig {
-    /// A largest margin of 0.5, without weights.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The loss.
     ///
     /// # Errors

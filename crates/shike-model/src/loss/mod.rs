@@ -117,7 +117,7 @@ impl LossConfig {
         named(
             "dkt",
             "Dynamic knowledge transfer as in the authors' code",
-            || Self::Dkt(DktLossConfig::new()),
+            || Self::Dkt(DktLossConfig::default()),
         ),
         named(
             "dkt-paper",
@@ -134,22 +134,20 @@ impl LossConfig {
             "Cross-entropy weighted by the effective number of images",
             || {
                 let weights = Some(ClassWeights::effective_number());
-                Self::CrossEntropy(CrossEntropyLossConfig::new().with_weights(weights))
+                Self::CrossEntropy(CrossEntropyLossConfig::default().with_weights(weights))
             },
         ),
-        named(
-            "focal",
-            "Focal loss",
-            || Self::Focal(FocalLossConfig::new()),
-        ),
+        named("focal", "Focal loss", || {
+            Self::Focal(FocalLossConfig::default())
+        }),
         named(
             "ldam",
             "Label-distribution-aware margins, on a cosine classifier",
-            || Self::Ldam(LdamLossConfig::new()),
+            || Self::Ldam(LdamLossConfig::default()),
         ),
         named("ldam-drw", "LDAM with deferred re-weighting", || {
             let weights = Some(ClassWeights::effective_number());
-            Self::Ldam(LdamLossConfig::new().with_weights(weights))
+            Self::Ldam(LdamLossConfig::default().with_weights(weights))
         }),
         named(
             "balanced-softmax",
@@ -163,7 +161,7 @@ impl LossConfig {
 
     /// Cross-entropy without weights or smoothing.
     pub fn cross_entropy() -> Self {
-        Self::CrossEntropy(CrossEntropyLossConfig::new())
+        Self::CrossEntropy(CrossEntropyLossConfig::default())
     }
 
     /// Balanced softmax.

@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use shike_data::mix::Mixing;
 use shike_data::{BadImages, DataError, LoaderConfig, Normalization, Pipeline, Sampling};
 use shike_model::loss::LossError;
-use shike_model::{ClassifierConfig, ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
+use shike_model::{ConfigError, DktLossConfig, LossConfig, Part, ShikeConfig};
 
 pub use self::frozen::FrozenConfig;
 pub use self::optimizer::{AdamWConfig, OptimizerConfig, SgdConfig};
 pub use self::schedule::Schedule;
 use self::schedule::ScheduleError;
 pub use self::source::{DataSource, TrainData};
-pub use self::stage::Stage2;
+pub use self::stage::{NamedMethod, Stage2};
 use shike_data::shots::Overlap;
 use shike_infer::device::batch::{Precision, Upload};
 use shike_infer::metrics::ShotThresholds;
@@ -317,7 +317,7 @@ impl TrainConfig {
         };
         let loss = match model.is_plain() {
             true => LossConfig::cross_entropy(),
-            false => LossConfig::Dkt(DktLossConfig::new()),
+            false => LossConfig::Dkt(DktLossConfig::default()),
         };
         let stage2 = (model.stage2_heads && epochs[1] > 0)
             .then(|| Stage2::Retrain(stage(epochs[1], 0.1, LossConfig::balanced_softmax())));
@@ -559,20 +559,7 @@ impl TrainConfig {
             &"present",
             "left out, because the network has no stage-2 heads (model.stage2_heads)",
         )?;
-        let linear = self.model.classifier == ClassifierConfig::Linear;
-        let needs_linear = "retrain, or the network's classifier linear (model.classifier): the \
-                            norm of a cosine classifier's weights has no effect";
-        match stage2 {
-            Stage2::Retrain(_) => {}
-            Stage2::Lws(_) => check("stage2.method", linear, &"lws", needs_linear)?,
-            Stage2::TauNorm { taus } => {
-                check("stage2.method", linear, &"tau_norm", needs_linear)?;
-                let wrong = taus.iter().find(|tau| !(tau.is_finite() && **tau >= 0.0));
-                let found = wrong.copied().unwrap_or_default();
-                check("stage2.taus", wrong.is_none(), &found, "0 or more")?;
-            }
-        }
-        Ok(())
+        stage2.validate(&self.model.classifier)
     }
 }
 
@@ -590,7 +577,9 @@ mod tests {
         let effective = |n: f64| 0.001 / (1.0 - 0.999f64.powf(n));
         let dkt = loss(r#"{"kind":"dkt"}"#);
         let balanced = loss(r#"{"kind":"balanced_softmax"}"#);
-        let adjusted = |tau: f64| LossConfig::LogitAdjustment(LogitAdjustmentLossConfig { tau });
+        let adjusted = |tau: f64| {
+            LossConfig::LogitAdjustment(LogitAdjustmentLossConfig::default().with_tau(tau))
+        };
         let weighted =
             loss(r#"{"kind":"cross_entropy","weights":{"kind":"effective_number","beta":0.999}}"#);
         let inverse = loss(r#"{"kind":"focal","weights":{"kind":"inverse_frequency"}}"#);

@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::tensor::FloatDType;
 use shike_data::mix::Mix;
 use shike_data::{Batch, Loader};
-use shike_infer::device::batch::{Precision, to_tensors};
+use shike_infer::device::batch::to_tensors;
 use shike_model::Shike;
 
 use super::loss::Losses;
@@ -127,12 +126,8 @@ impl Learner {
         let config = &self.config;
         let (images, labels) =
             to_tensors(&batch, &config.normalization, config.upload, &self.device);
-        let images = match config.precision {
-            Precision::F32 => images,
-            Precision::Bf16 => images.cast(FloatDType::BF16),
-        };
         Inputs {
-            images,
+            images: config.precision.cast(images),
             labels,
             share: mix.map(|mix| mix.share),
         }

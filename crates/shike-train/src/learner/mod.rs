@@ -235,8 +235,8 @@ impl Learner {
 
     /// Starts a run in a new or empty folder. `source` is recorded for
     /// [`open`](DataSource::open)ing it again on a resume, `stage2_from` so that a resume does
-    /// not train stage 1 itself, should there be no checkpoint yet, and `recipe` as the text of `recipe.toml`,
-    /// where settings were chosen for the data.
+    /// not train stage 1 itself, should there be no checkpoint yet, and `recipe` as the text of
+    /// `recipe.toml`.
     ///
     /// # Errors
     /// If the folder is in use, the initial weights do not fit, or the memory cannot suffice.
@@ -326,7 +326,7 @@ impl Learner {
             }
             None => {
                 if !session.run.rows().is_empty() {
-                    session.message("no checkpoint is left: the run begins anew");
+                    session.message("no checkpoint is left: the run starts from the beginning");
                 }
                 let begun = self
                     .begun
@@ -540,9 +540,7 @@ impl Learner {
     /// scaling has its factors.
     fn begin(&self, model: Shike, stage: usize) -> Result<Shike, TrainError> {
         let model = match (stage, &self.config.stage2) {
-            (2, Some(Stage2::Lws(_))) => {
-                model.scale_stage1_heads().map_err(TrainConfigError::from)?
-            }
+            (2, Some(stage2)) => stage2.begin(model).map_err(TrainConfigError::from)?,
             _ => model,
         };
         Ok(self.prepare(model, stage))

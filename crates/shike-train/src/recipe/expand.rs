@@ -16,7 +16,7 @@ use crate::config::DataSource;
 use crate::config::frozen::TRAINING;
 use crate::config::optimizer::gather;
 use crate::config::schedule::Schedule;
-use crate::config::{TrainConfig, warmup_epochs};
+use crate::config::{Stage2, TrainConfig, warmup_epochs};
 
 /// What a recipe comes to.
 pub(super) struct Expanded {
@@ -241,18 +241,26 @@ pub(super) fn expand(
         base.stage(2).map(|s| &s.schedule),
     ];
     let schedules = stages.map(|schedule| schedule.cloned());
+    let method = tree
+        .get("stage2")
+        .and_then(|stage| stage["method"].as_str());
+    let usual = base.stage(2).cloned();
+    base.stage2 = match method.and_then(Stage2::method) {
+        Some(method) => usual.map(|stage| method.init(stage)),
+        None => base.stage2,
+    };
+    let trains = base.stage(2).is_some();
     let mut base = json!(base);
     for ((key, schedule), epochs) in ["stage1", "stage2"].into_iter().zip(schedules).zip(epochs) {
         let (Some(Value::Object(stage)), Some(schedule)) = (tree.get_mut(key), schedule) else {
             continue;
         };
-        if stage.get("method") == Some(&json!("tau_norm")) {
+        if key == "stage2" && !trains {
             continue;
         }
         let default = [180, 20][usize::from(key == "stage2")];
         complete_schedule(key, stage, &schedule, epochs.unwrap_or(default))?;
     }
-    method_defaults(&tree, &mut base);
     merge(&mut base, Value::Object(tree));
     let config: TrainConfig = read("", &base)?;
     let pipelines = [&config.train_pipeline, &config.eval_pipeline];
@@ -272,21 +280,6 @@ pub(super) fn expand(
         data_dir,
         config,
     })
-}
-
-/// Defaults of the stage 2 that a recipe names: those of the usual re-training of classifiers.
-fn method_defaults(tree: &Map<String, Value>, base: &mut Value) {
-    let method = tree.get("stage2").and_then(|stage| stage.get("method"));
-    let stage2 = &mut base["stage2"];
-    match (method.and_then(Value::as_str), stage2.is_object()) {
-        (Some("lws"), true) => {
-            stage2["method"] = json!("lws");
-            stage2["loss"] = json!({ "kind": "cross_entropy" });
-            stage2["sampling"] = json!("class_balanced");
-        }
-        (Some("tau_norm"), true) => *stage2 = json!({ "method": "tau_norm", "taus": [] }),
-        _ => {}
-    }
 }
 
 /// Fills in what a stage's schedule leaves out: `lr` of the stage is its peak, the first rate is a

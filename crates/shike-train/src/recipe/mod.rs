@@ -49,7 +49,7 @@ use self::error::{in_words, nearest};
 use self::expand::{Expanded, Images, expand};
 pub use self::scale::{Scaling, scale_rates};
 use self::tree::{Content, Node};
-pub use self::write::to_toml;
+pub use self::write::{Choice, GIVEN, text, to_toml};
 use crate::config::schedule::Schedule;
 use crate::config::source::DataSource;
 use crate::config::stage::Stage2;
@@ -263,8 +263,11 @@ impl Recipe {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn is_for_cifar(&self) -> Result<bool, RecipeError> {
-        let layout = self.layout()?.as_ref().map(Images::of);
-        Ok(self.images.or(layout) == Some(Images::Cifar))
+        Ok(self.known_images()? == Some(Images::Cifar))
+    }
+
+    fn known_images(&self) -> Result<Option<Images>, RecipeError> {
+        Ok(self.images.or(self.layout()?.as_ref().map(Images::of)))
     }
 
     /// Images of a step (batch size times accumulation) as the file has it, whatever was
@@ -411,26 +414,29 @@ impl Recipe {
 
 /// The kinds of a table, `loss`, `schedule` or `stage2`, that have a field of this name.
 fn kinds_with(table: &str, field: &str) -> Vec<String> {
-    let retrain = || {
-        Some(json!(
-            expand(&json!({}), SOME_CLASSES, None).ok()?.config.stage2
-        ))
-    };
     let kinds: Vec<Value> = match table {
         "loss" => LossConfig::all().iter().map(|loss| json!(loss)).collect(),
         "schedule" => Schedule::KINDS
             .iter()
             .map(|schedule| json!(schedule))
             .collect(),
-        "stage2" => [json!(Stage2::TauNorm { taus: vec![] })]
-            .into_iter()
-            .chain(retrain())
-            .collect(),
+        "stage2" => {
+            let config = expand(&json!({}), SOME_CLASSES, None).map(|read| read.config);
+            let stage = config.ok().and_then(|config| config.stage(2).cloned());
+            let methods = Stage2::NAMED.into_iter();
+            stage.map_or(vec![], |stage| {
+                methods
+                    .map(|method| json!(method.init(stage.clone())))
+                    .collect()
+            })
+        }
         _ => vec![],
     };
     let has = kinds.iter().filter(|kind| kind.get(field).is_some());
     let named = has.filter_map(|kind| kind.get("kind").or(kind.get("method"))?.as_str());
-    named.map(str::to_owned).collect()
+    let mut names: Vec<String> = named.map(str::to_owned).collect();
+    names.dedup();
+    names
 }
 
 /// Names that are written today, without former spellings such as `FanIn`.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Place, RecipeError};
+use crate::config::Stage2;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -151,7 +152,11 @@ impl Node {
                 _ => false,
             });
             if !same {
-                let trains = !matches!(&value.content, Content::Scalar(new) if new == "tau_norm");
+                let method = match &value.content {
+                    Content::Scalar(new) => new.as_str().and_then(Stage2::method),
+                    _ => None,
+                };
+                let trains = method.is_none_or(|method| method.trains.is_some());
                 let kept = |name: &String| match key {
                     // Another network is as deep as it is; how many experts there are stays.
                     "arch" => !["backbone", "shared_layers", "fused_layers"].contains(&&**name),

@@ -3,7 +3,8 @@
 //! ```text
 //! run/
 //!   config.json          the resolved configuration
-//!   recipe.toml, lists/  settings and split that were chosen for the data, where nobody gave them
+//!   recipe.toml          the settings, each below where it is from or why it was chosen; it can be edited
+//!   lists/               the split that was made for the data, if nobody gave one
 //!   classes.json         class names and training images per class, in label order
 //!   metrics.csv, .jsonl  one row an epoch
 //!   per_class.csv        the last evaluation by class
@@ -140,8 +141,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Starts a run in `folder`, which is created if need be, and writes `config.json`, `classes.json` and, where
-    /// settings were chosen for the data, the text of `recipe.toml`.
+    /// Starts a run in `folder`, which is created if it does not exist, and writes `config.json`, `classes.json`
+    /// and, if given, the text of `recipe.toml`.
     ///
     /// # Errors
     ///
@@ -298,7 +299,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Both files are written anew: a log is small, a torn last line cannot happen, and the CSV
+    /// Both files are written as a whole: a log is small, a torn last line cannot happen, and the CSV
     /// header can gain the loss terms of stage 2.
     fn write_rows(&self) -> Result<(), RunDirError> {
         let paths = self.writable()?;

@@ -49,7 +49,7 @@ files! {
     receipt = "receipt.json",
     /// `heads.json`: the heads on a frozen trunk that were compared, and the chosen one.
     heads = "heads.json",
-    /// `recipe.toml`: the settings that were chosen for the data, to be edited.
+    /// `recipe.toml`: the settings, each below where it is from or why it was chosen; it can be edited.
     recipe = "recipe.toml",
     /// `model.safetensors`, the final model.
     model = "model.safetensors",
@@ -264,8 +264,8 @@ impl RunPaths {
 
     /// The newest checkpoint that can be read, or `None` if there is none at all.
     ///
-    /// A cut off or damaged file is passed over with a warning, and the one before it is taken;
-    /// the checkpoints at the ends of stages come last.
+    /// A truncated or damaged file is skipped with a warning, and the next older one is taken; the
+    /// checkpoints at the ends of stages are tried last.
     ///
     /// # Errors
     ///
@@ -311,6 +311,6 @@ pub struct Latest {
     pub checkpoint: Checkpoint,
     /// Its file.
     pub path: PathBuf,
-    /// What is wrong with newer checkpoints that had to be passed over: tell the user.
+    /// What is wrong with newer checkpoints, which were skipped: the user should see it.
     pub warnings: Vec<String>,
 }

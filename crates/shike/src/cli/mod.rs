@@ -30,7 +30,7 @@ pub use error::{CliError, Status};
 pub use model::{ModelArgs, Which};
 pub use output::exit;
 use output::{print, print_json, print_line, say, writable};
-pub use train::{BadImagesKind, Baseline, ResumeArgs, TrainArgs, cifar, train_with};
+pub use train::{Baseline, ResumeArgs, TrainArgs, cifar, train_with};
 
 /// Long-tailed image recognition with SHIKE.
 #[derive(Parser)]

@@ -92,6 +92,12 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("--baseline", &["model.experts", "model.fused_layers"]),
 ];
 
+/// Options that change a part of a field's value, which others may change as well.
+const PARTS: &[(&str, &[&str])] = &[
+    ("--exif", &["train_pipeline", "eval_pipeline"]),
+    ("--no-flip", &["train_pipeline"]),
+];
+
 /// The option for the field that is wrong, where there is one.
 pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {
     let path = error.path();
@@ -189,10 +195,10 @@ impl Given {
             let mut fields = fields.iter();
             fields.any(|field| within(own, field) || within(field, own))
         };
-        let found = self.fields().filter(|(_, own)| concerns(own));
-        let mut found: Vec<String> = found.map(|(option, _)| option.to_owned()).collect();
-        found.dedup();
-        found
+        let found = FIELDS.iter().chain(PARTS);
+        let found =
+            found.filter(|(option, own)| self.has(option) && own.iter().any(|own| concerns(own)));
+        found.map(|(option, _)| (*option).to_owned()).collect()
     }
 }
 
@@ -235,15 +241,8 @@ mod tests {
     use super::*;
     use crate::cli::TrainArgs;
 
-    /// Those that change a part of a field's value, or no field.
-    const NO_FIELD: [&str; 6] = [
-        "check-images",
-        "device",
-        "dry-run",
-        "exif",
-        "no-flip",
-        "no-lr-scaling",
-    ];
+    /// Those that change no field.
+    const NO_FIELD: [&str; 4] = ["check-images", "device", "dry-run", "no-lr-scaling"];
 
     #[test]
     fn the_table_has_every_option() {
@@ -252,7 +251,7 @@ mod tests {
             .get_arguments()
             .filter_map(|arg| arg.get_long())
             .collect();
-        let fields = FIELDS.iter();
+        let fields = FIELDS.iter().chain(PARTS);
         let fields = fields.map(|(option, _)| option.strip_prefix("--").unwrap());
         let mut known: Vec<&str> = fields.chain(NO_FIELD).collect();
         options.sort_unstable();

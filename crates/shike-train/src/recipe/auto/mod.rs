@@ -5,7 +5,6 @@
 //! the authors'.
 
 mod frozen;
-mod text;
 
 use std::fmt::Write as _;
 
@@ -15,7 +14,7 @@ use shike_model::{BackboneConfig, DktLossConfig, LossConfig};
 use thiserror::Error;
 
 pub use self::frozen::plan_frozen;
-pub use self::text::{GIVEN, given, recipe_text};
+use super::write::{Choice, GIVEN};
 use shike_infer::metrics::{Shot, ShotThresholds};
 
 /// Where a run is computed.
@@ -71,17 +70,6 @@ pub enum AutoError {
     /// There is no training image.
     #[error("there is no training image")]
     NoImages,
-}
-
-/// A setting, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
-    /// The field of the recipe, as `stage1.epochs`.
-    pub field: String,
-    /// Its value, as JSON.
-    pub value: Value,
-    /// Why it has this value.
-    pub reason: String,
 }
 
 /// A run that was planned.

@@ -2,10 +2,10 @@ use shike_data::{BadImages, Pipeline, Sampling, Transform};
 use shike_model::{ClassifierConfig, DktLossConfig, LossConfig, Part};
 
 use super::*;
-use crate::config::TrainConfig;
 use crate::config::schedule::Schedule;
 use crate::config::stage::Stage2;
-use crate::recipe::Recipe;
+use crate::config::{DataSource, TrainConfig};
+use crate::recipe::{Recipe, text};
 
 fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
     Facts {
@@ -31,7 +31,7 @@ fn value(plan: &Plan, field: &str) -> Value {
 }
 
 fn config(plan: &Plan, classes: usize) -> TrainConfig {
-    let text = recipe_text("made by a test", &plan.choices);
+    let text = text("made by a test", &plan.choices);
     let recipe = Recipe::parse("recipe.toml", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     recipe
         .config(classes)
@@ -179,7 +179,7 @@ fn at_few_classes_the_loss_is_that_of_the_paper() {
         config(&plan, classes).stage1.loss
     };
     assert_eq!(loss(19), LossConfig::Dkt(DktLossConfig::paper()));
-    assert_eq!(loss(20), LossConfig::Dkt(DktLossConfig::new()));
+    assert_eq!(loss(20), LossConfig::Dkt(DktLossConfig::default()));
 }
 
 #[test]
@@ -352,6 +352,10 @@ fn every_plan_is_a_recipe_that_enlarges_no_picture() {
 fn what_options_change_is_given_and_the_recipe_repeats_it() {
     let plan = plan(&facts(&[150, 70, 40, 20], [640, 480])).unwrap();
     let base = config(&plan, 4);
+    let pictures = DataSource::Folder { dir: "d".into() };
+    let recipe = Recipe::parse("recipe.toml", "")
+        .unwrap()
+        .for_source(&pictures);
     type Change = fn(&mut TrainConfig);
     // What changes, and the fields that are given then.
     let cases: [(&str, Change, &[&str]); 14] = [
@@ -372,7 +376,7 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
         (
             "schedule",
             |c| c.stage1.schedule = Schedule::Constant { lr: 0.1 },
-            &["stage1.schedule"],
+            &["stage1.lr", "stage1.schedule.kind"],
         ),
         (
             "warm-up",
@@ -381,13 +385,13 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
                     *warmup_epochs = 10;
                 }
             },
-            &["stage1.schedule"],
+            &["stage1.schedule.warmup_epochs"],
         ),
         ("seed", |c| c.seed = 7, &["seed"]),
         (
             "loss",
             |c| c.stage1.loss = LossConfig::cross_entropy(),
-            &["stage1.loss"],
+            &["stage1.loss.kind"],
         ),
         ("no stage 2", |c| c.stage2 = None, &["stage2.epochs"]),
         (
@@ -427,7 +431,7 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
                 c.stage1.loss = LossConfig::cross_entropy();
                 c.stage2 = None;
             },
-            &["stage1.loss", "stage2.epochs"],
+            &["model.plain", "stage2.epochs"],
         ),
         (
             "classifier",
@@ -436,16 +440,17 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
                 c.ema_decay = Some(0.99);
                 c.lr_factors.insert(Part::Stem, 0.5);
             },
-            &["ema_decay", "lr_factors.stem", "model.classifier"],
+            &["ema_decay", "lr_factors.stem", "model.classifier.kind"],
         ),
     ];
     for (name, change, fields) in cases {
         let mut wanted = base.clone();
         change(&mut wanted);
-        let choices = given(plan.choices.clone(), &wanted);
-        let text = recipe_text("", &choices);
-        let again =
-            Recipe::parse("recipe.toml", &text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+        let choices = recipe.fields(&wanted, &plan.choices).unwrap();
+        let text = text("", &choices);
+        let again = Recipe::parse("recipe.toml", &text)
+            .unwrap_or_else(|e| panic!("{name}: {e}\n{text}"))
+            .for_source(&pictures);
         assert_eq!(again.config(4).unwrap(), wanted, "{name}:\n{text}");
         let named = choices.iter().filter(|choice| choice.reason == GIVEN);
         let named: Vec<&str> = named.map(|choice| &*choice.field).collect();

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
@@ -199,13 +199,10 @@ fn network(
     if let Some(folder) = &setting.exchange {
         exchange(folder, &model, &images, &labels)?;
     }
-    let images = match setting.precision {
-        Precision::F32 => images,
-        Precision::Bf16 if device.supports_dtype(DType::BF16) => images.cast(FloatDType::BF16),
-        Precision::Bf16 => {
-            return Err(CliError::Failed("the device has no bfloat16".into()));
-        }
-    };
+    if setting.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
+        return Err(CliError::Failed("the device has no bfloat16".into()));
+    }
+    let images = setting.precision.cast(images);
     let labels = Tensor::<1, Int>::from_data(labels, &device);
     Ok((model, images, labels))
 }
@@ -276,7 +273,7 @@ impl Training {
     fn new(model: Shike) -> Result<Self, CliError> {
         let loss = match model.experts.len() {
             1 => LossConfig::cross_entropy(),
-            _ => LossConfig::Dkt(DktLossConfig::new()),
+            _ => LossConfig::Dkt(DktLossConfig::default()),
         };
         let loss = loss
             .init(&LossContext::new(&[]))
@@ -414,7 +411,7 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
     let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
     let counts: Vec<usize> = (0..classes).map(|class| 1 + 1280 / (class + 1)).collect();
     let loss = match dkt {
-        true => LossConfig::Dkt(DktLossConfig::new()),
+        true => LossConfig::Dkt(DktLossConfig::default()),
         false => LossConfig::balanced_softmax(),
     };
     let loss = loss

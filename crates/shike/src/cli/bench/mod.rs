@@ -299,11 +299,7 @@ fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), CliError
         flops,
         mut run,
     } = cases::prepare(name, &setting)?;
-    let dtype = match args.precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-    };
-    let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": dtype });
+    let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": args.precision });
     print(&facts.to_string())?;
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| CliError::Failed(error.to_string()))?;

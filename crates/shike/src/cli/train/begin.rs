@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use shike_data::inspect::Pixels;
 use shike_data::write::atomic_write;
 use shike_infer::Precision;
-use shike_train::recipe::{auto, to_toml};
+use shike_train::recipe::Choice;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
-use shike_train::{DataSource, Learner, TrainConfig, TrainError};
+use shike_train::{Learner, TrainConfig, TrainError};
 
 use super::job::{Images, Job};
 use super::resume::stage1_of;
@@ -52,12 +52,10 @@ pub(super) fn begin(
     if let Some(scaling) = scaling {
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
+    let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
     progress.message(&match &job.plan {
-        Some(plan) => {
-            let choices = auto::given(plan.choices.clone(), &config);
-            table(&choices, "why", &plan.notes)
-        }
-        None => table(&settings(&job.recipe, &config, &args.given)?, "from", &[]),
+        Some(plan) => table(&settings, "why", &plan.notes),
+        None => table(&settings, "from", &[]),
     });
     progress.message(&describe(&counts, &config));
     let turned = match config.train_pipeline.is_upright() {
@@ -76,7 +74,7 @@ pub(super) fn begin(
             .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
     }
     if let Some(file) = &output.write_recipe {
-        return write_recipe(job, &config, file);
+        return write_recipe(job, &settings, file);
     }
     if args.run.dry_run {
         return dry_run(job, config, args, session);
@@ -86,12 +84,11 @@ pub(super) fn begin(
     }
     RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
-    let recipe = job.written(&config, &source)?;
+    let recipe = job.written(&settings, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
     session.check_images(&learner, args)?;
     let from = resume.stage2_from.clone();
-    let recipe = recipe.as_deref();
-    let mut run = learner.create_run(&folder, Some(source), from.clone(), recipe)?;
+    let mut run = learner.create_run(&folder, Some(source), from.clone(), Some(&recipe))?;
     let outcome = session.start(&learner, from, &mut run)?;
     session.report(&outcome, &folder);
     Ok(Trained::Run {
@@ -102,7 +99,7 @@ pub(super) fn begin(
 }
 
 /// Writes the recipe, with the lists of a split beside it.
-fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained, CliError> {
+fn write_recipe(job: &Job, settings: &[Choice], file: &Path) -> Result<Trained, CliError> {
     if file.exists() {
         let message = format!("{} exists already: choose another name", file.display());
         return Err(CliError::Usage(message));
@@ -111,27 +108,9 @@ fn write_recipe(job: &Job, config: &TrainConfig, file: &Path) -> Result<Trained,
     let (source, _) = job
         .images
         .settle(&file.with_file_name(format!("{stem}-lists")))?;
-    let recipe = match (job.written(config, &source)?, source) {
-        (Some(recipe), _) => recipe,
-        (None, source) => {
-            let layout = match source {
-                DataSource::Cifar {
-                    set,
-                    profile,
-                    imbalance_factor,
-                    ..
-                } => Some(DataSource::Cifar {
-                    dir: PathBuf::new(),
-                    set,
-                    profile,
-                    imbalance_factor,
-                }),
-                _ => None,
-            };
-            to_toml(config, layout.as_ref()).map_err(TrainError::from)?
-        }
-    };
-    write_text(file, &recipe)?;
+    let recipe = job.written(settings, &source)?;
+    let written = atomic_write(file, |writer| writer.write_all(recipe.as_bytes()));
+    written.map_err(TrainError::from)?;
     Ok(Trained::Recipe(file.to_owned()))
 }
 
@@ -160,11 +139,6 @@ fn dry_run(
     };
     print(&found)?;
     Ok(Trained::Nothing)
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = atomic_write(path, |writer| writer.write_all(text.as_bytes()));
-    Ok(written.map_err(TrainError::from)?)
 }
 
 fn describe(counts: &[usize], config: &TrainConfig) -> String {

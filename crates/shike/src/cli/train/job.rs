@@ -7,9 +7,10 @@ use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
-use shike_train::recipe::auto::{self, Choice, GIVEN, Plan};
+use shike_train::recipe::auto::Plan;
+use shike_train::recipe::{self, Choice, GIVEN};
 use shike_train::run::RunPaths;
-use shike_train::{DataSource, Progress, Recipe, TrainConfig, TrainData, TrainError};
+use shike_train::{DataSource, Progress, Recipe, TrainData, TrainError};
 
 use crate::cli::CliError;
 
@@ -47,14 +48,19 @@ impl Job {
         })
     }
 
-    /// The text of the recipe, where the settings were chosen for the data.
-    pub fn written(
-        &self,
-        config: &TrainConfig,
-        source: &DataSource,
-    ) -> Result<Option<String>, CliError> {
-        let text = |plan: &Plan| recipe(&plan.choices, config, source);
-        self.plan.as_ref().map(text).transpose()
+    /// The settings and the images as a recipe: with it, `shike train` repeats the run.
+    pub fn written(&self, settings: &[Choice], source: &DataSource) -> Result<String, CliError> {
+        let mut head = match self.plan {
+            Some(_) => format!(
+                "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for, or \
+                 follows from it.\n"
+            ),
+            None => "What `shike train` was asked for, and where it is from; the rest has its default.\n".into(),
+        };
+        head += "To train with it, changed or not: shike train THIS-FILE --run RUN";
+        let mut all = data_fields(source)?;
+        all.extend_from_slice(settings);
+        Ok(recipe::text(&head, &all))
     }
 }
 
@@ -189,22 +195,6 @@ pub(super) fn split_before(
     Ok(Some(listed(&record.data, &paths.lists())))
 }
 
-/// The recipe of a run that was planned: with it, `shike train` repeats the run.
-fn recipe(
-    choices: &[Choice],
-    config: &TrainConfig,
-    source: &DataSource,
-) -> Result<String, CliError> {
-    let choices = auto::given(choices.to_vec(), config);
-    let mut all = data_fields(source)?;
-    all.extend(choices);
-    let head = format!(
-        "What `shike train` chose for these pictures, and why; \"{GIVEN}\" is what was asked for, or follows from it.\n\
-         To train with it, changed or not: shike train THIS-FILE --run RUN"
-    );
-    Ok(auto::recipe_text(&head, &all))
-}
-
 /// Where the images are, as a recipe has it.
 fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
     let path = |path: &Path| -> Result<serde_json::Value, CliError> {
@@ -222,20 +212,18 @@ fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
         value,
         reason: reason.to_owned(),
     };
-    if let DataSource::Cifar { .. } = source {
-        return Ok(vec![]);
-    }
-    let kind = serde_json::json!(source)["kind"].clone();
-    let why = "where the pictures are; --data DIR overrides it";
+    let why = "where the images are; --data DIR overrides it";
     let mut fields = Vec::new();
     for (name, file) in source.clone().paths() {
         match fields.is_empty() {
-            true => fields.extend([
-                field("data_dir", path(file)?, why),
-                field("data.kind", kind.clone(), ""),
-            ]),
+            true => fields.push(field("data_dir", path(file)?, why)),
             false => fields.push(field(&format!("data.{name}"), path(file)?, "")),
         }
+    }
+    let layout = serde_json::json!(source);
+    for name in ["kind", "set", "profile", "imbalance_factor"] {
+        let value = layout.get(name).into_iter();
+        fields.extend(value.map(|value| field(&format!("data.{name}"), value.clone(), "")));
     }
     Ok(fields)
 }

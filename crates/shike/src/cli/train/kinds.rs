@@ -2,8 +2,11 @@
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use shike_model::LossConfig;
-use shike_model::loss::NamedLoss;
+use shike_data::BadImages;
+use shike_model::loss::{ClassWeights, NamedLoss};
+use shike_model::{ClassifierConfig, LossConfig};
+use shike_train::Stage2;
+use shike_train::config::NamedMethod;
 
 /// What SHIKE is compared with.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,59 +17,58 @@ pub enum Baseline {
     Single,
 }
 
-/// Losses by name.
-pub(super) fn losses() -> impl TypedValueParser<Value = NamedLoss> {
-    let values = LossConfig::NAMED.map(|loss| PossibleValue::new(loss.name).help(loss.about));
-    PossibleValuesParser::new(values).map(|name| {
-        let mut losses = LossConfig::NAMED.into_iter();
-        losses
-            .find(|loss| loss.name == name)
-            .expect("the parser takes no other name")
+/// Values by name, with what each is.
+fn named<T: Clone + Send + Sync + 'static>(
+    values: impl IntoIterator<Item = (&'static str, &'static str, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let values: Vec<_> = values.into_iter().collect();
+    let names = values
+        .iter()
+        .map(|(name, about, _)| PossibleValue::new(*name).help(*about));
+    PossibleValuesParser::new(names.collect::<Vec<_>>()).map(move |name| {
+        let found = values.iter().find(|(known, ..)| *known == name);
+        found.expect("the parser takes no other name").2.clone()
     })
 }
 
-/// Classifiers.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClassifierKind {
-    /// Cosine with scale 30.
-    Cosine,
-    /// Linear with a bias.
-    Linear,
-}
-
-/// Class weights.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightsKind {
-    /// One over the number of images.
-    Inverse,
-    /// One over the effective number of images.
-    EffectiveNumber,
+/// Losses.
+pub(super) fn losses() -> impl TypedValueParser<Value = NamedLoss> {
+    named(LossConfig::NAMED.map(|loss| (loss.name, loss.about, loss)))
 }
 
 /// What stage 2 does to the classifiers.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage2Kind {
-    /// Trains new ones with the balanced softmax, as SHIKE does.
-    Retrain,
-    /// Trains new ones with cross-entropy and class-balanced sampling.
-    Crt,
-    /// Trains a factor on the logit of each class, otherwise as crt; for linear classifiers.
-    Lws,
-    /// Divides weights by a power of their length, without training; for linear classifiers.
-    TauNorm,
+pub(super) fn methods() -> impl TypedValueParser<Value = NamedMethod> {
+    named(Stage2::NAMED.map(|method| (method.name, method.about, method)))
+}
+
+/// Classifiers.
+pub(super) fn classifiers() -> impl TypedValueParser<Value = ClassifierConfig> {
+    named([
+        ("cosine", "Cosine with scale 30", ClassifierConfig::cosine()),
+        ("linear", "Linear with a bias", ClassifierConfig::Linear),
+    ])
+}
+
+/// Class weights.
+pub(super) fn class_weights() -> impl TypedValueParser<Value = ClassWeights> {
+    let inverse = ClassWeights::InverseFrequency {};
+    let effective = ClassWeights::effective_number();
+    named([
+        ("inverse", "One over the number of images", inverse),
+        (
+            "effective-number",
+            "One over the effective number of images",
+            effective,
+        ),
+    ])
 }
 
 /// What is done about training images that cannot be read.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadImagesKind {
-    /// Stop, with the path and what is wrong.
-    Fail,
-    /// Take another image of the same class, and list the bad ones in `bad_images.csv`.
-    Skip,
-}
-
-/// A value as the command line has it.
-pub(super) fn name(value: &impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
+pub(super) fn bad_images() -> impl TypedValueParser<Value = BadImages> {
+    let fail = "Stop, with the path and what is wrong";
+    let skip = "Take another image of the same class, and list the bad ones in `bad_images.csv`";
+    named([
+        ("fail", fail, BadImages::Fail),
+        ("skip", skip, BadImages::Skip { max_share: 0.01 }),
+    ])
 }

@@ -21,7 +21,7 @@ use shike_train::{DataSource, Recipe, TrainError};
 pub use self::args::TrainArgs;
 use self::begin::begin;
 use self::job::{Job, outside, split_before};
-pub use self::kinds::{BadImagesKind, Baseline};
+pub use self::kinds::Baseline;
 use self::plan::planned;
 use self::resume::resumed;
 use self::session::Session;
@@ -157,7 +157,7 @@ pub struct OutputArgs {
     pub json: bool,
     /// Write the settings of the run as a recipe, and stop. Pictures that are split
     /// first have their lists beside it, in a folder of the same name.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "recipe", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
     pub write_recipe: Option<PathBuf>,
 }
 

@@ -9,7 +9,8 @@ use shike_data::{Dataset, Part};
 use shike_infer::metrics::ShotThresholds;
 use shike_model::weights;
 use shike_train::config::frozen::TRAINING;
-use shike_train::recipe::auto::{self, DeviceKind, Facts, MAX_BAD_SHARE};
+use shike_train::recipe::auto::{DeviceKind, Facts, MAX_BAD_SHARE};
+use shike_train::recipe::{self, auto};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
 use super::TrainArgs;
@@ -105,7 +106,7 @@ pub(super) fn planned(
     plan.notes = notes;
     let name = data.file_stem().unwrap_or("pictures".as_ref());
     let file = Path::new(name).with_extension("toml");
-    let text = auto::recipe_text("", &plan.choices);
+    let text = recipe::text("", &plan.choices);
     let recipe = Recipe::parse(file, &text).map_err(|error| match error {
         // Nobody has written this recipe: an option is wrong.
         RecipeError::Config { source, .. } => TrainError::Config(*source),

@@ -62,8 +62,7 @@ fn obey(
     }
     let wanted = match &recipe.recipe {
         Some(path) => Recipe::read(path),
-        None => to_toml(recorded, None)
-            .and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
+        None => to_toml(recorded).and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
     };
     let mut wanted = wanted.map_err(TrainError::from)?;
     args.change(&mut wanted, &recipe.set)?;

@@ -9,6 +9,7 @@ use shike_train::{DataSource, Learner, Outcome, RunConfig, TrainConfig, TrainDat
 
 use super::job::Job;
 use super::session::Session;
+use super::settings::settings;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
 
@@ -44,9 +45,10 @@ pub(super) fn train_seeds(
         let mut run = match paths.is_run() {
             true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
             false => {
-                let recipe = job.written(&config, &source)?;
+                let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
+                let recipe = job.written(&settings, &source)?;
                 let source = Some(source.clone());
-                learner.create_run(&folder, source, None, recipe.as_deref())?
+                learner.create_run(&folder, source, None, Some(&recipe))?
             }
         };
         if let Outcome::Interrupted = session.start(&learner, None, &mut run)? {

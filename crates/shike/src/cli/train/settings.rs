@@ -2,55 +2,41 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-use shike_model::ShikeConfig;
-use shike_train::config::diff::{self, changes};
-use shike_train::recipe::auto::Choice;
+use shike_train::config::diff;
+use shike_train::recipe::auto::Plan;
+use shike_train::recipe::{Choice, GIVEN};
 use shike_train::{Recipe, TrainConfig, TrainError};
 
-use crate::cli::CliError;
 use crate::cli::options::{Given, with_options};
 
-/// The network, and each setting that is not the default for it, with the recipe or option that says so.
+/// The settings of a run: each that is not the default, with the reason of the plan, or the recipe or option
+/// that says so.
 pub(super) fn settings(
     recipe: &Recipe,
+    plan: Option<&Plan>,
     config: &TrainConfig,
     given: &Given,
-) -> Result<Vec<Choice>, CliError> {
-    let classes = config.model.num_classes;
-    let written = recipe.written(classes).map_err(TrainError::from)?;
-    let file = recipe.file().display().to_string();
-    let from = |field: &str, of_file: bool| {
-        let options = given.of_fields(&[field.to_owned()]);
-        match (recipe.set_by(field), of_file) {
-            (Some(assignment), _) => format!("--set {assignment}"),
-            (None, true) => file.clone(),
-            (None, false) if options.is_empty() => "follows from the options".to_owned(),
-            (None, false) => options.join(", "),
-        }
-    };
-    let mut rows = Vec::new();
-    let mut row = |field: &str, value, from: String| {
-        rows.push(Choice {
-            field: field.to_owned(),
-            value,
-            reason: from,
-        });
-    };
-    let backbone = &config.model.backbone;
-    if let Some(name) = backbone.name() {
-        let of_file = written.model.backbone == *backbone;
-        row("model.arch", json!(name), from("model.arch", of_file));
+) -> Result<Vec<Choice>, TrainError> {
+    if let Some(plan) = plan {
+        return Ok(recipe.fields(config, &plan.choices)?);
     }
-    let model = ShikeConfig::on(backbone.clone(), classes);
-    let defaults = TrainConfig::for_model(model, [180, 20]);
-    let over = changes(&written, config);
-    for change in changes(&defaults, config) {
-        let field = &change.field;
-        let of_file = !over.iter().any(|over| {
-            over.field.starts_with(field.as_str()) || field.starts_with(over.field.as_str())
+    let mut of_file = recipe.fields(&recipe.written(config.model.num_classes)?, &[])?;
+    for field in &mut of_file {
+        field.reason = recipe.file().display().to_string();
+    }
+    let mut rows = recipe.fields(config, &of_file)?;
+    for row in rows.iter_mut().filter(|row| row.reason == GIVEN) {
+        let set = recipe.set_by(&row.field).or_else(|| {
+            // The highest rate of a schedule can be set there, too.
+            let stage = row.field.strip_suffix(".lr")?;
+            recipe.set_by(&format!("{stage}.schedule"))
         });
-        row(field, change.to.clone(), from(field, of_file));
+        let options = given.of_fields(std::slice::from_ref(&row.field));
+        row.reason = match set {
+            Some(assignment) => format!("--set {assignment}"),
+            None if options.is_empty() => "follows from the options".to_owned(),
+            None => options.join(", "),
+        };
     }
     Ok(rows)
 }

@@ -5,7 +5,7 @@ use shike_data::{BadImages, Pipeline, Transform};
 use shike_train::{Recipe, TrainConfig, TrainError};
 
 use crate::cli::CliError;
-use crate::cli::train::kinds::BadImagesKind;
+use crate::cli::train::kinds::bad_images;
 
 /// What is done with images.
 #[derive(Args, Clone, Debug)]
@@ -24,8 +24,8 @@ pub struct ImageArgs {
     pub no_flip: bool,
     /// What to do about a training image that cannot be read. A validation or test image that cannot
     /// be read is an error in any case.
-    #[arg(long, value_enum)]
-    pub bad_images: Option<BadImagesKind>,
+    #[arg(long, value_parser = bad_images())]
+    pub bad_images: Option<BadImages>,
     /// With `--bad-images skip`: the largest share of the training images that may be bad [default: that
     /// of the recipe, or 0.05 where settings are chosen for the pictures, or 0.01].
     #[arg(long, value_name = "X")]
@@ -87,21 +87,16 @@ impl ImageArgs {
             let flip = |t: &Transform| matches!(t, Transform::HorizontalFlip { .. });
             config.train_pipeline.transforms.retain(|t| !flip(t));
         }
-        config.bad_images = match (self.bad_images, self.max_bad_share, config.bad_images) {
-            (Some(BadImagesKind::Skip), share, BadImages::Fail) => BadImages::Skip {
-                max_share: share.unwrap_or(0.01),
+        config.bad_images = match (self.bad_images, config.bad_images) {
+            (Some(BadImages::Skip { .. }) | None, BadImages::Skip { max_share })
+            | (Some(BadImages::Skip { max_share }), BadImages::Fail) => BadImages::Skip {
+                max_share: self.max_bad_share.unwrap_or(max_share),
             },
-            (Some(BadImagesKind::Skip) | None, share, BadImages::Skip { max_share }) => {
-                BadImages::Skip {
-                    max_share: share.unwrap_or(max_share),
-                }
-            }
-            (Some(BadImagesKind::Fail), None, _) => BadImages::Fail,
-            (None, None, BadImages::Fail) => BadImages::Fail,
-            (_, Some(_), _) => {
+            _ if self.max_bad_share.is_some() => {
                 let message = "--max-bad-share is for --bad-images skip";
                 return Err(CliError::Usage(message.into()));
             }
+            _ => BadImages::Fail,
         };
         Ok(())
     }

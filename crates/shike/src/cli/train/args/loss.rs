@@ -6,7 +6,7 @@ use shike_model::loss::{ClassWeights, KlReduction, NamedLoss};
 use shike_train::StageConfig;
 
 use crate::cli::CliError;
-use crate::cli::train::kinds::{WeightsKind, losses};
+use crate::cli::train::kinds::{class_weights, losses};
 
 /// The loss of stage 1.
 #[derive(Args, Clone, Debug)]
@@ -27,8 +27,8 @@ pub struct LossArgs {
     #[arg(long, value_name = "X")]
     pub tau: Option<f64>,
     /// Weights of the classes, for cross-entropy, focal loss and LDAM.
-    #[arg(long, value_enum)]
-    pub class_weights: Option<WeightsKind>,
+    #[arg(long, value_parser = class_weights())]
+    pub class_weights: Option<ClassWeights>,
     /// β of the effective number.
     #[arg(long, value_name = "X")]
     pub cb_beta: Option<f64>,
@@ -89,17 +89,15 @@ impl LossArgs {
         let weighted = "cross-entropy, focal loss or LDAM";
         let epochs = stage1.epochs;
         let Some((weights, from_epoch)) = stage1.loss.weights_mut() else {
-            return match (self.class_weights, self.cb_beta, self.drw_epoch) {
+            return match (&self.class_weights, self.cb_beta, self.drw_epoch) {
                 (Some(_), ..) => no_effect("--class-weights", weighted),
                 (_, Some(_), _) => no_effect("--cb-beta", weighted),
                 (.., Some(_)) => no_effect("--drw-epoch", weighted),
                 _ => Ok(()),
             };
         };
-        match self.class_weights {
-            Some(WeightsKind::Inverse) => *weights = Some(ClassWeights::InverseFrequency {}),
-            Some(WeightsKind::EffectiveNumber) => *weights = Some(ClassWeights::effective_number()),
-            None => {}
+        if self.class_weights.is_some() {
+            weights.clone_from(&self.class_weights);
         }
         match (self.cb_beta, &mut *weights) {
             (Some(x), Some(ClassWeights::EffectiveNumber { beta })) => *beta = x,

@@ -19,7 +19,7 @@ use self::run::RunArgs;
 use self::stage2::Stage2Args;
 use self::steps::StepArgs;
 use self::tuning::TuningArgs;
-use super::kinds::{Baseline, Stage2Kind, name};
+use super::kinds::Baseline;
 use crate::cli::CliError;
 use crate::cli::options::Given;
 
@@ -72,8 +72,11 @@ impl TrainArgs {
         if self.tuning.lr_backbone.is_some() {
             both("--lr-backbone", "lr_factors.stem")?;
         }
-        if let Some(kind @ (Stage2Kind::Crt | Stage2Kind::Lws)) = &self.stage2.stage2_method {
-            let option = format!("--stage2-method {}", name(kind));
+        if let Some(method) = &self.stage2.stage2_method
+            && method.trains.is_some()
+            && method.name != "retrain"
+        {
+            let option = format!("--stage2-method {}", method.name);
             both(&option, "stage2.loss")?;
             both(&option, "stage2.sampling")?;
         }
@@ -155,7 +158,10 @@ impl TrainArgs {
             None => None,
         };
         let loss = self.loss.loss.map(|loss| loss.name.to_owned());
-        let stage2 = self.stage2.stage2_method.as_ref().map(name);
+        let stage2 = self
+            .stage2
+            .stage2_method
+            .map(|method| method.name.to_owned());
         let arch = self.network.arch.clone();
         let parts = [recipe, kind.map(str::to_owned), loss, stage2, arch];
         let parts: Vec<String> = parts.into_iter().flatten().collect();

@@ -9,7 +9,7 @@ use shike_train::{TrainConfig, TrainError};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{Baseline, ClassifierKind};
+use crate::cli::train::kinds::{Baseline, classifiers};
 
 /// The network that is trained.
 #[derive(Args, Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct NetworkArgs {
     #[arg(long, value_enum)]
     pub baseline: Option<Baseline>,
     /// Classifier of the network.
-    #[arg(long, value_enum)]
-    pub classifier: Option<ClassifierKind>,
+    #[arg(long, value_parser = classifiers())]
+    pub classifier: Option<ClassifierConfig>,
     /// Type of float of convolutions and activations; weights, statistics and loss stay float32.
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
@@ -75,9 +75,9 @@ impl TrainArgs {
             .loss
             .loss
             .is_some_and(|loss| matches!((loss.config)(), LossConfig::Ldam(_)));
-        model.classifier = match (self.network.classifier, plain && margins) {
-            (Some(ClassifierKind::Linear), _) => ClassifierConfig::Linear,
-            (Some(ClassifierKind::Cosine), _) | (None, true) => ClassifierConfig::cosine(),
+        model.classifier = match (&self.network.classifier, plain && margins) {
+            (Some(given), _) => given.clone(),
+            (None, true) => ClassifierConfig::cosine(),
             (None, false) => model.classifier,
         };
         if plain {

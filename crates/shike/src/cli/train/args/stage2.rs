@@ -2,13 +2,13 @@
 
 use clap::Args;
 use shike_data::Sampling;
-use shike_model::LossConfig;
 use shike_model::loss::NamedLoss;
+use shike_train::config::NamedMethod;
 use shike_train::{Recipe, Stage2, TrainConfig};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{Stage2Kind, losses};
+use crate::cli::train::kinds::{losses, methods};
 
 /// Stage 2.
 #[derive(Args, Clone, Debug)]
@@ -17,8 +17,8 @@ pub struct Stage2Args {
     #[arg(long, value_name = "N")]
     pub stage2_epochs: Option<usize>,
     /// What stage 2 does; a plain network (`--baseline ce`) then has one, too.
-    #[arg(long, value_enum)]
-    pub stage2_method: Option<Stage2Kind>,
+    #[arg(long, value_parser = methods())]
+    pub stage2_method: Option<NamedMethod>,
     /// Loss of stage 2.
     #[arg(long, value_parser = losses())]
     pub stage2_loss: Option<NamedLoss>,
@@ -43,47 +43,32 @@ pub struct Stage2Args {
 impl TrainArgs {
     /// Another method of stage 2 than that of the recipe, with its loss and its sampling.
     pub(super) fn set_method(&self, [first, second]: [usize; 2], config: &mut TrainConfig) {
-        let Some(method) = self.stage2.stage2_method else {
-            if let (Some(Stage2::TauNorm { taus }), false) =
-                (&mut config.stage2, self.stage2.stage2_tau.is_empty())
-            {
-                taus.clone_from(&self.stage2.stage2_tau);
-            }
-            return;
-        };
-        if method == Stage2Kind::TauNorm {
-            let taus = match (&config.stage2, self.stage2.stage2_tau.as_slice()) {
-                (Some(Stage2::TauNorm { taus }), []) => taus.clone(),
-                (_, given) => given.to_vec(),
+        if let Some(method) = self.stage2.stage2_method {
+            let usual = || {
+                let model = config.model.clone().with_stage2_heads(true);
+                TrainConfig::for_model(model, [first, second.max(1)])
+                    .stage(2)
+                    .cloned()
             };
-            config.stage2 = Some(Stage2::TauNorm { taus });
-            return;
+            let stage = config.stage(2).cloned().or_else(usual);
+            let chosen = stage.map(|stage| method.init(stage));
+            config.stage2 = match (chosen, config.stage2.take()) {
+                // No other method, and so with what the recipe says of it.
+                (Some(Stage2::Retrain(_)), Some(Stage2::Retrain(old)))
+                    if method.name == "retrain" =>
+                {
+                    Some(Stage2::Retrain(old))
+                }
+                (Some(Stage2::TauNorm { .. }), old @ Some(Stage2::TauNorm { .. })) => old,
+                (chosen @ Some(Stage2::TauNorm { .. }), _) | (chosen, Some(_)) => chosen,
+                (_, None) => None,
+            };
         }
-        let usual = || {
-            let model = config.model.clone().with_stage2_heads(true);
-            let config = TrainConfig::for_model(model, [first, second.max(1)]);
-            config.stage2.as_ref().and_then(Stage2::training).cloned()
-        };
-        let stage = config.stage(2).cloned().or_else(usual);
-        let Some(mut stage) = stage.filter(|_| config.stage2.is_some()) else {
-            return;
-        };
-        let was_retrain = matches!(config.stage2, Some(Stage2::Retrain(_)));
-        match method {
-            Stage2Kind::Crt | Stage2Kind::Lws => {
-                stage.loss = LossConfig::cross_entropy();
-                stage.sampling = Sampling::ClassBalanced;
-            }
-            Stage2Kind::Retrain if !was_retrain => {
-                stage.loss = LossConfig::balanced_softmax();
-                stage.sampling = Sampling::Instance;
-            }
-            Stage2Kind::Retrain | Stage2Kind::TauNorm => {}
+        if let (Some(Stage2::TauNorm { taus }), [_, ..]) =
+            (&mut config.stage2, self.stage2.stage2_tau.as_slice())
+        {
+            taus.clone_from(&self.stage2.stage2_tau);
         }
-        config.stage2 = Some(match method {
-            Stage2Kind::Lws => Stage2::Lws(stage),
-            _ => Stage2::Retrain(stage),
-        });
     }
 
     /// Loss and sampling of stage 2; what is for one is refused where there is none, or it trains nothing.

@@ -7,7 +7,7 @@ use shike_train::{Recipe, Schedule, Stage2, TrainConfig, TrainError};
 
 use super::TrainArgs;
 use crate::cli::CliError;
-use crate::cli::train::kinds::{Baseline, Stage2Kind};
+use crate::cli::train::kinds::Baseline;
 
 /// Stage 1, and the steps of both stages.
 #[derive(Args, Clone, Debug)]
@@ -57,9 +57,10 @@ impl TrainArgs {
             self.steps.epochs.unwrap_or(config.stage1.epochs),
             self.stage2.stage2_epochs.or(second).unwrap_or(0),
         ];
-        let tau_norm = self.stage2.stage2_method == Some(Stage2Kind::TauNorm);
-        let alone =
-            self.network.baseline == Some(Baseline::Ce) && (!config.model.stage2_heads || tau_norm);
+        let method = self.stage2.stage2_method;
+        let untrained = method.is_some_and(|method| method.trains.is_none());
+        let alone = self.network.baseline == Some(Baseline::Ce)
+            && (!config.model.stage2_heads || untrained);
         if alone {
             // The same budget of epochs as the two stages of the others, unless it is given.
             let given = self.steps.epochs.is_some() || recipe.set_by("stage1.epochs").is_some();
@@ -81,7 +82,7 @@ impl TrainArgs {
         match config.stage2.as_mut().map(Stage2::training_mut) {
             Some(Some(_)) if epochs[1] == 0 => config.stage2 = None,
             Some(Some(stage)) => stage.set_epochs(epochs[1]),
-            Some(None) if !heads || (none && !tau_norm) => config.stage2 = None,
+            Some(None) if !heads || (none && !untrained) => config.stage2 = None,
             Some(None) if self.stage2.stage2_epochs.is_some() && !alone => {
                 let message = "--stage2-epochs is for a stage 2 that trains, and tau-norm does not: \
                                leave it out, or choose another --stage2-method";

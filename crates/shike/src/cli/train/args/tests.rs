@@ -8,6 +8,7 @@ use shike_model::loss::{ClassWeights, LdamLossConfig};
 use shike_model::{BackboneConfig, ClassifierConfig, DktLossConfig, LossConfig, Part, ShikeConfig};
 use shike_train::config::diff;
 use shike_train::recipe::auto::{self, DeviceKind, Facts};
+use shike_train::recipe::text as recipe_text;
 use shike_train::{DataSource, Recipe, Schedule, Stage2, StageConfig};
 
 use super::super::settings::{describe, settings};
@@ -106,31 +107,33 @@ fn recipes_of_the_program_are_what_it_ran_before_it_had_them() {
 fn the_settings_are_shown_with_where_they_are_from() {
     let words = "train --set optimizer.momentum=0.8 --batch-size 16 --stage2-lr 0.5 --no-flip";
     let cli = Cli::parse_from(words.split(' '));
-    let mut recipe = Recipe::parse("card.toml", CARD).unwrap();
+    let pictures = DataSource::Folder { dir: "d".into() };
+    let recipe = Recipe::parse("card.toml", CARD).unwrap();
+    let mut recipe = recipe.for_source(&pictures);
     cli.args.change(&mut recipe, &cli.recipe.set).unwrap();
     let (config, _) = cli.args.config(&recipe, 10).unwrap();
-    let rows = settings(&recipe, &config, &cli.args.given).unwrap();
+    let rows = settings(&recipe, None, &config, &cli.args.given).unwrap();
     let shown = describe(&rows, "from", &[]);
     assert_eq!(shown, SHOWN, "{shown}");
 }
 
-const SHOWN: &str = r#"setting                       value                                     from
-model.arch                    resnet18                                  card.toml
-accumulation                  2                                         card.toml
-clip_norm                     2                                         card.toml
-eval_pipeline.transforms      resize, center_crop                       card.toml
-loader.batch_size             16                                        --batch-size
-model.experts                 2                                         card.toml
-optimizer.momentum            0.8                                       --set optimizer.momentum=0.8
-stage1.epochs                 30                                        card.toml
-stage1.schedule               { base_lr = 0.008333333333333333, gamma = 0.1, kind = "step", milestones = [10, 20], warmup_epochs = 0, warmup_lr = 0.025 }  follows from the options
-stage2.epochs                 10                                        card.toml
-stage2.schedule.base_lr       0.166667                                  --stage2-lr
-stage2.schedule.total_epochs  10                                        card.toml
-stage2.schedule.warmup_lr     0.5                                       --stage2-lr
-thresholds.few_below          5                                         card.toml
-thresholds.many_above         50                                        card.toml
-train_pipeline.transforms     random_resized_crop, color_jitter, rand_augment_timm  follows from the options"#;
+const SHOWN: &str = r#"setting                     value                                     from
+accumulation                2                                         card.toml
+clip_norm                   2                                         card.toml
+image_size                  96                                        card.toml
+model.arch                  resnet18                                  card.toml
+model.experts               2                                         card.toml
+stage1.epochs               30                                        card.toml
+stage1.lr                   0.025                                     follows from the options
+stage1.schedule.kind        step                                      card.toml
+stage1.schedule.milestones  [10, 20]                                  card.toml
+stage2.epochs               10                                        card.toml
+stage2.lr                   0.5                                       --stage2-lr
+thresholds.few_below        5                                         card.toml
+thresholds.many_above       50                                        card.toml
+train_pipeline              random_resized_crop, color_jitter, rand_augment_timm  --no-flip
+loader.batch_size           16                                        --batch-size
+optimizer.momentum          0.8                                       --set optimizer.momentum=0.8"#;
 
 #[test]
 fn rates_come_from_the_recipe_unless_they_are_given() {
@@ -146,7 +149,7 @@ fn rates_come_from_the_recipe_unless_they_are_given() {
 fn methods_are_chosen_by_name() {
     let preset = "image_size = 224\nmodel.arch = \"resnet8\"";
     let shike = config(preset, "");
-    assert_eq!(shike.stage1.loss, LossConfig::Dkt(DktLossConfig::new()));
+    assert_eq!(shike.stage1.loss, LossConfig::Dkt(DktLossConfig::default()));
     let Some(Stage2::Retrain(stage2)) = &shike.stage2 else {
         panic!("{:?}", shike.stage2);
     };
@@ -156,7 +159,7 @@ fn methods_are_chosen_by_name() {
     let ldam = config(preset, "--baseline ce --loss ldam-drw --cb-beta 0.999");
     assert_eq!(ldam.model.classifier, ClassifierConfig::cosine());
     assert_eq!((ldam.stage1.epochs, &ldam.stage2), (200, &None));
-    let expected = LdamLossConfig::new()
+    let expected = LdamLossConfig::default()
         .with_weights(Some(ClassWeights::EffectiveNumber { beta: 0.999 }))
         .with_weights_from_epoch(160);
     assert_eq!(ldam.stage1.loss, LossConfig::Ldam(expected));
@@ -460,7 +463,7 @@ fn scoring_sees_the_images_that_training_sees() {
                         thresholds: ShotThresholds::default(),
                     };
                     let chosen = auto::plan(&facts).unwrap().choices;
-                    let recipe = recipe(auto::recipe_text("", &chosen)).for_source(source);
+                    let recipe = recipe(recipe_text("", &chosen)).for_source(source);
                     check(
                         &format!("{what} of {side}"),
                         &configured(recipe, ""),
