@@ -102,7 +102,7 @@ impl Mixing {
 }
 
 /// The paper's box: `1 - share` of the area, its centre anywhere, cut off at the border; the share
-/// is then counted anew.
+/// is then counted again.
 fn cut_mix(height: u32, width: u32, share: f64, draw: &mut impl Draw) -> Mix {
     let scale = (1.0 - share).sqrt();
     let mut span = |side: u32| {

@@ -121,7 +121,7 @@ fn flat_jpeg(colour: &[u8], progressive: bool, adobe: Option<u8>) -> Vec<u8> {
     out
 }
 
-const COLOURS: &str = "is a JPEG whose headers differ on its colours, which is not read: save it anew as an \
+const COLOURS: &str = "is a JPEG whose headers differ on its colours, which is not read: save it again as an \
                        ordinary JPEG or a PNG";
 const RESTARTS: &str = "not a readable image: Format error decoding Jpeg: a restart marker is missing, and \
                         with it a part of the picture";
@@ -226,8 +226,8 @@ enum Want {
 }
 use Want::{Error, Picture, Starts};
 
-const RECODE: &str = "which is not read: write it anew without loss, as with `jpegtran -copy all`";
-const DECODE: &str = "which is not read: save it anew as an ordinary JPEG or a PNG";
+const RECODE: &str = "which is not read: rewrite it without loss, as with `jpegtran -copy all`";
+const DECODE: &str = "which is not read: save it again as an ordinary JPEG or a PNG";
 const CUT: &str = "the file is cut off: its end is missing; download or copy it again";
 
 #[test]

@@ -366,7 +366,7 @@ fn a_split_is_not_overwritten_unless_it_is_asked_for() {
     )
     .unwrap();
     let error = other.write(&out, false).unwrap_err().to_string();
-    assert!(error.contains("train.txt is there already"), "{error}");
+    assert!(error.contains("train.txt exists already"), "{error}");
     assert_eq!(fs::read(out.join("train.txt")).unwrap(), before);
     other.write(&out, true).unwrap();
     assert_ne!(fs::read(out.join("train.txt")).unwrap(), before);

@@ -128,7 +128,10 @@ fn foreign_missing_and_newer_files_are_told_apart() {
     let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
     for (version, says) in [
         (b'3', "format version 3, this program reads version 2"),
-        (b'1', "format version 1, of before the first release"),
+        (
+            b'1',
+            "format version 1, which is older than the first release",
+        ),
     ] {
         bytes[at + from.len() - 2] = version;
         fs::write(&path, &bytes).unwrap();

@@ -88,9 +88,9 @@ pub fn list_file_like(
     list_file(root, list_path, None, Some(train.class_names().to_vec()))
 }
 
-/// The paths in a list whose labels do not matter, if it has any, as they stand there: of the column
-/// `path`, `image` or `file` of a CSV file, the annotations of a JSON file, or the lines of a text file,
-/// of which what follows the last space or tab is passed over where it is a number.
+/// The paths of a list, as they are written there, without its labels: from the column `path`, `image` or
+/// `file` of a CSV file, from the annotations of a JSON file, or from the lines of a text file. A number after
+/// the last space or tab of a line is taken for a label and ignored.
 ///
 /// # Errors
 /// As [`list_file`], but for labels.

@@ -204,8 +204,8 @@ fn read(bytes: &[u8], header_only: bool) -> Result<Frame, Refused> {
 }
 
 const RESTART_MISSING: &str = "a restart marker is missing, and with it a part of the picture";
-const RECODE: &str = "write it anew without loss, as with `jpegtran -copy all`";
-const DECODE: &str = "save it anew as an ordinary JPEG or a PNG";
+const RECODE: &str = "rewrite it without loss, as with `jpegtran -copy all`";
+const DECODE: &str = "save it again as an ordinary JPEG or a PNG";
 
 fn other(what: &str, cure: &str) -> Refused {
     Refused::Kind(format!("{what}, which is not read: {cure}"))

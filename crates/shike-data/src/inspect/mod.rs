@@ -204,8 +204,9 @@ pub enum Problem {
 
 /// Looks at every image of a data set, on all cores.
 ///
-/// `subsets` are its parts, each at most once. Their classes are those of the part that has most,
-/// and begin alike. `progress` is called from several threads, with the number of images so far.
+/// `subsets` are its parts, each at most once. The part with the most classes names them all; the class
+/// names of the others must be the beginning of that list. `progress` is called from several threads, with
+/// the number of images so far.
 ///
 /// # Errors
 /// [`DataError::Dataset`] if there is no part, one is there twice, or they disagree on classes. A

@@ -100,7 +100,7 @@ pub enum SplitError {
         largest: usize,
     },
     /// There is a split already.
-    #[error("{} is there already; choose another folder, or replace the split", path.display())]
+    #[error("{} exists already; choose another folder, or replace the split", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

@@ -157,7 +157,7 @@ impl Shike {
     /// its modules. Burn gives them random identities, which its records and the states of its optimizers
     /// hold: with numbers, equal networks give equal records.
     ///
-    /// The running statistics are no more shared with the original.
+    /// The running statistics are no longer shared with the original.
     pub fn with_numbered_parameters(self) -> Self {
         let mut numbers = Numbers(0);
         let mut model = self.map(&mut numbers);

@@ -99,8 +99,8 @@ pub enum CheckpointError {
     },
     /// Written before the first release of this program.
     #[error(
-        "checkpoint {} has format version {found}, of before the first release, which this program does not \
-         read; end the run with the build that began it, or begin it again",
+        "checkpoint {} has format version {found}, which is older than the first release and cannot be read: \
+         finish the run with the build that started it, or start it again",
         .path.display()
     )]
     OlderVersion {

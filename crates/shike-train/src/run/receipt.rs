@@ -77,8 +77,8 @@ pub enum ChosenOn {
 }
 
 impl Receipt {
-    /// Takes over what the run was begun with, and says what is no more the same. `trained`: it has done a
-    /// step, so that its first weights have no effect any more.
+    /// Takes over what the run was begun with, and says what has changed since. `trained`: it has done a
+    /// step, so that its initial weights no longer have an effect.
     ///
     /// # Errors
     /// A text on inputs that differ: to go on with others would make a run that is neither.

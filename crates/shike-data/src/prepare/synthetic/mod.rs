@@ -205,7 +205,7 @@ pub enum SyntheticError {
 ///
 /// `synthetic.json` is written last and records the configuration, so a folder with that record
 /// is whole. If it equals `config`, nothing is drawn. A folder without it is what an interrupted
-/// run left, and is made anew.
+/// run left, and is made again.
 ///
 /// # Errors
 /// - [`SyntheticError::Config`]: a field is outside its range.
