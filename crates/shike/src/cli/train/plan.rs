@@ -122,7 +122,6 @@ pub(super) fn planned(
     })
 }
 
-/// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
 /// Network and file of the weights, if their trunk is to stay frozen: nothing that was given says how to train it.
 fn frozen(
     args: &TrainArgs,
@@ -155,6 +154,7 @@ fn frozen(
     Ok(Some((arch, file.to_owned())))
 }
 
+/// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
 fn split_folder(
     folders: &FolderParts,
     source: DataSource,
