@@ -22,7 +22,7 @@ pub(super) struct Session {
 }
 
 /// Bytes of features that are kept for later runs.
-const CACHE_LIMIT: u64 = 10 << 30;
+const CACHE_LIMIT: u64 = 20 << 30;
 
 /// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
 /// nothing to save, and it ends the program.
