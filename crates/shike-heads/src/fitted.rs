@@ -305,6 +305,23 @@ impl FittedHead {
         &self.log_prior
     }
 
+    /// The class frequencies that its probabilities stand for, `[classes]`: equal ones, or, of a head that was not
+    /// balanced, those of the training pictures as far as τ has not taken them off.
+    ///
+    /// # Errors
+    /// If this program knows no head of its name.
+    pub fn prior(&self) -> Result<Vec<f64>> {
+        let held = heads::head(&self.candidate().head)?.holds_prior();
+        let power = f64::from(u8::from(held)) - f64::from(self.candidate().tau);
+        let shares = self
+            .log_prior
+            .iter()
+            .map(|log| (power * f64::from(*log)).exp());
+        let shares: Vec<f64> = shares.collect();
+        let sum: f64 = shares.iter().sum();
+        Ok(shares.into_iter().map(|share| share / sum).collect())
+    }
+
     /// Takes it apart, for a file.
     pub fn take_apart(self) -> Stored {
         self.into()

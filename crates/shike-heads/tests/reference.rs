@@ -182,3 +182,35 @@ fn temperature_and_tau_are_applied() {
         assert!((found - (1.0 / (n * n) / all).ln()).abs() < 1e-5, "{log:?}");
     }
 }
+
+/// 21 pictures, 9, 6, 4 and 2 of the classes.
+#[test]
+fn a_head_says_which_frequencies_it_stands_for() {
+    let (values, labels) = training();
+    let depths = Depth::side_by_side([("all", 5)]);
+    let features = Features::new(&values, &labels, 4, &depths).unwrap();
+    let prior = |head: &str, tau: f32| {
+        let mut candidate = Candidate::usual(head, &depths).unwrap();
+        candidate.tau = tau;
+        candidate.fit(&features).unwrap().prior().unwrap()
+    };
+    let close = |found: Vec<f64>, expected: [f64; 4]| {
+        let differs = found
+            .iter()
+            .zip(expected)
+            .any(|(a, b)| (a - b).abs() > 1e-6);
+        assert!(!differs, "{found:?}");
+    };
+    let shares = [9.0, 6.0, 4.0, 2.0].map(|n: f64| n / 21.0);
+    for head in ["logistic-regression", "linear", "cosine", "neighbours"] {
+        close(prior(head, 0.0), shares);
+    }
+    for head in ["average", "ridge", "class-means", "linear-balanced"] {
+        close(prior(head, 0.0), [0.25; 4]);
+    }
+    close(prior("linear-adjusted", 1.0), [0.25; 4]);
+    // Half of the logarithm is taken off: 3, √6, 2, √2.
+    let sum = 5.0 + 6f64.sqrt() + 2f64.sqrt();
+    let half = [3.0, 6f64.sqrt(), 2.0, 2f64.sqrt()].map(|n| n / sum);
+    close(prior("cosine-adjusted", 0.5), half);
+}

@@ -57,6 +57,10 @@ impl Head for Linear {
         self.about
     }
 
+    fn holds_prior(&self) -> bool {
+        self.tau == 0.0
+    }
+
     fn rows(&self) -> Rows {
         Rows::Standardised
     }

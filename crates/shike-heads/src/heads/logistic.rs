@@ -22,6 +22,10 @@ impl Head for Logistic {
         "logistic regression as scikit-learn's default"
     }
 
+    fn holds_prior(&self) -> bool {
+        true
+    }
+
     fn rows(&self) -> Rows {
         Rows::Standardised
     }

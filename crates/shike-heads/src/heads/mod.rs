@@ -73,6 +73,11 @@ pub trait Head: Sync {
         &[0.0]
     }
 
+    /// Whether its scores stand for classes as frequent as among the training pictures, and not for equal ones.
+    fn holds_prior(&self) -> bool {
+        false
+    }
+
     /// The strength of its penalty where none can be chosen.
     fn usual_strength(&self) -> f64 {
         0.0

@@ -23,6 +23,10 @@ impl Head for Neighbours {
         "5 nearest neighbours (cosine)"
     }
 
+    fn holds_prior(&self) -> bool {
+        true
+    }
+
     fn rows(&self) -> Rows {
         Rows::UnitLength
     }

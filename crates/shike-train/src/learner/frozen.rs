@@ -258,7 +258,6 @@ impl Learner {
             .weights
             .as_deref()
             .and_then(|path| path.file_name());
-        let classes = self.train_counts.len();
         Ok(ModelInfo {
             format_version: file::FORMAT_VERSION,
             model: self.config.model.clone(),
@@ -267,7 +266,7 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
-            prior: vec![1.0 / classes as f64; classes],
+            prior: head.prior()?,
             steps: 0,
             tau: None,
             frozen: Some(FrozenInfo {
