@@ -1,4 +1,4 @@
-//! A linear layer that starts from the class means, with cross-entropy or balanced softmax.
+//! A layer that starts from the class means, with cross-entropy or balanced softmax: linear, or of cosines.
 
 use super::Head;
 use crate::error::Result;
@@ -12,19 +12,25 @@ use crate::softmax::Layer;
 pub struct Linear {
     name: &'static str,
     about: &'static str,
+    /// Whether its scores are cosines.
+    cosine: bool,
     /// What the logarithm of a class's share counts in training.
     tau: f32,
     parts: &'static [&'static str],
     taus: &'static [f32],
 }
 
+/// What cosines are multiplied with.
+const SCALE: f32 = 16.0;
+
 /// The factors of logit adjustment that are tried.
-pub(super) const TAUS: &[f32] = &[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0];
+const TAUS: &[f32] = &[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0];
 
 /// With cross-entropy.
-pub static CROSS_ENTROPY: Linear = Linear {
+pub const CROSS_ENTROPY: Linear = Linear {
     name: "linear",
     about: "linear, cross-entropy",
+    cosine: false,
     tau: 0.0,
     parts: &[],
     taus: &[0.0],
@@ -34,9 +40,9 @@ pub static CROSS_ENTROPY: Linear = Linear {
 pub static ADJUSTED: Linear = Linear {
     name: "linear-adjusted",
     about: "linear, logit adjustment",
-    tau: 0.0,
     parts: &["linear"],
     taus: TAUS,
+    ..CROSS_ENTROPY
 };
 
 /// With balanced softmax (Ren et al. 2020).
@@ -44,8 +50,32 @@ pub static BALANCED: Linear = Linear {
     name: "linear-balanced",
     about: "linear, balanced softmax",
     tau: 1.0,
-    parts: &[],
-    taus: &[0.0],
+    ..CROSS_ENTROPY
+};
+
+/// Cosines with cross-entropy.
+pub const COSINE: Linear = Linear {
+    name: "cosine",
+    about: "cosine, cross-entropy",
+    cosine: true,
+    ..CROSS_ENTROPY
+};
+
+/// Cosines with cross-entropy, adjusted afterwards.
+pub static COSINE_ADJUSTED: Linear = Linear {
+    name: "cosine-adjusted",
+    about: "cosine, logit adjustment",
+    parts: &["cosine"],
+    taus: TAUS,
+    ..COSINE
+};
+
+/// Cosines with balanced softmax.
+pub static COSINE_BALANCED: Linear = Linear {
+    name: "cosine-balanced",
+    about: "cosine, balanced softmax",
+    tau: 1.0,
+    ..COSINE
 };
 
 impl Head for Linear {
@@ -62,7 +92,10 @@ impl Head for Linear {
     }
 
     fn rows(&self) -> Rows {
-        Rows::Standardised
+        match self.cosine {
+            true => Rows::UnitLength,
+            false => Rows::Standardised,
+        }
     }
 
     fn parts(&self) -> &'static [&'static str] {
@@ -77,17 +110,19 @@ impl Head for Linear {
         let pictures = training.pictures() as f64;
         let mut start = training.class_means();
         to_unit_length(&mut start, training.width);
-        // Logits of some size for rows of their usual length.
-        let length = (dot(&training.values, &training.values) / pictures).sqrt();
-        let scale = (f64::from(super::class_means::SCALE) / length.max(1e-12)) as f32;
-        start.iter_mut().for_each(|w| *w *= scale);
+        if !self.cosine {
+            // Logits of some size for rows of their usual length.
+            let length = (dot(&training.values, &training.values) / pictures).sqrt();
+            let scale = (f64::from(super::class_means::SCALE) / length.max(1e-12)) as f32;
+            start.iter_mut().for_each(|w| *w *= scale);
+        }
         let layer = Layer {
             training,
             offset: training.log_prior().iter().map(|p| self.tau * p).collect(),
-            scale: 1.0,
-            unit: false,
-            bias: true,
-            penalty: 0.5 / pictures,
+            scale: if self.cosine { SCALE } else { 1.0 },
+            unit: self.cosine,
+            bias: !self.cosine,
+            penalty: if self.cosine { 0.0 } else { 0.5 / pictures },
             centre: None,
         };
         let stop = Stop {
@@ -95,6 +130,6 @@ impl Head for Linear {
             gradient: 1e-3,
         };
         let (weights, bias) = layer.fit(start, stop);
-        Ok(Scorer::linear(Rows::Standardised, weights, bias))
+        Ok(Scorer::linear(self.rows(), weights, bias))
     }
 }

@@ -2,7 +2,6 @@
 
 mod average;
 mod class_means;
-mod cosine;
 mod held;
 mod kernel;
 mod linear;
@@ -28,9 +27,9 @@ pub static HEADS: &[&dyn Head] = &[
     &linear::CROSS_ENTROPY,
     &linear::ADJUSTED,
     &linear::BALANCED,
-    &cosine::CROSS_ENTROPY,
-    &cosine::ADJUSTED,
-    &cosine::BALANCED,
+    &linear::COSINE,
+    &linear::COSINE_ADJUSTED,
+    &linear::COSINE_BALANCED,
     &kernel::KERNEL_RIDGE,
 ];
 
