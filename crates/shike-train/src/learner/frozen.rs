@@ -60,7 +60,7 @@ impl Learner {
         let mut receipt = self.begin_receipt(false, session)?;
         session.run.write_receipt(&mut receipt)?;
         let embedder = self.embedder()?;
-        let Some(train) = self.embed(&embedder, &self.data.train, Part::Train, session)? else {
+        let Some(train) = self.embed(embedder, &self.data.train, Part::Train, session)? else {
             return Ok(Outcome::Interrupted);
         };
         let (head, choice) = self.choose(frozen, &train, session)?;
@@ -73,13 +73,13 @@ impl Learner {
                 Part::Val => &mut scores.val,
                 Part::Test => &mut scores.test,
             };
-            let Some(features) = self.embed(&embedder, images, part, session)? else {
+            let Some(features) = self.embed(embedder, images, part, session)? else {
                 return Ok(Outcome::Interrupted);
             };
             *score = Some(self.score_head(&head, &features, images)?);
         }
+        let info = self.frozen_info(&head, &receipt)?;
         let network = Network::Frozen(embedder.trunk().clone(), head);
-        let info = self.frozen_info(&network, &receipt)?;
         save_model(&session.run.writable()?.model(), &network, &info)?;
         let finals = FinalScores { scores, best: None };
         let reported = finals.reported();
@@ -137,7 +137,10 @@ impl Learner {
     }
 
     /// The trunk with its weights, and how images get to it.
-    pub(super) fn embedder(&self) -> Result<Embedder, TrainError> {
+    pub(super) fn embedder(&self) -> Result<&Embedder, TrainError> {
+        if let Some(embedder) = self.embedder.get() {
+            return Ok(embedder);
+        }
         let config = &self.config;
         let device = self.device.clone().without_autodiff();
         let trunk = config.model.backbone.init(&device);
@@ -145,7 +148,8 @@ impl Learner {
         let path = config.weights.as_deref().unwrap_or("weights".as_ref());
         let (trunk, _) = weights::import_trunk(trunk, path)?;
         let (pipeline, normalization) = (&config.eval_pipeline, config.normalization);
-        Ok(Embedder::new(&trunk, pipeline, normalization, &device)?)
+        let embedder = Embedder::new(&trunk, pipeline, normalization, &device)?;
+        Ok(self.embedder.get_or_init(|| embedder))
     }
 
     /// The features of a part; none where the session is to stop.
@@ -245,14 +249,9 @@ impl Learner {
 
     fn frozen_info(
         &self,
-        network: &Network,
+        head: &FittedHead,
         receipt: &receipt::Receipt,
     ) -> Result<ModelInfo, TrainError> {
-        let Network::Frozen(_, head) = network else {
-            return Err(TrainError::Mismatch(
-                "a network without a frozen trunk".into(),
-            ));
-        };
         let weights = self
             .config
             .weights

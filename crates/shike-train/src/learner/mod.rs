@@ -17,7 +17,7 @@ pub mod step;
 
 use shike_data::Part;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -32,6 +32,7 @@ use crate::config::{DataSource, TrainData};
 use crate::config::{TrainConfig, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::{Classes, RunConfig, RunDir, RunPaths};
+use shike_infer::Embedder;
 use shike_infer::device::batch::Precision;
 use shike_infer::metrics::Evaluator;
 
@@ -72,6 +73,8 @@ pub struct Learner {
     notes: Vec<String>,
     /// The state of a run that was created and has not begun: a network is built once.
     begun: Mutex<Begun>,
+    /// The frozen trunk, read once.
+    embedder: OnceLock<Embedder>,
 }
 
 /// A run before its first step, and a line on the weights that it starts from.
@@ -186,6 +189,7 @@ impl Learner {
             listed: AtomicUsize::new(0),
             notes,
             begun: Mutex::default(),
+            embedder: OnceLock::new(),
         };
         for stage in 1..=2 {
             learner.stage_loss(stage, 0)?;
