@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline, Threads, Transform};
 use shike_model::network::Trunk;
@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::device::batch::{Precision, Upload, normalized};
 use crate::device::name;
 use crate::error::InferError;
+use crate::model::network::rows;
 use cache::Rows;
 
 pub use cache::FeatureCache;
@@ -174,8 +175,7 @@ impl Embedder {
         let upload = Upload::default();
         let normalization = &self.source.normalization;
         let images = normalized(bytes, size, normalization, upload, &self.device);
-        let rows = Tensor::cat(self.trunk.embed(images), 1).into_data();
-        rows.iter::<f32>().collect()
+        rows(&self.trunk, images)
     }
 
     /// Features of all pictures of a data set, in its order. They depend neither on the number of threads nor on the

@@ -64,10 +64,8 @@ impl Network {
             Self::Frozen(trunk, head) => (trunk, head),
         };
         let batch = images.dims()[0];
-        let features = Tensor::cat(trunk.embed(images), 1).into_data();
-        let features: Vec<f32> = features.iter::<f32>().collect();
         let classes = head.classes();
-        let logits = head.log_probabilities(&features);
+        let logits = head.log_probabilities(&rows(trunk, images));
         let logits = logits.unwrap_or_else(|_| vec![f32::NAN; batch * classes]);
         ExpertLogits {
             experts: vec![Tensor::from_data(
@@ -76,6 +74,12 @@ impl Network {
             )],
         }
     }
+}
+
+/// The vectors of all depths side by side, `[batch, width]` row by row, of normalised images.
+pub(crate) fn rows(trunk: &Trunk, images: Tensor<4>) -> Vec<f32> {
+    let rows = Tensor::cat(trunk.embed(images), 1).into_data();
+    rows.iter::<f32>().collect()
 }
 
 /// Values of tensors, in one transfer.

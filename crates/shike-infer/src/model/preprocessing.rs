@@ -24,10 +24,9 @@ pub fn preprocessing(backbone: &BackboneConfig) -> (Pipeline, Normalization) {
         ],
     };
     let wider = (f64::from(size) * 256.0 / 224.0).round() as u32;
-    let is_dino = backbone.name().is_some_and(|n| n.starts_with("dino"));
     match backbone {
         BackboneConfig::Lite(_) => (bicubic(wider), HALVES),
-        BackboneConfig::Vit(_) if is_dino => (bicubic(wider), Normalization::IMAGENET),
+        BackboneConfig::Vit(vit) if vit.is_dinov2() => (bicubic(wider), Normalization::IMAGENET),
         BackboneConfig::Vit(_) => (bicubic(248), HALVES),
         _ if backbone.is_for_photographs() => (Pipeline::photo_eval(size), Normalization::IMAGENET),
         _ => (Pipeline::cifar_eval().resized(size), Normalization::CIFAR10),

@@ -50,8 +50,8 @@ impl Names {
     /// Whether this is the name of a tensor in a classifier of any network, or of one that only training uses.
     pub fn is_classifier(name: &str) -> bool {
         let first = name.split('.').next().unwrap_or_default();
-        const PLAIN: [&str; 6] = ["fc", "linear", "_fc", "head", "classifier", "mask_token"];
-        PLAIN.contains(&first) || matches!(first, "classifiers" | "rt_classifiers")
+        let of_plain_network = ["fc", "linear", "_fc", "head", "classifier"].contains(&first);
+        of_plain_network || ["classifiers", "rt_classifiers", "mask_token"].contains(&first)
     }
 
     /// Whether this is the name of a tensor in a knowledge fusion.

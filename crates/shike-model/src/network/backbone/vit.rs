@@ -55,6 +55,11 @@ impl VitConfig {
         Some(Self { width, kind })
     }
 
+    /// Whether it is one of DINOv2's.
+    pub fn is_dinov2(&self) -> bool {
+        matches!(self.kind, Kind::DinoV2 { .. })
+    }
+
     fn patch(&self) -> usize {
         match self.kind {
             Kind::Vit => 16,
