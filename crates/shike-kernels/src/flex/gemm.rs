@@ -101,35 +101,45 @@ pub(crate) enum By {
 }
 
 impl Finish<'_> {
-    /// The output for a sum at a row and column of C, `at` floats after its start, of which `lanes` are
-    /// columns.
+    /// The affine's values for a row or a column of C: one, or those of `lanes` columns.
     ///
     /// # Safety
-    /// There are so many values of the affine and the residual, and the processor has the instructions.
+    /// There are so many, and the processor has the instructions.
     #[inline(always)]
-    unsafe fn apply<V: Vector>(
-        &self,
-        sum: V,
-        [row, column]: [usize; 2],
-        at: usize,
-        lanes: usize,
-    ) -> V {
+    unsafe fn constants<V: Vector>(&self, at: usize, lanes: Option<usize>) -> [V; 3] {
+        let Affine { mean, scale, shift } = self.affine;
+        let at = self.first + at;
         // SAFETY: the caller's promise.
         unsafe {
-            let Affine { mean, scale, shift } = self.affine;
-            let constants = match self.by {
-                By::Row => {
-                    let i = self.first + row;
-                    [V::splat(mean[i]), V::splat(scale[i]), V::splat(shift[i])]
-                }
-                By::Column => {
-                    let i = self.first + column;
-                    let value = |of: &[f32]| load(of[i..i + lanes].as_ptr(), lanes);
-                    [value(mean), value(scale), value(shift)]
-                }
+            match lanes {
+                Some(lanes) => [
+                    load(mean[at..at + lanes].as_ptr(), lanes),
+                    load(scale[at..at + lanes].as_ptr(), lanes),
+                    load(shift[at..at + lanes].as_ptr(), lanes),
+                ],
+                None => [V::splat(mean[at]), V::splat(scale[at]), V::splat(shift[at])],
+            }
+        }
+    }
+
+    /// The output for a sum `at` floats after C's start, of which `lanes` are columns.
+    ///
+    /// # Safety
+    /// The residual has so many floats, and the processor has the instructions.
+    #[inline(always)]
+    // A closure would not be inlined where the instructions are allowed.
+    #[allow(clippy::manual_map)]
+    unsafe fn apply<V: Vector>(&self, constants: [V; 3], sum: V, at: usize, lanes: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let residual = match self.residual {
+                Some(residual) => Some(load(residual.add(at), lanes)),
+                None => None,
             };
-            let residual = self.residual.map(|residual| load(residual.add(at), lanes));
-            let ceiling = self.relu.map(|ceiling| V::splat(ceiling));
+            let ceiling = match self.relu {
+                Some(ceiling) => Some(V::splat(ceiling)),
+                None => None,
+            };
             norm::finish(constants, sum, residual, ceiling)
         }
     }
@@ -523,37 +533,52 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
             let a = p.a.add(panel * p.a_stride);
             V::rounds::<MR, N, PACKED>(&mut sum, a, from, p.rows);
             let first = panel * MR;
-            let rows = MR.min(p.m - first);
-            if whole && rows == MR && p.finish.is_none() {
-                for (i, sums) in sum.iter().enumerate() {
-                    let to = p.c.add((first + i) * p.c_stride);
-                    for v in 0..N {
-                        let to = to.add(group[v].target);
-                        let value = if p.add {
-                            V::load(to).add(sums[v])
-                        } else {
-                            sums[v]
-                        };
-                        value.store(to);
-                    }
-                }
-                continue;
+            match whole && first + MR <= p.m {
+                true => write::<V, MR, N, true>(p, group, &sum, first),
+                false => write::<V, MR, N, false>(p, group, &sum, first),
             }
-            for (i, sums) in sum.iter().enumerate().take(rows) {
-                for v in 0..N {
-                    let Columns { target, lanes, .. } = group[v];
-                    let at = (first + i) * p.c_stride + target;
-                    let mut value = sums[v];
-                    if p.add {
-                        value = load::<V>(p.c.add(at), lanes).add(value);
-                    }
-                    if let Some(finish) = p.finish {
-                        value = finish.apply(value, [first + i, target], at, lanes);
-                    }
-                    match lanes == V::LANES {
-                        true => value.store(p.c.add(at)),
-                        false => value.store_part(p.c.add(at), lanes),
-                    }
+        }
+    }
+}
+
+/// Writes a tile of C from the row `first` on. With `WHOLE`, none of its rows and lanes lies outside C: then
+/// the loops have constant ends, and the sums stay in registers.
+#[inline(always)]
+unsafe fn write<V: Vector, const MR: usize, const N: usize, const WHOLE: bool>(
+    p: &Product<'_>,
+    group: &[Columns],
+    sum: &[[V; N]; MR],
+    first: usize,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for (i, sums) in sum.iter().enumerate() {
+            let row = first + i;
+            if !WHOLE && row >= p.m {
+                break;
+            }
+            let of_row = match &p.finish {
+                Some(finish) if finish.by == By::Row => Some(finish.constants(row, None)),
+                _ => None,
+            };
+            for v in 0..N {
+                let Columns { target, lanes, .. } = group[v];
+                let lanes = if WHOLE { V::LANES } else { lanes };
+                let at = row * p.c_stride + target;
+                let mut value = sums[v];
+                if p.add {
+                    value = load::<V>(p.c.add(at), lanes).add(value);
+                }
+                if let Some(finish) = &p.finish {
+                    let constants = match of_row {
+                        Some(constants) => constants,
+                        None => finish.constants(target, Some(lanes)),
+                    };
+                    value = finish.apply(constants, value, at, lanes);
+                }
+                match lanes == V::LANES {
+                    true => value.store(p.c.add(at)),
+                    false => value.store_part(p.c.add(at), lanes),
                 }
             }
         }

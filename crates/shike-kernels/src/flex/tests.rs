@@ -165,7 +165,11 @@ fn convolutions() {
             ..same
         },
     ];
-    for s in shapes {
+    for (i, mut s) in shapes.into_iter().enumerate() {
+        // Miri takes seconds for what takes microseconds: it sees two images of the first shape alone.
+        if cfg!(miri) && i > 0 {
+            s.batch = 1;
+        }
         let [height, width] = s.output().expect("it fits");
         let x = values(1, s.batch * s.channels * s.size[0] * s.size[1]);
         let taps = s.kernel[0] * s.kernel[1];
@@ -199,13 +203,16 @@ fn convolutions() {
                 ..epilogue
             };
             assert!(panics(|| conv::forward(simd, &s, &x, &w, Some(short))));
-            let found = [
-                conv::forward(simd, &s, &x, &w, None),
+            let gradients = [
                 conv::input_gradient(simd, &s, &dy, &w),
                 conv::weight_gradient(simd, &s, &x, &dy),
             ];
-            for (found, expected) in found.iter().zip(expected.iter().flatten()) {
-                assert_close(found, expected, &format!("{simd:?} {s:?}"));
+            if let Some([output, expected @ ..]) = &expected {
+                let found = conv::forward(simd, &s, &x, &w, None);
+                assert_close(&found, output, &format!("{simd:?} {s:?}"));
+                for (found, expected) in gradients.iter().zip(expected) {
+                    assert_close(found, expected, &format!("{simd:?} {s:?}"));
+                }
             }
         }
     }
