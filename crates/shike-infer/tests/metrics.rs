@@ -206,9 +206,11 @@ accuracy [%]          top-1    top-5   class avg     many   medium   few
 expert 0              50.00   100.00       50.00   100.00     0.00     -
 ensemble              50.00   100.00       50.00   100.00     0.00     -
   95 % interval        9–91   34–100       20–80   57–100     0–43     -
-  calibration error   49.96                          0.04    99.96     -
+  calibration error   49.96                         -0.04   +99.96     -
 classes with images                                     1        1   0/2
 4 of 4 classes have too few images here to tell (95 % interval wider than 40 points)
+calibration error: in the columns of groups, confidence less accuracy (above 0: too sure)
+averaged over classes: precision 25.00 %, F1 33.33 %, weighted F1 33.33 %, Cohen's kappa 0.0000
 2 images, loss 4.5004; many: more than 100 training images, few: fewer than 20";
     assert_eq!(evaluation.to_string(), table);
     // The keys are a format.
@@ -231,7 +233,8 @@ classes with images                                     1        1   0/2
         "thresholds",
     ];
     assert_eq!(keys(&json), own);
-    let scores = "class_averaged few few_pooled many many_pooled medium medium_pooled top1 top5";
+    let scores = "class_averaged f1 few few_pooled kappa many many_pooled medium medium_pooled precision top1 top5 \
+                  weighted_f1";
     for of in [&json["ensemble"], &json["experts"][0]] {
         assert_eq!(keys(of).join(" "), scores);
     }
@@ -241,7 +244,8 @@ classes with images                                     1        1   0/2
         ("/top1", 50.0),
         ("/top1_interval/0", 9.453_120_573_423_07),
         ("/groups/many/accuracy", 100.0),
-        ("/groups/medium/calibration_error", 99.962_991),
+        ("/groups/medium/confidence_gap", 99.962_991),
+        ("/f1", 100.0 / 3.0),
     ] {
         let found = json.pointer(key).unwrap().as_f64().unwrap();
         assert!((found - value).abs() < 1e-5, "{key}: {found}");
@@ -268,13 +272,20 @@ classes with images                                     1        1   0/2
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "class,name,train_count,test_count,shot,correct,accuracy,low,high,too_few"
+        "class,name,train_count,test_count,shot,correct,accuracy,low,high,too_few,predicted,precision,f1,auroc,\
+         average_precision"
     );
     assert_eq!(
         lines[1],
-        "0,\"cat, big\",200,1,many,1,100.0000,20.6549,100.0000,yes"
+        "0,\"cat, big\",200,1,many,1,100.0000,20.6549,100.0000,yes,2,50.0000,66.6667,,"
     );
-    assert_eq!(lines[4], "3,,3,0,few,0,,,,yes");
+    assert_eq!(lines[4], "3,,3,0,few,0,,,,yes,0,,,,");
+
+    let mut csv = Vec::new();
+    let names = ["cat, big", "dog", "eel", "fox"].map(str::to_owned);
+    evaluation.write_confusion_csv(&mut csv, &names).unwrap();
+    let expected = "class \\ taken for,\"cat, big\",dog,eel,fox\n\"cat, big\",1,0,0,0\ndog,1,0,0,0\neel,0,0,0,0\nfox,0,0,0,0\n";
+    assert_eq!(String::from_utf8(csv).unwrap(), expected);
 
     // An infinite logit is no answer; image and sum say the same.
     let infinite = [f32::INFINITY, 0.0, 0.0, 0.0];
@@ -288,6 +299,47 @@ classes with images                                     1        1   0/2
     let text = serde_json::to_string(&diverged).unwrap();
     let read: Evaluation = serde_json::from_str(&text).unwrap();
     assert!(cross_entropy(&read).is_nan() && text.contains("\"loss\":null"));
+}
+
+/// scikit-learn 1.9: `precision_score`, `f1_score`, `cohen_kappa_score`, `balanced_accuracy_score` with the labels that
+/// have images.
+#[test]
+fn other_measures_are_those_of_scikit_learn() {
+    let labels = [0, 0, 0, 1, 1, 2, 2, 2, 2];
+    let predicted = [0, 0, 1, 1, 2, 2, 2, 0, 3];
+    let logits: Vec<f32> = predicted
+        .iter()
+        .flat_map(|&class| (0..4).map(move |c| if c == class { 3.0 } else { 0.0 }))
+        .collect();
+    let mut evaluator = Evaluator::new(&COUNTS, ShotThresholds::default(), 1)
+        .unwrap()
+        .with_ranking();
+    evaluator.add_batch(&[&logits], &labels).unwrap();
+    let evaluation = evaluator.finish().unwrap();
+    for (metric, expected) in [
+        (Metric::PRECISION, 61.111_111_111_111_1),
+        (Metric::CLASS_AVERAGED, 55.555_555_555_555_55),
+        (Metric::F1, 57.936_507_936_507_94),
+        (Metric::WEIGHTED_F1, 58.730_158_730_158_73),
+        (Metric::KAPPA, 0.357_142_857_142_857_1),
+        (Metric::AUROC, 69.285_714_285_714_29),
+        (Metric::AVERAGE_PRECISION, 49.074_074_074_074_08),
+    ] {
+        let found = evaluation.get(metric).unwrap();
+        assert!((found - expected).abs() < 1e-9, "{metric:?} {found}");
+        // An expert has no ranking of its own; a measure of classes has no interval here.
+        let counted = !["auroc", "average_precision"].contains(&metric.name);
+        assert_eq!(evaluation.experts[0].get(metric).is_some(), counted);
+        let accuracy = metric == Metric::CLASS_AVERAGED;
+        assert_eq!(evaluation.interval(metric).is_some(), accuracy);
+    }
+    let row = &evaluation.per_class[2];
+    assert_eq!((row.predicted, row.precision()), (3, Some(200.0 / 3.0)));
+    assert!((row.f1().unwrap() - 400.0 / 7.0).abs() < 1e-9);
+    // Taken for by one image, and of none.
+    let row = &evaluation.per_class[3];
+    assert_eq!((row.predicted, row.precision()), (1, Some(0.0)));
+    assert_eq!((row.f1(), row.auroc), (None, None));
 }
 
 struct Golden {

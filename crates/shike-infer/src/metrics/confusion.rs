@@ -2,10 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::Evaluation;
+
+/// Classes of a [confusion matrix](Evaluation::write_confusion_csv) that a run writes, at most.
+pub const MOST_CLASSES: usize = 1000;
 
 /// Images of one class that were taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,39 @@ impl Evaluation {
             (Reverse(share), c.label, c.predicted)
         });
         all
+    }
+
+    /// Test images by class and by what they were taken for, `[class][predicted]`.
+    pub fn confusion_matrix(&self) -> Vec<Vec<usize>> {
+        let classes = self.per_class.len();
+        let mut matrix = vec![vec![0; classes]; classes];
+        for score in &self.scores {
+            if let Some(predicted) = score.predicted {
+                matrix[score.label as usize][predicted as usize] += 1;
+            }
+        }
+        matrix
+    }
+
+    /// Writes the confusion matrix as CSV: a row a class, a column for what its images were taken for, both by
+    /// `class_names`; behind the name of the row's class.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn write_confusion_csv(
+        &self,
+        writer: impl io::Write,
+        class_names: &[String],
+    ) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(writer);
+        let head = std::iter::once("class \\ taken for");
+        csv.write_record(head.chain(class_names.iter().map(String::as_str)))?;
+        for (name, row) in class_names.iter().zip(self.confusion_matrix()) {
+            let counts = row.iter().map(usize::to_string);
+            csv.write_record(std::iter::once(name.clone()).chain(counts))?;
+        }
+        csv.flush()
     }
 
     /// All confusions, those of the most images first.

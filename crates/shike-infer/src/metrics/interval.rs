@@ -26,7 +26,7 @@ impl Evaluation {
         let rows = self.per_class.iter();
         let rows = rows.filter(|row| metric.shot.is_none_or(|shot| row.shot == shot));
         match (metric.over, metric.of) {
-            (Over::Images, _) => {
+            (Over::Images, Measure::Top1 | Measure::Top5) => {
                 let images: usize = rows.map(|row| row.test_count).sum();
                 let correct = (value * images as f64 / 100.0).round() as usize;
                 Interval::wilson(correct, images)
@@ -34,7 +34,7 @@ impl Evaluation {
             (Over::Classes, Measure::Top1) => {
                 Interval::class_averaged(rows.map(|row| (row.correct, row.test_count)))
             }
-            (Over::Classes, _) => None,
+            _ => None,
         }
     }
 }
@@ -52,7 +52,10 @@ mod tests {
             test_count,
             shot: Shot::Few,
             correct,
+            predicted: 0,
             accuracy: None,
+            auroc: None,
+            average_precision: None,
         };
         assert!(row(3, 5).too_few() && row(0, 0).too_few());
         assert!(!row(60, 100).too_few());

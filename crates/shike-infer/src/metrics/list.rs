@@ -18,15 +18,34 @@ pub enum Measure {
     /// Whether its label is among the five highest logits. With fewer than five classes these are all
     /// classes, so it is true unless logits were NaN.
     Top5,
+    /// Of a class: the share of the images named so that are of it; 0 where none was named so.
+    Precision,
+    /// Of a class: the harmonic mean of precision and recall.
+    F1,
+    /// Agreement beyond that of chance (Cohen 1960): 0 for chance, 1 for all right.
+    Kappa,
+    /// Of a class against the rest: the probability that an image of it is given a higher probability of it than
+    /// another one; equal ones count half. It needs [`Evaluator::with_ranking`](super::Evaluator::with_ranking).
+    Auroc,
+    /// Of a class against the rest: precision averaged over recall, without interpolation. It needs the same.
+    AveragePrecision,
+}
+
+impl Measure {
+    /// Of images, and not of classes: a sum over images is all that it takes.
+    const fn is_of_images(self) -> bool {
+        matches!(self, Self::Loss | Self::Top1 | Self::Top5)
+    }
 }
 
 /// What the mean is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Over {
-    /// All images.
+    /// All images; of what is measured of classes, the classes weighted by their test images.
     Images,
-    /// The images of each class, and then the classes that have test images, unweighted (OLTR's `shot_acc`).
+    /// The images of each class, and then the classes that have test images, unweighted (OLTR's `shot_acc`): a
+    /// macro average.
     Classes,
 }
 
@@ -50,22 +69,34 @@ impl Metric {
     /// Cross-entropy.
     pub const LOSS: Self = Self::new("loss", "loss", Measure::Loss);
     /// Cross-entropy averaged over classes, by which the best epoch is chosen.
-    pub const CLASS_AVERAGED_LOSS: Self = Self {
-        over: Over::Classes,
-        ..Self::new("class_averaged_loss", "class avg loss", Measure::Loss)
-    };
+    pub const CLASS_AVERAGED_LOSS: Self =
+        Self::by_class("class_averaged_loss", "class avg loss", Measure::Loss);
     /// Top-1 accuracy.
     pub const TOP1: Self = Self::new("top1", "top-1", Measure::Top1);
     /// Top-5 accuracy.
     pub const TOP5: Self = Self::new("top5", "top-5", Measure::Top5);
     /// Top-1 accuracy averaged over classes.
-    pub const CLASS_AVERAGED: Self = Self {
-        over: Over::Classes,
-        ..Self::new("class_averaged", "class avg", Measure::Top1)
-    };
+    pub const CLASS_AVERAGED: Self = Self::by_class("class_averaged", "class avg", Measure::Top1);
+    /// Macro-averaged precision. Macro-averaged recall, or balanced accuracy, is
+    /// [`CLASS_AVERAGED`](Self::CLASS_AVERAGED).
+    pub const PRECISION: Self = Self::by_class("precision", "precision", Measure::Precision);
+    /// Macro-averaged F1.
+    pub const F1: Self = Self::by_class("f1", "F1", Measure::F1);
+    /// F1 weighted by the test images of a class.
+    pub const WEIGHTED_F1: Self = Self::new("weighted_f1", "weighted F1", Measure::F1);
+    /// Cohen's kappa, -1 to 1.
+    pub const KAPPA: Self = Self::new("kappa", "Cohen's kappa", Measure::Kappa);
+    /// Macro-averaged area under the ROC curve, one against the rest.
+    pub const AUROC: Self = Self::by_class("auroc", "AUROC", Measure::Auroc);
+    /// Macro-averaged average precision, one against the rest.
+    pub const AVERAGE_PRECISION: Self = Self::by_class(
+        "average_precision",
+        "average precision",
+        Measure::AveragePrecision,
+    );
 
     /// All of them, in the order of tables and columns.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::LOSS,
         Self::CLASS_AVERAGED_LOSS,
         Self::TOP1,
@@ -77,6 +108,12 @@ impl Metric {
         Self::pooled(Shot::Many),
         Self::pooled(Shot::Medium),
         Self::pooled(Shot::Few),
+        Self::PRECISION,
+        Self::F1,
+        Self::WEIGHTED_F1,
+        Self::KAPPA,
+        Self::AUROC,
+        Self::AVERAGE_PRECISION,
     ];
 
     const fn new(name: &'static str, title: &'static str, of: Measure) -> Self {
@@ -87,6 +124,13 @@ impl Metric {
             of,
             over,
             shot,
+        }
+    }
+
+    const fn by_class(name: &'static str, title: &'static str, of: Measure) -> Self {
+        Self {
+            over: Over::Classes,
+            ..Self::new(name, title, of)
         }
     }
 
@@ -112,10 +156,19 @@ impl Metric {
         }
     }
 
-    /// Those of the log: all but the accuracies of a group's images.
+    /// Those of the log: losses and accuracies, but for the accuracies of a group's images.
     pub fn logged() -> impl Iterator<Item = Self> + Clone {
         let pooled = |metric: &Self| metric.shot.is_some() && metric.over == Over::Images;
-        Self::ALL.into_iter().filter(move |metric| !pooled(metric))
+        let all = Self::ALL
+            .into_iter()
+            .filter(|metric| metric.of.is_of_images());
+        all.filter(move |metric| !pooled(metric))
+    }
+
+    /// What other fields report, and is neither a loss nor an accuracy.
+    pub fn others() -> impl Iterator<Item = Self> + Clone {
+        let all = Self::ALL.into_iter();
+        all.filter(|metric| !metric.of.is_of_images())
     }
 
     /// The columns of a table of accuracies.
@@ -123,9 +176,12 @@ impl Metric {
         Self::logged().filter(|metric| metric.of != Measure::Loss)
     }
 
-    /// `%`, or empty for a loss.
+    /// `%`, or empty for a loss and for kappa.
     pub fn unit(&self) -> &'static str {
-        if self.of == Measure::Loss { "" } else { "%" }
+        match self.of {
+            Measure::Loss | Measure::Kappa => "",
+            _ => "%",
+        }
     }
 
     /// Whether a value is better than another: lower for a loss, higher for an accuracy. NaN is the worst loss.
@@ -152,6 +208,12 @@ impl Scores {
     /// The metrics with their values, in the order of the list.
     pub fn iter(&self) -> impl Iterator<Item = (Metric, Option<f64>)> + '_ {
         self.0.iter().copied()
+    }
+}
+
+impl Extend<(Metric, Option<f64>)> for Scores {
+    fn extend<I: IntoIterator<Item = (Metric, Option<f64>)>>(&mut self, values: I) {
+        self.0.extend(values);
     }
 }
 
@@ -193,8 +255,26 @@ pub struct Tally {
 #[derive(Clone, Debug, Default)]
 struct Sums {
     images: f64,
-    /// By [`Measure`].
+    /// By the [`Measure`]s of images.
     of: [f64; 3],
+    /// Images that were taken for this class.
+    predicted: f64,
+}
+
+impl Sums {
+    /// The sum over the images of a class, all of which have its value of what is measured of classes.
+    fn sum(&self, of: Measure) -> f64 {
+        let right = self.of[Measure::Top1 as usize];
+        match of {
+            Measure::Loss => self.of[of as usize],
+            Measure::Precision if self.predicted > 0.0 => {
+                100.0 * self.images * right / self.predicted
+            }
+            Measure::F1 => 100.0 * self.images * 2.0 * right / (self.images + self.predicted),
+            Measure::Top1 | Measure::Top5 => 100.0 * self.of[of as usize],
+            _ => 0.0,
+        }
+    }
 }
 
 impl Tally {
@@ -221,35 +301,51 @@ impl Tally {
         }
     }
 
-    /// Test images of a class, and the sum of what was measured of them.
-    pub(super) fn class(&self, class: usize, of: Measure) -> (usize, f64) {
-        let sums = &self.classes[class];
-        (sums.images as usize, sums.of[of as usize])
+    /// Counts an image that was taken for a class.
+    pub(super) fn predicted(&mut self, class: u32) {
+        self.classes[class as usize].predicted += 1.0;
     }
 
-    /// The value of a metric; none without images.
+    /// Test images of a class, those among them that were right, and all that were taken for it.
+    pub(super) fn class(&self, class: usize) -> [usize; 3] {
+        let sums = &self.classes[class];
+        let right = sums.of[Measure::Top1 as usize];
+        [sums.images, right, sums.predicted].map(|number| number as usize)
+    }
+
+    /// The value of a metric; none without images, and of what a [`Ranking`](super::ranking::Ranking) tells.
     fn value(&self, metric: Metric) -> Option<f64> {
-        let of = |sums: &Sums| match metric.of {
-            Measure::Loss => sums.of[metric.of as usize],
-            _ => 100.0 * sums.of[metric.of as usize],
-        };
         let own = |shot: Shot| metric.shot.is_none_or(|of| of == shot);
         let classes = self.classes.iter().zip(&self.shots);
         let classes = classes.filter(|(sums, shot)| sums.images > 0.0 && own(**shot));
-        let (sum, count) = match (metric.over, metric.shot) {
-            (Over::Images, None) => (of(&self.all), self.all.images),
-            (Over::Images, _) => classes.fold((0.0, 0.0), |(sum, count), (class, _)| {
-                (sum + of(class), count + class.images)
+        let (sum, count) = match (metric.of, metric.over, metric.shot) {
+            (Measure::Auroc | Measure::AveragePrecision, ..) => return None,
+            (Measure::Kappa, ..) => return self.kappa(),
+            (of, Over::Images, None) if of.is_of_images() => (self.all.sum(of), self.all.images),
+            (of, Over::Images, _) => classes.fold((0.0, 0.0), |(sum, count), (class, _)| {
+                (sum + class.sum(of), count + class.images)
             }),
-            (Over::Classes, _) => classes.fold((0.0, 0.0), |(sum, count), (class, _)| {
-                (sum + of(class) / class.images, count + 1.0)
+            (of, Over::Classes, _) => classes.fold((0.0, 0.0), |(sum, count), (class, _)| {
+                (sum + class.sum(of) / class.images, count + 1.0)
             }),
         };
         (count > 0.0).then(|| sum / count)
     }
 
-    /// The values of these metrics.
+    /// Cohen's kappa; none where chance would be right on every image as well.
+    fn kappa(&self) -> Option<f64> {
+        let all = self.all.images;
+        let right = self.all.of[Measure::Top1 as usize] / all;
+        let both = |class: &Sums| (class.images / all) * (class.predicted / all);
+        let chance: f64 = self.classes.iter().map(both).sum();
+        (all > 0.0 && chance < 1.0).then(|| (right - chance) / (1.0 - chance))
+    }
+
+    /// The values of these metrics; those that have none of all classes are left out.
     pub fn scores(&self, metrics: impl Iterator<Item = Metric>) -> Scores {
-        metrics.map(|metric| (metric, self.value(metric))).collect()
+        metrics
+            .map(|metric| (metric, self.value(metric)))
+            .filter(|(metric, value)| value.is_some() || metric.of.is_of_images())
+            .collect()
     }
 }

@@ -13,11 +13,12 @@ mod list;
 #[doc(hidden)]
 pub mod nullable;
 pub mod prior;
+mod ranking;
 mod scored;
 mod text;
 
 pub use calibration::{Bin, Calibration};
-pub use confusion::Confusion;
+pub use confusion::{Confusion, MOST_CLASSES};
 pub use list::{Measure, Metric, Over, Scores, Tally};
 pub use scored::Scored;
 pub use shike_data::{ByShot, Interval, Shot, ShotThresholds};
@@ -26,6 +27,8 @@ pub use text::{Table, cell};
 use serde::{Deserialize, Serialize};
 use shike_data::shots::Overlap;
 use thiserror::Error;
+
+use self::ranking::Ranking;
 
 /// Input that an [`Evaluator`] cannot score.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -89,8 +92,30 @@ pub struct ClassRow {
     pub shot: Shot,
     /// Test images that the ensemble got right.
     pub correct: usize,
-    /// `correct / test_count` in percent; `None` without test images.
+    /// Test images of any class that the ensemble took for this one.
+    #[serde(default)]
+    pub predicted: usize,
+    /// `correct / test_count` in percent, which is the recall; `None` without test images.
     pub accuracy: Option<f64>,
+    /// Area under the ROC curve against the rest, in percent ([`Measure::Auroc`]), where it was asked for.
+    #[serde(default)]
+    pub auroc: Option<f64>,
+    /// Average precision against the rest, in percent ([`Measure::AveragePrecision`]), where it was asked for.
+    #[serde(default)]
+    pub average_precision: Option<f64>,
+}
+
+impl ClassRow {
+    /// `correct / predicted` in percent; `None` where no image was taken for the class.
+    pub fn precision(&self) -> Option<f64> {
+        (self.predicted > 0).then(|| 100.0 * self.correct as f64 / self.predicted as f64)
+    }
+
+    /// The harmonic mean of precision and recall in percent; `None` without test images.
+    pub fn f1(&self) -> Option<f64> {
+        let both = (self.predicted + self.test_count) as f64;
+        (self.test_count > 0).then(|| 200.0 * self.correct as f64 / both)
+    }
 }
 
 /// What the ensemble said of one image.
@@ -166,6 +191,7 @@ pub struct Evaluator {
     scores: Vec<ImageScore>,
     /// Added to every expert's logits, `[classes]`.
     shift: Vec<f32>,
+    ranking: Option<Ranking>,
 }
 
 impl Evaluator {
@@ -198,7 +224,15 @@ impl Evaluator {
             experts: vec![tally; num_experts],
             scores: vec![],
             shift: vec![0.0; classes],
+            ranking: None,
         })
+    }
+
+    /// Measures AUROC and average precision as well, for which all probabilities are kept: up to 2²⁶ of them
+    /// (256 MiB). With more, the two are left out.
+    pub fn with_ranking(mut self) -> Self {
+        self.ranking = Some(Ranking::new(self.train_counts.len()));
+        self
     }
 
     /// Adds `shift`, `[classes]`, to every expert's logits before they are scored: the logarithm of
@@ -248,6 +282,9 @@ impl Evaluator {
                     .zip(both)
                     .for_each(|(s, (l, p))| *s = l + p);
                 tally.add(label, hits(&shifted, label));
+                if let Some(class) = image_score(&shifted, label).0.predicted {
+                    tally.predicted(class);
+                }
                 mean.iter_mut().zip(&shifted).for_each(|(m, l)| *m += l);
             }
             let experts = expert_logits.len() as f32;
@@ -256,6 +293,12 @@ impl Evaluator {
             let (score, loss) = image_score(&mean, label);
             self.ensemble
                 .add(label, [(Measure::Loss, loss), top1, top5]);
+            if let Some(class) = score.predicted {
+                self.ensemble.predicted(class);
+            }
+            if let Some(ranking) = &mut self.ranking {
+                ranking.add(&mean, score.label);
+            }
             self.scores.push(score);
         }
         Ok(())
@@ -295,26 +338,32 @@ impl Evaluator {
         if self.scores.is_empty() {
             return Err(MetricsError::NoImages);
         }
+        let ranked = self.ranking.as_ref().map(Ranking::by_class);
         let class_row = |class: usize| {
-            let (test_count, correct) = self.ensemble.class(class, Measure::Top1);
-            let correct = correct as usize;
+            let [test_count, correct, predicted] = self.ensemble.class(class);
+            let ranked = ranked.as_ref().and_then(|ranked| ranked[class]);
             ClassRow {
                 class,
                 train_count: self.train_counts[class],
                 test_count,
                 shot: self.thresholds.group(self.train_counts[class]),
                 correct,
+                predicted,
                 accuracy: (test_count > 0).then(|| 100.0 * correct as f64 / test_count as f64),
+                auroc: ranked.map(|ranked| ranked.auroc),
+                average_precision: ranked.map(|ranked| ranked.average_precision),
             }
         };
         let all = Metric::ALL.into_iter();
         let losses = all.clone().filter(|metric| metric.of == Measure::Loss);
         let accuracies = all.filter(|metric| metric.of != Measure::Loss);
+        let mut ensemble = self.ensemble.scores(accuracies.clone());
+        ensemble.extend(ranked.iter().flat_map(|ranked| ranking::means(ranked)));
         Ok(Evaluation {
             images: self.scores.len(),
             thresholds: self.thresholds,
             losses: self.ensemble.scores(losses),
-            ensemble: self.ensemble.scores(accuracies.clone()),
+            ensemble,
             experts: self
                 .experts
                 .iter()

@@ -47,6 +47,11 @@ pub fn cell(accuracy: Option<f64>) -> String {
     accuracy.map_or_else(|| "-".to_owned(), |a| format!("{a:.2}"))
 }
 
+/// Points with their sign.
+fn gap(points: Option<f64>) -> String {
+    points.map_or_else(|| "-".to_owned(), |points| format!("{points:+.2}"))
+}
+
 impl Evaluation {
     /// The ensemble on one line, such as `top-1 56.34 %, top-5 83.63 %, class avg 56.34 %, many 72.10 %,
     /// medium 57.20 %, few 36.90 %, loss 1.6543`. A group without test images is `-`.
@@ -85,15 +90,30 @@ impl Evaluation {
             interval.map_or_else(|| "-".into(), |i| format!("{:.0}–{:.0}", i.low, i.high))
         });
         if !self.scores.is_empty() {
+            // Of a group the gap alone says something.
             row("  calibration error", &|metric| match metric.shot {
                 None if metric != Metric::TOP1 => String::new(),
-                shot => cell(self.calibration(shot).map(|calibration| calibration.error)),
+                None => cell(self.calibration().map(|calibration| calibration.error)),
+                Some(shot) => gap(self.confidence_gap(shot)),
             });
         }
         row("classes with images", &|metric| {
             metric.shot.map_or_else(String::new, |shot| self.size(shot))
         });
         table
+    }
+
+    /// What other fields report, in a line: `precision 61.11 %, F1 57.94 %, …`.
+    pub fn others(&self) -> String {
+        let value = |metric: Metric| {
+            let value = self.get(metric)?;
+            Some(match metric.unit() {
+                "" => format!("{} {value:.4}", metric.title),
+                unit => format!("{} {value:.2} {unit}", metric.title),
+            })
+        };
+        let values: Vec<String> = Metric::others().filter_map(value).collect();
+        values.join(", ")
     }
 
     /// Rows of groups would not look the same when averaged over classes and over images.
@@ -131,6 +151,14 @@ impl Evaluation {
                         as it has images here";
             notes.push(note.into());
         }
+        if !self.scores.is_empty() {
+            let note = "calibration error: in the columns of groups, confidence less accuracy (above 0: too sure)";
+            notes.push(note.into());
+        }
+        let others = self.others();
+        if !others.is_empty() {
+            notes.push(format!("averaged over classes: {others}"));
+        }
         notes.push(format!(
             "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",
             self.images,
@@ -142,8 +170,10 @@ impl Evaluation {
     }
 
     /// Writes one CSV row per class with the columns `class`, `name`, `train_count`,
-    /// `test_count`, `shot`, `correct`, `accuracy` (percent, empty without test images), `low` and
-    /// `high` (its 95 % interval), `too_few` (`yes` where there are too few test images to tell).
+    /// `test_count`, `shot`, `correct`, `accuracy` (percent, empty without test images: the recall), `low` and
+    /// `high` (its 95 % interval), `too_few` (`yes` where there are too few test images to tell), `predicted`
+    /// (images that were taken for it), `precision`, `f1`, `auroc`, `average_precision` (percent; the last two
+    /// where they were [asked for](super::Evaluator::with_ranking)).
     /// `class_names` go by class index; where one is missing the name stays empty.
     ///
     /// # Errors
@@ -169,6 +199,11 @@ impl Evaluation {
                 ("low", number(interval.map(|i| i.low))),
                 ("high", number(interval.map(|i| i.high))),
                 ("too_few", if row.too_few() { "yes" } else { "" }.into()),
+                ("predicted", row.predicted.to_string()),
+                ("precision", number(row.precision())),
+                ("f1", number(row.f1())),
+                ("auroc", number(row.auroc)),
+                ("average_precision", number(row.average_precision)),
             ]
         };
         let mut csv = csv::Writer::from_writer(writer);

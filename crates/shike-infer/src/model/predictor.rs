@@ -298,7 +298,8 @@ impl Predictor {
     ) -> Result<Evaluation, InferError> {
         let info = &self.info;
         let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
-            .with_shift(self.shift.clone())?;
+            .with_shift(self.shift.clone())?
+            .with_ranking();
         let evaluation = self.scorer.score(loader, evaluator)?;
         let mut scores = evaluation.scores.iter();
         match scores.any(|score| score.predicted.is_none()) {

@@ -241,7 +241,7 @@ impl Learner {
         features: &Features,
         images: &Dataset,
     ) -> Result<Evaluation, TrainError> {
-        let mut evaluator = self.evaluator()?;
+        let mut evaluator = self.evaluator()?.with_ranking();
         let logits = head.log_probabilities(&features.rows)?;
         evaluator.add_batch(&[&logits], images.labels())?;
         Ok(evaluator.finish()?)

@@ -77,10 +77,14 @@ impl Learner {
                 Part::Test if end || every => (&mut scores.test, &mut scores.test_ema),
                 Part::Test | Part::Train => continue,
             };
-            *trained = Some(self.evaluate(&state.trained.model, stage, loader)?);
+            let evaluator = match end {
+                true => self.evaluator()?.with_ranking(),
+                false => self.evaluator()?,
+            };
             if let Some(ema) = &state.trained.ema {
-                *averaged = Some(self.evaluate(ema.model(), stage, loader)?);
+                *averaged = Some(self.evaluate(ema.model(), stage, loader, evaluator.clone())?);
             }
+            *trained = Some(self.evaluate(&state.trained.model, stage, loader, evaluator)?);
         }
         Ok(scores)
     }
@@ -90,6 +94,7 @@ impl Learner {
         model: &Shike,
         stage: usize,
         loader: &Loader,
+        evaluator: Evaluator,
     ) -> Result<Evaluation, TrainError> {
         let config = &self.config;
         let head = head(stage);
@@ -99,7 +104,7 @@ impl Learner {
             config.upload,
             &self.device,
         );
-        Ok(scorer.score(loader, self.evaluator()?)?)
+        Ok(scorer.score(loader, evaluator)?)
     }
 
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {

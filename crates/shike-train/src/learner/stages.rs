@@ -248,7 +248,7 @@ impl Learner {
         for &tau in &taus {
             let accuracy = match val {
                 Some((_, loader)) if taus.len() > 1 => {
-                    let scored = self.evaluate(&normalized(tau)?, 2, loader)?;
+                    let scored = self.evaluate(&normalized(tau)?, 2, loader, self.evaluator()?)?;
                     let accuracy = scored.get(chosen_by).unwrap_or_default();
                     session.message(&format!(
                         "tau {tau}: class-averaged accuracy {accuracy:.2} % on the validation set"

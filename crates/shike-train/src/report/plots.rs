@@ -1,11 +1,13 @@
 //! The plots of a report, as SVG.
 
+use std::cmp::Reverse;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::ReportError;
-use shike_infer::metrics::{Calibration, ClassRow, Metric, Scores, Shot};
+use shike_infer::metrics::{Calibration, ClassRow, Evaluation, Metric, Scores, Shot};
 
 /// Blue, orange, green, purple, red, brown: told apart by most who see colours in another way
 /// (Okabe and Ito 2008).
@@ -252,6 +254,58 @@ pub(super) fn reliability(calibration: &Calibration) -> Result<String, ReportErr
     })
 }
 
+/// Classes of a drawn confusion matrix, at most: with more a cell is smaller than a pixel.
+const MOST_CELLS: usize = 500;
+
+/// The confusion matrix, from the most frequent class to the rarest; none with too many classes. The darker a cell,
+/// the larger its share of the class's test images.
+pub(super) fn confusion(evaluation: &Evaluation) -> Option<Result<String, ReportError>> {
+    let mut order: Vec<&ClassRow> = evaluation.per_class.iter().collect();
+    order.sort_by_key(|row| (Reverse(row.train_count), row.class));
+    let side = order.len();
+    if !(2..=MOST_CELLS).contains(&side) {
+        return None;
+    }
+    let matrix = evaluation.confusion_matrix();
+    let cells = order.iter().enumerate().flat_map(|(y, class)| {
+        let row = &matrix[class.class];
+        order.iter().enumerate().filter_map(move |(x, predicted)| {
+            let images = row[predicted.class];
+            (images > 0).then(|| (x, y, images as f64 / class.test_count as f64))
+        })
+    });
+    // Where a group ends and the next begins.
+    let ends = (1..side).filter(|&i| order[i - 1].shot != order[i].shot);
+    Some(draw((560, 560), |area| {
+        let title = "confusion matrix, classes from frequent to rare";
+        let area = head(area, title, &[])?;
+        let mut chart = chart(&area).build_cartesian_2d(0.0..side as f64, side as f64..0.0)?;
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .label_style(FONT)
+            .x_labels(6)
+            .y_labels(6)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| format!("{y:.0}"))
+            .x_desc("taken for")
+            .y_desc("class")
+            .draw()?;
+        chart.draw_series(cells.map(|(x, y, share)| {
+            let (x, y) = (x as f64, y as f64);
+            // The palest of them can be seen, too.
+            let style = COLOURS[0].mix(0.1 + 0.9 * share).filled();
+            Rectangle::new([(x, y), (x + 1.0, y + 1.0)], style)
+        }))?;
+        for end in ends {
+            let (end, side) = (end as f64, side as f64);
+            let lines = [[(end, 0.0), (end, side)], [(0.0, end), (side, end)]];
+            chart.draw_series(lines.map(|line| PathElement::new(line, GREY)))?;
+        }
+        Ok(())
+    }))
+}
+
 /// Bars of many-, medium- and few-shot accuracy; a group of bars for each scorer.
 pub(super) fn groups(scorers: &[(String, &Scores)]) -> Result<String, ReportError> {
     draw((560, 320), |area| {
@@ -288,6 +342,8 @@ pub(super) fn groups(scorers: &[(String, &Scores)]) -> Result<String, ReportErro
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use shike_infer::metrics::{Evaluator, ShotThresholds};
+
     use super::*;
 
     /// The heights of all points of the thick lines, and of the texts with this content.
@@ -334,6 +390,29 @@ mod tests {
         // Up to the gap at 20, alone behind it, and the second stage.
         assert_eq!(lengths, [3, 1, 2], "{svg}");
         assert_eq!(svg.matches("<circle").count(), 6, "{svg}");
+    }
+
+    #[test]
+    fn a_confusion_matrix_goes_from_frequent_to_rare() {
+        // Of the rare class 0 two of three images are taken for the frequent class 1.
+        let thresholds = ShotThresholds::default();
+        let mut evaluator = Evaluator::new(&[5, 200], thresholds, 1).unwrap();
+        let logits = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0];
+        evaluator.add_batch(&[&logits], &[0, 0, 0, 1]).unwrap();
+        let evaluation = evaluator.finish().unwrap();
+        let svg = confusion(&evaluation).unwrap().unwrap();
+        let opacity = |cell: &str| {
+            let (_, rest) = cell.split_once("opacity=\"")?;
+            rest.split('"').next()?.parse::<f64>().ok()
+        };
+        let cells = svg.split("<rect").filter(|rect| rect.contains("#0072B2"));
+        let found: Vec<f64> = cells.filter_map(opacity).collect();
+        // Class 1 is all right; of class 0, two thirds to the left and a third on the diagonal.
+        let expected = [1.0, 0.7, 0.4];
+        assert_eq!(found.len(), 3, "{svg}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 0.01, "{found} {expected}");
+        }
     }
 
     #[test]

@@ -229,11 +229,12 @@ impl Subject<'_> {
         let experts = experts.map(|(i, scores)| (format!("expert {i}"), scores));
         let mut scorers = vec![("ensemble".to_owned(), &evaluation.ensemble)];
         scorers.extend(experts.filter(|_| evaluation.experts.len() > 1));
-        let calibration = evaluation.calibration(None);
+        let calibration = evaluation.calibration();
         let plots = [
             Some(plots::classes(&evaluation.per_class)),
             Some(plots::groups(&scorers)),
             calibration.map(|calibration| plots::reliability(&calibration)),
+            plots::confusion(evaluation),
         ];
         plots.into_iter().flatten().collect()
     }

@@ -8,6 +8,7 @@
 //!   classes.json         class names and training images per class, in label order
 //!   metrics.csv, .jsonl  one row an epoch
 //!   per_class.csv        the last evaluation by class
+//!   confusion.csv        which classes were taken for which
 //!   predictions.csv      the last evaluation by image
 //!   report.html          curves, classes, calibration, confusions, for a browser
 //!   receipt.json         hashes of the lists and the class order, seed, versions
@@ -46,7 +47,7 @@ pub use self::config::RunConfig;
 pub use self::paths::{Latest, RunPaths};
 use self::receipt::{ChosenOn, Receipt};
 pub use self::rows::{EpochRow, RowScores};
-use shike_infer::metrics::Evaluation;
+use shike_infer::metrics::{Evaluation, MOST_CLASSES};
 
 /// What is wrong with a run's folder; every message names the path.
 #[derive(Debug, Error)]
@@ -339,7 +340,8 @@ impl RunDir {
         write_json(&self.writable()?.heads(), choice)
     }
 
-    /// Writes `per_class.csv` and, with the names of the images that were scored, `predictions.csv`.
+    /// Writes `per_class.csv`, `confusion.csv` (up to 1,000 classes) and, with the names of the images that were
+    /// scored, `predictions.csv`.
     ///
     /// # Errors
     ///
@@ -353,6 +355,11 @@ impl RunDir {
         atomic_write(&paths.per_class_csv(), |writer| {
             evaluation.write_per_class_csv(writer, &self.classes.names)
         })?;
+        if self.classes.names.len() <= MOST_CLASSES {
+            atomic_write(&paths.confusion_csv(), |writer| {
+                evaluation.write_confusion_csv(writer, &self.classes.names)
+            })?;
+        }
         Ok(atomic_write(&paths.predictions_csv(), |writer| {
             evaluation.write_predictions_csv(writer, |i| images.origin(i))
         })?)

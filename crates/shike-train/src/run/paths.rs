@@ -43,6 +43,8 @@ files! {
     bad_images = "bad_images.csv",
     /// `per_class.csv`.
     per_class_csv = "per_class.csv",
+    /// `confusion.csv`.
+    confusion_csv = "confusion.csv",
     /// `predictions.csv`.
     predictions_csv = "predictions.csv",
     /// `receipt.json`.

@@ -45,6 +45,9 @@ pub struct EvalArgs {
     /// Write a CSV row a class.
     #[arg(long, value_name = "FILE")]
     per_class: Option<PathBuf>,
+    /// Write the confusion matrix as CSV: a row a class, a column for what its images were taken for.
+    #[arg(long, value_name = "FILE")]
+    confusion: Option<PathBuf>,
     /// Write a CSV row an image.
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
@@ -132,7 +135,10 @@ fn files(images: &Dataset) -> impl Iterator<Item = PathBuf> + '_ {
 impl EvalArgs {
     /// Scores a model.
     pub(super) fn run(&self) -> Result<Status, CliError> {
-        for out in [&self.per_class, &self.predictions].into_iter().flatten() {
+        for out in [&self.per_class, &self.confusion, &self.predictions]
+            .into_iter()
+            .flatten()
+        {
             writable(out)?;
         }
         let recorded = self.config()?;
@@ -164,8 +170,12 @@ impl EvalArgs {
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let evaluation = self.scoring.score(&predictor, &images, thresholds)?;
         let create = |path: &Path| File::create(path).map_err(CliError::file(path));
+        let names = &predictor.info().class_names;
+        if let Some(path) = &self.confusion {
+            let written = evaluation.write_confusion_csv(create(path)?, names);
+            written.map_err(CliError::file(path))?;
+        }
         if let Some(path) = &self.per_class {
-            let names = &predictor.info().class_names;
             let written = evaluation.write_per_class_csv(create(path)?, names);
             written.map_err(CliError::file(path))?;
         }
@@ -188,7 +198,7 @@ impl EvalArgs {
 fn as_json(evaluation: &Evaluation, predictor: &Predictor) -> serde_json::Value {
     let mut json = json!(evaluation.to_json());
     json["class_names"] = json!(predictor.info().class_names);
-    json["calibration"] = json!(evaluation.calibration(None));
+    json["calibration"] = json!(evaluation.calibration());
     let tail_to_head = evaluation.tail_to_head().into_iter().take(20);
     json["tail_to_head"] = json!(tail_to_head.collect::<Vec<_>>());
     json["evaluation"] = json!(evaluation);
