@@ -117,7 +117,11 @@ fn what_is_wrong_is_named() {
         assert!(err.contains(says), "{err}");
         assert!(!dir.join("out").exists());
     };
-    fails(2, "--cache-limit=-1", "--cache-limit -1: must be 0 or more");
+    fails(
+        2,
+        "--cache-limit=-1",
+        "invalid value '-1' for '--cache-limit <GIB>': it must be a number, 0 or more",
+    );
     fails(2, "--arch resnet9", "resnet8");
     fails(
         1,

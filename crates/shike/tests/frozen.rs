@@ -131,6 +131,22 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
     let (_, told) = success(&shike(&words));
     assert!(told.contains("21 images, 0 of them embedded now"), "{told}");
     let model = |run: &Path| fs::read(RunPaths::new(run).model()).unwrap();
+    // Nothing is taken from the cache where it is to be left alone, or may not hold anything.
+    for (name, option) in [("apart", "--no-cache"), ("small", "--cache-limit=0")] {
+        let apart = folder.path().join(name);
+        let words = [
+            "train",
+            recipe.to_str().unwrap(),
+            "--run",
+            apart.to_str().unwrap(),
+            option,
+        ];
+        let (_, told) = success(&shike(&words));
+        let now = if name == "apart" { 21 } else { 0 };
+        let line = format!("21 images, {now} of them embedded now");
+        assert!(told.contains(&line), "{line}: {told}");
+        assert!(model(&run) == model(&apart));
+    }
     assert!(model(&run) == model(&again));
     // And from the start of a run that was killed.
     fs::remove_file(RunPaths::new(&again).model()).unwrap();
@@ -152,6 +168,10 @@ fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
     assert!(!told.contains("stays frozen"), "{told}");
     assert!(RunPaths::new(&run).metrics_csv().exists());
 
+    let output = train(&pictures, &format!("{tuned}2 --no-cache"));
+    let refused = failure(2, &output);
+    assert!(refused.contains("--no-cache has no effect"), "{refused}");
+
     let recipe = folder.path().join("frozen.toml");
     let frozen = format!("--weights {weights} --write-recipe {}", recipe.display());
     let output = train(&pictures, &frozen);
@@ -166,7 +186,7 @@ fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
         refused.contains("--epochs has no effect on a frozen trunk"),
         "{refused}"
     );
-    let refused = failure(1, &words(&["--set", "stage1.epochs=3", "--run", "x"]));
+    let refused = failure(2, &words(&["--set", "stage1.epochs=3", "--run", "x"]));
     assert!(refused.contains("no effect beside `frozen`"), "{refused}");
     let refused = failure(
         2,

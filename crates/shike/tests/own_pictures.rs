@@ -191,7 +191,7 @@ fn from_a_folder_to_predictions() {
         "{again}"
     );
     let wrong = format!("train --data pictures --set stage1.epoch=3 {TINY}");
-    assert!(fails(dir, 1, &wrong).contains("did you mean `epochs`?"));
+    assert!(fails(dir, 2, &wrong).contains("did you mean `epochs`?"));
     let error = fails(dir, 2, "train --data pictures --imbalance-factor 10");
     assert!(error.contains("cut CIFAR"), "{error}");
     let error = fails(dir, 2, "train pictures");

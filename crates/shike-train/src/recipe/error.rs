@@ -120,19 +120,6 @@ pub enum RecipeError {
     },
 }
 
-impl RecipeError {
-    /// Whether the configuration refuses the value of an option of the command line.
-    pub fn refuses_an_option(&self) -> bool {
-        matches!(
-            self,
-            Self::Config {
-                place: Place::Option(_),
-                ..
-            }
-        )
-    }
-}
-
 /// Names that would be right instead of one that is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {

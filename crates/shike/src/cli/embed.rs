@@ -9,9 +9,10 @@ use clap::Args;
 use shike_data::{LoaderConfig, Threads};
 use shike_infer::features::write_features;
 use shike_infer::model::preprocessing::preprocessing;
-use shike_infer::{EmbedEvent, Embedder, FeatureCache, InferError, device};
+use shike_infer::{EmbedEvent, Embedder, InferError, device};
 use shike_model::{BackboneConfig, weights};
 
+use super::cache::CacheArgs;
 use super::inspect::{self, Counter};
 use super::train::stop_on_ctrl_c;
 use super::{CliError, LayoutArgs, Status, print, say, writable};
@@ -57,19 +58,15 @@ pub struct EmbedArgs {
     /// Threads that decode; 0 takes one for each core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
-    /// Most that the cache may hold, in GiB; what was not used for the longest time goes first.
-    #[arg(long, value_name = "GIB", default_value_t = 20.0)]
-    cache_limit: f64,
-    /// Neither read nor write the cache.
-    #[arg(long, conflicts_with = "cache_limit")]
-    no_cache: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 impl EmbedArgs {
     /// Embeds and writes. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
         writable(&self.out)?;
-        let cache = self.cache()?;
+        let cache = self.cache.open(&mut say);
         let source = self.layout.source(&self.data);
         self.layout.fits(&source)?;
         let data = inspect::open(&source)?;
@@ -134,19 +131,6 @@ impl EmbedArgs {
             began.elapsed().as_secs_f64()
         ))?;
         Ok(Status::Success)
-    }
-
-    fn cache(&self) -> Result<Option<FeatureCache>, CliError> {
-        let bytes = self.cache_limit * f64::from(1u32 << 30);
-        if bytes.is_nan() || bytes < 0.0 {
-            let message = format!("--cache-limit {}: must be 0 or more", self.cache_limit);
-            return Err(CliError::Usage(message));
-        }
-        let folder = FeatureCache::default_folder().filter(|_| !self.no_cache);
-        if folder.is_none() && !self.no_cache {
-            say("warning: there is no home folder for a cache; SHIKE_CACHE can name one");
-        }
-        Ok(folder.map(|folder| FeatureCache::new(&folder, bytes as u64)))
     }
 
     fn embedder(&self) -> Result<Embedder, CliError> {

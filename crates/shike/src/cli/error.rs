@@ -127,7 +127,7 @@ impl CliError {
             Self::Usage(_) | Self::Split(SplitError::Config { .. }) => Status::Usage,
             // What an option set, and explain names.
             Self::Train(TrainError::Config(error)) if options::of(error).is_some() => Status::Usage,
-            Self::Train(TrainError::Recipe(error)) if error.refuses_an_option() => Status::Usage,
+            Self::Train(TrainError::Recipe(error)) if options::is_of_set(error) => Status::Usage,
             _ => Status::Failure,
         }
     }

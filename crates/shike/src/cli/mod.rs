@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod cache;
 mod compare;
 mod completions;
 mod data;

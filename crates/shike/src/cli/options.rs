@@ -242,7 +242,14 @@ mod tests {
     use crate::cli::TrainArgs;
 
     /// Those that change no field.
-    const NO_FIELD: [&str; 4] = ["check-images", "device", "dry-run", "no-lr-scaling"];
+    const NO_FIELD: [&str; 6] = [
+        "cache-limit",
+        "check-images",
+        "device",
+        "dry-run",
+        "no-cache",
+        "no-lr-scaling",
+    ];
 
     #[test]
     fn the_table_has_every_option() {

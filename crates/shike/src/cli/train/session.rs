@@ -6,23 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use shike_infer::device;
-use shike_infer::features::FeatureCache;
 use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{Learner, Outcome, Progress, TrainError};
 
 use super::TrainArgs;
+use crate::cli::cache::CacheArgs;
 use crate::cli::{CliError, say};
 
 /// Device, messages, and the wish to stop.
 pub(super) struct Session {
     pub device: Device,
     pub progress: Progress,
+    cache: CacheArgs,
     stop: Arc<Stop>,
 }
-
-/// Bytes of features that are kept for later runs.
-const CACHE_LIMIT: u64 = 20 << 30;
 
 /// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
 /// nothing to save, and it ends the program.
@@ -38,6 +36,7 @@ impl Session {
         Ok(Self {
             device: device::parse(&args.run.device)?,
             progress: Progress::auto(),
+            cache: args.run.cache.clone(),
             stop: stop_on_ctrl_c(end),
         })
     }
@@ -66,8 +65,8 @@ impl Session {
     ) -> Result<Outcome, CliError> {
         let (progress, stop) = (&mut self.progress, &self.stop);
         stop.training.store(true, Ordering::SeqCst);
-        let cache = FeatureCache::default_folder();
-        let cache = cache.map(|folder| FeatureCache::new(&folder, CACHE_LIMIT));
+        let frozen = learner.config().frozen.as_ref();
+        let cache = frozen.and_then(|_| self.cache.open(&mut |text| progress.message(text)));
         let mut session = shike_train::Session::new(run, progress, &stop.asked).with_cache(cache);
         let outcome = match stage2_from {
             Some(other) => learner.run_stage2_from(&RunPaths::new(other), &mut session),

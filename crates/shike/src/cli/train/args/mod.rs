@@ -9,6 +9,7 @@ mod steps;
 mod tuning;
 
 use clap::Args;
+use shike_train::config::frozen::TRAINING;
 use shike_train::recipe::{Scaling, scale_rates};
 use shike_train::{Recipe, TrainConfig, TrainError};
 
@@ -111,6 +112,15 @@ impl TrainArgs {
                 "{option} has no effect on a frozen trunk, which the recipe asks for: leave one of them out"
             )));
         }
+        let of_cache = ["--cache-limit", "--no-cache"];
+        if let (None, Some(option)) = (
+            &config.frozen,
+            of_cache.into_iter().find(|option| self.given.has(option)),
+        ) {
+            return Err(CliError::Usage(format!(
+                "{option} has no effect: the network is trained, and only features of a frozen trunk are kept"
+            )));
+        }
         self.images.resize(&mut config)?;
         self.images.check(recipe)?;
         self.set_network(&mut config)?;
@@ -144,6 +154,15 @@ impl TrainArgs {
         self.run.apply(&mut config);
         config.validate().map_err(TrainError::from)?;
         Ok((config, scaling))
+    }
+
+    /// Whether an option or an assignment says how a network is trained, which a frozen trunk is not.
+    pub(super) fn says_how_to_train(&self, set: &[String]) -> bool {
+        let trains = |assignment: &String| {
+            let field = assignment.split(['.', '=']).next().unwrap_or_default();
+            TRAINING.contains(&field) || assignment.starts_with("model.")
+        };
+        self.given.trains().is_some() || set.iter().any(trains)
     }
 
     /// A name for the run's folder.

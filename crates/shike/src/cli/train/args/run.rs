@@ -3,6 +3,8 @@
 use clap::Args;
 use shike_train::TrainConfig;
 
+use crate::cli::cache::CacheArgs;
+
 /// How a run is done, and what it says.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -30,6 +32,8 @@ pub struct RunArgs {
     /// Classes with fewer training images than this are few-shot.
     #[arg(long, value_name = "N")]
     pub few_below: Option<usize>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
 }
 
 impl RunArgs {
