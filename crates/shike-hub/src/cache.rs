@@ -36,6 +36,30 @@ pub enum Place {
     Torch,
 }
 
+impl Place {
+    /// The cache that a path leads into, by the names of its folders.
+    pub fn of(path: &Path) -> Self {
+        let parts: Vec<&str> = path.iter().filter_map(OsStr::to_str).collect();
+        let hub = parts.iter().enumerate().find_map(|(i, part)| {
+            let repository = part.strip_prefix("models--")?.replacen("--", "/", 1);
+            let [commit, file @ ..] = parts.get(i + 1..)?.strip_prefix(&["snapshots"])? else {
+                return None;
+            };
+            (is_commit(commit) && !file.is_empty()).then(|| Self::Hub {
+                repository,
+                commit: (*commit).to_owned(),
+                file: file.join("/"),
+            })
+        });
+        let torch = parts.ends_with(&["hub", "checkpoints", parts.last().unwrap_or(&"")]);
+        match hub {
+            Some(hub) => hub,
+            None if torch => Self::Torch,
+            None => Self::File,
+        }
+    }
+}
+
 /// A weights file on this machine. Its text names the file and the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -93,6 +117,11 @@ impl Found {
             }),
             _ => Ok(found),
         }
+    }
+
+    /// Whether the cache's name for the file holds a checksum, with which [`sha256`](Self::sha256) compares it.
+    pub fn has_checksum(&self) -> bool {
+        self.expected().is_some()
     }
 
     /// What the checksum has to begin with.

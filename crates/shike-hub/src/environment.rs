@@ -171,7 +171,7 @@ impl Environment {
     }
 
     /// Whether nothing may be downloaded.
-    pub(crate) fn offline(&self) -> bool {
+    pub fn offline(&self) -> bool {
         let on = |name| {
             let value = self.variables.get(name).and_then(|value| value.to_str());
             let value = value.unwrap_or_default().to_ascii_uppercase();

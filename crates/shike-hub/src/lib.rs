@@ -14,6 +14,7 @@
 //!     file: "model.safetensors",
 //!     also: &[],
 //!     checkpoints: &["resnet50-0676ba61.pth"],
+//!     licence: "BSD-3-Clause",
 //! }];
 //!
 //! # let folder = tempfile::tempdir()?;

@@ -21,6 +21,8 @@ pub struct Known {
     pub also: &'static [(&'static str, &'static str)],
     /// Names under which torch.hub and torchvision keep them, such as `resnet50-11ad3fa6.pth`.
     pub checkpoints: &'static [&'static str],
+    /// Their licence as an SPDX identifier, such as `Apache-2.0`.
+    pub licence: &'static str,
 }
 
 /// Where weights come from.

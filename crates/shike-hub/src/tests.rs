@@ -21,6 +21,7 @@ pub(crate) const NAMES: [Known; 2] = [
         file: FILE,
         also: &[("microsoft/resnet-50", "weights/resnet50.bin")],
         checkpoints: &["resnet50-11ad3fa6.pth", "resnet50.pth"],
+        licence: "BSD-3-Clause",
     },
     Known {
         name: "dinov2-s14",
@@ -29,6 +30,7 @@ pub(crate) const NAMES: [Known; 2] = [
         file: FILE,
         also: &[],
         checkpoints: &["dinov2_vits14_pretrain.pth"],
+        licence: "Apache-2.0",
     },
 ];
 

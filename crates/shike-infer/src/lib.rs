@@ -23,5 +23,6 @@ pub use features::{EmbedEvent, Embedder, FeatureCache, Features};
 pub use metrics::prior::Prior;
 pub use model::file::{ModelInfo, load_model, save_model};
 pub use model::network::Network;
+pub use model::origin::Origin;
 pub use model::predictor::{Prediction, Predictor, Prepared};
 pub use model::scorer::Scorer;

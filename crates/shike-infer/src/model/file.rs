@@ -13,6 +13,7 @@ use shike_model::{Head, ShikeConfig};
 use crate::error::InferError;
 use crate::metrics::prior;
 use crate::model::network::Network;
+use crate::model::origin::Origin;
 use shike_data::write::atomic_write;
 
 /// All that is needed to use a network's weights.
@@ -41,6 +42,9 @@ pub struct ModelInfo {
     /// τ-normalisation made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
+    /// Where the weights come from that it started from, and their licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_origin: Option<Origin>,
     /// The head on a frozen trunk; the network is then a plain one, whose classifier it stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenInfo>,
@@ -153,7 +157,7 @@ impl ModelInfo {
 pub const FORMAT_VERSION: u32 = 2;
 
 /// Key in the safetensors metadata.
-const KEY: &str = "shike";
+pub(super) const KEY: &str = "shike";
 
 /// Writes a model file: safetensors under the reference's names with a [`ModelInfo`] and a
 /// [checksum](weights::file) in its metadata. An older file is replaced in one step.

@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod network;
+pub mod origin;
 pub mod predictor;
 pub mod preprocessing;
 pub mod scorer;

@@ -38,11 +38,14 @@ pub(crate) fn differences(base: &Value, now: &Value, path: &str, into: &mut Vec<
     }
 }
 
-/// Takes out the fields of a configuration that say how fast and not what.
+/// Takes out the fields of a configuration that say how fast and not what, or only tell where weights are from.
 pub(crate) fn without_speed(config: &mut Value) {
     for (table, fields) in [
-        ("", ["checkpoint_seconds", "keep_checkpoints"]),
-        ("/loader", ["workers", "prefetch"]),
+        (
+            "",
+            &["checkpoint_seconds", "keep_checkpoints", "weights_origin"][..],
+        ),
+        ("/loader", &["workers", "prefetch"]),
     ] {
         if let Some(table) = config.pointer_mut(table).and_then(Value::as_object_mut) {
             fields.iter().for_each(|field| drop(table.remove(*field)));

@@ -24,6 +24,7 @@ pub use self::source::{DataSource, TrainData};
 pub use self::stage::{NamedMethod, Stage2};
 use shike_data::shots::Overlap;
 use shike_infer::device::batch::{Precision, Upload};
+use shike_infer::Origin;
 use shike_infer::metrics::ShotThresholds;
 
 /// When the test set is scored.
@@ -119,6 +120,9 @@ pub struct TrainConfig {
     /// ([`import_pretrained`](shike_model::weights::import_pretrained)); none for random ones.
     #[serde(default)]
     pub weights: Option<PathBuf>,
+    /// Where they come from, and under which licence; it stands in the model file as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_origin: Option<Origin>,
     /// A head on the frozen trunk that the weights are of, in place of both stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenConfig>,
@@ -324,6 +328,7 @@ impl TrainConfig {
         Self {
             model,
             weights: None,
+            weights_origin: None,
             frozen: None,
             lr_factors: BTreeMap::new(),
             freeze: vec![],

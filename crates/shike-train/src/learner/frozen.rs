@@ -268,6 +268,7 @@ impl Learner {
             prior: head.prior()?,
             steps: 0,
             tau: None,
+            weights_origin: self.config.weights_origin.clone(),
             frozen: Some(FrozenInfo {
                 head: head.clone().take_apart().description,
                 weights: weights.unwrap_or_default().to_string_lossy().into_owned(),

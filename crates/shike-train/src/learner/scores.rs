@@ -193,6 +193,7 @@ impl Learner {
             prior,
             steps: position.step,
             tau: position.tau,
+            weights_origin: self.config.weights_origin.clone(),
             frozen: None,
         };
         Ok(save_model(

@@ -50,6 +50,10 @@ impl ExportArgs {
             ("class_names", serde_json::to_string(&info.class_names)),
             ("pipeline", serde_json::to_string(&info.pipeline)),
             ("normalization", serde_json::to_string(&info.normalization)),
+            (
+                "weights_origin",
+                serde_json::to_string(&info.weights_origin),
+            ),
             ("frozen", serde_json::to_string(&info.frozen)),
         ];
         let metadata: serde_json::Result<_> = entries

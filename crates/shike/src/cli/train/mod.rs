@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shike_data::Cifar;
+use shike_hub::Environment;
 use shike_train::run::RunPaths;
 use shike_train::{DataSource, Recipe, TrainError};
 
@@ -80,6 +81,20 @@ impl TrainCommand {
         if let Some(text) = &args.tuning.weights {
             let mut say = |text: &str| session.progress.message(text);
             args.tuning.weights = weights::resolve(text, &mut say)?;
+        }
+        let begins = recipe.recipe.is_none() && resume.resume.is_none() && !output.json;
+        let said = ["--weights", "--arch"].iter().any(|o| args.given.has(o));
+        if begins && !said && !args.says_how_to_train(&recipe.set) {
+            let own = data.source()?;
+            let own = own.is_some_and(|source| !matches!(source, DataSource::Cifar { .. }));
+            let (environment, downloads) = (Environment::of_process(), cfg!(feature = "hub"));
+            let ask = &mut weights::agreed;
+            let gpu = session.has_gpu();
+            let name = own.then(|| weights::offered(environment, gpu, downloads, ask));
+            if let Some(name) = name.flatten() {
+                let mut say = |text: &str| session.progress.message(text);
+                args.tuning.weights = weights::resolve(Path::new(name), &mut say)?;
+            }
         }
         let args = &args;
         if let Some(folder) = &resume.resume {

@@ -6,9 +6,9 @@ use shike_data::dataset::{FolderParts, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, Part};
+use shike_hub::Environment;
 use shike_infer::metrics::ShotThresholds;
 use shike_model::weights;
-use shike_train::config::frozen::TRAINING;
 use shike_train::recipe::auto::{DeviceKind, Facts, MAX_BAD_SHARE};
 use shike_train::recipe::{self, auto};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
@@ -34,6 +34,16 @@ pub(super) fn planned(
     set: &[String],
     progress: &mut Progress,
 ) -> Result<Job, CliError> {
+    if args.tuning.weights.is_none() {
+        let at_hand = match at_hand(Environment::of_process()).as_slice() {
+            [] => String::new(),
+            names => format!("; here lie {}", names.join(", ")),
+        };
+        progress.message(&format!(
+            "training from random weights costs 20 to 25 points of accuracy where classes have few pictures: a \
+             head on a pretrained trunk (--weights NAME) takes minutes{at_hand}"
+        ));
+    }
     let mut notes = Vec::new();
     let unsplit = match &source {
         DataSource::Folder { dir } => unsplit(dir)?,
@@ -92,15 +102,6 @@ pub(super) fn planned(
         notes.push(format!(
             "the trunk of {file} stays frozen; an option about training, such as --epochs 30, fine-tunes it instead"
         ));
-    } else if args.tuning.weights.is_none() {
-        let at_hand = match at_hand().as_slice() {
-            [] => String::new(),
-            names => format!("; here lie {}", names.join(", ")),
-        };
-        notes.push(format!(
-            "training from random weights: a head on a pretrained trunk (--weights) takes minutes, and is \
-             worth some 20 points of accuracy where classes have few pictures{at_hand}"
-        ));
     }
     notes.append(&mut plan.notes);
     plan.notes = notes;
@@ -131,11 +132,7 @@ fn frozen(
     let Some(path) = args.tuning.weights.as_ref().filter(|path| !path.is_dir()) else {
         return Ok(None);
     };
-    let trains = |assignment: &String| {
-        let field = assignment.split(['.', '=']).next().unwrap_or_default();
-        TRAINING.contains(&field) || assignment.starts_with("model.")
-    };
-    if args.given.trains().is_some() || set.iter().any(trains) {
+    if args.says_how_to_train(set) {
         return Ok(None);
     }
     let arch = match (args.network()?, recognised) {

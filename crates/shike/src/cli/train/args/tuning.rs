@@ -10,6 +10,7 @@ use shike_train::{RunConfig, TrainConfig};
 use super::TrainArgs;
 use crate::cli::CliError;
 use crate::cli::model::{Which, model_of};
+use crate::cli::weights::origin;
 
 /// What a run starts from, and how far parts of the network follow.
 #[derive(Args, Clone, Debug)]
@@ -39,7 +40,13 @@ pub struct TuningArgs {
 impl TrainArgs {
     /// Initial weights, and how far parts follow them.
     pub(super) fn set_fine_tuning(&self, config: &mut TrainConfig) -> Result<(), CliError> {
-        config.weights = self.weights_file()?.or(config.weights.take());
+        let named = self.weights_file()?;
+        if named.is_some() {
+            (config.weights, config.weights_origin) = (named, None);
+        }
+        if let (Some(file), None) = (&config.weights, &config.weights_origin) {
+            config.weights_origin = Some(origin(file));
+        }
         if !self.tuning.freeze.is_empty() {
             config.freeze = self.tuning.freeze.clone();
         }
