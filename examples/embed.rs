@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use shike::data::{LoaderConfig, Threads};
@@ -26,9 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (pictures, ..) =
         shike::data::dataset::FolderParts::find(Path::new(&pictures))?.open(true)?;
-    let (threads, stop) = (Threads::new(0)?, AtomicBool::new(false));
+    let threads = Threads::new(0)?;
     let config = LoaderConfig::default();
-    let embedded = embedder.embed(&pictures, &threads, config, None, &mut |_| {}, &stop)?;
+    let embedded = embedder.embed(&pictures, &threads, config, None, &mut |_| {}, &|| false)?;
 
     let depths = Depth::side_by_side(embedded.source.depths.iter().cloned());
     let classes = pictures.num_classes();

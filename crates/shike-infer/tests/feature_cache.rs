@@ -113,7 +113,9 @@ fn embed(embedder: &Embedder, data: &Dataset, cache: &FeatureCache, stop_after: 
         EmbedEvent::Warning(text) => warnings.push(text),
         _ => {}
     };
-    let made = embedder.embed(data, &threads, config, Some(cache), &mut tell, &stop);
+    let made = embedder.embed(data, &threads, config, Some(cache), &mut tell, &|| {
+        stop.load(Ordering::Relaxed)
+    });
     (made, embedded_last, warnings)
 }
 

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use image::RgbImage;
@@ -50,9 +49,8 @@ fn config(batch_size: usize) -> LoaderConfig {
 
 fn embed(embedder: &Embedder, data: &Dataset, batch_size: usize, workers: usize) -> Features {
     let threads = Threads::new(workers).unwrap();
-    let stop = AtomicBool::new(false);
     let config = config(batch_size);
-    let made = embedder.embed(data, &threads, config, None, &mut |_| {}, &stop);
+    let made = embedder.embed(data, &threads, config, None, &mut |_| {}, &|| false);
     made.unwrap()
 }
 
@@ -103,10 +101,9 @@ fn equal_pictures_are_embedded_once() {
     let threads = Threads::new(1).unwrap();
     let mut last = None;
     let mut tell = |event| last = Some(event);
-    let stop = AtomicBool::new(false);
     let data = pixels(&[4, 1, 4, 4, 2]);
     let features = embedder
-        .embed(&data, &threads, config(2), None, &mut tell, &stop)
+        .embed(&data, &threads, config(2), None, &mut tell, &|| false)
         .unwrap();
     let (done, embedded, total) = (5, 3, 5);
     let end = EmbedEvent::Progress {
@@ -133,9 +130,9 @@ fn what_cannot_be_embedded_is_named() {
     let data = image_folder(dir.path()).unwrap();
     let embedder = embedder("resnet8", 32, 1);
     let run = |stop: bool| {
-        let (threads, stop) = (Threads::new(1).unwrap(), AtomicBool::new(stop));
+        let threads = Threads::new(1).unwrap();
         embedder
-            .embed(&data, &threads, config(1), None, &mut |_| {}, &stop)
+            .embed(&data, &threads, config(1), None, &mut |_| {}, &|| stop)
             .unwrap_err()
     };
     let message = run(false).to_string();
@@ -167,8 +164,8 @@ fn a_trunk_that_gives_no_numbers() {
     let trunk = shike_model::weights::load_trunk(trunk, state, Path::new("memory")).unwrap();
     let normalization = Normalization::CIFAR10;
     let embedder = Embedder::new(&trunk, &Pipeline::cifar_eval(), normalization, &device).unwrap();
-    let (threads, stop) = (Threads::new(1).unwrap(), AtomicBool::new(false));
-    let error = embedder.embed(&data, &threads, config(4), None, &mut |_| {}, &stop);
+    let threads = Threads::new(1).unwrap();
+    let error = embedder.embed(&data, &threads, config(4), None, &mut |_| {}, &|| false);
     let message = error.unwrap_err().to_string();
     assert!(
         message.contains("00.png: its features at layer3 are NaN"),

@@ -30,7 +30,9 @@ pub use config::{
     TrainConfig, TrainConfigError, TrainData,
 };
 pub use error::TrainError;
-pub use learner::{DryRun, Ema, FinalScores, Learner, Outcome, Progress, Session};
+pub use learner::{
+    Deadline, DryRun, Ema, FinalScores, Learner, NoTime, Outcome, Pace, Progress, RunTime, Session,
+};
 pub use recipe::{Recipe, RecipeError};
 pub use run::receipt::Receipt;
 pub use run::{RunConfig, RunDir};

@@ -172,14 +172,20 @@ impl<'c> Rows<'c> {
         wanted.into_iter().filter(is_missing).collect()
     }
 
-    /// Takes the rows of a block that are missing; whether there was one.
-    fn take(
-        &self,
-        path: &Path,
-        missing: &mut HashMap<u128, usize>,
-        rows: &mut [f32],
-    ) -> io::Result<bool> {
-        let damaged = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
+    /// How many of these pictures have no row in a block that looks whole.
+    pub fn missing(&self, mut contents: HashSet<u128>) -> usize {
+        for path in entries(&self.folder).into_iter().filter(|p| is_block(p)) {
+            if let Ok(block) = self.open_block(&path) {
+                for hash in block.hashes() {
+                    contents.remove(&hash);
+                }
+            }
+        }
+        contents.len()
+    }
+
+    /// The beginning of a block, up to the checksum of what it holds rows of.
+    fn open_block(&self, path: &Path) -> io::Result<Opened> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();
@@ -202,21 +208,27 @@ impl<'c> Rows<'c> {
         }
         let rest = (table + HASH - HEAD) as u64;
         file.by_ref().take(rest).read_to_end(&mut bytes)?;
-        let checked = |bytes: &[u8]| {
-            let (data, hash) = bytes.split_at(bytes.len().saturating_sub(HASH));
-            match le_u128(hash) == xxh3_128(data) {
-                true => Ok(()),
-                false => Err(damaged("is damaged: its checksum is of other content")),
-            }
-        };
         checked(&bytes)?;
-        let hashes: Vec<u128> = bytes[HEAD..table].chunks_exact(HASH).map(le_u128).collect();
+        Ok(Opened { file, bytes, table })
+    }
+
+    /// Takes the rows of a block that are missing; whether there was one.
+    fn take(
+        &self,
+        path: &Path,
+        missing: &mut HashMap<u128, usize>,
+        rows: &mut [f32],
+    ) -> io::Result<bool> {
+        let mut block = self.open_block(path)?;
+        let hashes: Vec<u128> = block.hashes().collect();
         if !hashes.iter().any(|hash| missing.contains_key(hash)) {
             return Ok(false);
         }
-        file.read_to_end(&mut bytes)?;
-        checked(&bytes)?;
-        let held = bytes[table + HASH..].chunks_exact(4 * width);
+        let width = self.width;
+        let Opened { file, bytes, table } = &mut block;
+        file.read_to_end(bytes)?;
+        checked(bytes)?;
+        let held = bytes[*table + HASH..].chunks_exact(4 * width);
         for (hash, held) in hashes.iter().zip(held) {
             let Some(image) = missing.remove(hash) else {
                 continue;
@@ -312,6 +324,33 @@ impl<'c> Rows<'c> {
                 self.cache.limit
             )),
         }
+    }
+}
+
+/// The beginning of a block, and the rest of its file.
+struct Opened {
+    file: File,
+    bytes: Vec<u8>,
+    /// Where the hashes of its pictures end.
+    table: usize,
+}
+
+impl Opened {
+    fn hashes(&self) -> impl Iterator<Item = u128> + '_ {
+        self.bytes[HEAD..self.table].chunks_exact(HASH).map(le_u128)
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what.to_owned())
+}
+
+/// Compares what was read so far with the checksum at its end.
+fn checked(bytes: &[u8]) -> io::Result<()> {
+    let (data, hash) = bytes.split_at(bytes.len().saturating_sub(HASH));
+    match le_u128(hash) == xxh3_128(data) {
+        true => Ok(()),
+        false => Err(damaged("is damaged: its checksum is of other content")),
     }
 }
 

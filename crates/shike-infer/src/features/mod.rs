@@ -3,8 +3,7 @@
 mod cache;
 mod file;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -183,7 +182,7 @@ impl Embedder {
     /// ends with an error.
     ///
     /// # Errors
-    /// If a picture cannot be read or changes meanwhile, a feature is no number, or `stop` was set.
+    /// If a picture cannot be read or changes meanwhile, a feature is no number, or `stop` says so.
     pub fn embed(
         &self,
         dataset: &Dataset,
@@ -191,7 +190,7 @@ impl Embedder {
         config: LoaderConfig,
         cache: Option<&FeatureCache>,
         tell: &mut dyn FnMut(EmbedEvent),
-        stop: &AtomicBool,
+        stop: &dyn Fn() -> bool,
     ) -> Result<Features, InferError> {
         let (total, width) = (dataset.len(), self.source.width());
         let mut done = Done {
@@ -256,6 +255,25 @@ impl Embedder {
             labels: dataset.labels().to_vec(),
             contents,
             rows,
+        })
+    }
+
+    /// How many pictures of a data set [`embed`](Self::embed) would put through the trunk: equal ones count once, those
+    /// in the cache not at all.
+    ///
+    /// # Errors
+    /// If a picture cannot be read.
+    pub fn missing(
+        &self,
+        dataset: &Dataset,
+        threads: &Threads,
+        cache: Option<&FeatureCache>,
+    ) -> Result<usize, InferError> {
+        let all: Vec<usize> = (0..dataset.len()).collect();
+        let contents: HashSet<u128> = threads.contents(dataset, &all)?.into_iter().collect();
+        Ok(match cache {
+            Some(cache) => Rows::new(cache, &self.source).missing(contents),
+            None => contents.len(),
         })
     }
 
@@ -334,8 +352,8 @@ impl Done {
         }
     }
 
-    fn check(&self, stop: &AtomicBool) -> Result<(), InferError> {
-        match stop.load(Ordering::Relaxed) {
+    fn check(&self, stop: &dyn Fn() -> bool) -> Result<(), InferError> {
+        match stop() {
             false => Ok(()),
             true => Err(InferError::Stopped {
                 done: self.pictures,

@@ -23,8 +23,8 @@ use self::schedule::ScheduleError;
 pub use self::source::{DataSource, TrainData};
 pub use self::stage::{NamedMethod, Stage2};
 use shike_data::shots::Overlap;
-use shike_infer::device::batch::{Precision, Upload};
 use shike_infer::Origin;
+use shike_infer::device::batch::{Precision, Upload};
 use shike_infer::metrics::ShotThresholds;
 
 /// When the test set is scored.

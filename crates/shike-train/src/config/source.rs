@@ -21,6 +21,11 @@ pub struct TrainData {
 }
 
 impl TrainData {
+    /// Images of training, validation and test.
+    pub fn sizes(&self) -> [usize; 3] {
+        Part::ALL.map(|part| self.get(part).map_or(0, Dataset::len))
+    }
+
     /// The images of a part, if there are any.
     pub fn get(&self, part: Part) -> Option<&Dataset> {
         match part {

@@ -100,7 +100,8 @@ impl fmt::Display for DryRun {
     }
 }
 
-pub(super) fn human(seconds: f64) -> String {
+/// A time as people say it, such as `3 minutes`.
+pub fn human(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     indicatif::HumanDuration(seconds).to_string()
 }

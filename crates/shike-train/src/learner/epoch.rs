@@ -1,6 +1,6 @@
 //! One epoch: batches, steps and checkpoints.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use shike_data::mix::Mix;
@@ -27,14 +27,25 @@ pub(super) struct Epoch<'a> {
     pub lr: f64,
 }
 
+/// How an epoch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// All batches are done.
+    Whole,
+    /// The time of its stage is over.
+    OutOfTime,
+    /// It was asked to stop, and wrote a checkpoint.
+    Stopped,
+}
+
 impl Learner {
-    /// Trains the rest of an epoch. `false` if it was interrupted.
+    /// Trains the rest of an epoch.
     pub(super) fn run_epoch(
         &self,
         mut state: State,
         epoch: Epoch<'_>,
         session: &mut Session<'_>,
-    ) -> Result<(State, bool), TrainError> {
+    ) -> Result<(State, Ended), TrainError> {
         let Epoch {
             step,
             loader,
@@ -90,11 +101,16 @@ impl Learner {
                 saved = Instant::now();
             }
             if stopping {
-                return Ok((state, false));
+                return Ok((state, Ended::Stopped));
+            }
+            let within = state.position.batch < total;
+            if within && session.is_over(state.position.stage, Duration::ZERO) {
+                losses.read(&mut state.position, session.progress)?;
+                return Ok((state, Ended::OutOfTime));
             }
         }
         losses.read(&mut state.position, session.progress)?;
-        Ok((state, true))
+        Ok((state, Ended::Whole))
     }
 
     /// How the steps of an epoch (from 0) of a stage are taken, at its learning rate.

@@ -1,6 +1,7 @@
 //! A head on a frozen trunk: embed, compare heads, keep the chosen one.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use shike_data::{Dataset, Loader, LoaderConfig, Part};
 use shike_heads::{Choice, Comparison, Depth, FittedHead};
 use shike_infer::metrics::{Evaluation, Scored};
 use shike_infer::model::file::{self, FrozenInfo, ModelInfo, save_model};
-use shike_infer::{EmbedEvent, Embedder, Features};
+use shike_infer::{EmbedEvent, Embedder, FeatureCache, Features};
 use shike_infer::{InferError, Network};
 use shike_model::network::ModelSummary;
 use shike_model::{Head, weights};
@@ -28,22 +29,33 @@ pub struct EmbedTime {
     pub summary: ModelSummary,
     /// Images of all parts.
     pub images: usize,
+    /// Those among them whose features are not kept.
+    pub missing: usize,
     /// Decoding included, on a cache that has none of them.
     pub images_per_second: f64,
+}
+
+impl EmbedTime {
+    /// Seconds to embed what is missing.
+    pub fn seconds(&self) -> f64 {
+        self.missing as f64 / self.images_per_second
+    }
 }
 
 impl fmt::Display for EmbedTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             images,
+            missing,
             images_per_second,
             ..
         } = self;
         writeln!(f, "{}", self.summary)?;
         write!(
             f,
-            "embedding {images} images at {images_per_second:.1} a second: about {}, and heads in minutes",
-            human(*images as f64 / images_per_second)
+            "embedding {missing} of {images} images at {images_per_second:.1} a second: about {}, and heads in \
+             minutes (features of the others are kept)",
+            human(self.seconds())
         )
     }
 }
@@ -100,7 +112,11 @@ impl Learner {
     ///
     /// # Errors
     /// If it has no frozen trunk, or pictures or weights cannot be read.
-    pub fn dry_run_frozen(&self, batches: usize) -> Result<EmbedTime, TrainError> {
+    pub fn dry_run_frozen(
+        &self,
+        batches: usize,
+        cache: Option<&FeatureCache>,
+    ) -> Result<EmbedTime, TrainError> {
         let embedder = self.embedder()?;
         let side = self.config.eval_pipeline.output_size().unwrap_or(0);
         let config = self.config.loader;
@@ -114,7 +130,7 @@ impl Learner {
             },
             self.config.seed,
         )?;
-        let images = self.data.parts().map(|(_, images)| images.len()).sum();
+        let images = self.data.sizes().iter().sum();
         let (mut seconds, mut timed) = (0.0, 0);
         let mut epoch = loader.sequential();
         // The first one warms up, where there are others.
@@ -129,9 +145,13 @@ impl Learner {
                 timed += batch.len();
             }
         }
+        let parts = self.data.parts();
+        let missing = parts.map(|(_, images)| embedder.missing(images, &self.threads, cache));
+        let missing = missing.sum::<Result<_, _>>()?;
         Ok(EmbedTime {
             summary: embedder.trunk().describe([side, side]),
             images,
+            missing,
             images_per_second: timed as f64 / seconds,
         })
     }
@@ -161,7 +181,10 @@ impl Learner {
         session: &mut Session<'_>,
     ) -> Result<Option<Features>, TrainError> {
         let began = Instant::now();
-        let (stop, cache) = (session.stop(), session.cache.clone());
+        let cache = session.cache.clone();
+        let (asked, end) = (session.stop(), session.left(2).map(|left| began + left));
+        let late = || end.is_some_and(|end| Instant::now() > end);
+        let stop = || asked.load(Ordering::Relaxed) || late();
         let progress = &mut session.progress;
         progress.task(&format!("embedding the {part} set"), images.len());
         let mut embedded = 0;
@@ -187,11 +210,19 @@ impl Learner {
             loader,
             cache.as_ref(),
             &mut tell,
-            stop,
+            &stop,
         );
         progress.task_end();
         let found = match found {
-            Err(InferError::Stopped { .. }) => return Ok(None),
+            Err(InferError::Stopped { done, total }) => {
+                if !session.stopping() {
+                    session.message(&format!(
+                        "the time is over after {done} of {total} images of the {part} set; the features of those \
+                         are kept, and the next try needs the others alone"
+                    ));
+                }
+                return Ok(None);
+            }
             found => found?,
         };
         session.message(&format!(
@@ -220,7 +251,10 @@ impl Learner {
                 true => vec![],
                 false => vec![frozen.depths.clone()],
             },
-            time: frozen.seconds.map(Duration::from_secs_f64),
+            time: match (frozen.seconds.map(Duration::from_secs_f64), session.left(2)) {
+                (Some(seconds), Some(left)) => Some(seconds.min(left)),
+                (seconds, left) => seconds.or(left),
+            },
             ..Comparison::default()
         };
         let progress = &mut session.progress;

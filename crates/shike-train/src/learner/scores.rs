@@ -171,7 +171,9 @@ impl Learner {
             Some(0.0) => 1,
             _ => stage,
         };
-        let epochs = self.config.stage(taught).map_or(1, |config| config.epochs);
+        let planned = self.config.stage(taught).map_or(1, |config| config.epochs);
+        let early = position.stage1_epochs.filter(|_| taught == 1);
+        let epochs = early.unwrap_or(planned);
         let epoch = match position.stage > taught {
             true => epochs - 1,
             false => position.epoch.min(epochs - 1),

@@ -3,24 +3,29 @@
 use shike_data::Part;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shike_data::{Loader, Sampler};
 use shike_model::weights::WeightsError;
 use shike_model::{Loss, LossContext, Shike};
 
-use super::epoch::Epoch;
+use super::epoch::{Ended, Epoch};
 use super::scores::{CURVES, FinalScores};
 use super::state::EpochSums;
 use super::{Learner, Outcome, Session, State};
 use crate::config::stage::Stage2;
 use crate::config::{ScoreTest, StageConfig, TrainConfigError};
 use crate::error::TrainError;
-use crate::run::receipt::{self, ChosenOn, Receipt, SplitReceipt, class_order};
+use crate::run::receipt::{
+    self, Because, ChosenOn, EndedEarly, Receipt, SplitReceipt, class_order,
+};
 use crate::run::{EpochRow, RowScores, RunDir};
 use shike_infer::device;
 use shike_infer::metrics::{Evaluation, Metric, Scored};
+
+/// The scores at the end of a stage, and why it ended early if it did.
+type StageEnd = (Scored<Evaluation>, Option<EndedEarly>);
 
 impl Learner {
     pub(super) fn train(
@@ -43,6 +48,9 @@ impl Learner {
         session
             .run
             .truncate_rows_from(state.position.stage, state.position.epoch)?;
+        // What comes after a checkpoint is done again.
+        let done = |early: &EndedEarly| early.stage < state.position.stage;
+        receipt.ended_early.retain(done);
         session.run.write_receipt(&mut receipt)?;
         let listed = session.run.paths().read_bad_images()?;
         self.listed.store(listed.len(), Ordering::Relaxed);
@@ -54,7 +62,11 @@ impl Learner {
             let stage = state.position.stage;
             if let Some(config) = self.config.stage(stage) {
                 match self.run_stage(config, state, session)? {
-                    (after, Some(last)) => {
+                    (after, Some((last, early))) => {
+                        if let Some(early) = early {
+                            receipt.ended_early.push(early);
+                            session.run.write_receipt(&mut receipt)?;
+                        }
                         if let Some(advice) = stage2_advice(session.run.rows()) {
                             session.message(&advice);
                         }
@@ -73,19 +85,17 @@ impl Learner {
                     .ema
                     .map(|ema| ema.map(Shike::fold_head_scales));
                 let last = self.last_stage();
+                let mut position = state.position.clone();
+                // The epoch that it was trained in last.
+                position.epoch = position.epoch.saturating_sub(1);
                 self.save_model(
                     &session.run.writable()?.model(),
                     &state.trained.model,
-                    &state.position,
+                    &position,
                     last,
                 )?;
                 if let Some(ema) = &state.trained.ema {
-                    self.save_model(
-                        &session.run.writable()?.ema(),
-                        ema.model(),
-                        &state.position,
-                        last,
-                    )?;
+                    self.save_model(&session.run.writable()?.ema(), ema.model(), &position, last)?;
                 }
             }
             state.position.next_stage();
@@ -171,6 +181,7 @@ impl Learner {
             file_bytes: Part::ALL.map(|part| self.data.get(part).map_or(0, receipt::file_bytes)),
             model_chosen_on: ChosenOn::LastEpoch,
             best_chosen_on: None,
+            ended_early: vec![],
             scored: None,
             training_seconds: 0.0,
         })
@@ -290,13 +301,14 @@ impl Learner {
         Ok(scores)
     }
 
-    /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores.
+    /// Trains the rest of a stage. `None` if it was interrupted, else the last epoch's scores, and why it was not the last of
+    /// the configuration.
     fn run_stage(
         &self,
         config: &StageConfig,
         mut state: State,
         session: &mut Session<'_>,
-    ) -> Result<(State, Option<Scored<Evaluation>>), TrainError> {
+    ) -> Result<(State, Option<StageEnd>), TrainError> {
         let stage = state.position.stage;
         let (sampler, loader) = self.stage_parts(stage, config)?;
         if state.position.epoch == 0 && state.position.batch == 0 {
@@ -308,8 +320,9 @@ impl Learner {
             // That of stage 1 is in the features, or was only scored.
             state.trained.ema = self.ema(&state.trained.model);
         }
-        let mut scores = None;
-        while state.position.epoch < config.epochs {
+        let (mut scores, mut early) = (None, None);
+        let mut scoring = Duration::ZERO;
+        while state.position.epoch < config.epochs && early.is_none() {
             let epoch = state.position.epoch;
             let order = sampler.epoch_indices(epoch as u64, config.epochs as u64);
             let lr = config.schedule.lr(epoch);
@@ -318,7 +331,7 @@ impl Learner {
             session
                 .progress
                 .epoch_start(stage, epoch, config.epochs, total);
-            let finished;
+            let began = Instant::now();
             let loader = &loader;
             let epoch_of = Epoch {
                 step,
@@ -326,17 +339,26 @@ impl Learner {
                 order,
                 lr,
             };
-            (state, finished) = self.run_epoch(state, epoch_of, session)?;
-            if !finished {
+            let ended;
+            (state, ended) = self.run_epoch(state, epoch_of, session)?;
+            if ended == Ended::Stopped {
                 return Ok((state, None));
             }
 
-            let last = epoch + 1 == config.epochs;
+            let mut last = epoch + 1 == config.epochs;
+            // Another epoch takes as long, and both are scored.
+            let next = began.elapsed() + 2 * scoring;
+            if ended == Ended::OutOfTime || !last && session.is_over(stage, next) {
+                last = true;
+                early = Some(Because::Time);
+            }
             let mut row = state.position.sums.row(stage, epoch, lr);
             let mut text = format!("training loss {:.4}", row.train_loss);
             let mut averaged = None;
             if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
+                let began = Instant::now();
                 let new = self.score(&state, stage, last && stage == self.last_stage())?;
+                scoring = began.elapsed();
                 self.keep_best(&mut state, &new, session.run)?;
                 if let Some((split, evaluation, ema)) = new.first(CURVES) {
                     text += &format!("; {split} set: {}", evaluation.summary());
@@ -359,7 +381,18 @@ impl Learner {
             Some(scores) => scores,
             None => self.score(&state, stage, stage == self.last_stage())?,
         };
-        Ok((state, Some(scores)))
+        let early = early.map(|because| EndedEarly {
+            stage,
+            epochs: state.position.epoch,
+            because,
+        });
+        if let Some(early) = &early {
+            session.message(&format!("{early} (of {})", config.epochs));
+            if stage == 1 {
+                state.position.stage1_epochs = Some(early.epochs);
+            }
+        }
+        Ok((state, Some((scores, early))))
     }
 }
 

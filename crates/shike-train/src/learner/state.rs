@@ -45,6 +45,9 @@ pub(super) struct Position {
     /// The power that the stage-2 heads were made with, where that is how they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
+    /// Epochs of stage 1, where it ended before its last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage1_epochs: Option<usize>,
     /// Of the training set: other images, or another order, would make another run.
     pub data: String,
 }
@@ -115,6 +118,7 @@ impl Position {
             best: None,
             ema_updates: 0,
             tau: None,
+            stage1_epochs: None,
             data,
         }
     }

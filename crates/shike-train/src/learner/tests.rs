@@ -1,16 +1,19 @@
 //! Parts of the learner that are private.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use burn::module::ParamGroup;
 use burn::tensor::Device;
 use shike_data::{Dataset, panic_text};
 use shike_model::{DktLossConfig, LossConfig, Part, ShikeConfig};
 
-use super::{BestEpoch, Learner, Weights};
+use super::{BestEpoch, Deadline, Learner, Outcome, Progress, Session, Weights};
 use crate::config::TrainConfig;
 use crate::config::source::TrainData;
 use crate::error::TrainError;
+use crate::run::receipt::{Because, EndedEarly};
 use shike_infer::metrics::{Metric, Scored};
 use shike_infer::model::file::load_model;
 
@@ -200,4 +203,55 @@ fn the_best_weights_have_the_lowest_class_averaged_loss_and_may_be_the_average()
         let again: BestEpoch = serde_json::from_str(&text).unwrap();
         assert_eq!(again.to_string(), best.to_string());
     }
+}
+
+/// Trains, with so much time in all and for stage 2, and gives the steps of each stage and what ended early.
+fn within(seconds: [f64; 2], stop: bool) -> (Outcome, Vec<(usize, usize)>, Vec<EndedEarly>) {
+    let learner = learner(|config| {
+        *config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), [3, 2]);
+        config.loader.batch_size = 2;
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = learner
+        .create_run(&dir.path().join("run"), None, None, None)
+        .unwrap();
+    let [all, stage2] = seconds.map(Duration::from_secs_f64);
+    let deadline = Deadline {
+        end: Instant::now() + all,
+        stage2,
+    };
+    let (mut progress, stop) = (Progress::silent(), AtomicBool::new(stop));
+    let session = Session::new(&mut run, &mut progress, &stop);
+    let mut session = session.with_deadline(Some(deadline));
+    let outcome = learner.run(&mut session).unwrap();
+    let epochs = run.rows().iter().map(|row| (row.stage, row.epoch));
+    let receipt = run.paths().read_receipt().unwrap();
+    (outcome, epochs.collect(), receipt.ended_early)
+}
+
+#[test]
+fn stages_end_when_their_time_is_over() {
+    let hour = 3600.0;
+    let all = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)];
+    let (outcome, rows, early) = within([hour, 0.0], false);
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    assert_eq!((&rows[..], early), (&all[..], vec![]));
+    let early = |stage| EndedEarly {
+        stage,
+        epochs: 1,
+        because: Because::Time,
+    };
+    // All the time is stage 2's: stage 1 takes one step, of two in an epoch.
+    let (outcome, rows, ended) = within([hour, hour], false);
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    assert_eq!(rows, [(1, 0), (2, 0), (2, 1)]);
+    assert_eq!(ended, [early(1)]);
+    // There is none: each stage takes one step, and the run is at its end.
+    let (outcome, rows, ended) = within([0.0, 0.0], false);
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    assert_eq!(rows, [(1, 0), (2, 0)]);
+    assert_eq!(ended, [early(1), early(2)]);
+    // Ctrl-C goes before.
+    let (outcome, rows, _) = within([0.0, 0.0], true);
+    assert!(matches!(outcome, Outcome::Interrupted) && rows.is_empty());
 }

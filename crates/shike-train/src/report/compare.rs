@@ -560,6 +560,7 @@ mod tests {
                 file_bytes: [0; 3],
                 model_chosen_on: ChosenOn::LastEpoch,
                 best_chosen_on: None,
+                ended_early: vec![],
                 scored: Some(Part::Test),
                 training_seconds: 0.0,
             },

@@ -1,5 +1,6 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -48,6 +49,9 @@ pub struct Receipt {
     pub model_chosen_on: ChosenOn,
     /// How `best.safetensors` was chosen; none where there is no such file.
     pub best_chosen_on: Option<ChosenOn>,
+    /// Stages that ended before their last epoch, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_early: Vec<EndedEarly>,
     /// Which images `predictions.csv` and `per_class.csv` are of; none before the end of a run.
     pub scored: Option<Part>,
     /// Seconds of training, over both stages, without scoring.
@@ -76,6 +80,39 @@ pub enum ChosenOn {
     Validation,
 }
 
+/// A stage that ended before its last epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedEarly {
+    /// From 1.
+    pub stage: usize,
+    /// Epochs that it had begun.
+    pub epochs: usize,
+    /// Why.
+    pub because: Because,
+}
+
+/// Why a stage ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Because {
+    /// The run's time was over, or did not suffice for another epoch.
+    Time,
+}
+
+impl fmt::Display for EndedEarly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.because {
+            Because::Time => "for want of time",
+        };
+        write!(
+            f,
+            "stage {} ends {why} after epoch {}",
+            self.stage, self.epochs
+        )
+    }
+}
+
 impl Receipt {
     /// Takes over what the run was begun with, and says what has changed since. `trained`: it has done a
     /// step, so that its initial weights no longer have an effect.
@@ -90,6 +127,7 @@ impl Receipt {
         if self.class_order != begun.class_order {
             differ.push("the class names or their order".to_owned());
         }
+        self.ended_early.clone_from(&begun.ended_early);
         let images = |split: Option<&SplitReceipt>| split.map_or(0, |split| split.images);
         for (part, now, before) in [
             (Part::Train, Some(&self.train), Some(&begun.train)),
@@ -233,6 +271,7 @@ mod tests {
             file_bytes: [1200, 0, 400],
             model_chosen_on: ChosenOn::LastEpoch,
             best_chosen_on: None,
+            ended_early: vec![],
             scored: None,
             training_seconds: 0.0,
         }

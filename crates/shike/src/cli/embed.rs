@@ -79,6 +79,7 @@ impl EmbedArgs {
         };
         let stop = stop_on_ctrl_c(end);
         stop.training.store(true, Ordering::SeqCst);
+        let stopping = || stop.asked.load(Ordering::SeqCst);
         let began = Instant::now();
         let (mut parts, mut embedded) = (BTreeMap::new(), 0);
         for (part, images) in &data {
@@ -99,7 +100,7 @@ impl EmbedArgs {
                 _ => {}
             };
             let cache = cache.as_ref();
-            let made = embedder.embed(images, &threads, config, cache, &mut tell, &stop.asked);
+            let made = embedder.embed(images, &threads, config, cache, &mut tell, &stopping);
             counter.clear();
             embedded += of_part;
             match made {

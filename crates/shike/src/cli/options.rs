@@ -242,13 +242,14 @@ mod tests {
     use crate::cli::TrainArgs;
 
     /// Those that change no field.
-    const NO_FIELD: [&str; 6] = [
+    const NO_FIELD: [&str; 7] = [
         "cache-limit",
         "check-images",
         "device",
         "dry-run",
         "no-cache",
         "no-lr-scaling",
+        "time",
     ];
 
     #[test]

@@ -129,6 +129,7 @@ pub(super) fn resolve(text: &Path, say: &mut dyn FnMut(&str)) -> Result<Option<P
     };
     let hub = Hub::new(Environment::of_process())?;
     if let Some(found) = hub.find(&wanted)? {
+        found.sha256()?;
         say(&format!("weights: {found}, {}", origin(&found.path)));
         return Ok(Some(found.path));
     }
@@ -212,7 +213,11 @@ pub(super) fn offered(
     downloads: bool,
     ask: &mut dyn FnMut(&str) -> bool,
 ) -> Option<&'static str> {
-    let suits = if gpu { "dinov2_s14" } else { "efficientnet_lite0" };
+    let suits = if gpu {
+        "dinov2_s14"
+    } else {
+        "efficientnet_lite0"
+    };
     let known = NAMES.iter().find(|known| known.name == suits)?;
     let downloads = downloads && !environment.offline();
     let here = at_hand(environment);

@@ -47,6 +47,8 @@ pub struct Facts {
     pub image_size: Option<u32>,
     /// Epochs of stage 1, where they are given.
     pub epochs: Option<usize>,
+    /// Hours that the run may take, where they are given.
+    pub hours: Option<f64>,
     /// The file name of initial weights, where they are given.
     pub weights: Option<String>,
     /// The network that they are of, by [name](BackboneConfig::names), where it was recognised.
@@ -55,6 +57,21 @@ pub struct Facts {
     pub parts: bool,
     /// Bounds of the shot groups.
     pub thresholds: ShotThresholds,
+}
+
+impl Facts {
+    /// The hours of the run over those that a CPU is given otherwise.
+    fn share_of_hours(&self) -> f64 {
+        self.hours.map_or(1.0, |hours| hours / HOURS)
+    }
+}
+
+/// Hours, or minutes, as a person reads them.
+fn spell(hours: f64) -> String {
+    match hours {
+        1.5.. => format!("about {hours:.0} hours"),
+        _ => format!("about {:.0} minutes", 60.0 * hours),
+    }
 }
 
 /// Data that nothing can be learnt from.
@@ -195,7 +212,7 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
     let small_sizes = |depth: Option<usize>| {
         let budget = match facts.device {
             DeviceKind::Gpu => f64::INFINITY,
-            DeviceKind::Cpu => WORK_PER_CORE * facts.cores.max(1) as f64,
+            DeviceKind::Cpu => WORK_PER_CORE * facts.share_of_hours() * facts.cores.max(1) as f64,
         };
         let fits = move |&&(layers, size): &&(usize, u32)| {
             let work = passes as f64 * layers as f64 / 32.0 * (f64::from(size) / 32.0).powi(2);
@@ -271,9 +288,13 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
         DeviceKind::Cpu => (
             format!(
                 "no GPU: the largest of the networks for small images that {} core{} can train on \
-                 {passes} images in hours, not days",
+                 {passes} images in {}",
                 facts.cores.max(1),
                 if facts.cores > 1 { "s" } else { "" },
+                match facts.hours {
+                    None => "hours, not days".to_owned(),
+                    Some(hours) => spell(hours),
+                },
             ),
             format!(
                 "{median}; a multiple of 16, never larger than the pictures{}",
@@ -329,7 +350,7 @@ fn fit(facts: &Facts, work: [f64; 3], size: u32, images: usize, [usual, least]: 
     let longest = |least: usize, (size, frozen): (u32, bool)| {
         let epochs = (least..=usual).rev().filter(|n| *n < 10 || n % 5 == 0);
         let mut tried = epochs.map(|epochs| at(size, frozen, epochs));
-        tried.find(|fit| fit.hours <= HOURS)
+        tried.find(|fit| fit.hours <= HOURS * facts.share_of_hours())
     };
     let last = tries[tries.len() - 1];
     let found = tries.iter().find_map(|tried| longest(least, *tried));
@@ -390,7 +411,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         size = fit.size;
         let _ = write!(
             size_why,
-            "; as large as {cores} can train on in about {HOURS} hours"
+            "; as large as {cores} can train on in {}",
+            spell(HOURS * facts.share_of_hours())
         );
     }
     let fitting = fitted.map_or(usual, |fit| fit.epochs);
@@ -426,7 +448,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         _ if facts.epochs.is_some() => GIVEN.to_owned(),
         n if n < usual => {
             format!(
-                "as many as {cores} can do in about {HOURS} hours; {usual} are usual for {images} images"
+                "as many as {cores} can do in {}; {usual} are usual for {images} images",
+                spell(HOURS * facts.share_of_hours())
             )
         }
         n if n == range[1] => format!("the most that helps; {images} images are few"),
@@ -554,19 +577,12 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         ));
     }
     notes.extend(groups(facts));
-    if let Some(fit) = fitted.filter(|_| facts.epochs.is_none()) {
-        let hours = match fit.hours.round() as u64 {
-            0 => "less than an hour".to_owned(),
-            1 => "about an hour".to_owned(),
-            hours => format!("about {hours} hours"),
-        };
-        let wants = match fit.hours > HOURS {
-            true => ": already with the smallest images and the fewest epochs; it wants a GPU",
-            false => "",
-        };
+    let allowed = HOURS * facts.share_of_hours();
+    if fitted.is_some_and(|fit| fit.hours > allowed && facts.epochs.is_none()) {
         notes.push(format!(
-            "{hours} on {cores}, by the multiply-adds of {arch} (a dry run measures a step), scoring not \
-             counted{wants}"
+            "{arch} takes more than {} on {cores}, already with the smallest images and the fewest epochs: it \
+             wants a GPU",
+            spell(allowed)
         ));
     }
     match facts.scored {

@@ -18,6 +18,7 @@ fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
         experts: None,
         image_size: None,
         epochs: None,
+        hours: None,
         weights: None,
         recognised: None,
         parts: false,
@@ -220,14 +221,23 @@ fn a_network_for_photographs_keeps_to_the_hours_of_a_cpu() {
         assert_eq!(found, expected, "{images} images, {cores} cores");
         assert!(!notes.contains("it wants a GPU"), "{notes}");
     }
-    assert!(
-        planned(&on(1_400, 2))
-            .1
-            .contains("about 4 hours on 2 cores")
-    );
     let (found, notes) = planned(&on(70_000, 2));
     assert_eq!(found, (64, true, 5));
-    assert!(notes.contains("about 11 hours on 2 cores") && notes.contains("it wants a GPU"));
+    let wants = "more than about 4 hours on 2 cores, already with the smallest images and the fewest epochs";
+    assert!(notes.contains(wants), "{notes}");
+    // A time that is given takes the place of the four hours.
+    let within = |hours, images| {
+        let hours = Some(hours);
+        planned(&Facts {
+            hours,
+            ..on(images, 2)
+        })
+    };
+    assert_eq!(within(2.0, 500).0, planned(&on(500, 1)).0);
+    assert_eq!(within(16.0, 1_400).0, planned(&on(1_400, 8)).0);
+    let (found, notes) = within(0.5, 7_000);
+    assert_eq!(found, (64, true, 5));
+    assert!(notes.contains("about 30 minutes on 2 cores"), "{notes}");
 
     // What is given stays, and the rest makes room for it.
     let facts = || on(1_400, 2);

@@ -7,13 +7,14 @@ use shike_data::write::atomic_write;
 use shike_infer::Precision;
 use shike_train::recipe::Choice;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
-use shike_train::{Learner, TrainConfig, TrainError};
+use shike_train::{Learner, TrainConfig, TrainData, TrainError};
 
-use super::job::{Images, Job};
+use super::job::{Job, unwritten_lists};
 use super::resume::stage1_of;
 use super::seeds::train_seeds;
 use super::session::Session;
 use super::settings::{describe as table, settings};
+use super::time::{deadline, plan_time};
 use super::{OutputArgs, TrainArgs, Trained};
 use crate::cli::inspect::pixel_lines;
 use crate::cli::{CliError, ResumeArgs, print};
@@ -52,10 +53,21 @@ pub(super) fn begin(
     if let Some(scaling) = scaling {
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
+    let data = job.images.data()?;
+    let runs = output.seeds.unwrap_or(1);
+    let mut time = None;
+    let mut notes = job.plan.as_ref().map_or(vec![], |plan| plan.notes.clone());
+    if job.plan.is_some() || args.run.time.is_some() {
+        let has_stage1 = resume.stage2_from.is_some();
+        let (found, lines) = plan_time(&mut config, &data, has_stage1, runs, session)?;
+        notes.extend(lines);
+        time = Some(found);
+    }
+    let progress = &mut session.progress;
     let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
     progress.message(&match &job.plan {
-        Some(plan) => table(&settings, "why", &plan.notes),
-        None => table(&settings, "from", &[]),
+        Some(_) => table(&settings, "why", &notes),
+        None => table(&settings, "from", &notes),
     });
     progress.message(&describe(&counts, &config));
     let turned = match config.train_pipeline.is_upright() {
@@ -77,19 +89,22 @@ pub(super) fn begin(
         return write_recipe(job, &settings, file);
     }
     if args.run.dry_run {
-        return dry_run(job, config, args, session);
+        return dry_run(config, data, args, session);
     }
     if let Some(seeds) = output.seeds {
-        return train_seeds(job, &config, &folder, seeds, args, session);
+        let of = (job, time.as_ref());
+        return train_seeds(of, &config, &folder, seeds, args, session);
     }
     RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
     let recipe = job.written(&settings, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
     session.check_images(&learner, args)?;
+    session.check_embedding(&learner, 1)?;
     let from = resume.stage2_from.clone();
     let mut run = learner.create_run(&folder, Some(source), from.clone(), Some(&recipe))?;
-    let outcome = session.start(&learner, from, &mut run)?;
+    let deadline = deadline(time.as_ref(), learner.config(), 1, session);
+    let outcome = session.start(&learner, from, &mut run, deadline)?;
     session.report(&outcome, &folder);
     Ok(Trained::Run {
         folder,
@@ -116,25 +131,23 @@ fn write_recipe(job: &Job, settings: &[Choice], file: &Path) -> Result<Trained, 
 
 /// Times a few steps.
 fn dry_run(
-    job: &Job,
     config: TrainConfig,
+    data: TrainData,
     args: &TrainArgs,
     session: &mut Session,
 ) -> Result<Trained, CliError> {
-    // Lists that nobody asked for are not left behind.
-    let lists = std::env::temp_dir().join(format!("shike-dry-run-{}", std::process::id()));
-    let settled = job.images.settle(&lists);
-    if matches!(job.images, Images::Unwritten(..)) {
-        std::fs::remove_dir_all(&lists).ok();
-    }
-    let learner = Learner::new(config, settled?.1, session.device.clone())?;
-    let unwritten = lists.display().to_string();
+    let learner = Learner::new(config, data, session.device.clone())?;
+    let unwritten = unwritten_lists().display().to_string();
     for note in learner.notes().iter().filter(|n| !n.contains(&unwritten)) {
         session.progress.message(note);
     }
     session.check_images(&learner, args)?;
     let found = match learner.config().frozen {
-        Some(_) => learner.dry_run_frozen(DRY_RUN_STEPS)?.to_string(),
+        Some(_) => {
+            let cache = session.cache_of(&learner);
+            let found = learner.dry_run_frozen(DRY_RUN_STEPS, cache.as_ref())?;
+            found.to_string()
+        }
         None => learner.dry_run(DRY_RUN_STEPS)?.to_string(),
     };
     print(&found)?;

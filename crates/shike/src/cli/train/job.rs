@@ -1,7 +1,7 @@
 //! What a run is about to do: the images, and what is to be done with them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::read::read_to_string;
@@ -108,6 +108,16 @@ impl Images {
             .collect()
     }
 
+    /// The images; lists of a split that is not written yet are not left behind.
+    pub fn data(&self) -> Result<TrainData, CliError> {
+        let lists = unwritten_lists();
+        let settled = self.settle(&lists);
+        if matches!(self, Self::Unwritten(..)) {
+            std::fs::remove_dir_all(&lists).ok();
+        }
+        Ok(settled?.1)
+    }
+
     /// Writes the lists of a split into `lists`, if there is one, and reads them.
     pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
         let plan = match self {
@@ -125,6 +135,11 @@ impl Images {
         let data = source.open()?;
         Ok((source, data))
     }
+}
+
+/// Where the lists of a split are for as long as they are read.
+pub(super) fn unwritten_lists() -> PathBuf {
+    std::env::temp_dir().join(format!("shike-lists-{}", std::process::id()))
 }
 
 /// The lists of a split that was written into `lists`.

@@ -9,6 +9,7 @@ mod resume;
 mod seeds;
 mod session;
 mod settings;
+mod time;
 mod trained;
 
 use std::path::{Path, PathBuf};

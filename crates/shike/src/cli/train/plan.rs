@@ -80,6 +80,7 @@ pub(super) fn planned(
         experts: args.network.experts,
         image_size: args.images.image_size,
         epochs: args.steps.epochs,
+        hours: args.run.time.map(|time| time.as_secs_f64() / 3600.0),
         weights: args.tuning.weights.as_ref().map(|path| {
             let name = path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()

@@ -7,10 +7,11 @@ use shike_train::config::diff::{self, Change};
 use shike_train::recipe::to_toml;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{
-    DataSource, Learner, Progress, Recipe, RunConfig, StageConfig, TrainConfig, TrainError,
+    DataSource, Learner, Pace, Progress, Recipe, RunConfig, StageConfig, TrainConfig, TrainError,
 };
 
 use super::session::Session;
+use super::time::deadline;
 use super::{RecipeArgs, TrainArgs, Trained};
 use crate::cli::CliError;
 
@@ -40,8 +41,18 @@ pub(super) fn resumed(
     let mut run = run.keep_last(recorded.train.keep_checkpoints);
     let learner = Learner::new(recorded.train, source.open()?, session.device.clone())?;
     session.check_images(&learner, args)?;
+    session.check_embedding(&learner, 1)?;
+    let time = match args.run.time {
+        Some(_) => {
+            let (config, data) = (learner.config(), learner.data());
+            let pace = Pace::measure(config, &data.train, &session.device)?;
+            Some(pace.time(config, data.sizes()))
+        }
+        None => None,
+    };
+    let deadline = deadline(time.as_ref(), learner.config(), 1, session);
     let from = recorded.stage2_from;
-    let outcome = session.start(&learner, from, &mut run)?;
+    let outcome = session.start(&learner, from, &mut run, deadline)?;
     session.report(&outcome, folder);
     Ok(Trained::Run {
         folder: folder.to_owned(),

@@ -5,17 +5,18 @@ use std::path::Path;
 use shike_train::config::diff;
 use shike_train::report::compare::{ScoredRun, compare};
 use shike_train::run::{RunDir, RunPaths};
-use shike_train::{DataSource, Learner, Outcome, RunConfig, TrainConfig, TrainData};
+use shike_train::{DataSource, Learner, Outcome, RunConfig, RunTime, TrainConfig, TrainData};
 
 use super::job::Job;
 use super::session::Session;
 use super::settings::settings;
+use super::time::deadline;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
 
 /// Trains with several seeds; those that have ended already are skipped.
 pub(super) fn train_seeds(
-    job: &Job,
+    (job, time): (&Job, Option<&RunTime>),
     config: &TrainConfig,
     folder: &Path,
     seeds: u64,
@@ -25,7 +26,8 @@ pub(super) fn train_seeds(
     let all = RunPaths::new(folder);
     let (source, data) = job.images.settle(&all.lists())?;
     let mut runs = Vec::new();
-    for seed in (0..seeds).map(|i| config.seed.wrapping_add(i)) {
+    for number in 0..seeds {
+        let seed = config.seed.wrapping_add(number);
         let mut config = config.clone();
         config.seed = seed;
         let folder = folder.join(format!("seed{seed}"));
@@ -42,6 +44,7 @@ pub(super) fn train_seeds(
         session.progress.message(&format!("seed {seed}"));
         let learner = Learner::new(config.clone(), data.clone(), session.device.clone())?;
         session.check_images(&learner, args)?;
+        session.check_embedding(&learner, 1)?;
         let mut run = match paths.is_run() {
             true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
             false => {
@@ -51,7 +54,8 @@ pub(super) fn train_seeds(
                 learner.create_run(&folder, source, None, Some(&recipe))?
             }
         };
-        if let Outcome::Interrupted = session.start(&learner, None, &mut run)? {
+        let deadline = deadline(time, &config, seeds - number, session);
+        if let Outcome::Interrupted = session.start(&learner, None, &mut run, deadline)? {
             session
                 .progress
                 .message("stopped with a checkpoint; the same command goes on");

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use shike_infer::device;
+use shike_infer::{FeatureCache, device};
+use shike_train::learner::human;
 use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
-use shike_train::{Learner, Outcome, Progress, TrainError};
+use shike_train::{Deadline, Learner, Outcome, Progress, TrainError};
 
 use super::TrainArgs;
 use crate::cli::cache::CacheArgs;
@@ -19,6 +21,8 @@ pub(super) struct Session {
     pub device: Device,
     pub progress: Progress,
     cache: CacheArgs,
+    began: Instant,
+    limit: Option<Duration>,
     stop: Arc<Stop>,
 }
 
@@ -37,8 +41,44 @@ impl Session {
             device: device::parse(&args.run.device)?,
             progress: Progress::auto(),
             cache: args.run.cache.clone(),
+            began: Instant::now(),
+            limit: args.run.time,
             stop: stop_on_ctrl_c(end),
         })
+    }
+
+    /// The time that is left to one of so many runs; none without `--time`.
+    pub fn left(&self, runs: u64) -> Option<Duration> {
+        let left = self.limit?.saturating_sub(self.began.elapsed());
+        Some(left.div_f64(runs.max(1) as f64))
+    }
+
+    /// Refuses pictures that cannot be embedded in the time that is left to one of so many runs.
+    pub fn check_embedding(&mut self, learner: &Learner, runs: u64) -> Result<(), CliError> {
+        if learner.config().frozen.is_none() || self.limit.is_none() {
+            return Ok(());
+        }
+        let cache = self.cache_of(learner);
+        let found = learner.dry_run_frozen(2, cache.as_ref())?;
+        let left = self.left(runs).unwrap_or_default().as_secs_f64();
+        if found.seconds() <= left {
+            return Ok(());
+        }
+        let fit = (left * found.images_per_second) as usize;
+        Err(CliError::Usage(format!(
+            "--time does not suffice: {} of {} pictures are to be embedded, at {:.1} a second that takes about {}, \
+             and {fit} pictures would fit; give more time, a smaller network or --image-size, or fewer pictures",
+            found.missing,
+            found.images,
+            found.images_per_second,
+            human(found.seconds()),
+        )))
+    }
+
+    /// Where the features of a frozen trunk are kept.
+    pub fn cache_of(&mut self, learner: &Learner) -> Option<FeatureCache> {
+        learner.config().frozen.as_ref()?;
+        self.cache.open(&mut |text| self.progress.message(text))
     }
 
     pub fn has_gpu(&self) -> bool {
@@ -62,12 +102,13 @@ impl Session {
         learner: &Learner,
         stage2_from: Option<PathBuf>,
         run: &mut RunDir,
+        deadline: Option<Deadline>,
     ) -> Result<Outcome, CliError> {
+        let cache = self.cache_of(learner);
         let (progress, stop) = (&mut self.progress, &self.stop);
         stop.training.store(true, Ordering::SeqCst);
-        let frozen = learner.config().frozen.as_ref();
-        let cache = frozen.and_then(|_| self.cache.open(&mut |text| progress.message(text)));
-        let mut session = shike_train::Session::new(run, progress, &stop.asked).with_cache(cache);
+        let session = shike_train::Session::new(run, progress, &stop.asked);
+        let mut session = session.with_cache(cache).with_deadline(deadline);
         let outcome = match stage2_from {
             Some(other) => learner.run_stage2_from(&RunPaths::new(other), &mut session),
             None => learner.run(&mut session),

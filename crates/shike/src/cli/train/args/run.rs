@@ -1,5 +1,7 @@
 //! How a run is done, and what it says.
 
+use std::time::Duration;
+
 use clap::Args;
 use shike_train::TrainConfig;
 
@@ -17,6 +19,10 @@ pub struct RunArgs {
     /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Time that the whole command may take, as `30m` or `1h 30m`. Epochs follow from it, and a run that is slower than
+    /// planned ends earlier; pictures that cannot be embedded in time are an error before it begins.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
     /// Threads that decode and augment; 0 takes one for each core.
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,

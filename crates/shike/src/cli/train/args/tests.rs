@@ -457,6 +457,7 @@ fn scoring_sees_the_images_that_training_sees() {
                         image_size: size,
                         experts: None,
                         epochs: None,
+                        hours: None,
                         weights: None,
                         recognised: None,
                         parts: false,
