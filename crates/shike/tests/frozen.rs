@@ -200,6 +200,27 @@ fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
     assert!(refused.contains("layer9"), "{refused}");
     let (planned, _) = success(&words(&["--dry-run"]));
     assert!(planned.contains("images at"), "{planned}");
+    // Weights of classes are looked up by name, and the trunk stays frozen.
+    let weighted = folder.path().join("weighted");
+    let weights = format!("--weights {weights} --run {}", weighted.display());
+    let output = train(&pictures, &format!("{weights} --class-weight class3=2"));
+    let refused = failure(2, &output);
+    let names = "`class3`: it must be the name of a class, such as `class0`, `class1`, `class2`";
+    assert!(refused.contains(names), "{refused}");
+    let output = train(&pictures, &format!("{weights} --class-weight class1=1e6"));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("stays frozen"), "{}", said(&output));
+    let recipe_of = fs::read_to_string(RunPaths::new(&weighted).recipe()).unwrap();
+    assert!(recipe_of.contains("class1 = 1000000"), "{recipe_of}");
+    let predicted = fs::read_to_string(RunPaths::new(&weighted).predictions_csv()).unwrap();
+    let predicted = predicted
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(3).unwrap());
+    assert!(
+        predicted.into_iter().all(|class| class == "1"),
+        "all are class1"
+    );
     // One head, at one depth.
     let one = folder.path().join("one");
     let set = [
@@ -215,5 +236,66 @@ fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
     assert!(
         heads.contains("layer4") && !heads.contains("layer3"),
         "{heads}"
+    );
+}
+
+/// What the program says at a terminal where a person gives this answer; `None` where no terminal can be had.
+fn at_a_terminal(folder: &Path, words: &str, answer: &str) -> Option<String> {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let program = env!("CARGO_BIN_EXE_shike");
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{program} {words}"), "/dev/null"]);
+    command.current_dir(folder).env("TORCH_HOME", folder);
+    command.env("HF_HOME", folder).env("HF_HUB_OFFLINE", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(answer.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(input);
+    Some(text(&output.stdout))
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked_once() {
+    let (folder, _, _) = fixture();
+    let folder = folder.path();
+    let checkpoints = folder.join("hub/checkpoints");
+    fs::create_dir_all(&checkpoints).unwrap();
+    fs::write(checkpoints.join("resnet18-f37072fd.pth"), "no weights").unwrap();
+    let words = "train --data pictures --device flex --dry-run";
+    let Some(told) = at_a_terminal(folder, words, "\n") else {
+        println!("SKIPPED: there is no program `script`, which makes a terminal");
+        return;
+    };
+    let question = "the weights resnet18 lie on this machine; fit a head on them? [y/N]";
+    assert_eq!(told.matches(question).count(), 1, "{told}");
+    assert!(told.contains("training from random weights"), "{told}");
+    let told = at_a_terminal(folder, words, "y\n").unwrap();
+    assert!(
+        told.contains("resnet18-f37072fd.pth: the file is damaged"),
+        "{told}"
+    );
+    // What says how to train, or names weights, leaves nothing to ask.
+    for more in [
+        "--weights none",
+        "--arch resnet8",
+        "--epochs 1",
+        "--set stage1.epochs=1",
+    ] {
+        let told = at_a_terminal(folder, &format!("{words} {more}"), "y\n").unwrap();
+        assert!(!told.contains("[y/N]"), "{more}: {told}");
+    }
+    // Nor is anything asked without a terminal.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_shike"));
+    command
+        .current_dir(folder)
+        .env("TORCH_HOME", folder)
+        .args(words.split_whitespace());
+    let (_, told) = success(&command.output().unwrap());
+    assert!(
+        !told.contains("[y/N]") && told.contains("here lie resnet18"),
+        "{told}"
     );
 }

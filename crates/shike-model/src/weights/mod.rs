@@ -437,10 +437,12 @@ pub fn import_pretrained(
     state.check_size(sources.filter(|(name, _)| used.contains(name)))?;
     let mut values = HashMap::new();
     for (name, source, entry, expected) in wanted {
-        let data = oriented(
-            &name,
-            with_first_rows(state.read(source, entry)?, &expected),
-        );
+        let data = state.read(source, entry)?;
+        check_values(&data).map_err(|problem| WeightsError::Format {
+            path: path.to_owned(),
+            problem: format!("tensor {source}: {problem}"),
+        })?;
+        let data = oriented(&name, with_first_rows(data, &expected));
         values.insert(name.name, data);
     }
     let model = model.with_own_statistics();
@@ -452,6 +454,26 @@ pub fn import_pretrained(
         }
     }
     Ok((model, report))
+}
+
+/// Refuses values that no network can start from.
+fn check_values(data: &TensorData) -> Result<(), String> {
+    if !data.dtype().is_float() {
+        return Err(format!(
+            "it is of type {:?}, and weights are floats",
+            data.dtype()
+        ));
+    }
+    let finite = match data.as_slice::<f32>() {
+        Ok(values) => values.iter().all(|value| value.is_finite()),
+        Err(_) => data.iter::<f32>().all(f32::is_finite),
+    };
+    match finite {
+        true => Ok(()),
+        false => Err(
+            "it holds NaN or an infinite number: its training went wrong, or it is damaged".into(),
+        ),
+    }
 }
 
 /// A safetensors file of the network under PyTorch's names, with `num_batches_tracked`
