@@ -71,6 +71,7 @@ impl Candidate {
                 width: features.width(),
                 classes: features.classes(),
                 pictures: pictures.len(),
+                class_weights: vec![],
             },
         })
     }
@@ -106,6 +107,9 @@ struct About {
     classes: usize,
     /// How many it was fitted on.
     pictures: usize,
+    /// Factors on the classes' probabilities, `[classes]`; none where all are 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    class_weights: Vec<f64>,
 }
 
 /// A classifier of features.
@@ -260,6 +264,9 @@ impl FittedHead {
             for (v, adjust) in row.iter_mut().zip(&adjust) {
                 *v = (*v - adjust) / self.candidate().temperature;
             }
+            for (v, weight) in row.iter_mut().zip(&self.about.class_weights) {
+                *v += weight.ln() as f32;
+            }
         }
         log_softmax(&mut log, classes);
         Ok(log)
@@ -273,6 +280,17 @@ impl FittedHead {
             self.standardisation.apply(row, &self.about.depths, into);
         }
         self.scorer.scores(&prepared, width, self.about.classes)
+    }
+
+    /// The same head, which answers as if pictures of the classes were so many times as frequent: `weights` is `[classes]`.
+    ///
+    /// # Errors
+    ///
+    /// Not one weight a class, or one that is not above 0.
+    pub fn with_class_weights(mut self, weights: &[f64]) -> Result<Self> {
+        self.about.class_weights = weights.to_vec();
+        self.check()?;
+        Ok(self)
     }
 
     /// What decided it; fits it again when pictures are added.
@@ -317,7 +335,9 @@ impl FittedHead {
             .log_prior
             .iter()
             .map(|log| (power * f64::from(*log)).exp());
-        let shares: Vec<f64> = shares.collect();
+        let mut shares: Vec<f64> = shares.collect();
+        let weights = shares.iter_mut().zip(&self.about.class_weights);
+        weights.for_each(|(share, weight)| *share *= weight);
         let sum: f64 = shares.iter().sum();
         Ok(shares.into_iter().map(|share| share / sum).collect())
     }
@@ -355,6 +375,14 @@ impl FittedHead {
         heads::head(&about.candidate.head)?;
         if about.classes < 2 {
             return Err(HeadError::TooFewClasses(about.classes));
+        }
+        let weights = &about.class_weights;
+        let positive = weights.iter().all(|w| w.is_finite() && *w > 0.0);
+        if !positive || !(weights.is_empty() || weights.len() == about.classes) {
+            return Err(HeadError::Setting(format!(
+                "class weights: they have to be {} numbers above 0",
+                about.classes
+            )));
         }
         let mut end = 0;
         for Depth { name, columns } in &about.depths {

@@ -3,7 +3,7 @@
 //! float64 until nothing changes), ridge regression by numpy from the normal equations, kernel ridge regression from its dual. `reference.py` beside this file prints them.
 #![allow(clippy::unwrap_used)]
 
-use shike_heads::{Candidate, Depth, Features};
+use shike_heads::{Candidate, Depth, Features, FittedHead};
 
 /// 21 pictures of four classes, 9, 6, 4 and 2 of them, with five features: sines, and 0.8 more in the class's own column.
 fn training() -> (Vec<f32>, Vec<u32>) {
@@ -184,6 +184,41 @@ fn temperature_and_tau_are_applied() {
 }
 
 /// 21 pictures, 9, 6, 4 and 2 of the classes.
+#[test]
+fn class_weights_are_factors_on_probabilities() {
+    let (values, labels) = training();
+    let depths = Depth::side_by_side([("all", 5)]);
+    let features = Features::new(&values, &labels, 4, &depths).unwrap();
+    let head = Candidate::usual("average", &depths)
+        .unwrap()
+        .fit(&features)
+        .unwrap();
+    let weights = [1.0, 3.0, 0.5, 1.0];
+    let weighted = head.clone().with_class_weights(&weights).unwrap();
+    let probabilities = |head: &FittedHead| head.log_probabilities(&values[..5]).unwrap();
+    let plain = probabilities(&head);
+    let expected: Vec<f64> = plain
+        .iter()
+        .zip(weights)
+        .map(|(log, w)| f64::from(*log).exp() * w)
+        .collect();
+    let sum: f64 = expected.iter().sum();
+    for (found, expected) in probabilities(&weighted).iter().zip(&expected) {
+        assert!((f64::from(*found).exp() - expected / sum).abs() < 1e-6);
+    }
+    let prior = weighted.prior().unwrap();
+    let prior: Vec<f64> = prior.iter().map(|share| share * 5.5).collect();
+    assert!(
+        prior.iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-6),
+        "{prior:?}"
+    );
+    // They are kept in a file.
+    let again = FittedHead::try_from(weighted.clone().take_apart()).unwrap();
+    assert_eq!(again, weighted);
+    assert!(head.clone().with_class_weights(&[1.0; 3]).is_err());
+    assert!(head.with_class_weights(&[1.0, 1.0, 0.0, 1.0]).is_err());
+}
+
 #[test]
 fn a_head_says_which_frequencies_it_stands_for() {
     let (values, labels) = training();

@@ -11,7 +11,7 @@ use shike_model::loss::{
     BalancedSoftmaxLossConfig, ClassWeights, CrossEntropyLossConfig, FocalLossConfig,
     LdamLossConfig, LogitAdjustmentLossConfig, LossError,
 };
-use shike_model::{ClassifierConfig, ExpertLogits, Loss as _, LossContext, LossOutput};
+use shike_model::{ClassifierConfig, ExpertLogits, Loss as _, LossConfig, LossContext, LossOutput};
 
 const COUNTS: [usize; 4] = [120, 40, 9, 2];
 const LOGITS: [f64; 12] = [
@@ -181,7 +181,7 @@ fn loss(name: &str, logits: &ExpertLogits) -> LossOutput {
         }
         "class_balanced" => ce(0.0, balanced).forward(logits, hard()),
         "class_balanced_smoothed" => ce(0.2, balanced).forward(logits, hard()),
-        "inverse" => ce(0.0, Some(ClassWeights::InverseFrequency {})).forward(logits, hard()),
+        "inverse" => ce(0.0, Some(ClassWeights::inverse_frequency())).forward(logits, hard()),
         "soft_class_balanced_smoothed" => ce(0.2, balanced).forward_soft(logits, soft()),
         "focal_0" => fl(0.0, None).forward(logits, hard()),
         "focal_half" => fl(0.5, None).forward(logits, hard()),
@@ -259,7 +259,7 @@ fn class_weights_are_the_formulas() {
             ],
         ),
         (
-            ClassWeights::InverseFrequency {},
+            ClassWeights::inverse_frequency(),
             [
                 0.05172413793103449,
                 0.15517241379310348,
@@ -275,6 +275,102 @@ fn class_weights_are_the_formulas() {
         // 1 − βⁿ is taken with cancellation there.
         assert_below(&format!("{weights:?}"), difference, 1e-11);
     }
+}
+
+#[test]
+fn weights_go_from_none_to_inverse_and_single_classes_have_factors() {
+    let counts = [100, 25, 4];
+    let names = ["ant", "bee", "cicada"].map(String::from);
+    let power = |power| ClassWeights::InverseFrequency { power };
+    let close = |weights: &ClassWeights, expected: [f64; 3]| {
+        let found = weights.compute(&counts).unwrap();
+        assert_below(&format!("{weights:?}"), max_abs(&found, &expected), 1e-12);
+    };
+    close(&power(0.0), [1.0; 3]);
+    // 1/10, 1/5 and 1/2, which sum to 0.8.
+    close(&power(0.5), [0.375, 0.75, 1.875]);
+    let named = |classes: &[(&str, f64)], base| ClassWeights::Named {
+        classes: classes
+            .iter()
+            .map(|(name, w)| ((*name).to_owned(), *w))
+            .collect(),
+        base,
+    };
+    let of = |weights: &ClassWeights| weights.for_classes(&names, &counts);
+    close(&of(&named(&[("bee", 2.0)], None)).unwrap(), [1.0, 2.0, 1.0]);
+    let both = named(&[("bee", 2.0), ("ant", 0.5)], Some(Box::new(power(0.5))));
+    close(&of(&both).unwrap(), [0.1875, 1.5, 1.875]);
+    assert_eq!(of(&power(0.5)), Ok(power(0.5)));
+    let message = |weights: &ClassWeights| of(weights).unwrap_err().to_string();
+    let unknown = message(&named(&[("Cicade", 2.0)], None));
+    assert_eq!(
+        unknown,
+        "weights.classes = `Cicade`: it must be the name of a class, such as `cicada`"
+    );
+    assert!(message(&named(&[("bee", 0.0)], None)).contains("bee=0: it must be above 0"));
+    assert!(
+        both.compute(&counts)
+            .unwrap_err()
+            .to_string()
+            .contains("for_classes")
+    );
+    assert!(
+        power(-1.0)
+            .validate()
+            .unwrap_err()
+            .to_string()
+            .contains("weights.power")
+    );
+    // A configuration without a power is what it was.
+    let text = serde_json::to_string(&power(1.0)).unwrap();
+    assert_eq!(text, r#"{"kind":"inverse_frequency"}"#);
+    assert_eq!(
+        serde_json::from_str::<ClassWeights>(&text).unwrap(),
+        power(1.0)
+    );
+}
+
+#[test]
+fn weights_shift_the_prior_of_the_balanced_softmax() {
+    let device = Device::flex();
+    let values = vec![1.0, 2.0, 1.0, 0.5];
+    let config = |weights| {
+        LossConfig::LogitAdjustment(LogitAdjustmentLossConfig::default().with_weights(weights))
+    };
+    let weighted = config(Some(ClassWeights::Given {
+        values: values.clone(),
+    }));
+    let loss = |config: &LossConfig, shift: &[f64]| {
+        let own = logits(&LOGITS, &device, DType::F64);
+        let shift = Tensor::<2>::from_data(
+            TensorData::new(shift.to_vec(), [1, 4]),
+            (&device, DType::F64),
+        );
+        let experts = own
+            .experts
+            .iter()
+            .map(|expert| expert.clone().detach() + shift.clone());
+        let moved = ExpertLogits {
+            experts: experts.collect(),
+            ..own.clone()
+        };
+        let labels = Tensor::<1, Int>::from_data(LABELS, &device);
+        let loss = config.init(&context(0)).unwrap();
+        floats(loss.forward(&moved, labels).total())[0]
+    };
+    // Logits that are lower by log w have the loss that they have without weights.
+    let logs: Vec<f64> = values.iter().map(|w: &f64| -w.ln()).collect();
+    let difference = loss(&weighted, &[0.0; 4]) - loss(&config(None), &logs);
+    assert!(difference.abs() < 1e-12, "{difference}");
+    let factors = weighted.log_prior_factors(&COUNTS, 0).unwrap();
+    for (factor, (w, n)) in factors.into_iter().zip(values.iter().zip(COUNTS)) {
+        assert!((factor - (w.ln() - (n as f64).ln())).abs() < 1e-12);
+    }
+    let twice = config(Some(ClassWeights::inverse_frequency()));
+    let error = twice.init(&context(0)).unwrap_err().to_string();
+    assert!(error.contains("makes up for the counts already"), "{error}");
+    let plain = serde_json::to_string(&LossConfig::balanced_softmax()).unwrap();
+    assert_eq!(plain, r#"{"kind":"balanced_softmax"}"#);
 }
 
 #[test]

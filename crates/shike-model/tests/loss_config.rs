@@ -44,7 +44,7 @@ fn losses_are_read_with_their_defaults_and_refuse_typos() {
             LossConfig::Focal(
                 FocalLossConfig::default()
                     .with_gamma(1.0)
-                    .with_weights(Some(ClassWeights::InverseFrequency {})),
+                    .with_weights(Some(ClassWeights::inverse_frequency())),
             ),
         ),
         (

@@ -278,12 +278,7 @@ fn a_person_at_a_terminal_is_asked_once() {
         "{told}"
     );
     // What says how to train, or names weights, leaves nothing to ask.
-    for more in [
-        "--weights none",
-        "--arch resnet8",
-        "--epochs 1",
-        "--set stage1.epochs=1",
-    ] {
+    for more in ["--weights none", "--arch resnet8 --epochs 1"] {
         let told = at_a_terminal(folder, &format!("{words} {more}"), "y\n").unwrap();
         assert!(!told.contains("[y/N]"), "{more}: {told}");
     }

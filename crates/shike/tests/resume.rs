@@ -722,8 +722,8 @@ fn a_resumed_run_obeys_what_it_can_and_refuses_the_rest() {
     resume("--set stage1.epochs=3 --experts 2").succeed();
     for (options, named) in [
         (
-            "--epochs 6",
-            "--epochs would change them (stage1.epochs 3 → 6",
+            "--epochs 6 --clip-norm 3",
+            "--clip-norm, --epochs would change them (clip_norm none → 3, stage1.epochs 3 → 6",
         ),
         ("--loss focal --seed 7", "--loss, --seed would change them"),
         ("--no-flip", "train_pipeline.transforms"),
@@ -741,6 +741,22 @@ fn a_resumed_run_obeys_what_it_can_and_refuses_the_rest() {
         let said = resume(options).refused();
         assert!(said.contains(named), "{options}: {said}");
     }
+    // Longer than it was, and then as long as it is.
+    let said = resume("--epochs 2").refused();
+    assert!(said.contains("has done 3 epochs of stage 1"), "{said}");
+    let said = resume("--epochs 4").succeed();
+    assert!(
+        said.contains("stage 1 goes on behind epoch 3, to 4 in place of 3"),
+        "{said}"
+    );
+    assert_eq!(rows(&run).len(), 1 + 4 + EPOCHS[1]);
+    let receipt = run.read_receipt().unwrap();
+    assert_eq!(receipt.extended.len(), 1);
+    assert!(receipt.scored.is_some());
+    let said = resume("--epochs 4").succeed();
+    assert!(!said.contains("goes on behind"), "{said}");
+    resume("").succeed();
+    assert_eq!(run.read_receipt().unwrap(), receipt);
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl LossConfig {
 
     /// Balanced softmax.
     pub fn balanced_softmax() -> Self {
-        Self::BalancedSoftmax(BalancedSoftmaxLossConfig {})
+        Self::BalancedSoftmax(BalancedSoftmaxLossConfig::default())
     }
 
     /// The class weights, where the loss can have some, and the epoch that they begin with.
@@ -202,17 +202,21 @@ impl LossConfig {
     /// If the loss cannot be had for these training counts.
     pub fn log_prior_factors(&self, counts: &[usize], epoch: usize) -> Result<Vec<f64>, LossError> {
         let power = self.settings().prior_power();
-        match self.weights() {
-            Some((Some(weights), from)) if epoch >= from => {
-                let weights = weights.compute(counts)?;
-                Ok(weights.into_iter().map(f64::ln).collect())
-            }
-            _ if power == 0.0 => Ok(vec![0.0; counts.len()]),
+        let mut factors = match power {
+            0.0 => vec![0.0; counts.len()],
             _ => {
                 let logs = count_logs(counts, balanced::NO_PRIOR)?;
-                Ok(logs.into_iter().map(|log| -power * log).collect())
+                logs.into_iter().map(|log| -power * log).collect()
             }
+        };
+        if let Some((Some(weights), from)) = self.weights()
+            && epoch >= from
+        {
+            let weights = weights.compute(counts)?;
+            let factors = factors.iter_mut().zip(weights);
+            factors.for_each(|(factor, weight)| *factor += weight.ln());
         }
+        Ok(factors)
     }
 
     /// Checks all that needs no class counts, for a stage of so many epochs on a network with this

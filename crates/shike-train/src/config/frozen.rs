@@ -1,7 +1,10 @@
 //! A run that trains a head on the features of a frozen trunk.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use shike_heads::heads;
+use shike_model::loss::ClassWeights;
 
 use super::{TrainConfig, TrainConfigError};
 
@@ -17,11 +20,23 @@ pub struct FrozenConfig {
     /// Parts of the training images that are held out one after another to compare heads; as many as their number
     /// asks for unless it is given.
     pub folds: Option<usize>,
+    /// Factors on the probabilities of single classes, by name, as if pictures of the class were so many times as frequent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub class_weights: BTreeMap<String, f64>,
     /// Seconds after which no other head is tried.
     pub seconds: Option<f64>,
 }
 
 impl FrozenConfig {
+    /// The class weights, if there are any.
+    pub(crate) fn weights(&self) -> Option<ClassWeights> {
+        let classes = self.class_weights.clone();
+        (!classes.is_empty()).then_some(ClassWeights::Named {
+            classes,
+            base: None,
+        })
+    }
+
     pub(super) fn validate(&self, config: &TrainConfig) -> Result<(), TrainConfigError> {
         let check = TrainConfigError::check;
         let weights = config.weights.is_some();
@@ -40,6 +55,8 @@ impl FrozenConfig {
                 "a depth of this network whose features are kept, such as its last layer";
             check("frozen.depths", known, depth, expected)?;
         }
+        let weights = self.weights().map_or(Ok(()), |weights| weights.validate());
+        weights.map_err(TrainConfigError::HeadWeights)?;
         let folds = self.folds.unwrap_or(2);
         check(
             "frozen.folds",
@@ -55,7 +72,7 @@ impl FrozenConfig {
 
 /// Fields of a [`TrainConfig`] that say how a network is trained: without effect on a frozen
 /// trunk.
-pub const TRAINING: [&str; 17] = [
+pub const TRAINING: [&str; 18] = [
     "lr_factors",
     "freeze",
     "ema_decay",
@@ -70,6 +87,7 @@ pub const TRAINING: [&str; 17] = [
     "bad_images",
     "train_pipeline",
     "evaluate_every",
+    "patience",
     "score_test",
     "checkpoint_seconds",
     "keep_checkpoints",

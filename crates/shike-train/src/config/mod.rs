@@ -175,6 +175,10 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Epochs between two scorings; the last epoch of a stage is always scored.
     pub evaluate_every: usize,
+    /// Epochs without a better one on the validation set after which a stage ends; none for all epochs. A better one has a lower
+    /// class-averaged cross-entropy, as the best epoch has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
     /// When the test set is scored. None: at the end of the run where there is a validation set, and else
     /// whenever the validation set would be.
     #[serde(default)]
@@ -209,6 +213,9 @@ pub enum TrainConfigError {
         /// What is wrong.
         source: LossError,
     },
+    /// Class weights of a head that are out of range, or of no class.
+    #[error("frozen.class_weights: {0}")]
+    HeadWeights(LossError),
     /// Mixing out of range.
     #[error("{stage}.mixing: {source}")]
     Mixing {
@@ -282,6 +289,7 @@ impl TrainConfigError {
                 DataError::Config { field, .. } => format!("{stage}.mixing.{field}"),
                 _ => format!("{stage}.mixing"),
             },
+            Self::HeadWeights(_) => "frozen.class_weights".into(),
             Self::Thresholds(_) => "thresholds".into(),
             Self::Field { field, .. } => (*field).into(),
         }
@@ -350,6 +358,7 @@ impl TrainConfig {
             thresholds: ShotThresholds::default(),
             seed: 0,
             evaluate_every: 1,
+            patience: None,
             score_test: None,
             checkpoint_seconds: 300.0,
             keep_checkpoints: 2,
@@ -397,6 +406,41 @@ impl TrainConfig {
             true => Self::imagenet(model, epochs),
             false => Self::cifar(model, epochs),
         }
+    }
+
+    /// The same with class weights that are numbers, for classes of these names and training counts.
+    ///
+    /// # Errors
+    /// If a weight is of a class that is none of them.
+    pub fn for_classes(
+        &self,
+        names: &[String],
+        counts: &[usize],
+    ) -> Result<Self, TrainConfigError> {
+        let mut config = self.clone();
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        let stages = [("stage1", Some(&mut config.stage1)), ("stage2", stage2)];
+        for (stage, of) in stages {
+            let weights = of.and_then(|of| of.loss.weights_mut());
+            if let Some((Some(weights), _)) = weights {
+                let found = weights.for_classes(names, counts);
+                *weights = found.map_err(|source| TrainConfigError::Loss { stage, source })?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// The same with the epochs and the patience of another configuration; schedules follow.
+    #[must_use]
+    pub fn with_length_of(&self, other: &Self) -> Self {
+        let mut config = self.clone();
+        config.patience = other.patience;
+        config.stage1.set_epochs(other.stage1.epochs);
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        if let (Some(stage2), Some(other)) = (stage2, other.stage(2)) {
+            stage2.set_epochs(other.epochs);
+        }
+        config
     }
 
     /// The epochs of a stage, from 1, if it trains.
@@ -509,6 +553,8 @@ impl TrainConfig {
             &self.evaluate_every,
             "at least 1",
         )?;
+        let patience = self.patience.unwrap_or(1);
+        check("patience", patience > 0, &patience, "at least 1")?;
         check(
             "keep_checkpoints",
             self.keep_checkpoints > 0,
@@ -595,7 +641,11 @@ mod tests {
         );
         use Sampling::{ClassBalanced, Instance, ProgressivelyBalanced, SquareRoot};
         let mixed = n.map(|n| 0.1 * n / 525.0 + 0.9 / 3.0);
-        let cases: [(Sampling, &LossConfig, usize, [f64; 3]); 18] = [
+        let half =
+            loss(r#"{"kind":"cross_entropy","weights":{"kind":"inverse_frequency","power":0.5}}"#);
+        let costs =
+            loss(r#"{"kind":"balanced_softmax","weights":{"kind":"given","values":[1,2,4]}}"#);
+        let cases: [(Sampling, &LossConfig, usize, [f64; 3]); 20] = [
             (Instance, &dkt, 9, n),
             (SquareRoot, &dkt, 9, n.map(f64::sqrt)),
             (ClassBalanced, &dkt, 9, [1.0; 3]),
@@ -613,6 +663,8 @@ mod tests {
             (ClassBalanced, &weighted, 9, n.map(effective)),
             (Instance, &inverse, 9, [1.0; 3]),
             (Instance, &given, 9, [n[0], 2.0 * n[1], 4.0 * n[2]]),
+            (Instance, &half, 9, n.map(f64::sqrt)),
+            (Instance, &costs, 9, [1.0, 2.0, 4.0]),
             (Instance, &deferred, 7, n),
             (Instance, &deferred, 8, n.map(|n| n * effective(n))),
         ];

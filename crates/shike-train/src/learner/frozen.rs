@@ -18,7 +18,7 @@ use shike_model::{Head, weights};
 use super::dry_run::human;
 use super::scores::FinalScores;
 use super::{Learner, Outcome, Session};
-use crate::config::FrozenConfig;
+use crate::config::{FrozenConfig, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::receipt;
 
@@ -75,7 +75,10 @@ impl Learner {
         let Some(train) = self.embed(embedder, &self.data.train, Part::Train, session)? else {
             return Ok(Outcome::Interrupted);
         };
-        let (head, choice) = self.choose(frozen, &train, session)?;
+        let (mut head, choice) = self.choose(frozen, &train, session)?;
+        if let Some(weights) = self.head_weights(frozen)? {
+            head = head.with_class_weights(&weights)?;
+        }
         session.message(&choice.to_string());
         session.run.write_heads(&choice)?;
         let mut scores = Scored::default();
@@ -267,6 +270,21 @@ impl Learner {
         });
         progress.task_end();
         Ok(chosen?)
+    }
+
+    /// Weights of the classes, `[classes]`, if there are any.
+    pub(super) fn head_weights(
+        &self,
+        frozen: &FrozenConfig,
+    ) -> Result<Option<Vec<f64>>, TrainConfigError> {
+        let names = self.data.train.class_names();
+        let wrong = TrainConfigError::HeadWeights;
+        let Some(weights) = frozen.weights() else {
+            return Ok(None);
+        };
+        let counts = &self.train_counts;
+        let weights = weights.for_classes(names, counts).map_err(wrong)?;
+        Ok(Some(weights.compute(counts).map_err(wrong)?))
     }
 
     fn score_head(

@@ -4,6 +4,7 @@ mod check;
 mod dry_run;
 mod ema;
 mod epoch;
+mod extend;
 mod frozen;
 mod loss;
 mod memory;
@@ -61,6 +62,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Learner {
     config: TrainConfig,
+    /// The same, with class weights as numbers.
+    resolved: TrainConfig,
     data: TrainData,
     device: Device,
     train_counts: Vec<usize>,
@@ -164,6 +167,7 @@ impl Learner {
             )));
         }
         let train_counts = data.train.class_counts();
+        let resolved = config.for_classes(data.train.class_names(), &train_counts)?;
         if let Some(Stage2::TauNorm { taus }) = &config.stage2
             && taus.len() > 1
             && data.val.is_none()
@@ -173,6 +177,13 @@ impl Learner {
                  none: give one entry, or a validation set",
                 taus.len()
             )));
+        }
+        if config.patience.is_some() && data.val.is_none() {
+            return Err(TrainError::Mismatch(
+                "patience is given, and there is no validation set to see on whether epochs get better: leave it out, or \
+                 give one"
+                    .into(),
+            ));
         }
         if config.score_test.is_some() && data.test.is_none() {
             return Err(TrainError::Mismatch(
@@ -192,10 +203,11 @@ impl Learner {
                 .and_then(|s| s.loss.note(train_counts.len()));
             notes.extend(note.map(|note| format!("stage{stage}.loss: {note}")));
         }
-        notes.extend(check::double_balancing(&config, &data.train));
+        notes.extend(check::double_balancing(&resolved, &data.train));
         let learner = Self {
             train_counts,
             config,
+            resolved,
             data,
             device: device.autodiff(),
             eval_loaders,
@@ -208,6 +220,9 @@ impl Learner {
         };
         for stage in 1..=2 {
             learner.stage_loss(stage, 0)?;
+        }
+        if let Some(frozen) = &learner.config.frozen {
+            learner.head_weights(frozen)?;
         }
         Ok(learner)
     }

@@ -178,7 +178,7 @@ impl Learner {
             true => epochs - 1,
             false => position.epoch.min(epochs - 1),
         };
-        let prior = self.config.logit_prior(taught, epoch, &self.train_counts);
+        let prior = self.resolved.logit_prior(taught, epoch, &self.train_counts);
         let named = if taught == 1 { "stage1" } else { "stage2" };
         let prior = prior.map_err(|source| TrainConfigError::Loss {
             stage: named,

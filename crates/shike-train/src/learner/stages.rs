@@ -182,6 +182,7 @@ impl Learner {
             model_chosen_on: ChosenOn::LastEpoch,
             best_chosen_on: None,
             ended_early: vec![],
+            extended: vec![],
             scored: None,
             training_seconds: 0.0,
         })
@@ -197,7 +198,8 @@ impl Learner {
         stage: usize,
         epoch: usize,
     ) -> Result<Box<dyn Loss>, TrainConfigError> {
-        let config = self.config.stage(stage).unwrap_or(&self.config.stage1);
+        let config = &self.resolved;
+        let config = config.stage(stage).unwrap_or(&config.stage1);
         let context = LossContext::new(&self.train_counts)
             .with_epoch(epoch)
             .with_classifier(self.config.model.classifier.clone());
@@ -357,9 +359,23 @@ impl Learner {
             let mut averaged = None;
             if last || (epoch + 1).is_multiple_of(self.config.evaluate_every) {
                 let began = Instant::now();
-                let new = self.score(&state, stage, last && stage == self.last_stage())?;
+                let end = stage == self.last_stage();
+                let mut new = self.score(&state, stage, last && end)?;
                 scoring = began.elapsed();
                 self.keep_best(&mut state, &new, session.run)?;
+                if !last
+                    && self
+                        .config
+                        .patience
+                        .is_some_and(|n| state.position.since_best() >= n)
+                {
+                    last = true;
+                    early = Some(Because::Patience);
+                    if end {
+                        // What is scored at the end alone is scored now.
+                        new = self.score(&state, stage, true)?;
+                    }
+                }
                 if let Some((split, evaluation, ema)) = new.first(CURVES) {
                     text += &format!("; {split} set: {}", evaluation.summary());
                     averaged = ema.map(Evaluation::summary);

@@ -123,6 +123,14 @@ impl Position {
         }
     }
 
+    /// Epochs of the stage that are done since its best one, this one included.
+    pub fn since_best(&self) -> usize {
+        match &self.best {
+            Some(best) if best.stage == self.stage => self.epoch.saturating_sub(best.epoch),
+            _ => self.epoch + 1,
+        }
+    }
+
     pub fn next_epoch(&mut self) {
         self.epoch += 1;
         self.batch = 0;
@@ -219,7 +227,7 @@ impl ModuleVisitor for FiniteSum {
 const MODEL: &str = "model";
 pub(super) const EMA: &str = "ema";
 const OPTIMIZER: &str = "optimizer";
-const POSITION: &str = "position";
+pub(super) const POSITION: &str = "position";
 const SETTINGS: &str = "settings";
 
 impl Learner {

@@ -10,15 +10,21 @@ use shike_data::{Dataset, panic_text};
 use shike_model::{DktLossConfig, LossConfig, Part, ShikeConfig};
 
 use super::{BestEpoch, Deadline, Learner, Outcome, Progress, Session, Weights};
-use crate::config::TrainConfig;
 use crate::config::source::TrainData;
+use crate::config::{Schedule, TrainConfig};
 use crate::error::TrainError;
-use crate::run::receipt::{Because, EndedEarly};
+use crate::run::receipt::{Because, EndedEarly, Extended, Receipt};
+use crate::run::{RunConfig, RunDir};
 use shike_infer::metrics::{Metric, Scored};
 use shike_infer::model::file::load_model;
 
+/// Four images of two classes.
+fn images() -> Dataset {
+    Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap()
+}
+
 fn learner(change: impl FnOnce(&mut TrainConfig)) -> Learner {
-    let train = Dataset::from_pixels(vec![0; 4 * 3072], 32, 32, vec![0, 0, 1, 1], 2).unwrap();
+    let train = images();
     let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), [1, 1]);
     change(&mut config);
     let data = TrainData {
@@ -254,4 +260,192 @@ fn stages_end_when_their_time_is_over() {
     // Ctrl-C goes before.
     let (outcome, rows, _) = within([0.0, 0.0], true);
     assert!(matches!(outcome, Outcome::Interrupted) && rows.is_empty());
+}
+
+/// Epochs of a run, with stage and learning rate, and what its receipt says.
+fn done(run: &RunDir) -> (Vec<(usize, usize, f64)>, Receipt) {
+    let rows = run.rows().iter();
+    let rows = rows.map(|row| (row.stage, row.epoch, row.lr)).collect();
+    (rows, run.paths().read_receipt().unwrap())
+}
+
+fn run(learner: &Learner, run: &mut RunDir, stop: bool) -> Outcome {
+    let (mut progress, stop) = (Progress::silent(), AtomicBool::new(stop));
+    let mut session = Session::new(run, &mut progress, &stop);
+    learner.run(&mut session).unwrap()
+}
+
+#[test]
+fn a_stage_ends_when_no_epoch_was_better_for_a_while() {
+    let mut config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), [8, 6]);
+    config.loader.batch_size = 2;
+    config.patience = Some(2);
+    config.stage1.schedule = Schedule::Constant { lr: 0.5 };
+    let data = TrainData {
+        train: images(),
+        val: Some(images()),
+        test: Some(images()),
+    };
+    let learner = Learner::new(config.clone(), data.clone(), Device::flex()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = learner
+        .create_run(&dir.path().join("run"), None, None, None)
+        .unwrap();
+    assert!(matches!(
+        run(&learner, &mut folder, false),
+        Outcome::Finished(Some(_))
+    ));
+    let receipt = folder.paths().read_receipt().unwrap();
+    let mut early = vec![];
+    for (stage, planned) in [(1, 8), (2, 6)] {
+        let rows: Vec<_> = folder
+            .rows()
+            .iter()
+            .filter(|row| row.stage == stage)
+            .collect();
+        let losses = rows.iter().map(|row| {
+            let val = row.scores.val.as_ref().unwrap();
+            val.ensemble.get(Metric::CLASS_AVERAGED_LOSS).unwrap()
+        });
+        // The epoch in which two have passed since the best.
+        let (mut best, mut since, mut last) = (f64::INFINITY, 0, None);
+        for (epoch, loss) in losses.enumerate() {
+            since = if loss < best { 0 } else { since + 1 };
+            best = best.min(loss);
+            last = last.or((since == 2).then_some(epoch + 1));
+        }
+        let expected = last.filter(|epochs| *epochs < planned);
+        assert_eq!(rows.len(), expected.unwrap_or(planned), "stage {stage}");
+        early.extend(expected.map(|epochs| EndedEarly {
+            stage,
+            epochs,
+            because: Because::Patience,
+        }));
+        // The test set is scored at the end of the run alone.
+        let tested = rows.iter().map(|row| row.scores.test.is_some());
+        let last = rows.len() - 1;
+        assert!(
+            tested
+                .enumerate()
+                .all(|(i, scored)| scored == (stage == 2 && i == last))
+        );
+    }
+    assert!(!early.is_empty(), "{:?}", folder.rows());
+    assert_eq!(receipt.ended_early, early);
+    let data = TrainData { val: None, ..data };
+    let error = Learner::new(config, data, Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("patience is given"), "{error}");
+}
+
+#[test]
+fn a_run_that_was_stopped_or_is_finished_goes_on_with_more_epochs() {
+    let of = |epochs: [usize; 2], constant: bool| {
+        learner(|config| {
+            *config = TrainConfig::cifar(ShikeConfig::cifar(8, 2).unwrap(), epochs);
+            config.loader.batch_size = 2;
+            if constant {
+                config.stage1.schedule = Schedule::Constant { lr: 0.05 };
+            }
+        })
+    };
+    let longer = |of: &Learner, [first, second]: [usize; 2]| {
+        learner(|config| {
+            *config = of.config().clone();
+            config.stage1.set_epochs(first);
+            let stage2 = config.stage2.as_mut().unwrap();
+            stage2.training_mut().unwrap().set_epochs(second);
+        })
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let create = |learner: &Learner, name: &str| {
+        let run = dir.path().join(name);
+        learner.create_run(&run, None, None, None).unwrap()
+    };
+    // Stopped after its first step: where rates are the same it is the longer run, bit for bit.
+    let short = of([1, 1], true);
+    let long = longer(&short, [3, 2]);
+    let mut stopped = create(&short, "stopped");
+    assert!(matches!(
+        run(&short, &mut stopped, true),
+        Outcome::Interrupted
+    ));
+    let lines = long.extend(&stopped, short.config(), [true, true]).unwrap();
+    assert!(
+        lines[0].starts_with("stage 1 goes on behind epoch 0, to 3 in place of 1"),
+        "{lines:?}"
+    );
+    run(&long, &mut stopped, false);
+    let mut whole = create(&long, "whole");
+    run(&long, &mut whole, false);
+    let model = |run: &RunDir| std::fs::read(run.paths().model()).unwrap();
+    assert!(model(&stopped) == model(&whole));
+    assert_eq!(done(&stopped).1.settings, done(&whole).1.settings);
+
+    // Finished: stage 1 goes on by the longer schedule, and stage 2 is trained again.
+    let short = of([2, 1], false);
+    let long = longer(&short, [4, 1]);
+    let mut finished = create(&short, "finished");
+    run(&short, &mut finished, false);
+    let before = done(&finished).0;
+    let more = [true, false];
+    let error = short.extend(&finished, short.config(), more).unwrap_err();
+    assert!(
+        error.to_string().contains("has done 2 epochs of stage 1"),
+        "{error}"
+    );
+    let other = learner(|config| {
+        *config = long.config().clone();
+        config.seed = 5;
+    });
+    let error = other.extend(&finished, short.config(), more).unwrap_err();
+    assert!(error.to_string().contains("seed differ"), "{error}");
+    long.extend(&finished, short.config(), more).unwrap();
+    // Killed behind that, it goes on as it was asked to.
+    assert!(matches!(
+        run(&long, &mut finished, true),
+        Outcome::Interrupted
+    ));
+    let kept = RunConfig::read(finished.paths()).unwrap().train;
+    assert_eq!(kept, *long.config());
+    assert!(matches!(
+        run(&long, &mut finished, false),
+        Outcome::Finished(_)
+    ));
+    let (rows, receipt) = done(&finished);
+    let rates = |learner: &Learner, epoch| learner.config().stage1.schedule.lr(epoch);
+    let second = before[2];
+    let expected = [
+        before[0],
+        before[1],
+        (1, 2, rates(&long, 2)),
+        (1, 3, rates(&long, 3)),
+        second,
+    ];
+    assert_eq!(rows, expected);
+    let stage1 = Extended {
+        stage: 1,
+        after: 2,
+        epochs: [2, 4],
+    };
+    assert_eq!(receipt.extended, [stage1.clone()]);
+
+    // Stage 2 alone.
+    let longest = longer(&long, [4, 3]);
+    let lines = longest
+        .extend(&finished, long.config(), [false, true])
+        .unwrap();
+    assert_eq!(
+        lines,
+        ["stage 2 is trained anew, with 3 epochs in place of 1"]
+    );
+    run(&longest, &mut finished, false);
+    let (rows, receipt) = done(&finished);
+    assert_eq!(rows.len(), 7);
+    assert_eq!(rows[..4], expected[..4]);
+    let stage2 = Extended {
+        stage: 2,
+        after: 0,
+        epochs: [1, 3],
+    };
+    assert_eq!(receipt.extended, [stage1, stage2]);
 }

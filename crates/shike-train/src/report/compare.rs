@@ -561,6 +561,7 @@ mod tests {
                 model_chosen_on: ChosenOn::LastEpoch,
                 best_chosen_on: None,
                 ended_early: vec![],
+                extended: vec![],
                 scored: Some(Part::Test),
                 training_seconds: 0.0,
             },

@@ -264,6 +264,15 @@ impl RunDir {
         &self.classes
     }
 
+    /// Writes `config.json` anew.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::Write`].
+    pub(crate) fn write_config(&self, config: &impl Serialize) -> Result<(), RunDirError> {
+        write_json(&self.writable()?.config(), config)
+    }
+
     /// The rows of the log so far.
     pub(crate) fn rows(&self) -> &[EpochRow] {
         &self.rows

@@ -52,6 +52,9 @@ pub struct Receipt {
     /// Stages that ended before their last epoch, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended_early: Vec<EndedEarly>,
+    /// What was changed in the epochs of a run that had begun, in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extended: Vec<Extended>,
     /// Which images `predictions.csv` and `per_class.csv` are of; none before the end of a run.
     pub scored: Option<Part>,
     /// Seconds of training, over both stages, without scoring.
@@ -91,6 +94,17 @@ pub struct EndedEarly {
     pub because: Because,
 }
 
+/// A change of the epochs of a stage in a run that had begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extended {
+    /// From 1. Stage 2 is trained anew behind a stage 1 that goes on, and where its own epochs change.
+    pub stage: usize,
+    /// Epochs that were done.
+    pub after: usize,
+    /// Epochs that were planned, and those that took their place.
+    pub epochs: [usize; 2],
+}
+
 /// Why a stage ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,12 +112,15 @@ pub struct EndedEarly {
 pub enum Because {
     /// The run's time was over, or did not suffice for another epoch.
     Time,
+    /// No epoch was better on the validation images for as long as was to be waited.
+    Patience,
 }
 
 impl fmt::Display for EndedEarly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.because {
             Because::Time => "for want of time",
+            Because::Patience => "as no epoch was better on the validation set for a while,",
         };
         write!(
             f,
@@ -128,6 +145,7 @@ impl Receipt {
             differ.push("the class names or their order".to_owned());
         }
         self.ended_early.clone_from(&begun.ended_early);
+        self.extended.clone_from(&begun.extended);
         let images = |split: Option<&SplitReceipt>| split.map_or(0, |split| split.images);
         for (part, now, before) in [
             (Part::Train, Some(&self.train), Some(&begun.train)),
@@ -272,6 +290,7 @@ mod tests {
             model_chosen_on: ChosenOn::LastEpoch,
             best_chosen_on: None,
             ended_early: vec![],
+            extended: vec![],
             scored: None,
             training_seconds: 0.0,
         }

@@ -15,6 +15,14 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("--batch-size", &["loader.batch_size"]),
     ("--cb-beta", &["stage1.loss.weights.beta"]),
     ("--checkpoint-seconds", &["checkpoint_seconds"]),
+    (
+        "--class-weight",
+        &[
+            "stage1.loss.weights.classes",
+            "stage2.loss.weights.classes",
+            "frozen.class_weights",
+        ],
+    ),
     ("--class-weights", &["stage1.loss.weights"]),
     ("--classifier", &["model.classifier"]),
     ("--clip-norm", &["clip_norm"]),
@@ -59,6 +67,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("--many-above", &["thresholds.many_above"]),
     ("--max-bad-share", &["bad_images.skip.max_share"]),
     ("--part-lr", &["lr_factors"]),
+    ("--patience", &["patience"]),
     ("--precision", &["precision"]),
     ("--sampling", &["stage1.sampling"]),
     ("--seed", &["seed"]),
@@ -176,8 +185,8 @@ impl Given {
         let trains = |(option, fields): &&(&'static str, &[&str])| {
             let first = |field: &str| field.split('.').next().unwrap_or_default().to_owned();
             let mut fields = fields.iter().map(|field| first(field));
-            // The size of pictures is a matter of both pipelines.
-            let sized = *option == "--image-size";
+            // The size of pictures is a matter of both pipelines, and a frozen trunk has weights of classes, too.
+            let sized = ["--image-size", "--class-weight"].contains(option);
             of_network.contains(option)
                 || !sized && fields.any(|field| TRAINING.contains(&field.as_str()))
         };

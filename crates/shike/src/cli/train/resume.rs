@@ -29,7 +29,10 @@ pub(super) fn resumed(
     }
     let run = RunDir::open(folder)?;
     let mut recorded: RunConfig = run.paths().read_config()?;
-    obey(&mut recorded.train, folder, recipe, args)?;
+    let begun = recorded.train.clone();
+    let early = run.paths().receipt_if_any()?;
+    let early = early.is_some_and(|receipt| !receipt.ended_early.is_empty());
+    let longer = obey(&mut recorded.train, folder, recipe, args)?;
     session.progress.message(&format!(
         "settings are those of {}/config.json",
         folder.display()
@@ -42,6 +45,22 @@ pub(super) fn resumed(
     let learner = Learner::new(recorded.train, source.open()?, session.device.clone())?;
     session.check_images(&learner, args)?;
     session.check_embedding(&learner, 1)?;
+    let asked = ["--epochs", "--stage2-epochs"].map(|option| args.given.has(option));
+    if longer || early && asked[0] {
+        let changes = [1, 2].map(|stage| {
+            let epochs = |config: &TrainConfig| config.stage(stage).map(|stage| stage.epochs);
+            epochs(&begun) != epochs(learner.config())
+        });
+        let stages = [changes[0] || early && asked[0], changes[1]];
+        let lines = learner.extend(&run, &begun, stages);
+        let lines = lines.map_err(|error| match error {
+            TrainError::Mismatch(text) => CliError::Usage(text),
+            error => error.into(),
+        })?;
+        for line in lines {
+            session.progress.message(&line);
+        }
+    }
     let time = match args.run.time {
         Some(_) => {
             let (config, data) = (learner.config(), learner.data());
@@ -61,15 +80,16 @@ pub(super) fn resumed(
     })
 }
 
-/// Takes what options say of how fast a run goes on; what else they ask for has to be what it does anyhow.
+/// Takes what options say of how fast a run goes on, and for how long; what else they ask for has to be what it does
+/// anyhow. Whether its length changes.
 fn obey(
     recorded: &mut TrainConfig,
     folder: &Path,
     recipe: &RecipeArgs,
     args: &TrainArgs,
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     if args.given.is_empty() && recipe.recipe.is_none() && recipe.set.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let wanted = match &recipe.recipe {
         Some(path) => Recipe::read(path),
@@ -82,7 +102,11 @@ fn obey(
     if changes.is_empty() {
         recorded.loader.workers = wanted.loader.workers;
         recorded.checkpoint_seconds = wanted.checkpoint_seconds;
-        return Ok(());
+        return Ok(false);
+    }
+    if diff::changes(&recorded.with_length_of(&wanted), &wanted).is_empty() {
+        *recorded = wanted;
+        return Ok(true);
     }
     let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
     let mut asked = args.given.of_fields(&fields);

@@ -1,12 +1,14 @@
 //! The loss of stage 1.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use shike_model::LossConfig;
 use shike_model::loss::{ClassWeights, KlReduction, NamedLoss};
-use shike_train::StageConfig;
+use shike_train::{Stage2, StageConfig, TrainConfig};
 
 use crate::cli::CliError;
-use crate::cli::train::kinds::{class_weights, losses};
+use crate::cli::train::kinds::{class_weight, class_weights, losses};
 
 /// The loss of stage 1.
 #[derive(Args, Clone, Debug)]
@@ -26,9 +28,15 @@ pub struct LossArgs {
     /// Power of the class frequencies in logit adjustment.
     #[arg(long, value_name = "X")]
     pub tau: Option<f64>,
-    /// Weights of the classes, for cross-entropy, focal loss and LDAM.
-    #[arg(long, value_parser = class_weights())]
+    /// Weights of the classes, for cross-entropy, focal loss and LDAM: `inverse` (one over the number of
+    /// images), `inverse^0.5` (between that and none), `effective-number`, or a file with lines `class
+    /// name<TAB>weight`.
+    #[arg(long, value_name = "KIND|FILE", value_parser = class_weights)]
     pub class_weights: Option<ClassWeights>,
+    /// Weight of one class, as `wasp=2`, on top of those above; may be given again. It holds in every loss that
+    /// has weights, in both stages, and on a frozen trunk.
+    #[arg(long, value_name = "NAME=X", value_parser = class_weight)]
+    pub class_weight: Vec<(String, f64)>,
     /// β of the effective number.
     #[arg(long, value_name = "X")]
     pub cb_beta: Option<f64>,
@@ -107,6 +115,7 @@ impl LossArgs {
             }
             _ => {}
         }
+        self.add_named(weights);
         match (self.drw_epoch, self.loss) {
             (Some(_), _) if weights.is_none() => {
                 let message = "--drw-epoch needs --class-weights";
@@ -118,5 +127,43 @@ impl LossArgs {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Puts the weights of single classes on top of those that a loss has.
+    fn add_named(&self, weights: &mut Option<ClassWeights>) {
+        if self.class_weight.is_empty() {
+            return;
+        }
+        let (mut classes, base) = match weights.take() {
+            Some(ClassWeights::Named { classes, base }) => (classes, base),
+            base => (BTreeMap::new(), base.map(Box::new)),
+        };
+        classes.extend(self.class_weight.iter().cloned());
+        *weights = Some(ClassWeights::Named { classes, base });
+    }
+
+    /// Weights of single classes in stage 2, or on a frozen trunk. Those whose classifiers answer have to have some.
+    pub(super) fn weigh_classes(&self, config: &mut TrainConfig) -> Result<(), CliError> {
+        if let Some(frozen) = &mut config.frozen {
+            frozen
+                .class_weights
+                .extend(self.class_weight.iter().cloned());
+            return Ok(());
+        }
+        let stage2 = config.stage2.as_mut().and_then(Stage2::training_mut);
+        let stage2 = stage2.and_then(|stage| stage.loss.weights_mut());
+        let in_stage2 = stage2.is_some();
+        if let Some((weights, _)) = stage2 {
+            self.add_named(weights);
+        }
+        let in_stage1 = config.stage1.loss.weights_mut().is_some();
+        match self.class_weight.is_empty() || in_stage2 || (in_stage1 && config.stage(2).is_none()) {
+            true => Ok(()),
+            false => Err(CliError::Usage(
+                "--class-weight has no effect: the loss of the last stage has no weights; cross-entropy, focal loss, LDAM, \
+                 balanced softmax and logit adjustment have (--loss, --stage2-loss)"
+                    .into(),
+            )),
+        }
     }
 }

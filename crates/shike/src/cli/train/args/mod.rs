@@ -142,8 +142,11 @@ impl TrainArgs {
         if let Some(sampling) = self.steps.sampling {
             config.stage1.sampling = sampling;
         }
-        self.loss.apply(&mut config.stage1, num_classes)?;
+        if config.frozen.is_none() {
+            self.loss.apply(&mut config.stage1, num_classes)?;
+        }
         self.set_stage2(&mut config)?;
+        self.loss.weigh_classes(&mut config)?;
         self.set_fine_tuning(&mut config)?;
         self.images.apply(&mut config)?;
         config.clip_norm = self.steps.clip_norm.or(config.clip_norm);

@@ -15,6 +15,9 @@ pub struct StepArgs {
     /// Epochs of stage 1; of a plain network (`--baseline ce`) all of them, to which `--stage2-epochs` adds.
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
+    /// End a stage after N epochs without a better one on the validation set.
+    #[arg(long, value_name = "N")]
+    pub patience: Option<usize>,
     /// Peak learning rate of stage 1.
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,
@@ -70,6 +73,7 @@ impl TrainArgs {
             };
             epochs = [epochs[0] + added, 0];
         }
+        config.patience = self.steps.patience.or(config.patience);
         config.stage1.set_epochs(epochs[0]);
         if config.stage2.is_none() {
             config.stage2 = TrainConfig::for_model(config.model.clone(), epochs).stage2;

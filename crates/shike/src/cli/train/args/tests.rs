@@ -611,6 +611,15 @@ const OPTIONS: &[OptionCase] = &[
         "--loss focal",
         &[("", "--class-weights is for")],
     ),
+    ("--class-weights inverse^0.5", "--loss focal", &[]),
+    (
+        "--class-weight c1=2",
+        "",
+        &[(
+            "--stage2-epochs 0",
+            "--class-weight has no effect: the loss of the last stage",
+        )],
+    ),
     (
         "--cb-beta 0.9",
         "--loss class-balanced",
@@ -833,6 +842,11 @@ const OPTIONS: &[OptionCase] = &[
         &[("--set evaluate_every=2", "both say what evaluate_every is")],
     ),
     (
+        "--patience 3",
+        "",
+        &[("--set patience=2", "both say what patience is")],
+    ),
+    (
         "--checkpoint-seconds 3",
         "",
         &[(
@@ -859,7 +873,14 @@ const OPTIONS: &[OptionCase] = &[
 ];
 
 /// Options that choose how a run is done and not what.
-const NO_SETTINGS: [&str; 3] = ["dry-run", "check-images", "device"];
+const NO_SETTINGS: [&str; 6] = [
+    "dry-run",
+    "check-images",
+    "device",
+    "time",
+    "cache-limit",
+    "no-cache",
+];
 
 #[test]
 fn every_option_has_an_effect_or_is_refused() {
