@@ -352,7 +352,6 @@ fn weights_shift_the_prior_of_the_balanced_softmax() {
             .map(|expert| expert.clone().detach() + shift.clone());
         let moved = ExpertLogits {
             experts: experts.collect(),
-            ..own.clone()
         };
         let labels = Tensor::<1, Int>::from_data(LABELS, &device);
         let loss = config.init(&context(0)).unwrap();

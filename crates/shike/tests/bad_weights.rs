@@ -19,6 +19,9 @@ use shike::model::{BackboneConfig, ShikeConfig};
 /// A tensor of a file: type, shape, bytes.
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
+/// Names and values of variables.
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
 /// A folder with pictures of two classes and good weights of a ResNet-10.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +37,7 @@ fn folder() -> tempfile::TempDir {
     device.seed(5);
     let backbone = BackboneConfig::named("resnet10").unwrap();
     let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
-    weights::export(&model, &dir.path().join("good.safetensors"), 0).unwrap();
+    weights::export(&model, dir.path().join("good.safetensors"), 0).unwrap();
     dir
 }
 
@@ -94,7 +97,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-fn train(dir: &Path, weights: &str, more: &str, environment: &[(&str, &str)]) -> Output {
+fn train(dir: &Path, weights: &str, more: &str, environment: Environment) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
     let words =
         "train --data pictures --image-size 32 --device flex --workers 1 --run run --weights";
@@ -320,7 +323,7 @@ fn each_name_that_leads_nowhere_says_what_would_be_right() {
     fs::write(checkpoints.join("resnet152-394f9c45.pth"), b"").unwrap();
     let offline = ("HF_HUB_OFFLINE", "1");
     let nobody = ("HF_ENDPOINT", "http://127.0.0.1:9");
-    let cases: [(&str, &[(&str, &str)], &[&str]); 10] = [
+    let cases: [(&str, Environment, &[&str]); 10] = [
         ("resnet51", &[], &["did you mean `resnet50`?"]),
         ("hf:timm", &[], &["OWNER/NAME"]),
         ("hf:a/b:../c", &[], &["no file of a repository"]),

@@ -34,7 +34,7 @@ fn network_weights(dir: &Path) {
     device.seed(5);
     let backbone = BackboneConfig::named("resnet10").unwrap();
     let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
-    weights::export(&model, &dir.join("weights.safetensors"), 0).unwrap();
+    weights::export(&model, dir.join("weights.safetensors"), 0).unwrap();
 }
 
 fn read(path: &Path) -> Value {

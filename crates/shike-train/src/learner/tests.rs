@@ -427,7 +427,7 @@ fn a_run_that_was_stopped_or_is_finished_goes_on_with_more_epochs() {
         after: 2,
         epochs: [2, 4],
     };
-    assert_eq!(receipt.extended, [stage1.clone()]);
+    assert_eq!(receipt.extended, std::slice::from_ref(&stage1));
 
     // Stage 2 alone.
     let longest = longer(&long, [4, 3]);
