@@ -161,6 +161,41 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// What is known of images by their predictions alone, such as those of several runs that were scored on some each: no
+    /// losses, no top-5 accuracy, no ranking.
+    ///
+    /// # Errors
+    /// As [`Evaluator::new`]; [`MetricsError::Label`] for a class that there is not.
+    pub fn of_predictions(
+        scores: Vec<ImageScore>,
+        train_counts: &[usize],
+        thresholds: ShotThresholds,
+    ) -> Result<Self, MetricsError> {
+        let mut evaluator = Evaluator::new(train_counts, thresholds, 1)?;
+        let classes = train_counts.len();
+        for score in &scores {
+            let predicted = score.predicted.unwrap_or_default();
+            for label in [score.label, predicted] {
+                if label as usize >= classes {
+                    return Err(MetricsError::Label { label, classes });
+                }
+            }
+            let right = f64::from(u8::from(score.is_correct()));
+            let tally = &mut evaluator.ensemble;
+            tally.add(score.label as usize, [(Measure::Top1, right)]);
+            if let Some(class) = score.predicted {
+                tally.predicted(class);
+            }
+        }
+        evaluator.scores = scores;
+        let mut evaluation = evaluator.finish()?;
+        let known = |metric: &Metric| !matches!(metric.of, Measure::Top5 | Measure::Loss);
+        let ensemble = evaluation.ensemble.iter();
+        evaluation.ensemble = ensemble.filter(|(metric, _)| known(metric)).collect();
+        (evaluation.losses, evaluation.experts) = (Scores::default(), vec![]);
+        Ok(evaluation)
+    }
+
     /// The value of a metric of the ensemble; NaN is a loss of logits that were NaN.
     pub fn get(&self, metric: Metric) -> Option<f64> {
         self.losses

@@ -38,6 +38,13 @@ impl Learner {
         let mut recorded: RunConfig = run.paths().read_config()?;
         recorded.train = self.config.clone();
         let (mut lines, mut extended) = (vec![], vec![]);
+        if let (before, Some(now)) = (begun.patience, self.config.patience)
+            && before != Some(now)
+        {
+            lines.push(format!(
+                "a stage ends from here on after {now} epochs that are no better"
+            ));
+        }
         if let Some(latest) = run.paths().latest()? {
             let (mut checkpoint, mut path) = (latest.checkpoint, latest.path);
             let mut position = position_of(&checkpoint, &path)?;

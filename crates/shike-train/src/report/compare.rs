@@ -267,12 +267,12 @@ impl Test {
 }
 
 /// What is known of every run by its `predictions.csv`.
-fn compared() -> impl Iterator<Item = Metric> + Clone {
+pub(super) fn compared() -> impl Iterator<Item = Metric> + Clone {
     Metric::accuracies().filter(|metric| metric.of == Measure::Top1)
 }
 
 /// `f` of each metric over several scores.
-fn over(all: &[Scores], f: impl Fn(&[f64]) -> f64) -> Scores {
+pub(super) fn over(all: &[Scores], f: impl Fn(&[f64]) -> f64) -> Scores {
     let value = |metric| {
         let values: Option<Vec<f64>> = all.iter().map(|scores| scores.get(metric)).collect();
         let values = values.filter(|values| !values.is_empty());
@@ -281,11 +281,11 @@ fn over(all: &[Scores], f: impl Fn(&[f64]) -> f64) -> Scores {
     compared().map(value).collect()
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn deviation(values: &[f64]) -> f64 {
+pub(super) fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
     (squares / (values.len().max(2) - 1) as f64).sqrt()

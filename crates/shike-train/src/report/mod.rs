@@ -2,6 +2,7 @@
 //! computed, and then formatted.
 
 pub mod compare;
+pub mod folds;
 mod html;
 mod plots;
 mod view;

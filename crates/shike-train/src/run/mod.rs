@@ -194,11 +194,15 @@ impl RunDir {
         // What a start that failed may have left is no obstacle: a split may lie there before; the
         // lock comes first, then recipe.toml and classes.json, and config.json makes it a run.
         let started = paths.lock().is_file();
+        let of_a_start = |lists: &Path| {
+            let written = ["split.json", "classes.txt"];
+            written.iter().any(|file| lists.join(file).is_file())
+        };
         let leftover = |path: &PathBuf| {
             *path == paths.lock()
                 || is_temporary(path)
                 || (started && [paths.recipe(), paths.classes()].contains(path))
-                || (*path == paths.lists() && path.join("split.json").is_file())
+                || (*path == paths.lists() && of_a_start(path))
         };
         match list(&root)?.iter().all(leftover) {
             true => Ok(()),

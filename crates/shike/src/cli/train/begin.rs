@@ -9,6 +9,7 @@ use shike_train::recipe::Choice;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{Learner, TrainConfig, TrainData, TrainError};
 
+use super::folds::train_folds;
 use super::job::{Job, unwritten_lists};
 use super::resume::stage1_of;
 use super::seeds::train_seeds;
@@ -44,7 +45,8 @@ pub(super) fn begin(
         None => PathBuf::from("runs").join(args.run_name(&job.recipe, &config)),
     };
     let trains = output.write_recipe.is_none() && !args.run.dry_run;
-    if trains && output.seeds.is_none() && RunPaths::new(&folder).is_run() {
+    let several = output.seeds.is_some() || output.folds.is_some();
+    if trains && !several && RunPaths::new(&folder).is_run() {
         return Err(RunDirError::AlreadyARun(folder).into());
     }
     if scaling.is_none() && args.steps.no_lr_scaling {
@@ -54,7 +56,7 @@ pub(super) fn begin(
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
     let data = job.images.data()?;
-    let runs = output.seeds.unwrap_or(1);
+    let runs = output.seeds.or(output.folds).unwrap_or(1);
     let mut time = None;
     let mut notes = job.plan.as_ref().map_or(vec![], |plan| plan.notes.clone());
     if job.plan.is_some() || args.run.time.is_some() {
@@ -94,6 +96,10 @@ pub(super) fn begin(
     if let Some(seeds) = output.seeds {
         let of = (job, time.as_ref());
         return train_seeds(of, &config, &folder, seeds, args, session);
+    }
+    if let Some(folds) = output.folds {
+        let of = (job, time.as_ref());
+        return train_folds(of, &config, &folder, folds as usize, args, session);
     }
     RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;

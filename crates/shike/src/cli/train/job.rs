@@ -12,6 +12,7 @@ use shike_train::recipe::{self, Choice, GIVEN};
 use shike_train::run::RunPaths;
 use shike_train::{DataSource, Progress, Recipe, TrainData, TrainError};
 
+use super::lists::Lists;
 use crate::cli::CliError;
 
 /// Images, and what is to be done with them.
@@ -70,13 +71,15 @@ pub(super) enum Images {
     Source(DataSource, Box<TrainData>),
     /// In one folder, with a split that is yet to be written; its training images.
     Unwritten(Box<SplitPlan>, Dataset),
+    /// In lists that are yet to be written.
+    Listed(Lists, Box<TrainData>),
 }
 
 impl Images {
     /// Training images of each class.
     pub fn class_counts(&self) -> Vec<usize> {
         match self {
-            Self::Source(_, data) => data.train.class_counts(),
+            Self::Source(_, data) | Self::Listed(_, data) => data.train.class_counts(),
             Self::Unwritten(plan, _) => {
                 let classes = plan.record().classes.iter();
                 classes
@@ -89,7 +92,7 @@ impl Images {
     /// The training images.
     pub fn pictures(&self) -> &Dataset {
         match self {
-            Self::Source(_, data) => &data.train,
+            Self::Source(_, data) | Self::Listed(_, data) => &data.train,
             Self::Unwritten(_, pictures) => pictures,
         }
     }
@@ -97,7 +100,7 @@ impl Images {
     /// What lay in the folders and was not taken, by part.
     pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
         let parts: Vec<_> = match self {
-            Self::Source(_, data) => data.parts().collect(),
+            Self::Source(_, data) | Self::Listed(_, data) => data.parts().collect(),
             Self::Unwritten(_, pictures) => vec![(Part::Train, pictures)],
         };
         let parts = parts
@@ -108,20 +111,37 @@ impl Images {
             .collect()
     }
 
+    /// Images in lists that are yet to be written.
+    pub fn listed(lists: Lists) -> Result<Self, CliError> {
+        let folder = unwritten_lists();
+        let source = lists.write(&folder);
+        let data = source.and_then(|source| Ok(source.open()?));
+        std::fs::remove_dir_all(&folder).ok();
+        Ok(Self::Listed(lists, Box::new(data?)))
+    }
+
     /// The images; lists of a split that is not written yet are not left behind.
     pub fn data(&self) -> Result<TrainData, CliError> {
-        let lists = unwritten_lists();
-        let settled = self.settle(&lists);
-        if matches!(self, Self::Unwritten(..)) {
-            std::fs::remove_dir_all(&lists).ok();
+        match self {
+            Self::Source(_, data) | Self::Listed(_, data) => Ok((**data).clone()),
+            Self::Unwritten(..) => {
+                let lists = unwritten_lists();
+                let settled = self.settle(&lists);
+                std::fs::remove_dir_all(&lists).ok();
+                Ok(settled?.1)
+            }
         }
-        Ok(settled?.1)
     }
 
     /// Writes the lists of a split into `lists`, if there is one, and reads them.
     pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
         let plan = match self {
             Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
+            Self::Listed(written, _) => {
+                let source = written.write(lists)?;
+                let data = source.open()?;
+                return Ok((source, data));
+            }
             Self::Unwritten(plan, _) => plan,
         };
         if !plan.fits(lists)? {

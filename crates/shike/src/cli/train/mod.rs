@@ -2,9 +2,12 @@
 
 mod args;
 mod begin;
+mod folds;
 mod job;
 mod kinds;
+mod lists;
 mod plan;
+mod refit;
 mod resume;
 mod seeds;
 mod session;
@@ -25,6 +28,7 @@ use self::begin::begin;
 use self::job::{Job, outside, split_before};
 pub use self::kinds::Baseline;
 use self::plan::planned;
+use self::refit::refit;
 use self::resume::resumed;
 use self::session::Session;
 pub(super) use self::session::stop_on_ctrl_c;
@@ -83,7 +87,8 @@ impl TrainCommand {
             let mut say = |text: &str| session.progress.message(text);
             args.tuning.weights = weights::resolve(text, &mut say)?;
         }
-        let begins = recipe.recipe.is_none() && resume.resume.is_none() && !output.json;
+        let other = resume.resume.is_some() || resume.refit.is_some();
+        let begins = recipe.recipe.is_none() && !other && !output.json;
         let said = ["--weights", "--arch"].iter().any(|o| args.given.has(o));
         if begins && !said && !args.says_how_to_train(&recipe.set) {
             let own = data.source()?;
@@ -101,6 +106,11 @@ impl TrainCommand {
         if let Some(folder) = &resume.resume {
             let source = |recorded| data.source_of_run(recorded);
             return resumed(folder, source, recipe, args, &mut session);
+        }
+        if let Some(folder) = &resume.refit {
+            let source = |recorded| data.source_of_run(recorded);
+            let job = refit(folder, source, recipe, args, &mut session)?;
+            return begin(&job, output, resume, args, &mut session);
         }
         let given = match &recipe.recipe {
             Some(_) => None,
@@ -130,6 +140,7 @@ impl TrainCommand {
             (None, None) => Job::known(None, &mut session.progress)?,
             (None, Some(source)) => {
                 let dir = data.data.as_deref().unwrap_or(Path::new(""));
+                let folds = output.folds.is_some();
                 let kept = match (&output.seeds, &resume.run) {
                     (Some(_), Some(run)) => split_before(&RunPaths::new(run), &source)?,
                     _ => None,
@@ -139,7 +150,17 @@ impl TrainCommand {
                     outside(resume.run.as_deref(), &source)?;
                 }
                 let gpu = session.has_gpu();
-                let mut job = planned(source, dir, gpu, args, &recipe.set, &mut session.progress)?;
+                let split = !folds;
+                let planned = planned(
+                    source,
+                    dir,
+                    split,
+                    gpu,
+                    args,
+                    &recipe.set,
+                    &mut session.progress,
+                );
+                let mut job = planned?;
                 args.change(&mut job.recipe, &recipe.set)?;
                 job
             }
@@ -168,12 +189,18 @@ pub struct OutputArgs {
     #[arg(long, value_name = "N", requires = "run", value_parser = clap::value_parser!(u64).range(1..=1000),
           conflicts_with_all = ["resume", "stage2_from", "dry_run"])]
     pub seeds: Option<u64>,
+    /// Deal the pictures for training and validation into K parts and train K times, into `RUN/fold0`, `RUN/fold1`, …, each time
+    /// on all parts but one, which is scored; print means, and each class over all pictures. The same
+    /// command goes on after an interruption.
+    #[arg(long, value_name = "K", requires = "run", value_parser = clap::value_parser!(u64).range(2..=100),
+          conflicts_with_all = ["resume", "stage2_from", "dry_run", "seeds", "refit"])]
+    pub folds: Option<u64>,
     /// Print one JSON object at the end, and no tables.
     #[arg(long, conflicts_with = "dry_run")]
     pub json: bool,
     /// Write the settings of the run as a recipe, and stop. Pictures that are split
     /// first have their lists beside it, in a folder of the same name.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "dry_run", "json", "seeds", "run", "stage2_from", "check_images"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "dry_run", "json", "seeds", "folds", "run", "stage2_from", "check_images"])]
     pub write_recipe: Option<PathBuf>,
 }
 
@@ -238,6 +265,10 @@ pub struct ResumeArgs {
     /// Go on with a run that was stopped or killed, with its own settings and data.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["run", "stage2_from"])]
     pub resume: Option<PathBuf>,
+    /// Train with the settings of a finished run, on its training and validation pictures together; what it chose on
+    /// validation pictures (epochs, τ) stays. Test pictures stay apart.
+    #[arg(long, value_name = "RUN", requires = "run", conflicts_with_all = ["resume", "stage2_from", "recipe"])]
+    pub refit: Option<PathBuf>,
     /// Re-train the classifiers (stage 2) on the finished stage 1 of another run.
     #[arg(long, value_name = "RUN")]
     pub stage2_from: Option<PathBuf>,

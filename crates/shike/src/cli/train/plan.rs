@@ -29,6 +29,7 @@ const SAMPLE: usize = 200;
 pub(super) fn planned(
     source: DataSource,
     data: &Path,
+    split: bool,
     gpu: bool,
     args: &TrainArgs,
     set: &[String],
@@ -46,7 +47,7 @@ pub(super) fn planned(
     }
     let mut notes = Vec::new();
     let unsplit = match &source {
-        DataSource::Folder { dir } => unsplit(dir)?,
+        DataSource::Folder { dir } if split => unsplit(dir)?,
         _ => None,
     };
     let (images, pictures) = match unsplit {
@@ -65,7 +66,10 @@ pub(super) fn planned(
         class_counts: images.class_counts(),
         sizes: sizes(&pictures),
         scored: match &images {
-            Images::Source(_, data) => [data.val.is_some(), data.test.is_some()],
+            Images::Source(_, data) | Images::Listed(_, data) => {
+                // Each fold has test images of its own.
+                [data.val.is_some() && split, data.test.is_some() || !split]
+            }
             Images::Unwritten(plan, _) => {
                 [Part::Val, Part::Test].map(|part| plan.record().lists.contains_key(&part))
             }

@@ -91,15 +91,8 @@ fn obey(
     if args.given.is_empty() && recipe.recipe.is_none() && recipe.set.is_empty() {
         return Ok(false);
     }
-    let wanted = match &recipe.recipe {
-        Some(path) => Recipe::read(path),
-        None => to_toml(recorded).and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
-    };
-    let mut wanted = wanted.map_err(TrainError::from)?;
-    args.change(&mut wanted, &recipe.set)?;
-    let (wanted, _) = args.config(&wanted, recorded.model.num_classes)?;
-    let changes = diff::changes(recorded, &wanted);
-    if changes.is_empty() {
+    let wanted = wanted(recorded, folder, recipe, args)?;
+    if diff::changes(recorded, &wanted).is_empty() {
         recorded.loader.workers = wanted.loader.workers;
         recorded.checkpoint_seconds = wanted.checkpoint_seconds;
         return Ok(false);
@@ -107,6 +100,38 @@ fn obey(
     if diff::changes(&recorded.with_length_of(&wanted), &wanted).is_empty() {
         *recorded = wanted;
         return Ok(true);
+    }
+    refuse_changes("--resume goes on", recorded, folder, recipe, args)?;
+    Ok(false)
+}
+
+/// The settings of a run with what options make of them.
+fn wanted(
+    recorded: &TrainConfig,
+    folder: &Path,
+    recipe: &RecipeArgs,
+    args: &TrainArgs,
+) -> Result<TrainConfig, CliError> {
+    let wanted = match &recipe.recipe {
+        Some(path) => Recipe::read(path),
+        None => to_toml(recorded).and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
+    };
+    let mut wanted = wanted.map_err(TrainError::from)?;
+    args.change(&mut wanted, &recipe.set)?;
+    Ok(args.config(&wanted, recorded.model.num_classes)?.0)
+}
+
+/// Refuses options that would change the settings of a run; `what` is done with it.
+pub(super) fn refuse_changes(
+    what: &str,
+    recorded: &TrainConfig,
+    folder: &Path,
+    recipe: &RecipeArgs,
+    args: &TrainArgs,
+) -> Result<(), CliError> {
+    let changes = diff::changes(recorded, &wanted(recorded, folder, recipe, args)?);
+    if changes.is_empty() {
+        return Ok(());
     }
     let fields: Vec<String> = changes.iter().map(|change| change.field.clone()).collect();
     let mut asked = args.given.of_fields(&fields);
@@ -116,7 +141,7 @@ fn obey(
         asked = args.given.names().to_vec();
     }
     Err(CliError::Usage(format!(
-        "--resume goes on with the settings of {}/config.json, and {} would change them ({}): leave it out, \
+        "{what} with the settings of {}/config.json, and {} would change them ({}): leave it out, \
          or begin another run",
         folder.display(),
         asked.join(", "),

@@ -1,6 +1,6 @@
-//! One run for each of several seeds.
+//! Several runs of one command: one for each of several seeds, or for each part that is held out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shike_train::config::diff;
 use shike_train::report::compare::{ScoredRun, compare};
@@ -11,8 +11,19 @@ use super::job::Job;
 use super::session::Session;
 use super::settings::settings;
 use super::time::deadline;
+use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
+
+/// One of several runs.
+pub(super) struct One {
+    /// As a person is told, such as `seed 3`.
+    pub name: String,
+    pub folder: PathBuf,
+    pub config: TrainConfig,
+    pub source: DataSource,
+    pub data: TrainData,
+}
 
 /// Trains with several seeds; those that have ended already are skipped.
 pub(super) fn train_seeds(
@@ -25,62 +36,86 @@ pub(super) fn train_seeds(
 ) -> Result<Trained, CliError> {
     let all = RunPaths::new(folder);
     let (source, data) = job.images.settle(&all.lists())?;
-    let mut runs = Vec::new();
-    for number in 0..seeds {
-        let seed = config.seed.wrapping_add(number);
+    let one = |number| {
         let mut config = config.clone();
-        config.seed = seed;
-        let folder = folder.join(format!("seed{seed}"));
-        let paths = RunPaths::new(&folder);
-        runs.push(folder.clone());
-        if paths.is_run() {
-            same_run(&paths, &config, &source)?;
+        config.seed = config.seed.wrapping_add(number);
+        let seed = config.seed;
+        One {
+            name: format!("seed {seed}"),
+            folder: folder.join(format!("seed{seed}")),
+            config,
+            source: source.clone(),
+            data: data.clone(),
         }
-        if has_ended(&paths, &data)? {
-            let message = format!("seed {seed}: {} has ended", folder.display());
+    };
+    let ones: Vec<One> = (0..seeds).map(one).collect();
+    let done = train_each(&ones, (job, time), args, session)?;
+    let scored = data.val.is_some() || data.test.is_some();
+    let runs: Vec<PathBuf> = ones.into_iter().take(done).map(|one| one.folder).collect();
+    let interrupted = runs.len() < seeds as usize;
+    let several = match scored && !interrupted {
+        true => {
+            let read = runs.iter().map(ScoredRun::read);
+            let read = read.collect::<Result<Vec<_>, _>>()?;
+            Some(Several::Seeds(Box::new(compare(&read)?)))
+        }
+        false => None,
+    };
+    Ok(Trained::Several {
+        folder: folder.to_owned(),
+        runs,
+        interrupted,
+        several,
+    })
+}
+
+/// Trains one after another; those that have ended already are skipped. How many have ended.
+pub(super) fn train_each(
+    ones: &[One],
+    (job, time): (&Job, Option<&RunTime>),
+    args: &TrainArgs,
+    session: &mut Session,
+) -> Result<usize, CliError> {
+    for (number, one) in ones.iter().enumerate() {
+        let One {
+            name,
+            folder,
+            config,
+            source,
+            data,
+        } = one;
+        let paths = RunPaths::new(folder);
+        if paths.is_run() {
+            same_run(&paths, config, source)?;
+        }
+        if has_ended(&paths, data)? {
+            let message = format!("{name}: {} has ended", folder.display());
             session.progress.message(&message);
             continue;
         }
-        session.progress.message(&format!("seed {seed}"));
+        session.progress.message(name);
         let learner = Learner::new(config.clone(), data.clone(), session.device.clone())?;
         session.check_images(&learner, args)?;
-        session.check_embedding(&learner, 1)?;
+        let left = (ones.len() - number) as u64;
+        session.check_embedding(&learner, left)?;
         let mut run = match paths.is_run() {
-            true => RunDir::open(&folder)?.keep_last(config.keep_checkpoints),
+            true => RunDir::open(folder)?.keep_last(config.keep_checkpoints),
             false => {
-                let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
-                let recipe = job.written(&settings, &source)?;
+                let settings = settings(&job.recipe, job.plan.as_ref(), config, &args.given)?;
+                let recipe = job.written(&settings, source)?;
                 let source = Some(source.clone());
-                learner.create_run(&folder, source, None, Some(&recipe))?
+                learner.create_run(folder, source, None, Some(&recipe))?
             }
         };
-        let deadline = deadline(time, &config, seeds - number, session);
+        let deadline = deadline(time, config, left, session);
         if let Outcome::Interrupted = session.start(&learner, None, &mut run, deadline)? {
             session
                 .progress
                 .message("stopped with a checkpoint; the same command goes on");
-            return Ok(Trained::Seeds {
-                folder: folder.parent().unwrap_or(Path::new("")).to_owned(),
-                runs,
-                interrupted: true,
-                comparison: None,
-            });
+            return Ok(number);
         }
     }
-    let scored = data.val.is_some() || data.test.is_some();
-    let comparison = match scored {
-        true => {
-            let read = runs.iter().map(ScoredRun::read);
-            Some(Box::new(compare(&read.collect::<Result<Vec<_>, _>>()?)?))
-        }
-        false => None,
-    };
-    Ok(Trained::Seeds {
-        folder: folder.to_owned(),
-        runs,
-        interrupted: false,
-        comparison,
-    })
+    Ok(ones.len())
 }
 
 /// Whether a run has come to its end.

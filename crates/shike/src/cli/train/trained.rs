@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shike_data::Part;
 use shike_data::dataset::LeftOut;
 use shike_train::report::compare::Comparison;
+use shike_train::report::folds::Folds;
 use shike_train::{FinalScores, Outcome};
 
 use crate::cli::scoring::scores;
@@ -28,24 +29,33 @@ pub enum Trained {
         /// What lay in the folders of its images and was not taken, by part.
         left_out: BTreeMap<Part, LeftOut>,
     },
-    /// A run for each of several seeds.
-    Seeds {
+    /// A run for each of several seeds or folds.
+    Several {
         /// The folder that they are in.
         folder: PathBuf,
-        /// Their folders, as far as they have begun.
+        /// Their folders, as far as they have ended.
         runs: Vec<PathBuf>,
         /// Whether one was asked to stop, and the others have not begun.
         interrupted: bool,
-        /// Mean and deviation; none where nothing is scored or not all have ended.
-        comparison: Option<Box<Comparison>>,
+        /// What they came to; none where nothing is scored or not all have ended.
+        several: Option<Several>,
     },
+}
+
+/// What several runs came to.
+#[derive(Debug)]
+pub enum Several {
+    /// Mean and deviation over seeds.
+    Seeds(Box<Comparison>),
+    /// All pictures, each held out once.
+    Folds(Box<Folds>),
 }
 
 impl Trained {
     fn interrupted(&self) -> bool {
         match self {
             Self::Run { outcome, .. } => matches!(outcome, Outcome::Interrupted),
-            Self::Seeds { interrupted, .. } => *interrupted,
+            Self::Several { interrupted, .. } => *interrupted,
             _ => false,
         }
     }
@@ -59,7 +69,10 @@ impl Trained {
                 Outcome::Finished(scores) => scores.as_ref().map(ToString::to_string),
                 Outcome::Interrupted => None,
             },
-            Self::Seeds { comparison, .. } => comparison.as_ref().map(ToString::to_string),
+            Self::Several { several, .. } => several.as_ref().map(|several| match several {
+                Several::Seeds(comparison) => comparison.to_string(),
+                Several::Folds(folds) => folds.to_string(),
+            }),
         }
     }
 
@@ -84,22 +97,34 @@ impl Trained {
                 }
                 object
             }
-            Self::Seeds {
+            Self::Several {
                 folder,
                 runs,
-                comparison,
+                several,
                 ..
             } => {
                 let mut object = object(folder);
                 object["runs"] = json!(runs);
-                if let Some(comparison) = comparison {
-                    object["images"] = json!(comparison.images);
-                    // All of them are one method.
-                    let method = &comparison.methods[0];
-                    object["seeds"] = json!(method.seeds);
-                    object["scores"] = json!(method.scores);
-                    object["mean"] = json!(method.mean);
-                    object["deviation"] = json!(method.deviation);
+                match several {
+                    Some(Several::Seeds(comparison)) => {
+                        object["images"] = json!(comparison.images);
+                        // All of them are one method.
+                        let method = &comparison.methods[0];
+                        object["seeds"] = json!(method.seeds);
+                        object["scores"] = json!(method.scores);
+                        object["mean"] = json!(method.mean);
+                        object["deviation"] = json!(method.deviation);
+                    }
+                    Some(Several::Folds(folds)) => {
+                        object["images"] = json!(folds.all.images);
+                        object["scores"] = json!(folds.scores);
+                        object["mean"] = json!(folds.mean);
+                        object["deviation"] = json!(folds.deviation);
+                        object["all"] = scores(&folds.all);
+                        object["class_names"] = json!(folds.class_names);
+                        object["per_class"] = json!(folds.all.per_class);
+                    }
+                    None => {}
                 }
                 object
             }

@@ -1,0 +1,104 @@
+//! Lists of pictures that come from several data sets.
+
+use std::path::{Path, PathBuf};
+
+use shike_data::read::read_to_string;
+use shike_data::write::atomic_write;
+use shike_data::{Dataset, Part};
+use shike_train::{DataSource, TrainError};
+
+use super::job::listed;
+use crate::cli::CliError;
+
+/// Pictures of several data sets with the same classes, by paths below one folder.
+pub(super) struct Pictures {
+    root: PathBuf,
+    names: Vec<String>,
+    paths: Vec<String>,
+    pub labels: Vec<u32>,
+}
+
+/// Lists of them that are yet to be written.
+pub(super) struct Lists {
+    root: PathBuf,
+    files: Vec<(String, String)>,
+}
+
+impl Pictures {
+    /// All pictures of these data sets, one set behind the other.
+    pub fn of(sets: &[&Dataset]) -> Result<Self, CliError> {
+        let roots: Option<Vec<&Path>> = sets.iter().map(|set| set.root()).collect();
+        let roots = roots.ok_or_else(|| {
+            CliError::Usage(
+                "only pictures in files can be put into other lists, not CIFAR's".into(),
+            )
+        })?;
+        let holds_all = |root: &&Path| roots.iter().all(|other| other.starts_with(root));
+        let root = roots[0]
+            .ancestors()
+            .find(holds_all)
+            .unwrap_or(Path::new(""));
+        let (mut paths, mut labels) = (vec![], vec![]);
+        for (set, own) in sets.iter().zip(&roots) {
+            let below = own.strip_prefix(root).unwrap_or(Path::new(""));
+            for i in 0..set.len() {
+                let path = set.relative_path(i).unwrap_or_default();
+                // Lists have slashes on every system.
+                let folders = below.iter().map(|part| part.to_string_lossy() + "/");
+                paths.push(folders.collect::<String>() + path);
+                labels.push(set.label(i));
+            }
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            names: sets[0].class_names().to_vec(),
+            paths,
+            labels,
+        })
+    }
+
+    /// The folder that paths start at.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Lists of those that these numbers stand for.
+    pub fn lists(&self, parts: &[(Part, Vec<usize>)]) -> Lists {
+        let line = |&i: &usize| format!("{} {}\n", self.paths[i], self.labels[i]);
+        let parts = parts.iter().filter(|(_, images)| !images.is_empty());
+        let list = |(part, images): &(Part, Vec<usize>)| {
+            (
+                format!("{}.txt", part.name()),
+                images.iter().map(line).collect(),
+            )
+        };
+        let mut files: Vec<(String, String)> = parts.map(list).collect();
+        let names = self.names.iter().map(|name| name.clone() + "\n");
+        files.push(("classes.txt".into(), names.collect()));
+        Lists {
+            root: self.root.clone(),
+            files,
+        }
+    }
+}
+
+impl Lists {
+    /// Writes them into a folder, where nothing or the same may lie.
+    pub fn write(&self, folder: &Path) -> Result<DataSource, CliError> {
+        for (name, text) in &self.files {
+            let path = folder.join(name);
+            if path.exists() && read_to_string(&path).map_err(CliError::file(&path))? != *text {
+                return Err(CliError::Usage(format!(
+                    "{} is of other pictures: they have changed since, or another run wrote it; choose another --run",
+                    path.display()
+                )));
+            }
+        }
+        std::fs::create_dir_all(folder).map_err(CliError::file(folder))?;
+        for (name, text) in &self.files {
+            let written = atomic_write(&folder.join(name), |file| file.write_all(text.as_bytes()));
+            written.map_err(TrainError::from)?;
+        }
+        Ok(listed(&self.root, folder))
+    }
+}

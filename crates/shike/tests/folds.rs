@@ -1,0 +1,222 @@
+//! Folds, and a last run on the validation pictures as well.
+#![cfg(all(unix, feature = "flex", feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use burn::tensor::Device;
+use common::{failure, success};
+use serde_json::Value;
+use shike::model::weights;
+use shike::model::{BackboneConfig, ShikeConfig};
+use shike::train::RunConfig;
+use shike::train::run::RunPaths;
+
+const TINY: &str =
+    "--arch resnet8 --image-size 32 --epochs 1 --stage2-epochs 1 --experts 1 --batch-size 8";
+
+fn shike(dir: &Path, words: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+    command
+        .current_dir(dir)
+        .env("SHIKE_CACHE", dir.join("cache"));
+    command.args(words.split_whitespace());
+    command
+        .args(["--device", "flex", "--workers", "1"])
+        .output()
+        .unwrap()
+}
+
+/// Pictures in folders: class, number, red. The first two of a class are equal.
+fn pictures(dir: &Path, classes: &[(&str, u32, u32)]) {
+    for &(class, number, red) in classes {
+        let folder = dir.join("pictures").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..number {
+            let i = i.max(1);
+            let shade = |x, y| image::Rgb([(x * red) as u8, (y * 5) as u8, (i * 11) as u8]);
+            let image = image::RgbImage::from_fn(40, 40, shade);
+            let name = if i == 1 && !folder.join("1.png").exists() {
+                1
+            } else {
+                i
+            };
+            let name = if folder.join(format!("{name}.png")).exists() {
+                0
+            } else {
+                name
+            };
+            image.save(folder.join(format!("{name}.png"))).unwrap();
+        }
+    }
+}
+
+fn trained_weights(dir: &Path) {
+    let device = Device::flex();
+    device.seed(5);
+    let backbone = BackboneConfig::named("resnet10").unwrap();
+    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
+    weights::export(&model, dir.join("weights.safetensors"), 0).unwrap();
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_picture_is_held_out_once_and_the_counts_are_those_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir, &[("ant", 10, 7), ("bee", 6, 3), ("cicada", 1, 1)]);
+    let words = format!("train --data pictures {TINY} --folds 3 --run cv --json");
+    let (json, told) = success(&shike(dir, &words));
+    let found: Value = serde_json::from_str(&json).unwrap();
+    assert!(told.contains("17 pictures in 3 folds"), "{told}");
+    assert!(
+        told.contains("trained on in every fold, and so not to be measured"),
+        "{told}"
+    );
+
+    // Each picture but the cicada is in one test list, and equal ones are in the same.
+    let mut held = BTreeMap::new();
+    for fold in 0..3 {
+        let lists = dir.join(format!("cv/lists/fold{fold}"));
+        let [train, test] = ["train.txt", "test.txt"].map(|name| lines(&lists.join(name)));
+        assert_eq!(train.len() + test.len(), 17);
+        assert!(train.contains(&"cicada/1.png 2".to_owned()), "{train:?}");
+        for line in test {
+            assert!(!train.contains(&line));
+            assert_eq!(held.insert(line, fold), None);
+        }
+    }
+    assert_eq!(held.len(), 16);
+    for (class, label) in [("ant", 0), ("bee", 1)] {
+        let fold = |number| held[&format!("{class}/{number}.png {label}")];
+        assert_eq!(fold(0), fold(1));
+    }
+    // Counts are those of the runs together.
+    let mut right = [0, 0, 0];
+    for fold in 0..3 {
+        let run = RunPaths::new(dir.join(format!("cv/fold{fold}")));
+        assert!(run.report().is_file());
+        for (_, score) in run.read_predictions().unwrap() {
+            right[score.label as usize] += usize::from(score.is_correct());
+        }
+    }
+    assert_eq!(found["images"], 16);
+    for (class, (right, images)) in right.into_iter().zip([10, 6, 0]).enumerate() {
+        let row = &found["per_class"][class];
+        assert_eq!(
+            (&row["correct"], &row["test_count"]),
+            (&right.into(), &images.into())
+        );
+    }
+    let share = 100.0 * (right[0] + right[1]) as f64 / 16.0;
+    let top1 = found["all"]["top1"].as_f64().unwrap();
+    assert!((top1 - share).abs() < 1e-9, "{top1} {share}");
+    assert_eq!(found["scores"].as_array().unwrap().len(), 3);
+    assert_eq!(lines(&dir.join("cv/predictions.csv")).len(), 17);
+    assert_eq!(lines(&dir.join("cv/per_class.csv")).len(), 4);
+
+    // The same command does nothing again, and another number of folds is refused.
+    let (again, told) = success(&shike(dir, &words));
+    assert_eq!(told.matches("has ended").count(), 3, "{told}");
+    assert_eq!(again, json);
+    let refused = failure(2, &shike(dir, &words.replace("folds 3", "folds 4")));
+    assert!(refused.contains("was dealt into 3 folds"), "{refused}");
+    let (text, _) = success(&shike(dir, &words.replace(" --json", "")));
+    for part in [
+        "3 folds",
+        "all pictures",
+        "95 % interval",
+        "cicada",
+        "1 class was in no test",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_frozen_trunk_is_folded_and_refitted_with_features_that_are_embedded_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir, &[("ant", 20, 7), ("bee", 20, 3)]);
+    trained_weights(dir);
+    let common = "train --data pictures --weights weights.safetensors --image-size 32";
+    let (_, told) = success(&shike(dir, &format!("{common} --folds 2 --run cv")));
+    let embedded = told.matches("0 of them embedded now").count();
+    assert_eq!(embedded, 2, "the second fold knows all: {told}");
+
+    let (_, told) = success(&shike(dir, &format!("{common} --run one")));
+    assert!(told.contains("0 of them embedded now"), "{told}");
+    let (_, told) = success(&shike(dir, "train --refit one --run all"));
+    assert!(
+        told.contains("28 training and 4 validation pictures together"),
+        "{told}"
+    );
+    let paths = RunPaths::new(dir.join("all"));
+    assert_eq!(paths.read_classes().unwrap().train_counts, [16, 16]);
+    let receipt = paths.read_receipt().unwrap();
+    assert_eq!((receipt.train.images, receipt.val), (32, None));
+    assert_eq!(receipt.test.map(|test| test.images), Some(8));
+    // The head is that which the run chose.
+    let chosen = |run: &str| {
+        let heads = fs::read_to_string(dir.join(run).join("heads.json")).unwrap();
+        let heads: Value = serde_json::from_str(&heads).unwrap();
+        let row = &heads["rows"][heads["chosen"].as_u64().unwrap() as usize];
+        (
+            row["candidate"]["head"].clone(),
+            row["candidate"]["depths"].clone(),
+        )
+    };
+    assert_eq!(chosen("all"), chosen("one"));
+}
+
+#[test]
+fn a_refit_has_the_settings_of_its_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir, &[("ant", 20, 7), ("bee", 20, 3)]);
+    success(&shike(
+        dir,
+        &format!("train --data pictures {TINY} --run one"),
+    ));
+    let (out, told) = success(&shike(dir, "train --refit one --run all"));
+    assert!(told.contains("no validation score belongs to it"), "{told}");
+    assert!(
+        out.contains("ensemble"),
+        "the test pictures are scored: {out}"
+    );
+    let config = |run: &str| {
+        RunConfig::read(&RunPaths::new(dir.join(run)))
+            .unwrap()
+            .train
+    };
+    assert_eq!(config("all"), config("one"));
+    let paths = RunPaths::new(dir.join("all"));
+    let receipt = paths.read_receipt().unwrap();
+    assert_eq!((receipt.train.images, receipt.val), (32, None));
+    assert_eq!(receipt.scored, Some(shike::data::Part::Test));
+    assert!(!paths.best().exists());
+    // None of the test pictures was trained on.
+    let [train, test] =
+        ["train.txt", "test.txt"].map(|name| lines(&dir.join("all/lists").join(name)));
+    assert!(test.iter().all(|line| !train.contains(line)) && test.len() == 8);
+
+    let refused = failure(2, &shike(dir, "train --refit one --run x --epochs 3"));
+    assert!(
+        refused.contains("--refit trains with the settings of one/config.json"),
+        "{refused}"
+    );
+    let refused = failure(2, &shike(dir, "train --refit all --run x"));
+    assert!(refused.contains("has no validation pictures"), "{refused}");
+    let refused = failure(1, &shike(dir, "train --refit pictures --run x"));
+    assert!(refused.contains("not the folder of a run"), "{refused}");
+    assert!(!dir.join("x").exists());
+}
