@@ -11,7 +11,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use shike::data::Normalization;
 use shike::infer::device;
 use shike::infer::device::batch::{Upload, normalized};
-use shike::model::{DktLossConfig, Head, Loss as _, LossContext, Shike, ShikeConfig, weights};
+use shike::model::network::Trunk;
+use shike::model::{
+    BackboneConfig, DktLossConfig, Head, Loss as _, LossContext, Shike, ShikeConfig, weights,
+};
 use shike::train::learner::optim::Sgd;
 
 struct Gradients<'a> {
@@ -95,6 +98,26 @@ fn relative(found: &[f32], expected: &[f32]) -> f64 {
     difference / norm(&mut expected.iter().map(|&v| f64::from(v))).max(1e-12)
 }
 
+/// The other devices of this binary that work.
+fn others() -> Vec<(&'static str, Device)> {
+    let names = device::available().into_iter();
+    let mut absent = vec![];
+    let opened = |name| match device::parse(name) {
+        Ok(device) => Some((name, device)),
+        Err(error) => {
+            absent.push(format!("{name}: {error}"));
+            None
+        }
+    };
+    let devices: Vec<_> = names
+        .filter(|name| *name != "flex")
+        .filter_map(opened)
+        .collect();
+    println!("not compared: {absent:?}");
+    assert!(!devices.is_empty(), "no other device works: {absent:?}");
+    devices
+}
+
 #[test]
 #[cfg_attr(
     not(any(
@@ -113,22 +136,7 @@ fn other_devices_agree_with_the_cpu() {
     let model = ShikeConfig::cifar(8, 10).unwrap().init(&flex).unwrap();
     let start = weights::state_dict(&model).into_iter().collect();
     let expected = compute(&flex, &start);
-    let names = device::available().into_iter();
-    let mut absent = vec![];
-    let opened = |name| match device::parse(name) {
-        Ok(device) => Some((name, device)),
-        Err(error) => {
-            absent.push(format!("{name}: {error}"));
-            None
-        }
-    };
-    let devices: Vec<_> = names
-        .filter(|name| *name != "flex")
-        .filter_map(opened)
-        .collect();
-    println!("not compared: {absent:?}");
-    assert!(!devices.is_empty(), "no other device works: {absent:?}");
-    for (name, device) in devices {
+    for (name, device) in others() {
         let found = compute(&device, &start);
         let logits = relative(&found.logits, &expected.logits);
         let pairs = found.gradients.iter().zip(&expected.gradients);
@@ -157,5 +165,66 @@ fn other_devices_agree_with_the_cpu() {
             "{name}: gradients differ by {gradients:.1e}"
         );
         assert!(losses < 5e-2, "{name}: losses differ by {losses:.1e}");
+    }
+}
+
+#[test]
+#[cfg_attr(
+    not(any(
+        feature = "cuda",
+        feature = "rocm",
+        feature = "wgpu",
+        feature = "vulkan",
+        feature = "metal",
+        feature = "cpu"
+    )),
+    ignore = "this build has no other device"
+)]
+fn trunks_embed_alike() {
+    let flex = Device::flex();
+    flex.seed(5);
+    let devices = others();
+    for (backbone, side) in [
+        ("resnet18", 64),
+        ("efficientnet_lite0", 64),
+        ("vit_s16", 64),
+        ("dinov2_s14_reg", 56),
+    ] {
+        let config = BackboneConfig::named(backbone).unwrap();
+        let trunk = config.init(&flex).unwrap();
+        // Norms of zero and one would hide a mistake.
+        let state = weights::trunk_state_dict(&trunk).into_iter();
+        let moved = |(name, data): (String, TensorData)| {
+            let shape = data.shape().clone();
+            let values = data.iter::<f32>().zip(numbers(shape.num_elements()));
+            let values: Vec<f32> = values.map(|(value, by)| value + 0.05 * by).collect();
+            (name, TensorData::new(values, shape))
+        };
+        let state: weights::StateDict = state.map(moved).collect();
+        let embed = |device: &Device| -> Vec<Vec<f32>> {
+            let trunk = config.init(device).unwrap();
+            let trunk: Trunk =
+                weights::load_trunk(trunk, state.clone(), "weights".as_ref()).unwrap();
+            let images = TensorData::new(numbers(2 * 3 * side * side), [2, 3, side, side]);
+            let depths = trunk.embed(Tensor::from_data(images, device));
+            let depths = depths.into_iter().map(|depth| depth.into_data());
+            depths.map(|depth| depth.iter().collect()).collect()
+        };
+        let expected = embed(&flex);
+        for (name, device) in &devices {
+            let worst = |(found, expected): (&Vec<f32>, &Vec<f32>)| {
+                let pairs = found.iter().zip(expected);
+                let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
+                difference / largest
+            };
+            let found = embed(device);
+            let worst = found.iter().zip(&expected).map(worst);
+            let worst = worst.fold(0.0, f32::max);
+            println!("{name}: {backbone}: features differ by {worst:.1e} of the largest");
+            // TF32 products, which GPUs take for float32 convolutions, have 10 bits.
+            let limit = if *name == "cuda" { 2e-2 } else { 1e-3 };
+            assert!(worst < limit, "{name}: {backbone}: {worst:.1e}");
+        }
     }
 }
