@@ -6,6 +6,7 @@
 //! image has no accuracy: it is `None`, neither 0 nor NaN.
 
 mod calibration;
+pub mod confidence;
 mod confusion;
 mod interval;
 mod json;
@@ -158,6 +159,10 @@ pub struct Evaluation {
     /// `predictions.csv`, and JSON leaves them out.
     #[serde(skip)]
     pub scores: Vec<ImageScore>,
+    /// The logarithms of its probabilities of all classes, `[images, classes]`, where they were
+    /// [asked for](Evaluator::with_ranking); else, or where there were too many, empty.
+    #[serde(skip)]
+    pub log_probabilities: Vec<f32>,
 }
 
 impl Evaluation {
@@ -226,6 +231,8 @@ pub struct Evaluator {
     scores: Vec<ImageScore>,
     /// Added to every expert's logits, `[classes]`.
     shift: Vec<f32>,
+    /// Every expert's logits are divided by it before.
+    temperature: f32,
     ranking: Option<Ranking>,
 }
 
@@ -259,8 +266,15 @@ impl Evaluator {
             experts: vec![tally; num_experts],
             scores: vec![],
             shift: vec![0.0; classes],
+            temperature: 1.0,
             ranking: None,
         })
+    }
+
+    /// Divides every expert's logits by a temperature above 0, before a [shift](Self::with_shift).
+    pub fn with_temperature(mut self, temperature: f64) -> Self {
+        self.temperature = temperature as f32;
+        self
     }
 
     /// Measures AUROC and average precision as well, for which all probabilities are kept: up to 2²⁶ of them
@@ -315,7 +329,7 @@ impl Evaluator {
                 shifted
                     .iter_mut()
                     .zip(both)
-                    .for_each(|(s, (l, p))| *s = l + p);
+                    .for_each(|(s, (l, p))| *s = l / self.temperature + p);
                 tally.add(label, hits(&shifted, label));
                 if let Some(class) = image_score(&shifted, label).0.predicted {
                     tally.predicted(class);
@@ -406,6 +420,10 @@ impl Evaluator {
                 .collect(),
             per_class: (0..self.train_counts.len()).map(class_row).collect(),
             scores: self.scores.clone(),
+            log_probabilities: self
+                .ranking
+                .as_ref()
+                .map_or_else(Vec::new, |ranking| ranking.log_probabilities.clone()),
         })
     }
 }

@@ -2,16 +2,16 @@
 
 use super::Metric;
 
-/// Probabilities that are kept, at most: 256 MiB.
+/// Numbers that are kept, at most: 256 MiB.
 const MOST: usize = 1 << 26;
 
-/// The probabilities of all classes of each image.
+/// The logarithms of the probabilities of all classes of each image.
 #[derive(Clone, Debug)]
 pub(super) struct Ranking {
     classes: usize,
     labels: Vec<u32>,
     /// `[images, classes]`
-    probabilities: Vec<f32>,
+    pub log_probabilities: Vec<f32>,
     /// There were more than can be kept.
     full: bool,
 }
@@ -28,27 +28,26 @@ impl Ranking {
         Self {
             classes,
             labels: vec![],
-            probabilities: vec![],
+            log_probabilities: vec![],
             full: false,
         }
     }
 
     /// Keeps the softmax of an image's logits. Those that are not finite rank below all others.
     pub fn add(&mut self, logits: &[f32], label: u32) {
-        self.full |= self.probabilities.len() + self.classes > MOST;
+        self.full |= self.log_probabilities.len() + self.classes > MOST;
         if self.full {
-            self.probabilities = vec![];
+            self.log_probabilities = vec![];
             return;
         }
         self.labels.push(label);
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exponential = |logit: &f32| f64::from(logit - highest).exp();
-        let sum: f64 = logits.iter().map(exponential).sum();
-        let probability = |logit: &f32| match sum.is_finite() {
-            true => (exponential(logit) / sum) as f32,
-            false => -1.0,
+        let sum: f64 = logits.iter().map(|l| f64::from(l - highest).exp()).sum();
+        let log = |logit: &f32| match sum.is_finite() {
+            true => (f64::from(logit - highest) - sum.ln()) as f32,
+            false => f32::NEG_INFINITY,
         };
-        self.probabilities.extend(logits.iter().map(probability));
+        self.log_probabilities.extend(logits.iter().map(log));
     }
 
     /// By class; none where all images are of it or none is, or where there were too many to keep.
@@ -59,7 +58,7 @@ impl Ranking {
         let mut order: Vec<(f32, bool)> = Vec::with_capacity(self.labels.len());
         let mut ranked = |class: usize| {
             order.clear();
-            let rows = self.probabilities.chunks_exact(self.classes);
+            let rows = self.log_probabilities.chunks_exact(self.classes);
             let rows = rows.zip(&self.labels);
             order.extend(rows.map(|(row, label)| (row[class], *label as usize == class)));
             order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
@@ -87,7 +86,7 @@ pub(super) fn means(ranked: &[Option<Ranked>]) -> [(Metric, Option<f64>); 2] {
 
 /// Of images from the highest probability to the lowest, with whether they are of the class. Images of the same
 /// probability come at once, as in scikit-learn's `roc_auc_score` and `average_precision_score`.
-fn of_class(order: &[(f32, bool)]) -> Option<Ranked> {
+pub(super) fn of_class(order: &[(f32, bool)]) -> Option<Ranked> {
     let positive = order.iter().filter(|(_, own)| *own).count() as f64;
     let negative = order.len() as f64 - positive;
     if positive == 0.0 || negative == 0.0 {

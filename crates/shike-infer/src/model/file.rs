@@ -11,6 +11,7 @@ use shike_model::weights::{self, Checksum, StateFile, WeightsError};
 use shike_model::{Head, ShikeConfig};
 
 use crate::error::InferError;
+use crate::metrics::confidence::Confidence;
 use crate::metrics::prior;
 use crate::model::network::Network;
 use crate::model::origin::Origin;
@@ -45,6 +46,10 @@ pub struct ModelInfo {
     /// Where the weights come from that it started from, and their licence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_origin: Option<Origin>,
+    /// What the validation pictures said, where nothing was chosen on them. Logits are divided by its temperature
+    /// before anything else, and `prior` is of what that leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
     /// The head on a frozen trunk; the network is then a plain one, whose classifier it stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenInfo>,
@@ -63,6 +68,12 @@ pub struct FrozenInfo {
 }
 
 impl ModelInfo {
+    /// What logits are divided by.
+    pub(crate) fn temperature(&self) -> f64 {
+        let confidence = self.confidence.as_ref();
+        confidence.map_or(1.0, |confidence| confidence.temperature)
+    }
+
     /// Checks every field, as a recipe's are, and that they fit together.
     fn check(&self) -> Result<(), String> {
         self.model
@@ -86,6 +97,9 @@ impl ModelInfo {
         }
         if let Err(error) = prior::total(&self.prior, classes) {
             return Err(format!("a prior in which {error}"));
+        }
+        if let Some(confidence) = &self.confidence {
+            confidence.check(classes)?;
         }
         if self
             .train_counts

@@ -12,8 +12,9 @@ use shike_model::ExpertLogits;
 use crate::device::batch::Upload;
 use crate::device::memory::{self, gib};
 use crate::error::InferError;
+use crate::metrics::confidence::{Confidence, Sets};
 use crate::metrics::prior::Prior;
-use crate::metrics::{Evaluation, Evaluator, ShotThresholds};
+use crate::metrics::{Evaluation, Evaluator, Shot, ShotThresholds};
 use crate::model::file::{ModelInfo, load_model};
 use crate::model::network::{Network, read};
 use crate::model::scorer::Scorer;
@@ -68,7 +69,7 @@ pub struct Predictor {
 pub struct Prediction<'a> {
     /// Class names, in the order of the logits.
     pub class_names: &'a [String],
-    /// Logits of each expert, `[experts][classes]`, under the predictor's prior.
+    /// Logits of each expert, `[experts][classes]`, divided by the model's temperature, under the predictor's prior.
     pub logits: Vec<Vec<f32>>,
     /// Softmax of the ensemble's logits, `[classes]`.
     pub probabilities: Vec<f32>,
@@ -173,6 +174,39 @@ impl Predictor {
         &self.info
     }
 
+    /// Sets of classes with a promised coverage; see [`Confidence::sets`](crate::metrics::confidence::Confidence::sets).
+    ///
+    /// # Errors
+    /// If the model has no [`confidence`](ModelInfo::confidence) or was given a prior, or for a coverage that cannot be
+    /// promised.
+    pub fn sets(&self, coverage: f64, thresholds: ShotThresholds) -> Result<Sets, InferError> {
+        let shots = self.info.train_counts.iter().map(|n| thresholds.group(*n));
+        let shots: Vec<Shot> = shots.collect();
+        let sets = self.confidence()?.sets(coverage, &shots);
+        sets.map_err(InferError::Mismatch)
+    }
+
+    /// What validation pictures said about its probabilities.
+    ///
+    /// # Errors
+    /// If the model has no [`confidence`](ModelInfo::confidence), or was given a prior, under which it says nothing.
+    pub fn confidence(&self) -> Result<&Confidence, InferError> {
+        let path = self.path.display();
+        if self.shift.iter().any(|shift| *shift != 0.0) {
+            return Err(InferError::Mismatch(
+                "what is known of a model's probabilities holds for classes as frequent as in its validation set: \
+                 give no prior"
+                    .into(),
+            ));
+        }
+        self.info.confidence.as_ref().ok_or_else(|| {
+            InferError::Mismatch(format!(
+                "{path}: nothing is known of its probabilities: that takes 20 validation pictures or more on which \
+                 nothing was chosen (the model of a run's last epoch, not its best)"
+            ))
+        })
+    }
+
     /// How images are prepared: as [`info`](Self::info) says; where that takes images of one size alone
     /// ([`Pipeline::fixed_size`], such as CIFAR's 32×32), others are resized to it, the shorter side first.
     pub fn pipeline(&self) -> &Pipeline {
@@ -253,12 +287,13 @@ impl Predictor {
             let classes = self.info.class_names.len();
             let shift = Tensor::<1>::from_floats(self.shift.as_slice(), &self.scorer.device);
             let shift = shift.reshape([1, classes]);
+            let temperature = self.info.temperature() as f32;
             let logits = self.scorer.logits(&bytes, size);
             let logits = ExpertLogits {
                 experts: logits
                     .experts
                     .into_iter()
-                    .map(|l| l + shift.clone())
+                    .map(|l| l / temperature + shift.clone())
                     .collect(),
             };
             let probabilities = softmax(logits.mean(), 1);
@@ -298,6 +333,7 @@ impl Predictor {
     ) -> Result<Evaluation, InferError> {
         let info = &self.info;
         let evaluator = Evaluator::new(&info.train_counts, thresholds, info.model.experts)?
+            .with_temperature(info.temperature())
             .with_shift(self.shift.clone())?
             .with_ranking();
         let evaluation = self.scorer.score(loader, evaluator)?;

@@ -81,7 +81,7 @@ impl Learner {
         }
         session.message(&choice.to_string());
         session.run.write_heads(&choice)?;
-        let mut scores = Scored::default();
+        let (mut scores, mut temperature) = (Scored::default(), 1.0);
         for (part, images) in self.data.parts() {
             let score = match part {
                 Part::Train => continue,
@@ -91,9 +91,13 @@ impl Learner {
             let Some(features) = self.embed(embedder, images, part, session)? else {
                 return Ok(Outcome::Interrupted);
             };
-            *score = Some(self.score_head(&head, &features, images)?);
+            *score = Some(self.score_head(&head, &features, images, temperature)?);
+            if part == Part::Val {
+                let confidence = self.confidence(scores.val.as_ref());
+                temperature = confidence.map_or(1.0, |confidence| confidence.temperature);
+            }
         }
-        let info = self.frozen_info(&head, &receipt)?;
+        let info = self.frozen_info(&head, &receipt, scores.val.as_ref())?;
         let network = Network::Frozen(embedder.trunk().clone(), head);
         save_model(&session.run.writable()?.model(), &network, &info)?;
         let finals = FinalScores { scores, best: None };
@@ -292,8 +296,10 @@ impl Learner {
         head: &FittedHead,
         features: &Features,
         images: &Dataset,
+        temperature: f64,
     ) -> Result<Evaluation, TrainError> {
-        let mut evaluator = self.evaluator()?.with_ranking();
+        let evaluator = self.evaluator()?.with_temperature(temperature);
+        let mut evaluator = evaluator.with_ranking();
         let logits = head.log_probabilities(&features.rows)?;
         evaluator.add_batch(&[&logits], images.labels())?;
         Ok(evaluator.finish()?)
@@ -303,7 +309,9 @@ impl Learner {
         &self,
         head: &FittedHead,
         receipt: &receipt::Receipt,
+        val: Option<&Evaluation>,
     ) -> Result<ModelInfo, TrainError> {
+        let (prior, confidence) = self.calibrated(head.prior()?, val);
         let weights = self
             .config
             .weights
@@ -317,10 +325,11 @@ impl Learner {
             train_counts: self.train_counts.clone(),
             pipeline: self.config.eval_pipeline.clone(),
             normalization: self.config.normalization,
-            prior: head.prior()?,
+            prior,
             steps: 0,
             tau: None,
             weights_origin: self.config.weights_origin.clone(),
+            confidence,
             frozen: Some(FrozenInfo {
                 head: head.clone().take_apart().description,
                 weights: weights.unwrap_or_default().to_string_lossy().into_owned(),

@@ -6,12 +6,14 @@ use serde::Serialize;
 use shike_data::{Loader, Part};
 use shike_model::Shike;
 
+use super::ema::Ema;
 use super::state::{BestEpoch, Position, Weights};
 use super::{Learner, State, head};
-use crate::config::{ScoreTest, TrainConfigError};
+use crate::config::{ScoreTest, Stage2, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::RunDir;
-use shike_infer::metrics::{Evaluation, Evaluator, Metric, Scored};
+use shike_infer::metrics::confidence::Confidence;
+use shike_infer::metrics::{Evaluation, Evaluator, Metric, Scored, prior};
 use shike_infer::model::file::{self, ModelInfo, save_model};
 use shike_infer::{Network, Scorer};
 
@@ -71,20 +73,37 @@ impl Learner {
             None => self.data.val.is_none(),
         };
         let mut scores = Scored::default();
+        // Of the trained weights and of their average. The validation set comes first.
+        let mut temperatures = [1.0; 2];
         for (part, loader) in &self.eval_loaders {
             let (trained, averaged) = match part {
                 Part::Val => (&mut scores.val, &mut scores.val_ema),
                 Part::Test if end || every => (&mut scores.test, &mut scores.test_ema),
                 Part::Test | Part::Train => continue,
             };
-            let evaluator = match end {
-                true => self.evaluator()?.with_ranking(),
-                false => self.evaluator()?,
-            };
-            if let Some(ema) = &state.trained.ema {
-                *averaged = Some(self.evaluate(ema.model(), stage, loader, evaluator.clone())?);
+            let models = [
+                (Some(&state.trained.model), trained, &temperatures[0]),
+                (
+                    state.trained.ema.as_ref().map(Ema::model),
+                    averaged,
+                    &temperatures[1],
+                ),
+            ];
+            for (model, evaluation, temperature) in models {
+                let Some(model) = model else { continue };
+                let mut evaluator = self.evaluator()?.with_temperature(*temperature);
+                if end {
+                    evaluator = evaluator.with_ranking();
+                }
+                *evaluation = Some(self.evaluate(model, stage, loader, evaluator)?);
             }
-            *trained = Some(self.evaluate(&state.trained.model, stage, loader, evaluator)?);
+            if end && *part == Part::Val {
+                let of = |scored: &Option<Evaluation>| {
+                    let confidence = self.confidence(scored.as_ref());
+                    confidence.map_or(1.0, |confidence| confidence.temperature)
+                };
+                temperatures = [of(&scores.val), of(&scores.val_ema)];
+            }
         }
         Ok(scores)
     }
@@ -105,6 +124,28 @@ impl Learner {
             &self.device,
         );
         Ok(scorer.score(loader, evaluator)?)
+    }
+
+    /// What the validation pictures say about a model that was not chosen on them.
+    pub(super) fn confidence(&self, val: Option<&Evaluation>) -> Option<Confidence> {
+        let config = &self.config;
+        let tau = matches!(&config.stage2, Some(Stage2::TauNorm { taus }) if taus.len() != 1);
+        let chosen = tau || config.patience.is_some();
+        val.filter(|_| !chosen).and_then(Confidence::fit)
+    }
+
+    /// A model's prior and confidence, as its validation pictures have it.
+    pub(super) fn calibrated(
+        &self,
+        prior: Vec<f64>,
+        val: Option<&Evaluation>,
+    ) -> (Vec<f64>, Option<Confidence>) {
+        let Some((val, confidence)) = val.zip(self.confidence(val)) else {
+            return (prior, None);
+        };
+        let counts = &self.train_counts;
+        let (prior, _) = prior::fitted(&prior, counts, confidence.temperature, val);
+        (prior, Some(confidence))
     }
 
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {
@@ -153,7 +194,7 @@ impl Learner {
             }
         }
         if let Some(model) = better {
-            self.save_model(&run.writable()?.best(), model, &state.position, stage)?;
+            self.save_model(&run.writable()?.best(), model, &state.position, stage, None)?;
             state.position.best = best;
         }
         Ok(())
@@ -165,6 +206,7 @@ impl Learner {
         model: &Shike,
         position: &Position,
         stage: usize,
+        val: Option<&Evaluation>,
     ) -> Result<(), TrainError> {
         // Divided by their length to the power of 0, the weights are those of stage 1.
         let taught = match position.tau {
@@ -184,6 +226,7 @@ impl Learner {
             stage: named,
             source,
         })?;
+        let (prior, confidence) = self.calibrated(prior, val);
         let info = ModelInfo {
             format_version: file::FORMAT_VERSION,
             model: self.config.model.clone(),
@@ -196,6 +239,7 @@ impl Learner {
             steps: position.step,
             tau: position.tau,
             weights_origin: self.config.weights_origin.clone(),
+            confidence,
             frozen: None,
         };
         Ok(save_model(

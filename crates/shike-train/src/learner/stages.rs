@@ -88,15 +88,18 @@ impl Learner {
                 let mut position = state.position.clone();
                 // The epoch that it was trained in last.
                 position.epoch = position.epoch.saturating_sub(1);
-                self.save_model(
-                    &session.run.writable()?.model(),
-                    &state.trained.model,
-                    &position,
-                    last,
-                )?;
+                let scored = match scores.take() {
+                    Some(scored) => scored,
+                    None => self.score(&state, last, true)?,
+                };
+                let paths = session.run.writable()?;
+                let (model, at) = (&state.trained.model, &position);
+                self.save_model(&paths.model(), model, at, last, scored.val.as_ref())?;
                 if let Some(ema) = &state.trained.ema {
-                    self.save_model(&session.run.writable()?.ema(), ema.model(), &position, last)?;
+                    let val = scored.val_ema.as_ref();
+                    self.save_model(&paths.ema(), ema.model(), at, last, val)?;
                 }
+                scores = Some(scored);
             }
             state.position.next_stage();
             state.trained.optimizer = self.optimizer();

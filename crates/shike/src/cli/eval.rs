@@ -5,12 +5,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rayon::prelude::*;
 use serde_json::json;
+use shike_data::dataset::images_below;
 use shike_data::{Dataset, Part, image_folder_with_classes, list_file};
-use shike_infer::Predictor;
 use shike_infer::metrics::{Evaluation, ShotThresholds};
+use shike_infer::{Prediction, Predictor};
 use shike_train::{DataSource, RunConfig};
 
+use super::model::unsure;
 use super::scoring::{ScoringArgs, still_there};
 use super::{CliError, ModelArgs, Status, print, print_json, say, writable};
 
@@ -51,6 +54,13 @@ pub struct EvalArgs {
     /// Write a CSV row an image.
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
+    /// Images of no class: how well the highest probability tells them from the others.
+    #[arg(long, value_name = "DIR")]
+    unknown: Option<PathBuf>,
+    /// Sets of classes that hold the right one with this probability, such as 0.9: how often they do, and how
+    /// large they are.
+    #[arg(long, value_name = "SHARE")]
+    coverage: Option<f64>,
     /// JSON, for machines.
     #[arg(long)]
     json: bool,
@@ -59,11 +69,6 @@ pub struct EvalArgs {
 }
 
 impl EvalArgs {
-    fn config(&self) -> Result<Option<RunConfig>, CliError> {
-        let paths = self.model.paths();
-        Ok(paths.map(|paths| RunConfig::read(&paths)).transpose()?)
-    }
-
     /// The images, and what they are called above the table.
     fn images(
         &self,
@@ -133,6 +138,31 @@ fn files(images: &Dataset) -> impl Iterator<Item = PathBuf> + '_ {
 }
 
 impl EvalArgs {
+    /// The highest probability of each image below a folder.
+    fn others(&self, dir: &Path, predictor: &Predictor) -> Result<Vec<f32>, CliError> {
+        let (images, left_out) = images_below(dir)?;
+        if !left_out.is_empty() {
+            say(&left_out.to_string());
+        }
+        let mut highest = Vec::with_capacity(images.len());
+        for images in images.chunks(self.scoring.batch_size()) {
+            let read = images
+                .par_iter()
+                .map(|image| predictor.read(&dir.join(image)));
+            let read: Vec<_> = read.collect::<Result<_, _>>()?;
+            let predictions = predictor.predict_prepared(&read)?;
+            let of = |p: &Prediction<'_>| p.probabilities.iter().copied().fold(0.0, f32::max);
+            highest.extend(predictions.iter().map(of));
+        }
+        match highest.is_empty() {
+            true => Err(CliError::Absent(format!(
+                "{}: holds no image",
+                dir.display()
+            ))),
+            false => Ok(highest),
+        }
+    }
+
     /// Scores a model.
     pub(super) fn run(&self) -> Result<Status, CliError> {
         for out in [&self.per_class, &self.confusion, &self.predictions]
@@ -141,7 +171,7 @@ impl EvalArgs {
         {
             writable(out)?;
         }
-        let recorded = self.config()?;
+        let recorded = self.model.recorded()?;
         let predictor = self.model.load()?;
         let (images, name) = self.images(recorded.as_ref(), &predictor.info().class_names)?;
         if !images.left_out().is_empty() {
@@ -168,7 +198,29 @@ impl EvalArgs {
         thresholds
             .validate()
             .map_err(|error| CliError::Usage(error.to_string()))?;
+        let sets = self
+            .coverage
+            .map(|coverage| predictor.sets(coverage, thresholds));
+        let sets = sets.transpose()?;
+        let others = match &self.unknown {
+            Some(dir) => Some(self.others(dir, &predictor)?),
+            None => None,
+        };
         let evaluation = self.scoring.score(&predictor, &images, thresholds)?;
+        let mut tables = vec![];
+        if let Some(sets) = &sets {
+            let score = evaluation.coverage(sets).ok_or_else(|| {
+                let message =
+                    "sets of so many images and classes do not fit into memory: score fewer images";
+                CliError::Absent(message.into())
+            })?;
+            tables.push(("coverage", json!(score), score.to_table()));
+            sets.unsure.iter().for_each(|shot| say(&unsure(*shot)));
+        }
+        if let Some(others) = &others {
+            let score = evaluation.unknown(others);
+            tables.push(("unknown", json!(score), score.to_table()));
+        }
         let create = |path: &Path| File::create(path).map_err(CliError::file(path));
         let names = &predictor.info().class_names;
         if let Some(path) = &self.confusion {
@@ -186,10 +238,19 @@ impl EvalArgs {
         match self.json {
             true => {
                 let mut json = as_json(&evaluation, &predictor);
+                for (name, score, _) in tables {
+                    json[name] = score;
+                }
                 json["left_out"] = json!(images.left_out());
                 print_json(&json)
             }
-            false => print(&format!("{header}\n{evaluation}")),
+            false => {
+                let tables: String = tables
+                    .iter()
+                    .map(|(.., table)| format!("\n\n{table}"))
+                    .collect();
+                print(format!("{header}\n{evaluation}{tables}").trim_end())
+            }
         }?;
         Ok(Status::Success)
     }

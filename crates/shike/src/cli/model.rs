@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use shike_infer::metrics::{Shot, ShotThresholds};
 use shike_infer::{InferError, Predictor, Prior, device};
+use shike_train::RunConfig;
 use shike_train::run::{RunDirError, RunPaths};
 
 use super::{CliError, say};
@@ -52,7 +54,27 @@ pub(super) fn say_resized(predictor: &Predictor, sizes: impl Iterator<Item = [u3
     }
 }
 
+/// What there is to say of a group whose sets promise nothing.
+pub(super) fn unsure(shot: Shot) -> String {
+    format!(
+        "{shot}-shot classes had too few validation images for this coverage: their sets are made with the bound of all \
+         images, and promise nothing"
+    )
+}
+
 impl ModelArgs {
+    /// The bounds of shot groups of the run, or the usual ones.
+    pub(super) fn thresholds(&self) -> Result<ShotThresholds, CliError> {
+        let recorded = self.recorded()?;
+        Ok(recorded.map_or_else(ShotThresholds::default, |c| c.train.thresholds))
+    }
+
+    /// The settings of the run, where one is given.
+    pub(super) fn recorded(&self) -> Result<Option<RunConfig>, CliError> {
+        let paths = self.paths();
+        Ok(paths.map(|paths| RunConfig::read(&paths)).transpose()?)
+    }
+
     /// The folder of the run, where one is given.
     pub(super) fn paths(&self) -> Option<RunPaths> {
         self.run.is_dir().then(|| RunPaths::new(&self.run))

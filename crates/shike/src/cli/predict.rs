@@ -9,9 +9,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
 use shike_data::write::atomic_write;
 use shike_data::{class_names_file, header_size};
+use shike_infer::metrics::confidence::Sets;
 use shike_infer::{Prediction, Predictor};
 
-use super::model::say_resized;
+use super::model::{say_resized, unsure};
 use super::{CliError, ModelArgs, Status, print, print_json, say, writable};
 
 /// Name what is in images.
@@ -54,6 +55,13 @@ pub struct PredictArgs {
     /// Every class's mean logit as well (CSV and JSON).
     #[arg(long)]
     logits: bool,
+    /// Call an image `unknown` whose highest probability is lower than that of all but this share of the
+    /// validation images.
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "0.05", require_equals = true)]
+    unknown: Option<f64>,
+    /// The set of classes that holds the right one with this probability, such as 0.9, in each shot group.
+    #[arg(long, value_name = "SHARE")]
+    coverage: Option<f64>,
     /// A JSON object a line, for machines.
     #[arg(long, conflicts_with = "out")]
     json: bool,
@@ -120,6 +128,7 @@ impl PredictArgs {
             })
         })?;
         let names = &predictor.info().class_names;
+        let doubt = Doubt::new(self, &predictor)?;
         let mut sink = Sink::new(self, names)?;
         let (mut bad, mut read) = (0, Vec::new());
         for paths in paths.chunks(self.batch_size as usize) {
@@ -144,7 +153,7 @@ impl PredictArgs {
             }
             read.extend_from_slice(&good);
             for (path, prediction) in good.into_iter().zip(predictor.predict_prepared(&images)?) {
-                sink.take(self, &path.display().to_string(), &prediction)?;
+                sink.take(self, &path.display().to_string(), &prediction, &doubt)?;
             }
         }
         sink.finish(self, &predictor)?;
@@ -163,6 +172,55 @@ impl PredictArgs {
             0 => Status::Success,
             _ => Status::Findings,
         })
+    }
+}
+
+/// What the model may be unsure of.
+struct Doubt {
+    /// Probabilities below it are of unknown images.
+    least: Option<f32>,
+    sets: Option<Sets>,
+}
+
+impl Doubt {
+    fn new(args: &PredictArgs, predictor: &Predictor) -> Result<Self, CliError> {
+        let least = match args.unknown {
+            Some(share) if (0.0..1.0).contains(&share) => {
+                Some(predictor.confidence()?.threshold(share))
+            }
+            Some(share) => {
+                let message = format!("--unknown={share}: give a share of images, such as 0.05");
+                return Err(CliError::Usage(message));
+            }
+            None => None,
+        };
+        let thresholds = args.model.thresholds()?;
+        let sets = args
+            .coverage
+            .map(|coverage| predictor.sets(coverage, thresholds));
+        let sets = sets.transpose()?;
+        for shot in sets.iter().flat_map(|sets| &sets.unsure) {
+            say(&unsure(*shot));
+        }
+        Ok(Self { least, sets })
+    }
+
+    fn is_unknown(&self, prediction: &Prediction<'_>) -> bool {
+        let highest = prediction.probabilities.iter().copied().fold(0.0, f32::max);
+        self.least.is_some_and(|least| highest < least)
+    }
+
+    /// The names of the set's classes, most probable first.
+    fn set<'a>(&self, prediction: &Prediction<'a>) -> Option<Vec<&'a str>> {
+        let set = self
+            .sets
+            .as_ref()?
+            .of(&prediction.probabilities)
+            .into_iter();
+        Some(
+            set.map(|class| prediction.class_names[class].as_str())
+                .collect(),
+        )
     }
 }
 
@@ -196,6 +254,8 @@ impl Sink {
                 for n in 1..=args.top().min(names.len()) {
                     header.extend([format!("class{n}"), format!("probability{n}")]);
                 }
+                header.extend(args.unknown.map(|_| "unknown".into()));
+                header.extend(args.coverage.map(|_| "set".into()));
                 if args.experts {
                     header.push("experts".into());
                 }
@@ -208,9 +268,15 @@ impl Sink {
                     csv: Box::new(csv),
                 })
             }
-            Some("safetensors") if args.experts || args.logits || args.top.is_some() => {
+            Some("safetensors")
+                if args.experts
+                    || args.logits
+                    || args.top.is_some()
+                    || args.unknown.is_some()
+                    || args.coverage.is_some() =>
+            {
                 Err(CliError::Usage(
-                    "--top, --experts and --logits have no effect on a .safetensors file, which holds all of \
+                    "--top, --experts, --logits, --unknown and --coverage have no effect on a .safetensors file, which holds all of \
                      it: leave them out"
                         .into(),
                 ))
@@ -232,7 +298,10 @@ impl Sink {
         args: &PredictArgs,
         image: &str,
         prediction: &Prediction<'_>,
+        doubt: &Doubt,
     ) -> Result<(), CliError> {
+        let unknown = doubt.is_unknown(prediction);
+        let set = doubt.set(prediction);
         let top = prediction.top(args.top());
         let experts = || -> Vec<&str> {
             let logits = prediction.logits.iter();
@@ -247,6 +316,12 @@ impl Sink {
                     .map(|(class, p)| serde_json::json!({"class": class, "probability": p}))
                     .collect();
                 let mut line = serde_json::json!({"image": image, "classes": classes});
+                if args.unknown.is_some() {
+                    line["unknown"] = unknown.into();
+                }
+                if let Some(set) = set {
+                    line["set"] = set.into();
+                }
                 if args.experts {
                     line["experts"] = experts().into();
                 }
@@ -260,7 +335,11 @@ impl Sink {
                     .iter()
                     .map(|(class, p)| format!("{:5.1} % {class}", 100.0 * p))
                     .collect();
-                let mut line = format!("{image}: {}", classes.join(", "));
+                let unknown = if unknown { "unknown: " } else { "" };
+                let mut line = format!("{image}: {unknown}{}", classes.join(", "));
+                if let Some(set) = set {
+                    line += &format!(" (set: {})", set.join(", "));
+                }
                 if args.experts {
                     line += &format!(" (experts: {})", experts().join(", "));
                 }
@@ -272,6 +351,11 @@ impl Sink {
                 for (class, p) in top {
                     row.extend([class.to_owned(), p.to_string()]);
                 }
+                row.extend(
+                    args.unknown
+                        .map(|_| if unknown { "yes" } else { "" }.into()),
+                );
+                row.extend(set.map(|set| set.join("; ")));
                 if args.experts {
                     row.push(experts().join("; "));
                 }

@@ -23,6 +23,11 @@ pub struct ScoringArgs {
 }
 
 impl ScoringArgs {
+    /// Images of a batch.
+    pub(super) fn batch_size(&self) -> usize {
+        self.batch_size.max(1)
+    }
+
     /// Scores a model on these images.
     pub(super) fn score(
         self,
