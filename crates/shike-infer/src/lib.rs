@@ -24,5 +24,5 @@ pub use metrics::prior::Prior;
 pub use model::file::{ModelInfo, load_model, save_model};
 pub use model::network::Network;
 pub use model::origin::Origin;
-pub use model::predictor::{Prediction, Predictor, Prepared};
+pub use model::predictor::{ActivationMap, Prediction, Predictor, Prepared};
 pub use model::scorer::Scorer;

@@ -111,7 +111,7 @@ fn run(learner: &Learner, folder: &Path, from: Option<&Path>) -> RunPaths {
     let Outcome::Finished(Some(scores)) = outcome.unwrap() else {
         panic!("it has not ended");
     };
-    write_run_report(run.paths(), &scores, learner.data()).unwrap();
+    write_run_report(run.paths(), &scores, learner.data(), learner.device()).unwrap();
     RunPaths::new(folder)
 }
 

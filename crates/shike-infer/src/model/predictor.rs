@@ -63,6 +63,33 @@ pub struct Predictor {
     shift: Vec<f32>,
 }
 
+/// Where an expert sees a class: above 0 for it, below against it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ActivationMap {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// By row.
+    pub values: Vec<f32>,
+}
+
+impl ActivationMap {
+    /// A map of `height` rows of `width` values.
+    ///
+    /// # Panics
+    /// If there are not so many values.
+    pub fn new(height: usize, width: usize, values: Vec<f32>) -> Self {
+        assert_eq!(values.len(), height * width);
+        Self {
+            height,
+            width,
+            values,
+        }
+    }
+}
+
 /// Probabilities of all classes for one image.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -313,6 +340,21 @@ impl Predictor {
             }
         }
         Ok(predictions)
+    }
+
+    /// Where each expert sees a class in an image ([`Shike::activation_maps`](shike_model::Shike::activation_maps)). None
+    /// of heads on frozen trunks and of transformers.
+    pub fn activation_maps(&self, image: &Prepared, class: usize) -> Option<Vec<ActivationMap>> {
+        let Network::Experts(model, head) = self.network() else {
+            return None;
+        };
+        let size = [image.0.height() as usize, image.0.width() as usize];
+        let maps = model.activation_maps(self.scorer.images(image.0.as_raw(), size), *head, class);
+        let map = |map: Tensor<3>| {
+            let [_, height, width] = map.dims();
+            ActivationMap::new(height, width, map.into_data().iter().collect())
+        };
+        Some(maps?.into_iter().map(map).collect())
     }
 
     fn not_a_number(&self) -> InferError {

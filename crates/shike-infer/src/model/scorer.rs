@@ -1,6 +1,6 @@
 //! A network as it answers, and scoring it on a data set.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use shike_data::{Loader, Normalization};
 use shike_model::ExpertLogits;
 
@@ -38,8 +38,12 @@ impl Scorer {
     /// Logits of each expert for images of `[height, width]`, as interleaved bytes,
     /// `[batch, height, width, 3]`.
     pub(crate) fn logits(&self, bytes: &[u8], size: [usize; 2]) -> ExpertLogits {
-        let images = normalized(bytes, size, &self.normalization, self.upload, &self.device);
-        self.network.forward(images, &self.device)
+        self.network.forward(self.images(bytes, size), &self.device)
+    }
+
+    /// Normalised images of such bytes, `[batch, 3, height, width]`.
+    pub(crate) fn images(&self, bytes: &[u8], size: [usize; 2]) -> Tensor<4> {
+        normalized(bytes, size, &self.normalization, self.upload, &self.device)
     }
 
     /// Scores the network on all images of a loader, in order, with a new evaluator.

@@ -151,6 +151,29 @@ impl Classifier {
         }
     }
 
+    /// Where in a feature map, `[batch, features, height, width]`, the logit of a class comes from (class activation
+    /// maps, Zhou et al., CVPR 2016): `[batch, height, width]`, whose mean, with a linear layer's bias, is the logit of
+    /// the map's mean.
+    ///
+    /// # Panics
+    /// If there is no such class.
+    pub fn activation(&self, map: Tensor<4>, class: usize) -> Tensor<3> {
+        let [batch, features, height, width] = map.dims();
+        let column = |weight: Tensor<2>| weight.narrow(1, class, 1).reshape([1, features, 1, 1]);
+        let weight = match self {
+            Self::Cosine(cosine) => {
+                let pooled = map.clone().mean_dims(&[2, 3]).reshape([batch, features]);
+                let length = pooled.square().sum_dim(1).clamp_min(1e-24).sqrt();
+                let weight = normalize(cosine.weight.val(), 0).mul_scalar(cosine.scale);
+                column(weight) / length.reshape([batch, 1, 1, 1])
+            }
+            Self::Linear(linear) => column(linear.weight.val()),
+            Self::Scaled(scaled) => column(scaled.fold().weight.val()),
+        };
+        let evidence = (map * weight).sum_dim(1);
+        evidence.reshape([batch, height, width])
+    }
+
     /// Multiply-adds for one image.
     pub(super) fn macs(&self) -> u64 {
         let weight = match self {

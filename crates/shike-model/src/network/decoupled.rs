@@ -35,7 +35,7 @@ impl ScaledLinear {
     }
 
     /// The linear layer that computes the same.
-    fn fold(&self) -> Linear {
+    pub(super) fn fold(&self) -> Linear {
         let scale = self.scale.val();
         let row = scale.clone().unsqueeze::<2>();
         copy(&self.linear, |weight| weight * row, |bias| bias * scale)

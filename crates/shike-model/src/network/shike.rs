@@ -394,6 +394,33 @@ impl Shike {
         }
     }
 
+    /// Where each expert sees a class in normalised `images`, `[batch, 3, height, width]`: an
+    /// [activation map](Classifier::activation) of its fused features an expert. None of a transformer, whose vectors are
+    /// no mean over an image.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if there is no such class.
+    pub fn activation_maps(
+        &self,
+        images: Tensor<4>,
+        head: Head,
+        class: usize,
+    ) -> Option<Vec<Tensor<3>>> {
+        let features = self.features(images).experts;
+        let experts = self.experts.iter().zip(features);
+        let map = |(expert, features): (&Expert, ExpertFeatures)| {
+            let FeatureMap::Pyramid(deep) = features.deep else {
+                return None;
+            };
+            let fused = match features.shallow {
+                Some(shallow) => deep * shallow,
+                None => deep,
+            };
+            Some(expert.head(head).activation(fused, class))
+        };
+        experts.map(map).collect()
+    }
+
     /// Stops gradients everywhere but in the stage-2 heads, which the reference does before stage
     /// 2. Batch normalisation goes on tracking statistics; with `freeze_batch_norm` it uses its
     /// running ones and leaves them alone.
@@ -507,6 +534,44 @@ mod tests {
                 assert_eq!(config.num_values().unwrap(), count.0, "{config:?}");
             }
         }
+    }
+
+    #[test]
+    fn activation_maps_add_up_to_the_logits() {
+        use burn::tensor::Distribution;
+        let device = Device::flex();
+        device.seed(3);
+        let images = Tensor::random([2, 3, 16, 24], Distribution::Normal(0.0, 1.0), &device);
+        let backbone = BackboneConfig::named("resnet8").unwrap();
+        for classifier in [ClassifierConfig::cosine(), ClassifierConfig::Linear] {
+            let config = ShikeConfig::on(backbone.clone(), 5).with_classifier(classifier);
+            let model = config.init(&device).unwrap().valid();
+            let logits = model.forward(images.clone(), Head::Stage1).experts;
+            let maps = model
+                .activation_maps(images.clone(), Head::Stage1, 3)
+                .unwrap();
+            assert_eq!(maps.len(), 3);
+            for ((map, logits), expert) in maps.into_iter().zip(logits).zip(&model.experts) {
+                assert_eq!(map.dims(), [2, 4, 6]);
+                let bias = match &expert.head1 {
+                    Classifier::Linear(linear) => linear.bias.as_ref().map(|bias| bias.val()),
+                    _ => None,
+                };
+                let bias = bias.map_or(0.0, |bias| bias.into_data().iter::<f32>().nth(3).unwrap());
+                let found: Vec<f32> = map.mean_dims(&[1, 2]).into_data().iter().collect();
+                let logits: Vec<f32> = logits.narrow(1, 3, 1).into_data().iter().collect();
+                for (found, logit) in found.iter().zip(&logits) {
+                    assert!(
+                        (found + bias - logit).abs() < 1e-4,
+                        "{found} {bias} {logit}"
+                    );
+                }
+            }
+        }
+        let vit = ShikeConfig::plain(BackboneConfig::named("vit_s16").unwrap(), 2);
+        let vit = vit.init(&device).unwrap().valid();
+        let images = Tensor::zeros([1, 3, 32, 32], &device);
+        assert!(vit.activation_maps(images, Head::Stage1, 0).is_none());
     }
 
     #[test]

@@ -227,6 +227,11 @@ impl Learner {
         Ok(learner)
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The images.
     pub fn data(&self) -> &TrainData {
         &self.data

@@ -4,13 +4,16 @@
 pub mod compare;
 pub mod folds;
 mod html;
+mod looks;
 mod plots;
 mod view;
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use shike_data::Dataset;
 use shike_infer::metrics::Evaluation;
+use shike_infer::{InferError, Predictor};
 use thiserror::Error;
 
 use self::view::View;
@@ -26,6 +29,9 @@ pub enum ReportError {
     /// A file of the run cannot be read.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
+    /// The model cannot be read.
+    #[error(transparent)]
+    Model(#[from] InferError),
     /// The report cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -34,7 +40,7 @@ pub enum ReportError {
     Plot(String),
 }
 
-/// Writes the report of a run whose last scoring is `evaluation`, on the images `scored`, to `out`
+/// Writes the report of a run whose model is `predictor` and whose last scoring is `evaluation`, on the images `scored`, to `out`
 /// ([`RunPaths::report`], or elsewhere).
 ///
 /// # Errors
@@ -44,16 +50,18 @@ pub fn write_report(
     paths: &RunPaths,
     evaluation: &Evaluation,
     scored: &Dataset,
+    predictor: &Predictor,
     out: &Path,
 ) -> Result<(), ReportError> {
-    let view = View::new(paths, evaluation, scored)?;
+    let view = View::new(paths, evaluation, scored, predictor)?;
     let html = html::page(&view);
     Ok(atomic_write(out, |writer| {
         writer.write_all(html.as_bytes())
     })?)
 }
 
-/// Writes the report of a run that has ended with these scores, where something was scored.
+/// Writes the report of a run that has ended with these scores, where something was scored. Its model is read onto
+/// the device.
 ///
 /// # Errors
 /// As [`write_report`].
@@ -61,12 +69,16 @@ pub fn write_run_report(
     paths: &RunPaths,
     scores: &FinalScores,
     data: &TrainData,
+    device: &Device,
 ) -> Result<(), ReportError> {
     let Some((part, evaluation)) = scores.reported() else {
         return Ok(());
     };
     match data.get(part) {
-        Some(images) => write_report(paths, evaluation, images, &paths.report()),
+        Some(images) => {
+            let predictor = Predictor::load(&paths.model(), device)?;
+            write_report(paths, evaluation, images, &predictor, &paths.report())
+        }
         None => Ok(()),
     }
 }

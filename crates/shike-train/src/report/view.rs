@@ -6,9 +6,11 @@ use std::io::Cursor;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 use shike_data::{Dataset, DecodeLimits, Part};
+use shike_infer::Predictor;
 use shike_infer::metrics::{ClassRow, Confusion, Evaluation, ImageScore, Metric, Table, cell};
 
 use super::ReportError;
+use super::looks::looks;
 use super::plots::{self, Line, lines as lines_of};
 use crate::config::TrainConfig;
 use crate::run::{Classes, EpochRow, RunConfig, RunPaths};
@@ -17,6 +19,11 @@ use crate::run::{Classes, EpochRow, RunConfig, RunPaths};
 const CONFUSIONS: usize = 12;
 /// Example pictures of each.
 const EXAMPLES: usize = 4;
+/// Confusions of which it is shown where experts look.
+const LOOKED_AT: usize = 6;
+const LOOKS: &str = "A picture of each of the largest confusions as the network gets it; then, for each expert, where it \
+                     sees its own class, and where it sees the class that it was taken for (class activation maps; the \
+                     stronger the shade, the more speaks for the class, each map by its own strongest place).";
 /// Side of an example picture in pixels, at most.
 const SIDE: u32 = 96;
 /// Classes that are listed, worst first.
@@ -51,6 +58,7 @@ impl View {
         paths: &RunPaths,
         evaluation: &Evaluation,
         scored: &Dataset,
+        predictor: &Predictor,
     ) -> Result<Self, ReportError> {
         let config = RunConfig::read(paths)?;
         let receipt = paths.receipt_if_any()?;
@@ -91,6 +99,11 @@ impl View {
         blocks.push(heading("Rare classes taken for more frequent ones"));
         let none = "No image was taken for one of a larger group.";
         blocks.extend(subject.confusions(none, evaluation.tail_to_head()));
+        if let Some(table) = subject.looks(predictor) {
+            blocks.push(heading("Where experts look"));
+            blocks.push(table);
+            blocks.push(Block::Note(LOOKS.into()));
+        }
         let comparable =
             "Results can be compared where class order, thresholds and scored lists agree.";
         let none = || Block::Text("This run has none.".into());
@@ -290,6 +303,42 @@ impl Subject<'_> {
             Block::Table(table, pictures),
             Block::Note("In parentheses: training images of the class.".into()),
         ]
+    }
+
+    /// A picture of each of the largest confusions, with what each expert sees in it.
+    fn looks(&self, predictor: &Predictor) -> Option<Block> {
+        let mut table = Table::default();
+        table.row("class", ["taken for".to_owned()].into_iter());
+        let mut pictures = vec![];
+        for of in self.evaluation.largest_confusions().iter().take(LOOKED_AT) {
+            let scores = &self.evaluation.scores;
+            let wrong = |s: &ImageScore| s.label == of.label && s.predicted == Some(of.predicted);
+            let Some(pixels) = scores
+                .iter()
+                .position(wrong)
+                .and_then(|image| picture(self.scored, image, self.upright))
+            else {
+                continue;
+            };
+            let mut row = vec![];
+            for class in [of.label, of.predicted] {
+                let name = self.name(class as usize);
+                let drawn = looks(predictor, pixels.clone(), class as usize)?;
+                for (i, image) in drawn.iter().enumerate() {
+                    // The picture itself stands first, once.
+                    let title = match i {
+                        0 if !row.is_empty() => continue,
+                        0 => "as the network gets it".to_owned(),
+                        _ => format!("expert {}: {name}", i - 1),
+                    };
+                    row.extend(thumbnail(image).map(|jpeg| Picture { title, jpeg }));
+                }
+            }
+            let taken = self.name(of.predicted as usize).to_owned();
+            table.row(self.name(of.label as usize), [taken].into_iter());
+            pictures.push(row);
+        }
+        (!pictures.is_empty()).then_some(Block::Table(table, pictures))
     }
 
     /// Some pictures of a confusion. One that cannot be read any more is no reason to have no report.

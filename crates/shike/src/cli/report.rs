@@ -83,7 +83,7 @@ impl ReportArgs {
         let thresholds = recorded.train.thresholds;
         let evaluation = self.scoring.score(&predictor, images, thresholds)?;
         let out = self.out.clone().unwrap_or_else(|| paths.report());
-        write_report(&paths, &evaluation, images, &out)?;
+        write_report(&paths, &evaluation, images, &predictor, &out)?;
         print(&out.display().to_string())?;
         Ok(Status::Success)
     }

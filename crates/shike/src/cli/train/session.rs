@@ -116,7 +116,7 @@ impl Session {
         stop.training.store(false, Ordering::SeqCst);
         let outcome = outcome?;
         if let Outcome::Finished(Some(scores)) = &outcome {
-            write_run_report(run.paths(), scores, learner.data())?;
+            write_run_report(run.paths(), scores, learner.data(), learner.device())?;
         }
         Ok(outcome)
     }
