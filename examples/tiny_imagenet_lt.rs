@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shike::data::tiny_imagenet::{TinyImageNetError, tiny_imagenet_lists};
+use shike::data::DataError;
+use shike::data::tiny_imagenet::tiny_imagenet_lists;
 
 /// Write the lists of Tiny-ImageNet-LT into the folder that tiny-imagenet-200.zip unpacks to.
 ///
@@ -34,9 +35,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<(), TinyImageNetError> {
+fn run(cli: &Cli) -> Result<(), DataError> {
     let lists = tiny_imagenet_lists(&cli.dir, cli.imbalance_factor)?;
-    let [train, test] = lists.write(&cli.dir)?;
+    let [train, test] = lists.write(&cli.dir).map_err(DataError::Write)?;
     println!("{}: {} images", train.display(), lists.train.len());
     println!("{}: {} images", test.display(), lists.test.len());
     Ok(())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::part::Part;
+use crate::write::WriteError;
 
 /// The result type of this crate.
 pub type Result<T> = std::result::Result<T, DataError>;
@@ -21,6 +22,10 @@ pub enum DataError {
         /// The operating system's answer.
         source: std::io::Error,
     },
+
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(WriteError),
 
     /// A data set is not where it was looked for.
     #[error("{}: not found. {hint}", path.display())]

@@ -14,10 +14,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
+use crate::dataset::image_folder;
 use crate::error::{DataError, Result};
-use crate::imbalance::{LongTail, class_counts};
+use crate::imbalance::LongTail;
 use crate::read::read_to_string;
 use crate::write::{WriteError, atomic_write};
 
@@ -25,18 +24,6 @@ use crate::write::{WriteError, atomic_write};
 pub const TRAIN_LIST: &str = "TinyImageNet_LT_train.txt";
 /// The test list: the archive's validation images.
 pub const TEST_LIST: &str = "TinyImageNet_LT_test.txt";
-
-/// Lists that could not be made.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TinyImageNetError {
-    /// The folder is not what the archive unpacks to.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// A list could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
 
 /// The two lists: `path label` with paths from the archive's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,44 +42,15 @@ pub struct TinyImageNetLists {
 /// [`DataError`] with the file or line, if `dir` is not the unpacked archive or has too few images of a
 /// class, and [`DataError::Imbalance`] for a factor that no tail has.
 pub fn tiny_imagenet_lists(dir: &Path, imbalance_factor: f64) -> Result<TinyImageNetLists> {
-    let train = dir.join("train");
-    let classes = names(&train, |path| path.is_dir())?;
-    if classes.is_empty() {
-        return Err(DataError::Folder {
-            path: train,
-            problem: "holds no class folders; it must be what tiny-imagenet-200.zip unpacks to"
-                .into(),
-        });
-    }
-    let mut images = Vec::with_capacity(classes.len());
-    for class in &classes {
-        let folder = train.join(class).join("images");
-        images.push(names(&folder, |path| {
-            let ending = path.extension().unwrap_or_default();
-            ending.eq_ignore_ascii_case("jpeg")
-        })?);
-    }
-    let largest = images.iter().map(Vec::len).max().unwrap_or(0);
-    let counts = class_counts(
-        LongTail::Exponential,
-        largest,
-        classes.len(),
-        imbalance_factor,
-    )?;
-    let mut chosen = Vec::new();
-    for (label, ((class, images), count)) in classes.iter().zip(&images).zip(counts).enumerate() {
-        if images.len() < count {
-            return Err(DataError::Folder {
-                path: train.join(class).join("images"),
-                problem: format!("holds {} images, of which {count} are wanted", images.len()),
-            });
-        }
-        let path = |name: &String| (format!("train/{class}/images/{name}"), label as u32);
-        chosen.extend(images[..count].iter().map(path));
-    }
+    let train =
+        image_folder(dir.join("train"))?.with_long_tail(LongTail::Exponential, imbalance_factor)?;
+    let chosen = (0..train.len()).filter_map(|i| Some((train.relative_path(i)?, train.label(i))));
+    let classes = train.class_names().to_vec();
     Ok(TinyImageNetLists {
         test: annotations(&dir.join("val/val_annotations.txt"), &classes)?,
-        train: chosen,
+        train: chosen
+            .map(|(path, label)| (format!("train/{path}"), label))
+            .collect(),
         classes,
     })
 }
@@ -114,21 +72,6 @@ impl TinyImageNetLists {
         }
         Ok([out.join(TRAIN_LIST), out.join(TEST_LIST)])
     }
-}
-
-/// Names in a folder whose paths `wanted` takes, in order.
-fn names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
-    let error = |source| DataError::io(folder, source);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let name = entry.file_name().into_string();
-        if let (Ok(name), true) = (name, wanted(&entry.path())) {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// `val_0.JPEG<TAB>n03444034<TAB>…`, a line each.
@@ -212,12 +155,10 @@ mod tests {
             said.contains("val_annotations.txt:5: \"n02\" is no class"),
             "{said}"
         );
-        let images = dir.path().join("train/n01/images");
-        std::fs::remove_dir_all(&images).unwrap();
-        std::fs::create_dir(&images).unwrap();
+        std::fs::remove_file(dir.path().join("train/n01/images/n01_0.JPEG")).unwrap();
         let said = error(dir.path());
         assert!(
-            said.contains("holds 0 images, of which 8 are wanted"),
+            said.contains("wants 8 images of class 0, which has only 7"),
             "{said}"
         );
         assert!(tiny_imagenet_lists(dir.path(), 0.5).is_err());

@@ -76,9 +76,6 @@ pub enum CliError {
     /// Runs cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
-    /// Generating images failed.
-    #[error(transparent)]
-    Synthetic(#[from] shike_data::synthetic::SyntheticError),
     /// A data set could not be split.
     #[error(transparent)]
     Split(#[from] SplitError),

@@ -11,18 +11,20 @@
 //! How hard the default set is: a linear classifier and a nearest neighbour on the pixels stay
 //! below 10 % test accuracy, where chance is 5 %.
 
-use crate::part::Part;
-use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use image::{RgbImage, codecs::jpeg::JpegEncoder};
+use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::draw::{CLASSES, class_name};
+use crate::error::{DataError, Result};
+use crate::imbalance::{self, LongTail};
+use crate::part::Part;
 use crate::read::read;
+use crate::write::atomic_write;
 
 /// Raised whenever the same configuration would give other pictures.
 const GENERATOR_VERSION: u64 = 1;
@@ -33,7 +35,6 @@ const MAX_IMAGES: usize = 100_000;
 const TRAIN_LIST: &str = "Synthetic_LT_train.txt";
 const TEST_LIST: &str = "Synthetic_LT_test.txt";
 const RECORD: &str = "synthetic.json";
-const RECORD_TEMP: &str = "synthetic.json.tmp";
 
 /// What [`generate`] draws. The default gives 1,578 training and 500 test images of 20 classes,
 /// with 6 many-shot (over 100 images), 8 medium-shot and 6 few-shot (below 20) classes.
@@ -72,51 +73,28 @@ impl Default for SyntheticConfig {
 }
 
 impl SyntheticConfig {
-    /// Training images of each class, `[classes]`: `int(n_max · (1/IF)^(c/(C-1)))`, the
-    /// exponential profile of Cui et al. 2019 (the CIFAR-LT code).
+    /// Training images of each class, `[classes]`, by [`imbalance::class_counts`].
     ///
     /// # Errors
-    /// [`SyntheticError::Config`] if a field is outside its range.
-    pub fn class_counts(&self) -> Result<Vec<usize>, SyntheticError> {
-        self.check()?;
-        let last = (self.classes - 1) as f64;
-        let ratio = 1.0 / self.imbalance_factor;
-        let count = |class| self.n_max as f64 * ratio.powf(class as f64 / last);
-        Ok((0..self.classes)
-            .map(|class| count(class) as usize)
-            .collect())
-    }
-
-    fn check(&self) -> Result<(), SyntheticError> {
-        let fail = |field, value: &dyn fmt::Display, expected: &str| {
-            Err(SyntheticError::Config {
-                field,
-                value: value.to_string(),
-                expected: expected.to_owned(),
-            })
-        };
-        if !(2..=CLASSES).contains(&self.classes) {
-            return fail("classes", &self.classes, "2 to 30");
+    /// [`DataError::Config`] or [`DataError::Imbalance`] if a field is outside its range.
+    pub fn class_counts(&self) -> Result<Vec<usize>> {
+        let size = self.size as usize;
+        for (field, value, from, to) in [
+            ("classes", self.classes, 2, CLASSES),
+            ("n_max", self.n_max, 1, MAX_IMAGES),
+            ("test_per_class", self.test_per_class, 1, MAX_IMAGES),
+            ("size", size, 16, 256),
+            ("quality", usize::from(self.quality), 1, 100),
+        ] {
+            if !(from..=to).contains(&value) {
+                return Err(DataError::Config {
+                    field: field.into(),
+                    problem: format!("is {value}, must be {from} to {to}"),
+                });
+            }
         }
-        if !(self.imbalance_factor.is_finite() && self.imbalance_factor >= 1.0) {
-            let expected = "a finite number of 1 or more";
-            return fail("imbalance_factor", &self.imbalance_factor, expected);
-        }
-        let smallest = (self.n_max as f64 * (1.0 / self.imbalance_factor)) as usize;
-        if smallest < 1 || self.n_max > MAX_IMAGES {
-            let expected = "imbalance_factor (the smallest class needs an image) to 100000";
-            return fail("n_max", &self.n_max, expected);
-        }
-        if !(1..=MAX_IMAGES).contains(&self.test_per_class) {
-            return fail("test_per_class", &self.test_per_class, "1 to 100000");
-        }
-        if !(16..=256).contains(&self.size) {
-            return fail("size", &self.size, "16 to 256 pixels");
-        }
-        if !(1..=100).contains(&self.quality) {
-            return fail("quality", &self.quality, "1 to 100");
-        }
-        Ok(())
+        let factor = self.imbalance_factor;
+        imbalance::class_counts(LongTail::Exponential, self.n_max, self.classes, factor)
     }
 }
 
@@ -131,76 +109,6 @@ pub struct SyntheticSet {
     pub test_list: PathBuf,
 }
 
-/// Why a synthetic set could not be made or reused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyntheticError {
-    /// A field of the configuration is outside its range.
-    #[error("synthetic set: `{field}` is {value}; expected {expected}")]
-    Config {
-        /// Name of the field of [`SyntheticConfig`].
-        field: &'static str,
-        /// The value given.
-        value: String,
-        /// What would be right.
-        expected: String,
-    },
-    /// A file or folder could not be read, written or removed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// An image could not be encoded as JPEG.
-    #[error("cannot encode {}: {source}", path.display())]
-    Encode {
-        /// The file it was meant for.
-        path: PathBuf,
-        /// The encoder's reason.
-        source: image::ImageError,
-    },
-    /// The record of an earlier run cannot be understood.
-    #[error(
-        "{} is not the record of a synthetic set: {source}; delete its folder or give another",
-        path.display()
-    )]
-    Record {
-        /// The record, `synthetic.json`.
-        path: PathBuf,
-        /// Why it cannot be read.
-        source: serde_json::Error,
-    },
-    /// The folder holds a set that was made with another configuration or generator version.
-    #[error(
-        "{} holds a synthetic set with `{field}` = {recorded}, but {wanted} is asked for; \
-         delete the folder or give another",
-        root.display()
-    )]
-    Mismatch {
-        /// The folder of the set.
-        root: PathBuf,
-        /// The first field that differs.
-        field: String,
-        /// Its value in the folder's record, as JSON.
-        recorded: String,
-        /// Its value in the configuration given, as JSON.
-        wanted: String,
-    },
-    /// The folder holds something that this generator did not make, and so must not delete.
-    #[error(
-        "{} is no part of a synthetic set, so its folder is left alone; give an empty folder",
-        path.display()
-    )]
-    Foreign {
-        /// The file or folder in the way.
-        path: PathBuf,
-    },
-}
-
 /// Draws the set into `root`, or finds it there.
 ///
 /// `synthetic.json` is written last and records the configuration, so a folder with that record
@@ -208,11 +116,9 @@ pub enum SyntheticError {
 /// run left, and is made again.
 ///
 /// # Errors
-/// - [`SyntheticError::Config`]: a field is outside its range.
-/// - [`SyntheticError::Mismatch`]: `root` holds a set of another configuration.
-/// - [`SyntheticError::Foreign`]: `root` holds files that no run of this function made.
-/// - [`SyntheticError::Record`], [`SyntheticError::Io`], [`SyntheticError::Encode`]: a file is
-///   unreadable or cannot be written.
+/// [`DataError::Config`] or [`DataError::Imbalance`] for a field outside its range;
+/// [`DataError::Folder`] if `root` holds a set of another configuration, or files that no run of this
+/// function made; [`DataError::Io`] and [`DataError::Write`].
 ///
 /// # Example
 /// ```
@@ -227,28 +133,23 @@ pub enum SyntheticError {
 /// # Ok(())
 /// # }
 /// ```
-pub fn generate(root: &Path, config: &SyntheticConfig) -> Result<SyntheticSet, SyntheticError> {
+pub fn generate(root: &Path, config: &SyntheticConfig) -> Result<SyntheticSet> {
     let counts = config.class_counts()?;
     let set = SyntheticSet {
         root: root.to_path_buf(),
         train_list: root.join(TRAIN_LIST),
         test_list: root.join(TEST_LIST),
     };
-    let record = record(config);
+    let mut record = serde_json::json!(config);
+    record["generator_version"] = GENERATOR_VERSION.into();
     if is_recorded(root, &record)? && set.train_list.is_file() && set.test_list.is_file() {
         return Ok(set);
     }
-    fs::create_dir_all(root).map_err(io_error("create", root))?;
     clear(root)?;
-
     let test_counts = vec![config.test_per_class; config.classes];
     make_split(root, config, Part::Train, &counts, &set.train_list)?;
     make_split(root, config, Part::Test, &test_counts, &set.test_list)?;
-
-    let temp = root.join(RECORD_TEMP);
-    write_synced(&temp, format!("{record:#}\n").as_bytes())?;
-    let path = root.join(RECORD);
-    fs::rename(&temp, &path).map_err(io_error("write", &path))?;
+    write(&root.join(RECORD), &format!("{record:#}\n"))?;
     Ok(set)
 }
 
@@ -259,155 +160,109 @@ fn make_split(
     part: Part,
     counts: &[usize],
     list: &Path,
-) -> Result<(), SyntheticError> {
+) -> Result<()> {
     let mut lines = String::new();
     let mut jobs = Vec::new();
     for (class, &count) in counts.iter().enumerate() {
         let name = class_name(class);
         let folder = root.join(part.name()).join(&name);
-        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        fs::create_dir_all(&folder).map_err(|e| DataError::io(&folder, e))?;
         for index in 0..count {
             let file = format!("{name}_{index}.JPEG");
             lines += &format!("{}/{name}/{file} {class}\n", part.name());
             jobs.push((class, index, folder.join(file)));
         }
     }
+    let stream = u32::from(part == Part::Test);
     jobs.par_iter().try_for_each(|(class, index, path)| {
-        let image = draw::image(
-            config.seed,
-            u32::from(part == Part::Test),
-            *class,
-            *index,
-            config.size,
-        );
-        let jpeg = encode(&image, config.quality).map_err(|source| SyntheticError::Encode {
-            path: path.clone(),
-            source,
-        })?;
-        fs::write(path, jpeg).map_err(io_error("write", path))
+        let image = draw::image(config.seed, stream, *class, *index, config.size);
+        let mut jpeg = Vec::new();
+        let encoder = JpegEncoder::new_with_quality(&mut jpeg, config.quality);
+        let encoded = image.write_with_encoder(encoder).map_err(io::Error::other);
+        let written = encoded.and_then(|()| fs::write(path, jpeg));
+        written.map_err(|e| DataError::io(path, e))
     })?;
-    write_synced(list, lines.as_bytes())
+    write(list, &lines)
 }
 
-fn encode(image: &RgbImage, quality: u8) -> image::ImageResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(image)?;
-    Ok(bytes)
-}
-
-/// The content of `synthetic.json`.
-fn record(config: &SyntheticConfig) -> serde_json::Value {
-    // Taken apart field by field, so that a new field cannot be forgotten here.
-    let &SyntheticConfig {
-        classes,
-        n_max,
-        imbalance_factor,
-        test_per_class,
-        size,
-        seed,
-        quality,
-    } = config;
-    serde_json::json!({
-        "generator_version": GENERATOR_VERSION,
-        "classes": classes,
-        "n_max": n_max,
-        "imbalance_factor": imbalance_factor,
-        "test_per_class": test_per_class,
-        "size": size,
-        "seed": seed,
-        "quality": quality,
-    })
+fn write(path: &Path, text: &str) -> Result<()> {
+    atomic_write(path, |file| file.write_all(text.as_bytes())).map_err(DataError::Write)
 }
 
 /// Whether `root` has a record, which then must equal `wanted`.
-fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool, SyntheticError> {
+fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool> {
     let path = root.join(RECORD);
     let bytes = match read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(io_error("read", &path)(error)),
+        Err(error) => return Err(DataError::io(&path, error)),
     };
-    let recorded: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|source| SyntheticError::Record { path, source })?;
+    let wrong = |problem: String| DataError::Folder {
+        path: root.to_path_buf(),
+        problem: format!("{problem}; delete the folder or give another"),
+    };
+    let recorded: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|e| wrong(format!("{RECORD} is no record of a synthetic set: {e}")))?;
     for (field, wanted) in wanted.as_object().into_iter().flatten() {
-        if recorded.get(field) != Some(wanted) {
-            return Err(SyntheticError::Mismatch {
-                root: root.to_path_buf(),
-                field: field.clone(),
-                recorded: recorded
-                    .get(field)
-                    .map_or("nothing".to_owned(), |v| v.to_string()),
-                wanted: wanted.to_string(),
-            });
+        let recorded = &recorded[field];
+        if recorded != wanted {
+            return Err(wrong(format!(
+                "holds a synthetic set with `{field}` = {recorded}, but {wanted} is asked for"
+            )));
         }
     }
     Ok(true)
 }
 
-/// Removes what an interrupted run left in `root`; touches nothing if anything else lies there.
-fn clear(root: &Path) -> Result<(), SyntheticError> {
-    let splits = [Part::Train.name(), Part::Test.name()];
-    let ours = [
-        splits[0],
-        splits[1],
-        TRAIN_LIST,
-        TEST_LIST,
-        RECORD,
-        RECORD_TEMP,
-    ];
-    let names: Vec<String> = (0..CLASSES).map(class_name).collect();
-    check_entries(root, &ours)?;
-    for split in splits
-        .map(|split| root.join(split))
-        .iter()
-        .filter(|path| path.is_dir())
-    {
-        let classes: Vec<&str> = names.iter().map(String::as_str).collect();
-        check_entries(split, &classes)?;
+/// Makes `root` empty of what an interrupted run left there; touches nothing if anything else lies there.
+fn clear(root: &Path) -> Result<()> {
+    fs::create_dir_all(root).map_err(|e| DataError::io(root, e))?;
+    let parts = [Part::Train, Part::Test].map(|part| root.join(part.name()));
+    // Files begin to be written under names that begin like theirs.
+    let own = |name: &str| {
+        [RECORD, TRAIN_LIST, TEST_LIST]
+            .iter()
+            .any(|own| name.starts_with(own))
+    };
+    let files = entries(root, |path, name| parts.contains(path) || own(name))?;
+    let classes: Vec<String> = (0..CLASSES).map(class_name).collect();
+    for part in parts.iter().filter(|part| part.is_dir()) {
+        entries(part, |_, name| classes.iter().any(|class| class == name))?;
     }
     // The record first: without it, a removal that is itself interrupted stays recognisable.
-    for name in [RECORD, RECORD_TEMP, TRAIN_LIST, TEST_LIST] {
-        let path = root.join(name);
-        if path.exists() {
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
-        }
-    }
-    for path in splits
-        .map(|split| root.join(split))
+    let record = root.join(RECORD);
+    let record = record.exists().then_some(record);
+    for path in record
         .iter()
-        .filter(|path| path.exists())
+        .chain(files.iter().filter(|path| Some(*path) != record.as_ref()))
     {
-        fs::remove_dir_all(path).map_err(io_error("remove", path))?;
+        let removed = match path.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        };
+        removed.map_err(|e| DataError::io(path, e))?;
     }
     Ok(())
 }
 
-fn check_entries(folder: &Path, allowed: &[&str]) -> Result<(), SyntheticError> {
-    for entry in fs::read_dir(folder).map_err(io_error("list", folder))? {
-        let entry = entry.map_err(io_error("list", folder))?;
-        if !allowed.iter().any(|name| entry.file_name() == *name) {
-            return Err(SyntheticError::Foreign { path: entry.path() });
+/// What lies in a folder, all of which has to be `ours`.
+fn entries(folder: &Path, ours: impl Fn(&PathBuf, &str) -> bool) -> Result<Vec<PathBuf>> {
+    let failed = |e| DataError::io(folder, e);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if !ours(&path, &entry.file_name().to_string_lossy()) {
+            let problem =
+                "is no part of a synthetic set, so its folder is left alone; give an empty folder";
+            return Err(DataError::Folder {
+                path,
+                problem: problem.into(),
+            });
         }
+        paths.push(path);
     }
-    Ok(())
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SyntheticError> {
-    let write = || {
-        let mut file = fs::File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(io_error("write", path))
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SyntheticError {
-    let path = path.to_path_buf();
-    move |source| SyntheticError::Io {
-        action,
-        path,
-        source,
-    }
+    Ok(paths)
 }
 
 mod draw;
@@ -565,14 +420,10 @@ mod tests {
         };
         let error = generate(root.path(), &other).unwrap_err();
         assert!(
-            matches!(&error, SyntheticError::Mismatch { field, recorded, wanted, .. }
-                if field == "imbalance_factor" && recorded == "8.0" && wanted == "4.0"),
-            "{error:?}"
-        );
-        assert!(
             error
                 .to_string()
-                .contains("delete the folder or give another")
+                .ends_with("holds a synthetic set with `imbalance_factor` = 8.0, but 4.0 is asked for; delete the folder or give another"),
+            "{error}"
         );
         // An older generator's set is not taken for this one's.
         let path = root.path().join(RECORD);
@@ -582,11 +433,12 @@ mod tests {
         fs::write(&path, old).unwrap();
         let error = generate(root.path(), &small()).unwrap_err();
         assert!(
-            matches!(&error, SyntheticError::Mismatch { field, .. } if field == "generator_version")
+            error.to_string().contains("`generator_version` = 0, but 1"),
+            "{error}"
         );
         fs::write(&path, "{").unwrap();
         let error = generate(root.path(), &small()).unwrap_err();
-        assert!(matches!(error, SyntheticError::Record { .. }), "{error:?}");
+        assert!(error.to_string().contains("is no record"), "{error}");
     }
 
     #[test]
@@ -597,7 +449,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, b"mine").unwrap();
             let error = generate(root.path(), &small()).unwrap_err();
-            assert!(matches!(error, SyntheticError::Foreign { .. }), "{error:?}");
+            assert!(error.to_string().contains("is no part"), "{error}");
             assert_eq!(fs::read(&path).unwrap(), b"mine");
         }
     }
@@ -635,7 +487,7 @@ mod tests {
                 },
             ),
             (
-                "n_max",
+                "imbalance_factor",
                 SyntheticConfig {
                     n_max: 49,
                     ..base()
@@ -659,10 +511,7 @@ mod tests {
         ];
         for (name, config) in cases {
             let error = config.class_counts().unwrap_err();
-            assert!(
-                matches!(&error, SyntheticError::Config { field, .. } if *field == name),
-                "{name}: {error:?}"
-            );
+            assert!(error.to_string().starts_with(name), "{name}: {error}");
         }
     }
 
