@@ -43,12 +43,9 @@ fn run(cli: Cli) -> Result<Status, CliError> {
     let data = DataArgs {
         data: cli.data,
         layout: LayoutArgs {
-            train_list: None,
-            val_list: None,
-            test_list: None,
-            class_names: None,
             imbalance_factor: cli.imbalance_factor,
             profile: cli.profile,
+            ..LayoutArgs::default()
         },
     };
     let source = data.source()?;

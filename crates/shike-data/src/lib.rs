@@ -67,6 +67,7 @@ pub mod rng;
 pub mod sampler;
 mod scratch;
 pub mod shots;
+mod together;
 pub mod write;
 
 pub use augment::{Normalization, Pipeline, Transform};

@@ -26,6 +26,8 @@ pub enum Purpose {
     Other,
     /// Another image in place of a bad one.
     Replace,
+    /// Which images of a class are taken, where it has more than is wanted.
+    Cap,
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Self::Mix => 5,
             Self::Split => 6,
             Self::Replace => 7,
+            Self::Cap => 8,
         }
     }
 }

@@ -963,7 +963,7 @@ fn lists_that_are_wrong() {
         ("l.txt", "a.jpg;0\n".into(), "l.txt:1: one field (\"a.jpg;0\"), wanted `path label`; is it parted by `;`? Write a space or a tab".into()),
         ("l.tsv", "path\tlabel\na.jpg\t0\n".into(), "l.tsv:1: \"path\\tlabel\" is a header line; text has none, a file whose name ends in .csv has".into()),
         ("l.txt", "a.jpg 0\nb.jpg 0 2\n".into(), "l.txt:2: two labels, 0 and 2: an image has one".into()),
-        ("l.csv", "path,class\na,cat\nb,cat;dog\n".into(), "l.csv:3: the class \"cat;dog\" is several, parted by `;`: an image has one".into()),
+        ("l.csv", "path,class\na,cat\nb,cat;dog\n".into(), "l.csv:3: the class \"cat;dog\" is several, parted by `;`: this program gives an image one label".into()),
         ("l.txt", "a 0\nb -1\n".into(), "l.txt:2: the label -1 is negative; labels start at 0".into()),
         ("l.txt", "a 0\nb 2\n".into(), gap("l.txt:2")),
         ("l.txt", "a 0\n\nb 0\n".into(), "l.txt:2: is blank, but more lines follow; blank lines may stand at the end only".into()),

@@ -7,9 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use common::decode_file;
+use image::imageops::{FilterType, resize};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 use shike_data::inspect::{Depth, InspectConfig, Inspection, Problem, inspect};
+use shike_data::rng::{Draw, Purpose, rng};
+use shike_data::split::{GroupBy, Groups};
 use shike_data::{Cifar, Dataset, DecodeLimits, Part, cifar, image_folder_as_found, list_file};
 
 /// A picture that no other number gives.
@@ -134,6 +137,107 @@ fn everything_that_is_wrong_is_found_once() {
     );
 }
 
+/// A JPEG whose EXIF data say when it was taken.
+fn taken_at(path: &Path, image: &image::RgbImage, time: &str) {
+    image.save(path).unwrap();
+    let jpeg = fs::read(path).unwrap();
+    // One field of the first folder, DateTime, at 26.
+    let mut exif =
+        b"Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x32\0\x02\0\0\0\x14\0\0\0\x1A\0\0\0\0".to_vec();
+    exif.extend(time.bytes());
+    exif.push(0);
+    let length = ((exif.len() + 2) as u16).to_be_bytes();
+    fs::write(
+        path,
+        [&jpeg[..2], &[0xFF, 0xE1], &length, &exif, &jpeg[2..]].concat(),
+    )
+    .unwrap();
+}
+
+/// Blurred noise, as photographs are.
+fn blurred(seed: u64) -> image::RgbImage {
+    let mut draw = rng(seed, 0, 0, Purpose::Other);
+    let coarse = image::RgbImage::from_fn(9, 7, |_, _| {
+        image::Rgb([(); 3].map(|()| draw.below(256) as u8))
+    });
+    resize(&coarse, 90, 70, FilterType::CatmullRom)
+}
+
+#[test]
+fn pictures_that_look_alike_and_bursts_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
+    for i in 0..4 {
+        blurred(i).save(at(&format!("train/ant/{i}.png"))).unwrap();
+        blurred(10 + i)
+            .save(at(&format!("train/bee/{i}.png")))
+            .unwrap();
+    }
+    let smaller = |seed| resize(&blurred(seed), 45, 35, FilterType::Triangle);
+    smaller(0).save(at("train/bee/as ant 0.png")).unwrap();
+    smaller(1).save(at("test/ant/as 1.png")).unwrap();
+    // A burst of three, one half a minute and a second later, and one in another folder.
+    for (name, time) in [
+        ("a", "00:58"),
+        ("b", "01:20"),
+        ("c", "01:50"),
+        ("d", "02:21"),
+    ] {
+        taken_at(
+            &at(&format!("train/ant/{name}.jpg")),
+            &blurred(name.len() as u64 + 100),
+            &format!("2024:01:01 12:{time}"),
+        );
+    }
+    taken_at(&at("train/bee/e.jpg"), &blurred(200), "2024:01:01 12:02:22");
+    let train = image_folder_as_found(dir.path().join("train"), &[]).unwrap();
+    let test = image_folder_as_found(dir.path().join("test"), train.class_names()).unwrap();
+    let parts = [(Part::Train, train.clone()), (Part::Test, test)];
+    let found = look(&parts, Depth::Full);
+    let near = found.near_duplicates.unwrap();
+    let names: Vec<Vec<&str>> = near
+        .groups
+        .iter()
+        .map(|group| {
+            group
+                .images
+                .iter()
+                .map(|image| image.file.rsplit('/').next().unwrap())
+                .collect()
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            vec!["0.png", "as ant 0.png"],
+            vec!["1.png", "as 1.png"],
+            vec!["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+        ]
+    );
+    assert_eq!(
+        (
+            near.across_classes,
+            near.across_subsets,
+            near.leaks[0].images
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(found.in_bursts, 3);
+
+    // A split keeps what was found together.
+    let found = look(&[(Part::Train, train.clone())], Depth::Full);
+    let groups = |rules: &[GroupBy]| Groups::new(&train, &found, rules).unwrap();
+    let of = |groups: Groups| -> Vec<usize> { groups.groups.iter().map(Vec::len).collect() };
+    assert_eq!(of(groups(&[GroupBy::Time(30)])), [3]);
+    assert_eq!(of(groups(&[GroupBy::Time(31)])), [4]);
+    assert_eq!(groups(&[GroupBy::Time(30)]).silent, [9]);
+    assert_eq!(of(groups(&[GroupBy::NearDuplicates])), [2, 4]);
+}
+
 #[test]
 fn headers_alone_show_files_that_are_no_images() {
     let dir = tempfile::tempdir().unwrap();
@@ -218,6 +322,11 @@ fn json_form() {
                                image("val", 0, "a/1.png")],
                 }],
             },
+            "near_duplicates": {
+                "images": 0, "within_classes": 0, "across_classes": 0, "across_subsets": 0,
+                "leaks": [], "groups": [],
+            },
+            "in_bursts": 0,
             "pixels": {
                 "looked_at": 5, "sixteen_bits": 0, "ranges": 0, "narrow": 0, "turned": 0, "elongated": 0,
                 "median_kept": 16.0 / 24.0,
@@ -229,7 +338,10 @@ fn json_form() {
             "problems": ["unreadable", "duplicates_across_subsets"],
         })
     );
-    let back: Inspection = serde_json::from_value(serde_json::to_value(&found).unwrap()).unwrap();
+    let mut back: Inspection =
+        serde_json::from_value(serde_json::to_value(&found).unwrap()).unwrap();
+    // Times are for splits, and not written.
+    back.taken.clone_from(&found.taken);
     assert_eq!(back, found);
 }
 

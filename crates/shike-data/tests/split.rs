@@ -10,8 +10,11 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use shike_data::dataset::PathRule;
 use shike_data::inspect::{Depth, InspectConfig, inspect};
-use shike_data::split::{SplitConfig, SplitError, SplitRecord, assign, plan};
+use shike_data::split::{
+    ClassSize, GroupBy, MinImages, SplitConfig, SplitError, SplitRecord, assign, bound, folds, plan,
+};
 use shike_data::{Dataset, Part, image_folder_as_found, list_file, list_file_like};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -45,6 +48,7 @@ fn config() -> impl Strategy<Value = SplitConfig> {
             test,
             min_per_class,
             seed,
+            ..SplitConfig::default()
         }
     })
 }
@@ -73,7 +77,7 @@ proptest! {
     /// one image of the shares wherever training has its least number anyway.
     #[test]
     fn shares_hold_within_rounding((labels, _) in images(), config in config()) {
-        let parts = assign(&labels, &[], &config).unwrap();
+        let parts = assign(&labels, &[], None, &config).unwrap();
         prop_assert_eq!(parts.len(), labels.len());
         for label in 0..5 {
             let n = labels.iter().filter(|&&l| l == label).count();
@@ -97,8 +101,8 @@ proptest! {
     /// gets more than its number; and nothing hangs on anything but the arguments.
     #[test]
     fn duplicates_stay_together((labels, groups) in images(), config in config()) {
-        let parts = assign(&labels, &groups, &config).unwrap();
-        prop_assert_eq!(&parts, &assign(&labels, &groups, &config).unwrap());
+        let parts = assign(&labels, &groups, None, &config).unwrap();
+        prop_assert_eq!(&parts, &assign(&labels, &groups, None, &config).unwrap());
         for group in &groups {
             let held: BTreeSet<Part> = group.iter().map(|&i| parts[i]).collect();
             prop_assert_eq!(held.len(), 1);
@@ -116,20 +120,204 @@ proptest! {
     }
 }
 
+/// What one group may hold of a class, at most.
+fn largest(labels: &[u32], groups: &[Vec<usize>], label: u32) -> usize {
+    let of_class = |group: &Vec<usize>| group.iter().filter(|&&i| labels[i] == label).count();
+    groups.iter().map(of_class).max().unwrap_or(0).max(1)
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Groups of a rule are in one part each, training has its least number of each class, and equal images
+    /// of several labels are in training with all of their group.
+    #[test]
+    fn groups_of_a_rule_stay_together((labels, groups) in images(), config in config()) {
+        let equal: Vec<Vec<usize>> = groups.iter().map(|group| group[..2].to_vec()).step_by(3).collect();
+        let parts = assign(&labels, &equal, Some(&groups), &config).unwrap();
+        prop_assert_eq!(&parts, &assign(&labels, &equal, Some(&groups), &config).unwrap());
+        for group in &groups {
+            let held: BTreeSet<Part> = group.iter().map(|&i| parts[i]).collect();
+            prop_assert_eq!(held.len(), 1);
+            let unclear = equal.iter().any(|pair| pair[0] == group[0] && labels[pair[0]] != labels[pair[1]]);
+            prop_assert!(!unclear || held.contains(&Part::Train));
+        }
+        for label in 0..5 {
+            let n = labels.iter().filter(|&&l| l == label).count();
+            prop_assert!(count(&labels, &parts, label, Part::Train) >= config.min_per_class.min(n));
+        }
+    }
+
+    /// Folds keep groups, and without groups hold as many images of each class, but for one.
+    #[test]
+    fn folds_keep_groups_and_classes((labels, groups) in images(), k in 2..6usize, seed in 0..3u64) {
+        if let Ok(found) = folds(&labels, &groups, k, seed) {
+            for group in &groups {
+                prop_assert!(group.iter().all(|&i| found[i] == found[group[0]]));
+            }
+        }
+        if labels.len() < k {
+            prop_assert!(folds(&labels, &[], k, seed).is_err());
+            return Ok(());
+        }
+        let found = folds(&labels, &[], k, seed).unwrap();
+        prop_assert_eq!(&found, &folds(&labels, &[], k, seed).unwrap());
+        let size = |wanted: &dyn Fn(usize) -> bool| {
+            let mut sizes = vec![0; k];
+            (0..labels.len()).filter(|&i| wanted(i)).for_each(|i| sizes[found[i]] += 1);
+            sizes.iter().max().unwrap() - sizes.iter().min().unwrap()
+        };
+        prop_assert!(size(&|_| true) <= 1);
+        for label in 0..5 {
+            prop_assert!(size(&|i| labels[i] == label) <= 1);
+        }
+    }
+}
+
+/// Subjects whose numbers of pictures, and of classes in them, differ as they do: the sizes are drawn by `next`.
+fn subjects(n: usize, classes: u32) -> (Vec<u32>, Vec<Vec<usize>>) {
+    let mut state = 12345u64;
+    let mut next = |below: u64| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) % below
+    };
+    let (mut labels, mut groups) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let size = 1 + next(4) * next(10);
+        let usual = next(u64::from(classes)) as u32;
+        let mut group = Vec::new();
+        for _ in 0..size {
+            // Classes have a tail, and a fifth of a subject's pictures are of another class.
+            let other =
+                (next(u64::from(classes)) * next(u64::from(classes)) / u64::from(classes)) as u32;
+            labels.push(if next(5) == 0 { other } else { usual });
+            group.push(labels.len() - 1);
+        }
+        groups.push(group);
+    }
+    (labels, groups)
+}
+
+#[test]
+fn groups_of_several_classes_come_near_to_the_shares() {
+    let (labels, groups) = subjects(300, 10);
+    let config = SplitConfig {
+        val: 0.1,
+        test: 0.2,
+        ..SplitConfig::default()
+    };
+    let parts = assign(&labels, &[], Some(&groups), &config).unwrap();
+    for label in 0..10 {
+        let n = labels.iter().filter(|&&l| l == label).count();
+        let wanted = config.counts(n).unwrap();
+        let got = Part::ALL.map(|part| count(&labels, &parts, label, part));
+        let off = wanted
+            .iter()
+            .zip(got)
+            .map(|(a, b)| a.abs_diff(b))
+            .max()
+            .unwrap();
+        // No further than half of what one subject may hold.
+        assert!(
+            2 * off <= largest(&labels, &groups, label),
+            "{label}: {got:?} of {wanted:?}"
+        );
+        assert!(off * 50 <= n, "{label}: {got:?} of {wanted:?}");
+    }
+    let other = SplitConfig { seed: 1, ..config };
+    assert_ne!(parts, assign(&labels, &[], Some(&groups), &other).unwrap());
+
+    let found = folds(&labels, &groups, 5, 0).unwrap();
+    for fold in 0..5 {
+        for label in 0..10 {
+            let of = |fold: Option<usize>| {
+                let both = labels.iter().zip(&found);
+                both.filter(|&(&l, &f)| l == label && fold.is_none_or(|fold| f == fold))
+                    .count()
+            };
+            let (n, got) = (of(None), of(Some(fold)));
+            assert!(
+                got.abs_diff(n / 5) * 20 <= n,
+                "{label} in {fold}: {got} of {n}"
+            );
+        }
+    }
+}
+
+#[test]
+fn few_groups_of_a_class_are_parted_as_few_images_are() {
+    // Three patients of 33 pictures: two to train on, one to test on. One patient: none to test on.
+    let config = SplitConfig {
+        val: 0.1,
+        test: 0.2,
+        ..SplitConfig::default()
+    };
+    let patients = |n: usize| {
+        (0..n)
+            .map(|p| (33 * p..33 * (p + 1)).collect())
+            .collect::<Vec<Vec<usize>>>()
+    };
+    for (n, wanted) in [
+        (1, [33, 0, 0]),
+        (2, [33, 0, 33]),
+        (3, [66, 0, 33]),
+        (10, [231, 33, 66]),
+    ] {
+        let labels = vec![0; 33 * n];
+        let parts = assign(&labels, &[], Some(&patients(n)), &config).unwrap();
+        let got = Part::ALL.map(|part| count(&labels, &parts, 0, part));
+        assert_eq!(got, wanted, "{n} patients");
+    }
+}
+
+#[test]
+fn rules_for_groups_are_read_and_written() {
+    for text in [
+        "patient",
+        "meta/a.csv:patient",
+        "path:2",
+        "path:(site\\d+):",
+        "time:30",
+        "near-duplicates",
+    ] {
+        let by: GroupBy = text.parse().unwrap();
+        assert_eq!(by.to_string(), text);
+        let json = serde_json::to_string(&by).unwrap();
+        assert_eq!(serde_json::from_str::<GroupBy>(&json).unwrap(), by);
+    }
+    assert_eq!("path:2".parse(), Ok(GroupBy::Path(PathRule::Folder(2))));
+    for (text, says) in [
+        ("path:0", "counted from 1"),
+        ("path:site", "has no group"),
+        ("path:(", "unclosed group"),
+        ("time:soon", "no number of seconds"),
+        ("", "names no column"),
+        ("a.csv:", "names no column"),
+    ] {
+        let error = text.parse::<GroupBy>().unwrap_err();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
 #[test]
 fn groups_fill_up_a_part_and_the_seed_matters() {
     // Fifty pairs: the parts get exactly their shares, as long as pairs fit.
     let pairs: Vec<Vec<usize>> = (0..50).map(|i| vec![2 * i, 2 * i + 1]).collect();
     let config = SplitConfig::default();
-    let parts = assign(&[0; 100], &pairs, &config).unwrap();
+    let parts = assign(&[0; 100], &pairs, None, &config).unwrap();
     let sizes = [Part::Train, Part::Val, Part::Test].map(|p| count(&[0; 100], &parts, 0, p));
     assert_eq!(sizes, [80, 10, 10]);
-    let other = SplitConfig { seed: 1, ..config };
-    assert_ne!(parts, assign(&[0; 100], &pairs, &other).unwrap());
+    let other = SplitConfig {
+        seed: 1,
+        ..config.clone()
+    };
+    assert_ne!(parts, assign(&[0; 100], &pairs, None, &other).unwrap());
     // A class has the same split whether others are there or not.
     let labels: Vec<u32> = (0..200).map(|i| i % 2).collect();
-    let alone = assign(&[1; 100], &[], &config).unwrap();
-    let both = assign(&labels, &[], &config).unwrap();
+    let alone = assign(&[1; 100], &[], None, &config).unwrap();
+    let both = assign(&labels, &[], None, &config).unwrap();
     let of_1: Vec<Part> = both.into_iter().skip(1).step_by(2).collect();
     assert_eq!(of_1, alone);
 }
@@ -142,6 +330,7 @@ fn the_rule_by_examples() {
             test,
             min_per_class,
             seed: 0,
+            ..SplitConfig::default()
         };
         config.counts(n).unwrap()
     };
@@ -165,6 +354,7 @@ fn wrong_settings_are_named() {
             test,
             min_per_class,
             seed: 0,
+            ..SplitConfig::default()
         };
         config.counts(10).unwrap_err().to_string()
     };
@@ -175,7 +365,7 @@ fn wrong_settings_are_named() {
     assert!(error(0.0, 1e-9, 1).contains("nothing to split"));
     assert!(error(0.1, 0.1, 0).starts_with("min_per_class: is 0"));
     let groups = |groups: &[Vec<usize>]| {
-        let result = assign(&[0, 0, 0], groups, &SplitConfig::default());
+        let result = assign(&[0, 0, 0], groups, None, &SplitConfig::default());
         result.unwrap_err().to_string()
     };
     assert!(groups(&[vec![0, 3]]).contains("image 3 of 3"));
@@ -344,6 +534,247 @@ fn the_lists_are_read_back_and_hold_every_readable_image_once() {
             fs::read(again.join(name)).unwrap()
         );
     }
+}
+
+#[test]
+fn groups_are_told_by_folders_columns_and_expressions() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    let mut number = 0;
+    let mut meta = "image,patient\n".to_owned();
+    for class in ["cat", "dog"] {
+        for subject in 0..15 {
+            for i in 0..4 {
+                number += 1;
+                let file = format!("{class}_s{subject}_{i}");
+                picture(&root.join(format!("{class}/s{subject}/{file}.png")), number);
+                meta += &format!("{file},p{subject}\n");
+            }
+        }
+    }
+    let file = dir.path().join("meta.csv");
+    fs::write(&file, &meta).unwrap();
+    let with = |rules: &[String]| SplitConfig {
+        val: 0.2,
+        test: 0.2,
+        group_by: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+        ..SplitConfig::default()
+    };
+    let column = format!("{}:patient", file.display());
+    for rule in ["path:2", "path:_(s\\d+)_", &column] {
+        let found = planned(&root, &with(&[rule.to_owned()])).unwrap();
+        let record = found.record();
+        let groups = record.groups.as_ref().unwrap();
+        // A subject has pictures of both classes.
+        assert_eq!(
+            (
+                groups.groups,
+                groups.images,
+                groups.largest,
+                groups.across_classes
+            ),
+            (15, 120, 8, 15)
+        );
+        assert_eq!(groups.silent, [0]);
+        for class in &record.classes {
+            assert_eq!(Some(&class.images), class.wanted.as_ref(), "{rule}");
+        }
+        let data = image_folder_as_found(&root, &[]).unwrap();
+        let mut of_subject: BTreeMap<&str, BTreeSet<Option<Part>>> = BTreeMap::new();
+        for i in 0..data.len() {
+            let subject = data.relative_path(i).unwrap().split('/').nth(1).unwrap();
+            of_subject
+                .entry(subject)
+                .or_default()
+                .insert(found.parts[i]);
+        }
+        assert!(of_subject.values().all(|parts| parts.len() == 1), "{rule}");
+        let text = serde_json::to_string(record).unwrap();
+        assert_eq!(&serde_json::from_str::<SplitRecord>(&text).unwrap(), record);
+        assert!(text.contains("\"group_by\""));
+    }
+    // Rules join one another's groups: here all of them.
+    let both = planned(&root, &with(&["path:1".to_owned(), "path:2".to_owned()]));
+    let error = both.unwrap_err().to_string();
+    assert!(error.contains("to val"), "{error}");
+    let fails = |rule: &str| {
+        planned(&root, &with(&[rule.to_owned()]))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(fails("path:3").starts_with("group_by path:3: cat/s0/cat_s0_0.png has fewer folders"));
+    assert!(fails("path:(zebra)").contains("it matches no path"));
+    assert!(fails("time:30").contains("no image has an EXIF time"));
+    assert!(fails("patient").contains("there is no list with columns"));
+    let other = fails(&column.replace(":patient", ":site"));
+    assert!(
+        other.contains("meta.csv:1: the header has no column called site"),
+        "{other}"
+    );
+    fs::write(&file, meta.replace("dog_s3_1", "dog_s3_9")).unwrap();
+    let missing = fails(&column);
+    assert!(
+        missing.contains("no line of") && missing.ends_with("is of dog/s3/dog_s3_1.png"),
+        "{missing}"
+    );
+}
+
+/// Folders of `n` pictures, which no other has.
+fn classes(root: &Path, sizes: &[(&str, usize)]) {
+    let mut number = root.to_string_lossy().len();
+    for (class, n) in sizes {
+        for i in 0..*n {
+            number += 1;
+            picture(&root.join(format!("{class}/{i:02}.png")), number);
+        }
+    }
+}
+
+fn named(sizes: &[ClassSize]) -> Vec<(&str, usize)> {
+    sizes
+        .iter()
+        .map(|class| (&*class.name, class.images))
+        .collect()
+}
+
+#[test]
+fn classes_have_as_many_images_as_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    classes(
+        &root,
+        &[("ant", 30), ("bee", 9), ("cow", 4), ("dog", 2), ("yak", 1)],
+    );
+    let config = |min: &str, max| SplitConfig {
+        val: 0.0,
+        test: 0.2,
+        min_images: Some(min.parse().unwrap()),
+        max_images: max,
+        ..SplitConfig::default()
+    };
+    let sizes = |config: &SplitConfig| {
+        let found = planned(&root, config).unwrap();
+        let classes = found.record().classes.iter();
+        let sizes: Vec<_> = classes
+            .map(|c| (c.name.clone(), c.images.values().sum::<usize>()))
+            .collect();
+        (sizes, found)
+    };
+    let wanted = |sizes: &[(&str, usize)]| -> Vec<(String, usize)> {
+        sizes
+            .iter()
+            .map(|(name, n)| ((*name).to_owned(), *n))
+            .collect()
+    };
+    let (left, found) = sizes(&config("4", Some(10)));
+    assert_eq!(left, wanted(&[("ant", 10), ("bee", 9), ("cow", 4)]));
+    let record = found.record().sizes.as_ref().unwrap();
+    assert_eq!(named(&record.small), [("dog", 2), ("yak", 1)]);
+    assert_eq!(
+        (named(&record.capped), record.images),
+        (vec![("ant", 30)], 23)
+    );
+    assert_eq!(found.parts.iter().flatten().count(), 23);
+    // Others of them by another seed.
+    let other = SplitConfig {
+        seed: 1,
+        ..config("4", Some(10))
+    };
+    assert_ne!(sizes(&other).1.parts, found.parts);
+    assert_eq!(sizes(&config("4", Some(10))).1, found);
+
+    let (merged, found) = sizes(&config("5:other", None));
+    assert_eq!(merged, wanted(&[("ant", 30), ("bee", 9), ("other", 7)]));
+    assert_eq!(
+        named(&found.record().sizes.as_ref().unwrap().small),
+        [("cow", 4), ("dog", 2), ("yak", 1)]
+    );
+    let out = dir.path().join("lists");
+    found.write(&out, false).unwrap();
+    assert_eq!(
+        fs::read_to_string(out.join("classes.txt")).unwrap(),
+        "ant\nbee\nother\n"
+    );
+    assert!(
+        fs::read_to_string(out.join("train.txt"))
+            .unwrap()
+            .contains("yak/00.png 2")
+    );
+    let read: SplitRecord =
+        serde_json::from_str(&fs::read_to_string(out.join("split.json")).unwrap()).unwrap();
+    assert_eq!(&read, found.record());
+    // Into a class that is there.
+    assert_eq!(
+        sizes(&config("5:bee", None)).0,
+        wanted(&[("ant", 30), ("bee", 16)])
+    );
+    // Nothing is small.
+    let (all, found) = sizes(&config("1:other", None));
+    assert_eq!(
+        (all.len(), found.record().sizes.as_ref().unwrap().images),
+        (5, 0)
+    );
+    let fails = |min: &str, max| planned(&root, &config(min, max)).unwrap_err().to_string();
+    assert_eq!(
+        fails("31", None),
+        "min_images: leaves no class: the largest has 30 images"
+    );
+    assert!(fails("0", None).starts_with("min_images: is 0"));
+    assert!(fails("1", Some(0)).starts_with("max_images: is 0"));
+    for text in ["five", "5:", ":other", "-1"] {
+        assert!(text.parse::<MinImages>().is_err(), "{text}");
+    }
+    assert_eq!(
+        "5:my other".parse::<MinImages>().unwrap().to_string(),
+        "5:my other"
+    );
+}
+
+#[test]
+fn given_parts_are_bounded_by_their_training_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    classes(&root.join("train"), &[("ant", 20), ("bee", 6), ("cow", 2)]);
+    classes(&root.join("test"), &[("ant", 12), ("cow", 5)]);
+    let train = image_folder_as_found(root.join("train"), &[]).unwrap();
+    let test = image_folder_as_found(root.join("test"), train.class_names()).unwrap();
+    let parts = [(Part::Train, train), (Part::Test, test)];
+    let config = |min: &str| SplitConfig {
+        min_images: Some(min.parse().unwrap()),
+        max_images: Some(10),
+        ..SplitConfig::default()
+    };
+    let out = dir.path().join("lists");
+    let found = bound(&parts, &config("3")).unwrap();
+    found.write(&out, false).unwrap();
+    let train = list_file(&root, out.join("train.txt"), None, None).unwrap();
+    let test = list_file_like(&root, out.join("test.txt"), &train).unwrap();
+    assert_eq!(
+        (train.class_names().to_vec(), train.class_counts()),
+        (vec!["ant".into(), "bee".into()], vec![10, 6])
+    );
+    assert_eq!(test.class_counts(), [12, 0]);
+    assert_eq!(test.relative_path(0), Some("test/ant/00.png"));
+    assert!(!out.join("val.txt").exists());
+    let sizes = found.record().sizes.as_ref().unwrap();
+    assert_eq!(
+        (named(&sizes.small), named(&sizes.capped)),
+        (vec![("cow", 2)], vec![("ant", 20)])
+    );
+    // Ten of ant, two of cow, and those of cow in the test.
+    assert_eq!(sizes.images, 10 + 2 + 5);
+    assert_eq!(found.parts.iter().flatten().count(), 16);
+    assert_eq!(found.parts.len(), 28);
+    let merged = bound(&parts, &config("3:rest")).unwrap();
+    let rest = &merged.record().classes[2];
+    assert_eq!(
+        (
+            &*rest.name,
+            rest.images[&Part::Train],
+            rest.images[&Part::Test]
+        ),
+        ("rest", 2, 5)
+    );
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_frozen_trunk_is_folded_and_refitted_with_features_that_are_embedded_once() 
     trained_weights(dir);
     let common = "train --data pictures --weights weights.safetensors --image-size 32";
     let (_, told) = success(&shike(dir, &format!("{common} --folds 2 --run cv")));
-    let embedded = told.matches("0 of them embedded now").count();
+    let embedded = told.matches(" 0 of them embedded now").count();
     assert_eq!(embedded, 2, "the second fold knows all: {told}");
 
     let (_, told) = success(&shike(dir, &format!("{common} --run one")));

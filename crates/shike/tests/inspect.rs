@@ -44,7 +44,7 @@ fn exit_codes_and_json() {
     );
     assert_eq!(code("inspect pictures --few-below 200"), Some(2));
     assert_eq!(
-        code("inspect . --train-list missing.txt --split val=9% --out x"),
+        code("inspect . --train-list missing.txt --test-list missing.txt --split val=9% --out x"),
         Some(2)
     );
 

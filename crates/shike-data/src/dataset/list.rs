@@ -1,25 +1,45 @@
 //! List files, as ImageNet-LT, Places-LT and iNaturalist are published: text, CSV or JSON.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
-use super::folder::is_image_name;
-use super::rows::{Rows, Wrong};
-use super::{Dataset, number_names};
+use serde::{Deserialize, Serialize};
+
+use super::folder::{images_below, is_image_name};
+use super::rows::{Names, Rows, Wrong};
+use super::{Dataset, PathRule, number_names};
 use crate::error::{DataError, Result};
 use crate::read::{long_line, read};
+
+/// Where a list has images and labels, where it does not call them as usual.
+///
+/// Usual are `path`, `image` or `file`, or else `file_name`, `filename`, `image_path`, `filepath`, `image_id` or `img`; and
+/// `label` or `class`, or else `dx`, `category`, `category_name`, `species` or `target`. A list without a column of labels has one
+/// for each class, in which its images have a 1 and others a 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListColumns {
+    /// The column of a CSV file that names images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The column of labels, or as `path:2` or `path:REGEX` a part of each path, which is then a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
 
 /// Reads a list file whose paths lie below `root`: text, or by its ending `.csv` or `.json`.
 ///
 /// - Text has one `path label` a line. A line is split at its last space, so paths may hold spaces;
 ///   blank lines may stand at the end.
-/// - CSV (RFC 4180) has a header line with a column `path`, `image` or `file` and a column `label`
-///   or `class`; other columns do not count. Labels are numbers or names. Names are numbered in
+/// - CSV (RFC 4180) has a header line with a column of paths and one of labels, see [`ListColumns`]; other columns do not
+///   count. Labels are numbers or names. Names are numbered in
 ///   their order, as the folders of [`image_folder`](super::image_folder) are.
 /// - JSON is `{"annotations": [{"fpath": "a/b.jpg", "category_id": 0}], "num_classes": 1}`.
-///   `num_classes`, and `"categories": [{"id": 0, "name": "a"}]` for class names, may be left out.
+///   `num_classes`, and `"categories": [{"id": 0, "name": "a"}]` for class names, may be left out. Or it is that of COCO, COCO Camera
+///   Traps and iNaturalist, with `images`, `annotations` and `categories`; several annotations of an image have one category.
 ///
-/// Windows line ends and a byte order mark are accepted. Files are opened only when an image is
+/// Windows line ends and a byte order mark are accepted. Paths of a `metadata.csv` below `root` start at its own folder. Where
+/// no path ends as an image does, they are names of images anywhere below `root`. Else files are opened only when an image is
 /// asked for.
 ///
 /// `num_classes` is for lists that need not hold every class (test lists); without it the labels
@@ -40,39 +60,8 @@ pub fn list_file(
     num_classes: Option<usize>,
     class_names: Option<Vec<String>>,
 ) -> Result<Dataset> {
-    if let (Some(n), Some(names)) = (num_classes, &class_names)
-        && names.len() != n
-    {
-        return Err(DataError::Dataset {
-            field: "class_names",
-            problem: format!("has {} names, but num_classes is {n}", names.len()),
-        });
-    }
-    let list_path = list_path.as_ref();
-    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
-    let named = |wrong: Wrong| wrong.of(list_path);
-    let rows = parse(list_path, &bytes, class_names.as_deref()).map_err(named)?;
-    let wanted = num_classes.or(class_names.as_ref().map(Vec::len));
-    let (labels, num_classes) = rows.check(wanted).map_err(|wrong| {
-        named(match (wrong.row, wrong.line) {
-            (Some(row), None) => super::json::locate(strip_bom(&bytes), row, wrong.problem),
-            _ => wrong,
-        })
-    })?;
-    let names = match (class_names, rows.names) {
-        (Some(names), Some(own)) => match names.iter().zip(&own).position(|(a, b)| a != b) {
-            Some(label) => {
-                return Err(named(Wrong::file(format!(
-                    "class {label} is {:?} here, but {:?} in the training set",
-                    own[label], names[label]
-                ))));
-            }
-            None => names,
-        },
-        (Some(names), None) | (None, Some(names)) => names,
-        (None, None) => folder_names(rows.paths.iter().map(String::as_str), &labels, num_classes),
-    };
-    Dataset::from_files(root.as_ref().to_owned(), rows.paths, labels, names)
+    let columns = ListColumns::default();
+    columns.list_file(root.as_ref(), list_path.as_ref(), num_classes, class_names)
 }
 
 /// Reads a list file in the label space of another data set: a test list beside its training set.
@@ -85,7 +74,224 @@ pub fn list_file_like(
     list_path: impl AsRef<Path>,
     train: &Dataset,
 ) -> Result<Dataset> {
-    list_file(root, list_path, None, Some(train.class_names().to_vec()))
+    ListColumns::default().list_file_like(root.as_ref(), list_path.as_ref(), train)
+}
+
+impl ListColumns {
+    /// As [`list_file`]. The list may be a folder where labels are parts of paths: all images below it.
+    ///
+    /// # Errors
+    /// As [`list_file`].
+    pub fn list_file(
+        &self,
+        root: &Path,
+        list_path: &Path,
+        num_classes: Option<usize>,
+        class_names: Option<Vec<String>>,
+    ) -> Result<Dataset> {
+        if let (Some(n), Some(names)) = (num_classes, &class_names)
+            && names.len() != n
+        {
+            return Err(DataError::Dataset {
+                field: "class_names",
+                problem: format!("has {} names, but num_classes is {n}", names.len()),
+            });
+        }
+        let named = |wrong: Wrong| wrong.of(list_path);
+        let bytes = match list_path.is_dir() {
+            true => vec![],
+            false => read(list_path).map_err(|e| DataError::io(list_path, e))?,
+        };
+        let mut rows = match self
+            .label
+            .as_deref()
+            .and_then(|label| label.strip_prefix("path:"))
+        {
+            Some(rule) => self.by_path(rule, list_path, class_names.as_deref())?,
+            None => self
+                .parse(list_path, &bytes, class_names.as_deref())
+                .map_err(named)?,
+        };
+        let wanted = num_classes.or(class_names.as_ref().map(Vec::len));
+        let (mut labels, num_classes) = rows.check(wanted).map_err(|wrong| {
+            named(match (wrong.row, wrong.line) {
+                (Some(row), None) => super::json::locate(strip_bom(&bytes), row, wrong.problem),
+                _ => wrong,
+            })
+        })?;
+        if rows.repeats {
+            let mut seen = HashSet::new();
+            let first: Vec<bool> = rows
+                .paths
+                .iter()
+                .map(|path| seen.insert(path.clone()))
+                .collect();
+            let mut keep = first.iter();
+            labels.retain(|_| keep.next() == Some(&true));
+            let mut keep = first.iter();
+            rows.paths.retain(|_| keep.next() == Some(&true));
+        }
+        let names = match (class_names, rows.names.take()) {
+            (Some(names), Some(own)) => match names.iter().zip(&own).position(|(a, b)| a != b) {
+                Some(label) => {
+                    return Err(named(Wrong::file(format!(
+                        "class {label} is {:?} here, but {:?} in the training set",
+                        own[label], names[label]
+                    ))));
+                }
+                None => names,
+            },
+            (Some(names), None) | (None, Some(names)) => names,
+            (None, None) => {
+                folder_names(rows.paths.iter().map(String::as_str), &labels, num_classes)
+            }
+        };
+        place(root, list_path, &mut rows).map_err(named)?;
+        let notes = std::mem::take(&mut rows.notes);
+        let data = Dataset::from_files(root.to_owned(), rows.paths, labels, names)?;
+        Ok(data.with_notes(notes))
+    }
+
+    /// As [`list_file_like`].
+    ///
+    /// # Errors
+    /// As [`list_file_like`].
+    pub fn list_file_like(
+        &self,
+        root: &Path,
+        list_path: &Path,
+        train: &Dataset,
+    ) -> Result<Dataset> {
+        self.list_file(root, list_path, None, Some(train.class_names().to_vec()))
+    }
+
+    fn parse(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        known: Option<&[String]>,
+    ) -> std::result::Result<Rows, Wrong> {
+        let bytes = strip_bom(bytes);
+        let is = |ending: &str| has_ending(path, ending);
+        if !is("csv") && *self != Self::default() {
+            let problem = "columns are for files whose names end in .csv (a label may be a part of the path: path:2)";
+            return Err(Wrong::file(problem.into()));
+        }
+        if is("json") {
+            return super::json::parse(bytes, known);
+        }
+        check_lines(bytes)?;
+        match is("csv") {
+            true => super::csv::parse(bytes, self, known),
+            false => text(bytes),
+        }
+    }
+
+    /// Paths, and what they tell.
+    fn by_path(&self, rule: &str, list_path: &Path, known: Option<&[String]>) -> Result<Rows> {
+        let rule: PathRule = rule.parse().map_err(|problem| DataError::Config {
+            field: "columns.label".into(),
+            problem,
+        })?;
+        let paths = match list_path.is_dir() {
+            true => (1..).zip(images_below(list_path)?.0).collect(),
+            false => self.paths(list_path)?,
+        };
+        let mut rows = Rows::default();
+        let mut names = Names::new(known);
+        for (line, path) in paths {
+            let wrong = |problem: String| match list_path.is_dir() {
+                true => Wrong::file(problem).of(list_path),
+                false => Wrong::line(line, problem).of(list_path),
+            };
+            let name = rule
+                .of(&path)
+                .ok_or_else(|| wrong(format!("{path:?} has no label at path:{rule}")))?;
+            let label = names.number(name).map_err(wrong)?;
+            rows.push(line, path, label);
+        }
+        names
+            .finish(&mut rows)
+            .map_err(|wrong| wrong.of(list_path))?;
+        Ok(rows)
+    }
+}
+
+/// Paths as they start at `root`: those of a `metadata.csv` start at its folder, and names without an ending are looked for.
+fn place(root: &Path, list_path: &Path, rows: &mut Rows) -> std::result::Result<(), Wrong> {
+    if list_path.file_name().is_some_and(|name| name == METADATA)
+        && let Some(folder) = list_path
+            .parent()
+            .and_then(|folder| folder.strip_prefix(root).ok())
+        && let Some(folder) = folder.to_str().filter(|folder| !folder.is_empty())
+    {
+        rows.paths
+            .iter_mut()
+            .for_each(|path| *path = format!("{folder}/{path}"));
+    }
+    if rows.paths.iter().any(|path| is_image_name(path)) {
+        return Ok(());
+    }
+    // What is wrong with the folder, reading an image tells.
+    let Ok((images, _)) = images_below(root) else {
+        return Ok(());
+    };
+    let mut by_name: HashMap<&str, Vec<&String>> = HashMap::new();
+    for image in &images {
+        let stem = image
+            .rsplit_once('.')
+            .map_or(image.as_str(), |(stem, _)| stem);
+        let name = stem.rsplit('/').next().unwrap_or(stem);
+        for name in [Some(stem), Some(name).filter(|name| *name != stem)]
+            .into_iter()
+            .flatten()
+        {
+            by_name.entry(name).or_default().push(image);
+        }
+    }
+    let found: Vec<_> = rows
+        .paths
+        .iter()
+        .map(|path| by_name.get(path.as_str()))
+        .collect();
+    if found.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let mut paths = Vec::with_capacity(found.len());
+    for (row, found) in found.into_iter().enumerate() {
+        let path = &rows.paths[row];
+        match found.map_or(&[][..], Vec::as_slice) {
+            [image] => paths.push((*image).clone()),
+            [] => {
+                return Err(
+                    rows.wrong(row, format!("no image below the folder is called {path:?}"))
+                );
+            }
+            [first, second, ..] => {
+                return Err(rows.wrong(
+                    row,
+                    format!("{path:?} may be {first} or {second}: write the path"),
+                ));
+            }
+        }
+    }
+    rows.paths = paths;
+    Ok(())
+}
+
+/// A list that lies beside its images, as Hugging Face's `imagefolder` has it.
+const METADATA: &str = "metadata.csv";
+
+/// The `metadata.csv` in a folder, if it tells the labels of images.
+pub fn is_metadata(dir: &Path) -> Option<PathBuf> {
+    let file = dir.join(METADATA);
+    let bytes = read(&file).ok()?;
+    super::csv::is_list(strip_bom(&bytes)).then_some(file)
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension()
+        .is_some_and(|own| own.eq_ignore_ascii_case(ending))
 }
 
 /// The paths of a list, as they are written there, without its labels: from the column `path`, `image` or
@@ -95,51 +301,58 @@ pub fn list_file_like(
 /// # Errors
 /// As [`list_file`], but for labels.
 pub fn list_paths(list_path: impl AsRef<Path>) -> Result<Vec<String>> {
-    let list_path = list_path.as_ref();
-    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
-    let bytes = strip_bom(&bytes);
-    let is = |ending: &str| {
-        list_path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
-    };
-    let named = |wrong: Wrong| wrong.of(list_path);
-    if is("json") {
-        return Ok(super::json::parse(bytes).map_err(named)?.paths);
-    }
-    check_lines(bytes).map_err(named)?;
-    if is("csv") {
-        return super::csv::paths(bytes).map_err(named);
-    }
-    let mut paths = Vec::new();
-    for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
-        let line = std::str::from_utf8(line).map_err(|_| {
-            let problem = "is not UTF-8 text; save the list as UTF-8";
-            named(Wrong::line(number + 1, problem.into()))
-        })?;
-        let line = line.trim_end();
-        let path = match line.rsplit_once([' ', '\t']) {
-            Some((path, label)) if label.parse::<u64>().is_ok() => path.trim_end(),
-            _ => line,
-        };
-        if !path.is_empty() {
-            paths.push(path.to_owned());
-        }
-    }
-    Ok(paths)
+    let paths = ListColumns::default().paths(list_path.as_ref())?;
+    Ok(paths.into_iter().map(|(_, path)| path).collect())
 }
 
-fn parse(path: &Path, bytes: &[u8], known: Option<&[String]>) -> std::result::Result<Rows, Wrong> {
-    let bytes = strip_bom(bytes);
-    let ending = path.extension().unwrap_or_default();
-    if ending.eq_ignore_ascii_case("json") {
-        return super::json::parse(bytes);
+impl ListColumns {
+    /// The paths, and the lines that they stand in.
+    fn paths(&self, list_path: &Path) -> Result<Vec<(usize, String)>> {
+        let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
+        let bytes = strip_bom(&bytes);
+        let is = |ending: &str| has_ending(list_path, ending);
+        let named = |wrong: Wrong| wrong.of(list_path);
+        if is("json") {
+            let paths = super::json::parse(bytes, None).map_err(named)?.paths;
+            return Ok((1..).zip(paths).collect());
+        }
+        check_lines(bytes).map_err(named)?;
+        if is("csv") {
+            let cells = super::csv::cells(bytes, self.image.as_deref(), None).map_err(named)?;
+            let path =
+                |(line, cells): (usize, Vec<String>)| Some((line, cells.into_iter().next()?));
+            return Ok(cells.into_iter().filter_map(path).collect());
+        }
+        let mut paths = Vec::new();
+        for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
+            let line = std::str::from_utf8(line).map_err(|_| {
+                let problem = "is not UTF-8 text; save the list as UTF-8";
+                named(Wrong::line(number + 1, problem.into()))
+            })?;
+            let line = line.trim_end();
+            let path = match line.rsplit_once([' ', '\t']) {
+                Some((path, label)) if label.parse::<u64>().is_ok() => path.trim_end(),
+                _ => line,
+            };
+            if !path.is_empty() {
+                paths.push((number + 1, path.to_owned()));
+            }
+        }
+        Ok(paths)
     }
-    check_lines(bytes)?;
-    match ending.eq_ignore_ascii_case("csv") {
-        true => super::csv::parse(bytes, known),
-        false => text(bytes),
-    }
+}
+
+/// A column of a CSV file that names images: their paths as they are written there, and the cells.
+///
+/// # Errors
+/// [`DataError::ListLine`] if there is no such column, or a line is wrong.
+pub(crate) fn list_column(list_path: &Path, name: &str) -> Result<Vec<(String, String)>> {
+    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let bytes = strip_bom(&bytes);
+    let cells = check_lines(bytes).and_then(|()| super::csv::cells(bytes, None, Some(name)));
+    let cells = cells.map_err(|wrong| wrong.of(list_path))?;
+    let pair = |(_, cells): (_, Vec<String>)| <[String; 2]>::try_from(cells).ok().map(Into::into);
+    Ok(cells.into_iter().filter_map(pair).collect())
 }
 
 fn check_lines(bytes: &[u8]) -> std::result::Result<(), Wrong> {

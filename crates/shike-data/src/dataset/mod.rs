@@ -8,6 +8,7 @@ mod folder;
 mod json;
 mod list;
 mod names;
+mod path_rule;
 mod rows;
 pub mod source;
 
@@ -20,8 +21,11 @@ pub use self::folder::{
     FolderParts, LeftOut, image_folder, image_folder_as_found, image_folder_with_classes,
     images_below,
 };
-pub use self::list::{list_file, list_file_like, list_paths};
+pub(crate) use self::list::list_column;
+pub use self::list::{ListColumns, is_metadata, list_file, list_file_like, list_paths};
 pub use self::names::{class_names_file, list_file_named, names_disagree, some_names};
+pub use self::path_rule::PathRule;
+pub(crate) use self::rows::check_path;
 use self::source::{Files, Pixels};
 pub use self::source::{Images, Raw, header_size};
 use crate::error::{DataError, Result};
@@ -150,6 +154,11 @@ impl Dataset {
     /// What lay in its folder and was not taken.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
+    }
+
+    fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes = notes.into();
+        self
     }
 
     fn with_left_out(mut self, left_out: LeftOut) -> Self {

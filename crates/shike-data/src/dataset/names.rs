@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::Dataset;
-use super::list::{folder_names, list_file, strip_bom};
+use super::list::{ListColumns, folder_names, strip_bom};
 use crate::error::{DataError, Result};
 use crate::read::{long_line, read};
 
@@ -119,30 +119,40 @@ pub fn list_file_named(
     list_path: impl AsRef<Path>,
     names: impl AsRef<Path>,
 ) -> Result<Dataset> {
-    let (list_path, file) = (list_path.as_ref(), names.as_ref());
-    let names = class_names_file(file)?;
-    let classes = names.len();
-    let mut data = list_file(root, list_path, None, Some(names))?;
-    if let Some(label) = data.class_counts().iter().position(|&n| n == 0) {
-        return Err(DataError::ListLine {
-            path: file.to_owned(),
-            line: label + 1,
-            problem: format!(
-                "{:?} is the name of class {label}, which has no image in {}; the {classes} lines \
+    ListColumns::default().list_file_named(root.as_ref(), list_path.as_ref(), names.as_ref())
+}
+
+impl ListColumns {
+    /// As [`list_file_named`].
+    ///
+    /// # Errors
+    /// As [`list_file_named`].
+    pub fn list_file_named(&self, root: &Path, list_path: &Path, file: &Path) -> Result<Dataset> {
+        let names = class_names_file(file)?;
+        let classes = names.len();
+        let mut data = self.list_file(root, list_path, None, Some(names))?;
+        if let Some(label) = data.class_counts().iter().position(|&n| n == 0) {
+            return Err(DataError::ListLine {
+                path: file.to_owned(),
+                line: label + 1,
+                problem: format!(
+                    "{:?} is the name of class {label}, which has no image in {}; the {classes} lines \
                  name the classes 0 to {}",
-                data.class_names()[label],
-                list_path.display(),
-                classes - 1,
-            ),
-        });
+                    data.class_names()[label],
+                    list_path.display(),
+                    classes - 1,
+                ),
+            });
+        }
+        let mut notes = data.notes.to_vec();
+        notes.push(format!("class names are those of {}", file.display()));
+        let paths = (0..data.len()).filter_map(|i| data.relative_path(i));
+        let own = folder_names(paths, &data.labels, classes);
+        let problem = names_disagree(&own, &data.class_names);
+        notes.extend(problem.map(|problem| format!("{}: {problem}", file.display())));
+        data.notes = notes.into();
+        Ok(data)
     }
-    let mut notes = vec![format!("class names are those of {}", file.display())];
-    let paths = (0..data.len()).filter_map(|i| data.relative_path(i));
-    let own = folder_names(paths, &data.labels, classes);
-    let problem = names_disagree(&own, &data.class_names);
-    notes.extend(problem.map(|problem| format!("{}: {problem}", file.display())));
-    data.notes = notes.into();
-    Ok(data)
 }
 
 #[cfg(test)]

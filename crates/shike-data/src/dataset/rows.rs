@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::names::sort_names;
 use crate::error::DataError;
 
 /// What a list holds, before it is checked.
@@ -20,6 +21,83 @@ pub(super) struct Rows {
     pub names: Option<Vec<String>>,
     /// The number of classes that the file itself tells.
     pub num_classes: Option<i64>,
+    /// Whether an image may stand there several times, with one label: boxes do.
+    pub repeats: bool,
+    /// What a person should know of what was not taken.
+    pub notes: Vec<String>,
+}
+
+/// Numbers of class names: those of the training set, or by the names' own order.
+pub(super) struct Names<'a> {
+    known: Option<&'a [String]>,
+    numbers: HashMap<String, i64>,
+}
+
+impl<'a> Names<'a> {
+    pub fn new(known: Option<&'a [String]>) -> Self {
+        let names = known.unwrap_or_default().iter().cloned();
+        Self {
+            known,
+            numbers: names.zip(0..).collect(),
+        }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.numbers.contains_key(name)
+    }
+
+    /// The number of a name for now.
+    pub fn number(&mut self, name: &str) -> Result<i64, String> {
+        match (self.numbers.get(name), self.known) {
+            (Some(&number), _) => Ok(number),
+            (None, Some(_)) => Err(format!("the class {name:?} is none of the training set's")),
+            (None, None) => {
+                let next = self.numbers.len() as i64;
+                self.numbers.insert(name.to_owned(), next);
+                Ok(next)
+            }
+        }
+    }
+
+    /// Gives the rows their names, and labels in the order of these.
+    pub fn finish(self, rows: &mut Rows) -> Result<(), Wrong> {
+        if self.known.is_some() {
+            return Ok(());
+        }
+        self.one_label(rows)?;
+        // They were numbered as they came.
+        let mut names: Vec<String> = self.numbers.keys().cloned().collect();
+        sort_names(&mut names);
+        let mut places = vec![0; names.len()];
+        for (place, name) in (0..).zip(&names) {
+            places[self.numbers[name] as usize] = place;
+        }
+        for label in &mut rows.labels {
+            *label = places[*label as usize];
+        }
+        rows.names = Some(names);
+        Ok(())
+    }
+
+    /// Refuses a class such as `cat;dog` where `cat` or `dog` is a class, too.
+    fn one_label(&self, rows: &Rows) -> Result<(), Wrong> {
+        let mut names: Vec<(&String, &i64)> = self.numbers.iter().collect();
+        names.sort_unstable_by_key(|(_, number)| **number);
+        for (name, number) in names {
+            let several = |by: &char| {
+                let mut parts = name.split(*by).map(str::trim);
+                name.contains(*by) && parts.any(|part| self.has(part))
+            };
+            if let Some(by) = [';', '|', ','].iter().find(|by| several(by)) {
+                let row = rows.labels.iter().position(|label| label == number);
+                let problem = format!(
+                    "the class {name:?} is several, parted by `{by}`: this program gives an image one label"
+                );
+                return Err(rows.wrong(row.unwrap_or(0), problem));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is wrong, in which row (from 0), and in which line (from 1).
@@ -62,7 +140,7 @@ impl Wrong {
 }
 
 impl Rows {
-    fn wrong(&self, row: usize, problem: String) -> Wrong {
+    pub fn wrong(&self, row: usize, problem: String) -> Wrong {
         Wrong {
             row: Some(row),
             line: self.lines.get(row).copied(),
@@ -125,11 +203,18 @@ impl Rows {
                 continue;
             };
             let (label, before) = (labels[row], labels[first]);
+            if self.repeats && label == before {
+                continue;
+            }
             let place = self.place(first);
             return Err(self.wrong(
                 row,
                 match label == before {
                     true => format!("{path:?} is listed twice, here and in {place}"),
+                    false if self.repeats => format!(
+                        "{path:?} has label {label} here, but {before} in {place}: this program gives an image \
+                         one label"
+                    ),
                     false => {
                         format!("{path:?} has label {label} here, but {before} in {place}")
                     }
@@ -192,7 +277,7 @@ const MAX_PATH: usize = 32 << 10;
 
 /// Images lie below the root. Links below it may lead anywhere: only who owns the folder can make
 /// one, and data sets are often made of links.
-fn check_path(path: &str) -> Result<(), String> {
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
     if path.is_empty() {
         return Err("has no path".into());
     }

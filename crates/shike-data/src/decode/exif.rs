@@ -1,5 +1,6 @@
-//! EXIF orientation: how a camera was held.
+//! EXIF data: how a camera was held, and when.
 
+use exif::{DateTime, In, Reader, Tag, Value};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageFormat, RgbImage};
 
@@ -34,10 +35,94 @@ pub(crate) fn turn_upright(
 
 /// How the EXIF data in `file`, or in its beginning, say that the picture is turned.
 pub(crate) fn orientation(format: ImageFormat, file: &[u8]) -> Orientation {
-    let exif = match format {
+    chunk(format, file)
+        .and_then(Orientation::from_exif_chunk)
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+fn chunk(format: ImageFormat, file: &[u8]) -> Option<&[u8]> {
+    match format {
         ImageFormat::Jpeg => jpeg::exif(file),
         _ => png::exif(file),
+    }
+}
+
+/// When the picture was taken by the EXIF data in `file`, in seconds since 1970 by the camera's own clock: the time of
+/// the exposure, else of the file that the camera wrote.
+pub(crate) fn taken(format: ImageFormat, file: &[u8]) -> Option<i64> {
+    let mut reader = Reader::new();
+    // Cameras write much that is no EXIF.
+    reader.continue_on_error(true);
+    let exif = reader.read_raw(chunk(format, file)?.to_vec());
+    let exif = exif
+        .or_else(|error| error.distill_partial_result(|_| {}))
+        .ok()?;
+    let time = |tag| match &exif.get_field(tag, In::PRIMARY)?.value {
+        Value::Ascii(texts) => DateTime::from_ascii(texts.first()?).ok(),
+        _ => None,
     };
-    exif.and_then(Orientation::from_exif_chunk)
-        .unwrap_or(Orientation::NoTransforms)
+    let tags = [Tag::DateTimeOriginal, Tag::DateTimeDigitized, Tag::DateTime];
+    let time = tags.into_iter().find_map(time)?;
+    // A year that begins in March has its leap day at its end.
+    let (year, month) = (i64::from(time.year), i64::from(time.month));
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let leap = year / 4 - year / 100 + year / 400;
+    let days = 365 * year + leap + (153 * month + 2) / 5 + i64::from(time.day) - 719_469;
+    let (hour, minute, second) = (
+        i64::from(time.hour),
+        i64::from(time.minute),
+        i64::from(time.second),
+    );
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EXIF data with a text in one field of the first folder, or of that for exposures.
+    fn exif(tag: u16, text: &str) -> Vec<u8> {
+        let field = |tag: u16, kind: u16, count: u32, value: u32| {
+            let mut bytes = [tag.to_be_bytes(), kind.to_be_bytes()].concat();
+            bytes.extend(count.to_be_bytes());
+            bytes.extend(value.to_be_bytes());
+            bytes
+        };
+        let folder = |field: Vec<u8>| [&[0, 1][..], &field, &[0; 4]].concat();
+        let count = text.len() as u32 + 1;
+        let mut bytes = b"MM\0\x2A\0\0\0\x08".to_vec();
+        match tag {
+            0x0132 => bytes.extend(folder(field(tag, 2, count, 26))),
+            _ => {
+                bytes.extend(folder(field(0x8769, 4, 1, 26)));
+                bytes.extend(folder(field(tag, 2, count, 44)));
+            }
+        }
+        bytes.extend(text.bytes());
+        bytes.push(0);
+        let length = (bytes.len() + 8) as u16;
+        [
+            b"\xFF\xD8\xFF\xE1",
+            &length.to_be_bytes()[..],
+            b"Exif\0\0",
+            &bytes,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn times_are_read() {
+        let read = |tag, text| taken(ImageFormat::Jpeg, &exif(tag, text));
+        // GNU date -u -d "…" +%s
+        assert_eq!(read(0x9003, "2024:02:29 23:59:58"), Some(1_709_251_198));
+        assert_eq!(read(0x9004, "1970:01:01 00:00:01"), Some(1));
+        assert_eq!(read(0x0132, "2001:03:01 12:00:00"), Some(983_448_000));
+        assert_eq!(read(0x0132, "    :  :     :  :  "), None);
+        assert_eq!(read(0x9003, "yesterday"), None);
+        assert_eq!(taken(ImageFormat::Jpeg, b"\xFF\xD8\xFF\xD9"), None);
+    }
 }

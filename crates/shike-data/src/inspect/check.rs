@@ -3,16 +3,18 @@
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::pixels::Header;
-use super::{Depth, InspectConfig};
+use super::{Depth, InspectConfig, looks_like};
 use crate::dataset::{Dataset, Raw};
-use crate::decode::decode_rgb;
 use crate::error::Result;
 
 /// Length and hash of an image's bytes.
 pub(super) type Content = (u64, u128);
 
+/// What an image holds that was read to its end: its bytes, and how it looks.
+pub(super) type Seen = (Content, Option<u128>);
+
 /// What the image holds, if it was read to its end; or why it cannot be used.
-pub(super) type Checked = std::result::Result<Option<Content>, String>;
+pub(super) type Checked = std::result::Result<Option<Seen>, String>;
 
 /// Beside it what the header says, where that can be read.
 pub(super) fn check(data: &Dataset, i: usize, config: &InspectConfig) -> (Option<Header>, Checked) {
@@ -38,14 +40,13 @@ fn whole(
     i: usize,
     config: &InspectConfig,
     header: &mut Option<Header>,
-) -> Result<Content> {
+) -> Result<Seen> {
     data.read(i, |raw, origin| {
-        // Pixels in memory have been decoded.
         if let Raw::Encoded(bytes) = raw {
             *header = Header::of(bytes, origin, &config.limits)?;
-            decode_rgb(bytes, origin, &config.limits)?;
         }
+        let image = raw.decode(origin, &config.limits)?;
         let bytes = raw.bytes();
-        Ok((bytes.len() as u64, xxh3_128(bytes)))
+        Ok(((bytes.len() as u64, xxh3_128(bytes)), looks_like(&image)))
     })
 }

@@ -49,32 +49,36 @@ pub struct DuplicateGroup {
     pub images: Vec<ImageRef>,
 }
 
-/// Groups equal contents. `image` describes one of them.
-pub(super) fn find(
-    mut contents: Vec<(Content, Part, usize)>,
-    image: impl Fn(Part, usize) -> Option<ImageRef>,
-) -> Duplicates {
-    contents.sort_unstable();
-    let mut groups: Vec<DuplicateGroup> = contents
-        .chunk_by(|a, b| a.0 == b.0)
-        .filter(|equal| equal.len() > 1)
-        .map(|equal| group(equal.iter().filter_map(|(_, s, i)| image(*s, *i)).collect()))
-        .collect();
-    groups.sort_by_key(|group| {
-        group
-            .images
-            .first()
-            .map(|image| (image.subset, image.index))
-    });
-    let count = |kind: fn(&DuplicateGroup) -> bool| groups.iter().filter(|g| kind(g)).count();
-    Duplicates {
-        images: groups.iter().map(|group| group.images.len()).sum(),
-        within_classes: count(|group| group.within_classes),
-        across_classes: count(|group| group.across_classes),
-        across_subsets: count(|group| group.across_subsets),
-        leaks: leaks(&groups),
-        groups,
+impl Duplicates {
+    /// Of groups of images.
+    pub(super) fn new(groups: impl Iterator<Item = Vec<ImageRef>>) -> Self {
+        let mut groups: Vec<DuplicateGroup> = groups.map(group).collect();
+        let first = |group: &DuplicateGroup| {
+            let image = group.images.first();
+            image.map(|image| (image.subset, image.index))
+        };
+        groups.sort_by_key(first);
+        let count = |kind: fn(&DuplicateGroup) -> bool| groups.iter().filter(|g| kind(g)).count();
+        Self {
+            images: groups.iter().map(|group| group.images.len()).sum(),
+            within_classes: count(|group| group.within_classes),
+            across_classes: count(|group| group.across_classes),
+            across_subsets: count(|group| group.across_subsets),
+            leaks: leaks(&groups),
+            groups,
+        }
     }
+}
+
+/// Groups of equal contents, by their places.
+pub(super) fn equal(contents: &[Content]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..contents.len()).collect();
+    order.sort_by_key(|&place| contents[place]);
+    let equal = order.chunk_by(|&a, &b| contents[a] == contents[b]);
+    equal
+        .filter(|equal| equal.len() > 1)
+        .map(<[usize]>::to_vec)
+        .collect()
 }
 
 fn group(images: Vec<ImageRef>) -> DuplicateGroup {

@@ -5,7 +5,8 @@
 //!
 //! Equal images are those whose files (or pixels, for CIFAR) are equal byte for byte, told by
 //! length and XXH3 with 128 bits. Among a million files two different ones share such a hash with
-//! a probability of 10⁻²⁷. A picture that was scaled or compressed again counts as another.
+//! a probability of 10⁻²⁷. A picture that was scaled or compressed again counts as another, but as a near-duplicate: its
+//! hash (see [`looks_like`]) is nearly the same.
 //!
 //! ```
 //! use shike_data::Dataset;
@@ -23,8 +24,10 @@
 //! # Ok::<(), shike_data::DataError>(())
 //! ```
 
+mod bursts;
 mod check;
 mod duplicates;
+mod near;
 mod pixels;
 mod tail;
 
@@ -34,7 +37,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::bursts::bursts;
 pub use self::duplicates::{DuplicateGroup, Duplicates, Leak};
+pub use self::near::{NEAR, looks_like, near_groups};
 pub use self::pixels::Pixels;
 pub use self::tail::{GroupSize, Tail};
 use crate::dataset::Dataset;
@@ -99,6 +104,16 @@ pub struct Inspection {
     pub unreadable: Vec<Unreadable>,
     /// Images that are there more than once; `None` where only headers were read.
     pub duplicates: Option<Duplicates>,
+    /// Pictures that look alike without being equal, see [`looks_like`]; joined pair by pair, so that the first and
+    /// the last of a group may differ more. `None` where only headers were read.
+    #[serde(default)]
+    pub near_duplicates: Option<Duplicates>,
+    /// Images that were taken within 30 seconds of another one, in one folder and part, by their EXIF data.
+    #[serde(default)]
+    pub in_bursts: usize,
+    /// When each image of the first part was taken, in seconds, by its EXIF data; in no time zone.
+    #[serde(skip)]
+    pub taken: Vec<Option<i64>>,
     /// What the headers of all images say.
     pub pixels: Pixels,
     /// For `val` and `test`, where they are there: what is too small for an accuracy of its own.
@@ -219,8 +234,10 @@ pub fn inspect(
     let names = class_names(subsets)?;
     let done = AtomicUsize::new(0);
     let mut unreadable = Vec::new();
-    let mut contents = Vec::new();
     let mut headers = Vec::new();
+    // Of those that were read to their ends.
+    let (mut places, mut contents, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut taken = Vec::new();
     for (subset, data) in subsets {
         let checked: Vec<_> = (0..data.len())
             .into_par_iter()
@@ -230,10 +247,17 @@ pub fn inspect(
                 checked
             })
             .collect();
+        let time =
+            |(header, _): &(Option<pixels::Header>, _)| header.and_then(|header| header.taken);
+        taken.push(checked.iter().map(time).collect::<Vec<_>>());
         for (index, (header, checked)) in checked.into_iter().enumerate() {
             headers.extend(header.map(|header| (data, index, header)));
             match checked {
-                Ok(Some(content)) => contents.push((content, *subset, index)),
+                Ok(Some((content, look))) => {
+                    places.push((*subset, data, index));
+                    contents.push(content);
+                    looks.push(look);
+                }
                 Ok(None) => {}
                 Err(reason) => unreadable.push(Unreadable {
                     image: ImageRef::new(*subset, data, index),
@@ -242,16 +266,38 @@ pub fn inspect(
             }
         }
     }
-    let duplicates = (config.depth == Depth::Full).then(|| {
-        duplicates::find(contents, |subset, index| {
-            let data = subsets.iter().find(|(name, _)| *name == subset);
-            data.map(|(_, data)| ImageRef::new(subset, data, index))
-        })
-    });
-    let pixels = Pixels::told(&headers);
-    Ok(summary(
-        subsets, names, config, unreadable, duplicates, pixels,
-    ))
+    let image = |place: usize| {
+        let (subset, data, index) = places[place];
+        ImageRef::new(subset, data, index)
+    };
+    let named = |groups: Vec<Vec<usize>>| {
+        Duplicates::new(
+            groups
+                .into_iter()
+                .map(|group| group.into_iter().map(image).collect()),
+        )
+    };
+    let mut near = near_groups(&looks);
+    // Equal images are told already.
+    near.retain(|group| group.iter().any(|&i| contents[i] != contents[group[0]]));
+    let times = subsets.iter().zip(&taken);
+    let in_bursts = times
+        .map(|((_, data), taken)| bursts::images(data, taken))
+        .sum();
+    let full = config.depth == Depth::Full;
+    let duplicates = full.then(|| named(duplicates::equal(&contents)));
+    let mut found = summary(
+        subsets,
+        names,
+        config,
+        unreadable,
+        duplicates,
+        Pixels::told(&headers),
+    );
+    found.near_duplicates = full.then(|| named(near));
+    found.in_bursts = in_bursts;
+    found.taken = taken.into_iter().next().unwrap_or_default();
+    Ok(found)
 }
 
 /// The names of all classes, if the parts agree on them.
@@ -345,6 +391,9 @@ fn summary(
         empty_classes,
         unreadable,
         duplicates,
+        near_duplicates: None,
+        in_bursts: 0,
+        taken: vec![],
         pixels,
         too_small: counts
             .iter()

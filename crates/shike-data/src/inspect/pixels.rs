@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::decode::exif::orientation;
+use crate::decode::exif::{orientation, taken};
 use crate::decode::header::header_in;
 use crate::decode::{DecodeLimits, caught, png};
 use crate::error::Result;
@@ -44,6 +44,8 @@ pub(super) struct Header {
     sixteen_bits: bool,
     turned: bool,
     kept: f64,
+    /// When it was taken, in seconds.
+    pub(super) taken: Option<i64>,
 }
 
 impl Pixels {
@@ -111,6 +113,7 @@ impl Header {
                 sixteen_bits: format == ImageFormat::Png && png::is_sixteen_bits(bytes),
                 turned: orientation(format, bytes) != Orientation::NoTransforms,
                 kept: f64::from(width.min(height)) / f64::from(width.max(height)),
+                taken: taken(format, bytes),
             })
         })
     }

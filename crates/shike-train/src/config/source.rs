@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shike_data::dataset::FolderParts;
-use shike_data::{
-    Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file, list_file, list_file_like,
-    list_file_named,
-};
+use shike_data::dataset::{FolderParts, ListColumns, is_metadata};
+use shike_data::{Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file};
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -76,6 +73,9 @@ pub enum DataSource {
         /// Class names, one a line, by label; without it those that the lists give.
         #[serde(default)]
         class_names: Option<PathBuf>,
+        /// Where the lists have images and labels.
+        #[serde(default, skip_serializing_if = "is_usual")]
+        columns: ListColumns,
     },
     /// `train/<class>/<image>`, and `val/…` (or `valid`, `validation`) and `test/…` where they are
     /// there; or, without a `train` folder, `<class>/<image>` for training alone.
@@ -88,6 +88,10 @@ pub enum DataSource {
 
 fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
+}
+
+fn is_usual(columns: &ListColumns) -> bool {
+    *columns == ListColumns::default()
 }
 
 fn exponential() -> LongTail {
@@ -122,14 +126,15 @@ impl DataSource {
                 val,
                 test,
                 class_names,
+                columns,
             } => {
                 let train = match class_names {
-                    Some(names) => list_file_named(root, train, names)?,
-                    None => list_file(root, train, None, None)?,
+                    Some(names) => columns.list_file_named(root, train, names)?,
+                    None => columns.list_file(root, train, None, None)?,
                 };
                 let like = |list: &Option<PathBuf>| {
                     let list = list.as_ref();
-                    list.map(|list| list_file_like(root, list, &train))
+                    list.map(|list| columns.list_file_like(root, list, &train))
                         .transpose()
                 };
                 let (val, test) = (like(val)?, like(test)?);
@@ -152,6 +157,7 @@ impl DataSource {
                 val,
                 test,
                 class_names,
+                ..
             } => {
                 let others = [("val", val), ("test", test), ("class_names", class_names)];
                 let others = others.into_iter();
@@ -200,6 +206,7 @@ impl DataSource {
             root,
             train,
             class_names: names @ None,
+            columns,
             ..
         } = &mut self
         {
@@ -208,17 +215,41 @@ impl DataSource {
                 .extension()
                 .is_some_and(|e| e.eq_ignore_ascii_case("csv"));
             // What is wrong with the list, opening it will tell.
-            let classes = || list_file(&*root, &*train, None, None).map(|data| data.num_classes());
+            let classes = || {
+                columns
+                    .list_file(root, train, None, None)
+                    .map(|data| data.num_classes())
+            };
             let fits = |found: Vec<String>| classes().is_ok_and(|n| n == found.len());
-            let named = |beside: &PathBuf| list_file_named(&*root, &*train, beside).is_ok();
-            if !is_csv && class_names_file(&beside).is_ok_and(fits) && named(&beside) {
+            let named = |beside: &PathBuf| columns.list_file_named(root, train, beside).is_ok();
+            // Names stand in those.
+            if !is_csv
+                && is_usual(columns)
+                && class_names_file(&beside).is_ok_and(fits)
+                && named(&beside)
+            {
                 *names = Some(beside);
             }
         }
         self
     }
 
-    /// What lies in a folder: CIFAR's binary files, or pictures in class folders.
+    /// Whether it is all pictures of a folder, of which nobody has said what they are for.
+    pub fn is_unsplit_list(&self) -> bool {
+        match self {
+            Self::Lists {
+                root,
+                train,
+                val: None,
+                test: None,
+                ..
+            } => train == root || Some(train) == is_metadata(root).as_ref(),
+            _ => false,
+        }
+    }
+
+    /// What lies in a folder: CIFAR's binary files, pictures with a `metadata.csv` that tells their labels, or
+    /// pictures in class folders.
     pub fn detect(dir: &Path) -> Self {
         let any = |names: &[&str]| names.iter().any(|name| dir.join(name).exists());
         let cifar = |set| Self::Cifar {
@@ -232,10 +263,32 @@ impl DataSource {
         } else if any(&["data_batch_1.bin", "cifar-10-batches-bin"]) {
             cifar(Cifar::Cifar10)
         } else {
-            Self::Folder {
+            Self::beside_metadata(dir).unwrap_or_else(|| Self::Folder {
                 dir: dir.to_owned(),
-            }
+            })
         }
+    }
+}
+
+impl DataSource {
+    /// Pictures with a `metadata.csv` in their folder, or in those of the parts, as Hugging Face's `imagefolder` has it.
+    fn beside_metadata(dir: &Path) -> Option<Self> {
+        let part = |names: &[&str]| names.iter().find_map(|name| is_metadata(&dir.join(name)));
+        let (train, val, test) = match is_metadata(dir) {
+            Some(train) => (train, None, None),
+            None => {
+                let val = part(&["val", "valid", "validation"]);
+                (part(&["train"])?, val, part(&["test"]))
+            }
+        };
+        Some(Self::Lists {
+            root: dir.to_owned(),
+            train,
+            val,
+            test,
+            class_names: None,
+            columns: ListColumns::default(),
+        })
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shike_data::LongTail;
+use shike_data::dataset::ListColumns;
+use shike_data::split::{GroupBy, MinImages, SplitConfig};
 use shike_train::{DataSource, Recipe, TrainError};
 
 use super::CliError;
@@ -21,7 +23,7 @@ pub struct DataArgs {
 }
 
 /// What lies in the folder with the images, beyond what it shows itself.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct LayoutArgs {
     /// List of training images: `path label` a line, or a `.csv` or `.json` file.
     #[arg(long, value_name = "FILE", requires = "data")]
@@ -36,12 +38,73 @@ pub struct LayoutArgs {
     /// if it has as many lines as there are classes; else the folders of the images.
     #[arg(long, value_name = "FILE", requires = "train_list")]
     pub class_names: Option<PathBuf>,
+    /// Column of a CSV list with the paths or names of images [default: `path`, `image`, `file`, or else
+    /// `file_name`, `image_id` and the like].
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// Column of a CSV list with the labels [default: `label`, `class`, or else `dx`, `category`, `species`; or a column
+    /// a class with a 1 in it]; or the part of each path that is its label: `path:2`, `path:(cat|dog)`.
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
     /// For CIFAR: images of the largest class over those of the smallest [default: 100].
     #[arg(long, value_name = "X")]
     pub imbalance_factor: Option<f64>,
     /// For CIFAR: shape of the tail [default: exp].
     #[arg(long, value_enum)]
     pub profile: Option<LongTail>,
+}
+
+/// How pictures are split, and which classes and pictures are taken.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SplitArgs {
+    /// Pictures that are never parted by a split: those with the same value in a column of the list (`patient`) or of
+    /// another CSV file (`meta.csv:patient`), in the same folder at a place of their path (`path:2`), with the same
+    /// text in a regular expression's group (`path:(site\d+)`), taken within so many seconds of one another in one
+    /// folder (`time:30`), or that look alike (`near-duplicates`). Given several times, all hold.
+    #[arg(long, value_name = "RULE")]
+    pub group_by: Vec<GroupBy>,
+    /// Leave out classes with fewer pictures than N (training pictures, where test pictures are given); as `5:other`
+    /// merge them into a class `other`.
+    #[arg(long, value_name = "N[:NAME]")]
+    pub min_images: Option<MinImages>,
+    /// Take at most N pictures of a class (training pictures, where test pictures are given), drawn by the seed of the split.
+    #[arg(long, value_name = "N")]
+    pub max_images: Option<usize>,
+}
+
+impl SplitArgs {
+    /// Whether nothing is said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.group_by.is_empty() && self.min_images.is_none() && self.max_images.is_none()
+    }
+
+    /// As a configuration without shares, with the file that columns are of.
+    pub(super) fn config(&self, source: &DataSource) -> SplitConfig {
+        let list = match source {
+            DataSource::Lists { train, .. } if is_csv(train) => Some(train),
+            _ => None,
+        };
+        let rule = |by: &GroupBy| match by {
+            GroupBy::Column { file: None, name } => GroupBy::Column {
+                file: list.cloned(),
+                name: name.clone(),
+            },
+            other => other.clone(),
+        };
+        SplitConfig {
+            val: 0.0,
+            test: 0.0,
+            group_by: self.group_by.iter().map(rule).collect(),
+            min_images: self.min_images.clone(),
+            max_images: self.max_images,
+            ..SplitConfig::default()
+        }
+    }
+}
+
+fn is_csv(list: &Path) -> bool {
+    list.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("csv"))
 }
 
 impl DataArgs {
@@ -97,13 +160,29 @@ impl DataArgs {
 impl LayoutArgs {
     /// Whether nothing is said.
     fn is_default(&self) -> bool {
-        self.train_list.is_none() && self.imbalance_factor.is_none() && self.profile.is_none()
+        self.train_list.is_none()
+            && self.imbalance_factor.is_none()
+            && self.profile.is_none()
+            && self.columns() == ListColumns::default()
+    }
+
+    fn columns(&self) -> ListColumns {
+        ListColumns {
+            image: self.image_column.clone(),
+            label: self.label_column.clone(),
+        }
     }
 
     /// Refuses options that these images have no use for.
     pub(super) fn fits(&self, source: &DataSource) -> Result<(), CliError> {
         if let (Some(_), Some(LongTail::Balanced)) = (self.imbalance_factor, self.profile) {
             let message = "--imbalance-factor has no effect with --profile balanced: leave one out";
+            return Err(CliError::Usage(message.into()));
+        }
+        let named = self.columns() != ListColumns::default();
+        if named && !matches!(source, DataSource::Lists { .. }) {
+            let message = "--image-column and --label-column say where a list has images and labels: give it with \
+                           --train-list; without one, --label-column path:2 takes labels from the paths of all images";
             return Err(CliError::Usage(message.into()));
         }
         let cut = self.imbalance_factor.is_some() || self.profile.is_some();
@@ -124,13 +203,26 @@ impl LayoutArgs {
 
     /// `source` as far as these arguments do not say something else.
     fn change(&self, mut source: DataSource, dir: &Path) -> DataSource {
-        if let Some(train) = self.train_list.clone() {
+        let columns = self.columns();
+        let by_path = columns
+            .label
+            .as_ref()
+            .is_some_and(|label| label.starts_with("path:"));
+        // Pictures that are labelled by their paths need no list, and a list may lie beside them.
+        let beside = || Some(dir.join("metadata.csv")).filter(|file| file.is_file());
+        let train = match &self.train_list {
+            None if by_path => Some(dir.to_owned()),
+            None if columns != ListColumns::default() => beside(),
+            list => list.clone(),
+        };
+        if let Some(train) = train {
             let lists = DataSource::Lists {
                 root: dir.to_owned(),
                 train,
                 val: self.val_list.clone(),
                 test: self.test_list.clone(),
                 class_names: self.class_names.clone(),
+                columns,
             };
             return lists.with_names_beside();
         }

@@ -13,7 +13,8 @@ use shike_infer::{EmbedEvent, Embedder, InferError, device};
 use shike_model::{BackboneConfig, weights};
 
 use super::cache::CacheArgs;
-use super::inspect::{self, Counter};
+use super::counter::Counter;
+use super::inspect;
 use super::train::stop_on_ctrl_c;
 use super::{CliError, LayoutArgs, Status, print, say, writable};
 

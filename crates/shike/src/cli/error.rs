@@ -110,6 +110,9 @@ impl CliError {
                 format!("{self} (shike train --resume {})", run.display())
             }
             Self::Split(SplitError::Exists { .. }) => format!("{self} (--force)"),
+            Self::Split(SplitError::Group { .. }) => {
+                self.to_string().replacen("group_by", "--group-by", 1)
+            }
             Self::Train(TrainError::Config(error)) => match options::of(error) {
                 Some(option) => format!("{self} ({option})"),
                 None => self.to_string(),
@@ -121,7 +124,9 @@ impl CliError {
     /// The exit status: that of a wrong use for arguments that are wrong or do not go together.
     pub fn status(&self) -> Status {
         match self {
-            Self::Usage(_) | Self::Split(SplitError::Config { .. }) => Status::Usage,
+            Self::Usage(_) | Self::Split(SplitError::Config { .. } | SplitError::Group { .. }) => {
+                Status::Usage
+            }
             // What an option set, and explain names.
             Self::Train(TrainError::Config(error)) if options::of(error).is_some() => Status::Usage,
             Self::Train(TrainError::Recipe(error)) if options::is_of_set(error) => Status::Usage,

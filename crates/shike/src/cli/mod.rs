@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod compare;
 mod completions;
+mod counter;
 mod data;
 mod embed;
 mod error;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use bench::BenchArgs;
+use data::SplitArgs;
 pub use data::{DataArgs, LayoutArgs};
 pub use error::{CliError, Status};
 pub use model::{ModelArgs, Which};

@@ -1,14 +1,13 @@
 //! One run for each part of the pictures that is held out.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shike_data::dataset::some_names;
 use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::read::read_to_string;
-use shike_data::rng::{Draw, Purpose, rng};
+use shike_data::split::{self, GroupBy, Groups};
 use shike_data::write::atomic_write;
 use shike_data::{Dataset, Part};
 use shike_train::report::folds::Folds;
@@ -22,7 +21,7 @@ use super::session::Session;
 use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
-use crate::cli::inspect::Counter;
+use crate::cli::counter::Counter;
 
 /// `folds.json` beside the lists: what was dealt, and how. It is written last.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +34,9 @@ struct FoldRecord {
     data: PathBuf,
     folds: usize,
     seed: u64,
+    /// What is kept together, beside equal pictures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    group_by: Vec<GroupBy>,
     /// Pictures that are in the lists.
     pictures: usize,
     /// Pictures that cannot be read, and are in no list.
@@ -56,8 +58,7 @@ pub(super) fn train_folds(
     let lists = RunPaths::new(folder).lists();
     let record = dealt(
         &job.images,
-        folds,
-        config.seed,
+        (folds, config.seed, &job.group_by),
         &lists,
         &mut session.progress,
     )?;
@@ -104,8 +105,7 @@ pub(super) fn train_folds(
 /// Deals the pictures and writes the lists of each fold, unless an earlier call has done so.
 fn dealt(
     images: &Images,
-    folds: usize,
-    seed: u64,
+    (folds, seed, group_by): (usize, u64, &[GroupBy]),
     lists: &Path,
     progress: &mut Progress,
 ) -> Result<FoldRecord, CliError> {
@@ -114,14 +114,19 @@ fn dealt(
         let text = read_to_string(&file).map_err(CliError::file(&file))?;
         let record: FoldRecord = serde_json::from_str(&text)
             .map_err(|error| CliError::Format(format!("{}: {error}", file.display())))?;
-        if (record.folds, record.seed) == (folds, seed) {
+        if (record.folds, record.seed, &*record.group_by) == (folds, seed, group_by) {
             return Ok(record);
         }
+        let by = record
+            .group_by
+            .iter()
+            .map(|by| format!(" and --group-by {by}"));
         return Err(CliError::Usage(format!(
-            "{} was dealt into {} folds with seed {}: give the same, or another --run",
+            "{} was dealt into {} folds with seed {}{}: give the same, or another --run",
             lists.display(),
             record.folds,
-            record.seed
+            record.seed,
+            by.collect::<String>(),
         )));
     }
     let data = images.data()?;
@@ -149,13 +154,10 @@ fn dealt(
     let good: Vec<usize> = (0..all.len()).filter(|i| !bad.contains(i)).collect();
     let labels: Vec<u32> = good.iter().map(|&i| all.label(i)).collect();
     let place = |i: &usize| good.binary_search(i).ok();
-    let groups = found.duplicates.iter().flat_map(|equal| &equal.groups);
-    let groups = groups.map(|group| group.images.iter().filter_map(|image| place(&image.index)));
-    let groups: Vec<Vec<usize>> = groups
-        .map(Iterator::collect)
-        .filter(|group: &Vec<usize>| group.len() > 1)
-        .collect();
-    let fold = deal(&labels, &groups, folds, seed);
+    let groups = Groups::new(&all, &found, group_by)?.groups.into_iter();
+    let groups = groups.map(|group| group.iter().filter_map(place).collect());
+    let groups: Vec<Vec<usize>> = groups.collect();
+    let fold = split::folds(&labels, &groups, folds, seed)?;
 
     // A class that lies in one fold would be missing in training there.
     let mut seen = vec![BTreeSet::new(); all.num_classes()];
@@ -178,6 +180,7 @@ fn dealt(
         data: pictures.root().to_owned(),
         folds,
         seed,
+        group_by: group_by.to_vec(),
         pictures: good.len(),
         unreadable: found
             .unreadable
@@ -194,31 +197,6 @@ fn dealt(
     Ok(record)
 }
 
-/// The fold of each image, `[n]`: every class by itself, in an order that is drawn, each group and image to the fold that has
-/// fewest of its class, of those to the smallest.
-fn deal(labels: &[u32], groups: &[Vec<usize>], folds: usize, seed: u64) -> Vec<usize> {
-    let grouped: BTreeSet<usize> = groups.iter().flatten().copied().collect();
-    let single = (0..labels.len()).filter(|i| !grouped.contains(i));
-    let single = single.map(|i| vec![i]);
-    let mut units: Vec<Vec<usize>> = groups.iter().cloned().chain(single).collect();
-    units.sort_by_cached_key(|unit| {
-        let drawn = rng(seed, 0, unit[0] as u64, Purpose::Other).below(u32::MAX);
-        (Reverse(unit.len()), drawn)
-    });
-    let mut of_class = BTreeMap::<u32, Vec<usize>>::new();
-    let (mut fold, mut sizes) = (vec![0; labels.len()], vec![0; folds]);
-    for unit in units {
-        let of = of_class.entry(labels[unit[0]]);
-        let of = of.or_insert_with(|| vec![0; folds]);
-        let least = (0..folds).min_by_key(|&fold| (of[fold], sizes[fold]));
-        let least = least.unwrap_or(0);
-        of[least] += unit.len();
-        sizes[least] += unit.len();
-        unit.into_iter().for_each(|i| fold[i] = least);
-    }
-    fold
-}
-
 impl FoldRecord {
     /// What a person should know.
     fn lines(&self) -> Vec<String> {
@@ -227,6 +205,13 @@ impl FoldRecord {
              it has not seen, and nothing is chosen on it",
             self.pictures, self.folds, self.seed
         )];
+        if !self.group_by.is_empty() {
+            let rules: Vec<String> = self.group_by.iter().map(ToString::to_string).collect();
+            lines.push(format!(
+                "no group of {} lies in two folds",
+                rules.join(" and ")
+            ));
+        }
         if !self.unreadable.is_empty() {
             lines.push(format!(
                 "{} cannot be read and {} in no fold",
@@ -252,37 +237,5 @@ impl FoldRecord {
             ));
         }
         lines
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folds_have_equal_shares_of_every_class_and_keep_groups() {
-        let labels: Vec<u32> = [vec![0; 23], vec![1; 7], vec![2; 2]].concat();
-        let groups = [vec![0, 5, 9], vec![23, 24]];
-        let fold = deal(&labels, &groups, 5, 1);
-        let count = |class: u32, of: usize| {
-            let both = labels.iter().zip(&fold);
-            both.filter(|both| *both == (&class, &of)).count()
-        };
-        let counts = |class| {
-            let mut counts: Vec<usize> = (0..5).map(|of| count(class, of)).collect();
-            counts.sort_unstable();
-            counts
-        };
-        assert_eq!(counts(0), [4, 4, 5, 5, 5]);
-        assert_eq!(counts(1), [1, 1, 1, 2, 2]);
-        assert_eq!(counts(2), [0, 0, 0, 1, 1]);
-        for group in &groups {
-            assert!(group.iter().all(|i| fold[*i] == fold[group[0]]));
-        }
-        // All sizes differ by as little as can be.
-        let size = |of| fold.iter().filter(|fold| **fold == of).count();
-        assert!((0..5).all(|of| (6..=7).contains(&size(of))), "{fold:?}");
-        assert_eq!(fold, deal(&labels, &groups, 5, 1));
-        assert_ne!(fold, deal(&labels, &groups, 5, 2));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::read::read_to_string;
-use shike_data::split::{SplitPlan, SplitRecord, is_inside};
+use shike_data::split::{self, GroupBy, SplitConfig, SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
 use shike_train::recipe::auto::Plan;
 use shike_train::recipe::{self, Choice, GIVEN};
@@ -13,7 +13,11 @@ use shike_train::run::RunPaths;
 use shike_train::{DataSource, Progress, Recipe, TrainData, TrainError};
 
 use super::lists::Lists;
-use crate::cli::CliError;
+use crate::cli::inspect::describe_taken;
+use crate::cli::{CliError, SplitArgs};
+
+/// Classes that are named where groups keep a split from what it is to be.
+const SHOWN: usize = 5;
 
 /// Images, and what is to be done with them.
 pub(super) struct Job {
@@ -21,11 +25,14 @@ pub(super) struct Job {
     pub recipe: Recipe,
     /// What was chosen for the images, where nobody said what is to be done.
     pub plan: Option<Plan>,
+    /// What folds keep together.
+    pub group_by: Vec<GroupBy>,
 }
 
 impl Job {
     pub fn known(
         given: Option<(DataSource, Recipe)>,
+        (split, folds): (&SplitArgs, bool),
         progress: &mut Progress,
     ) -> Result<Self, CliError> {
         let Some((source, recipe)) = given else {
@@ -42,10 +49,16 @@ impl Job {
         for line in card.iter().flat_map(|card| card.compare(&data)) {
             progress.message(&line);
         }
+        let config = split.config(&source);
+        let images = Images::given(source, data, &config, folds)?;
+        for line in images.taken() {
+            progress.message(&line);
+        }
         Ok(Self {
-            images: Images::Source(source, Box::new(data)),
+            images,
             recipe,
             plan: None,
+            group_by: config.group_by,
         })
     }
 
@@ -76,6 +89,45 @@ pub(super) enum Images {
 }
 
 impl Images {
+    /// Those of parts that are given, of which lists are written where classes are bounded.
+    ///
+    /// `folds`: they are dealt into folds later, which keep groups.
+    pub fn given(
+        source: DataSource,
+        data: TrainData,
+        config: &SplitConfig,
+        folds: bool,
+    ) -> Result<Self, CliError> {
+        if !config.group_by.is_empty() && !folds {
+            let message = "--group-by says what is kept together where pictures are split: those of a folder of \
+                           classes or of one list, without a recipe; `shike inspect --split` writes lists for others";
+            return Err(CliError::Usage(message.into()));
+        }
+        if config.min_images.is_none() && config.max_images.is_none() {
+            return Ok(Self::Source(source, Box::new(data)));
+        }
+        let parts: Vec<_> = data
+            .parts()
+            .map(|(part, data)| (part, data.clone()))
+            .collect();
+        let plan = split::bound(&parts, config)?;
+        let pictures = trained_on(&plan, &data.train);
+        Ok(Self::Unwritten(Box::new(plan), pictures))
+    }
+
+    /// What a split took of the pictures, in lines.
+    pub fn taken(&self) -> Vec<String> {
+        match self {
+            Self::Source(..) | Self::Listed(..) => vec![],
+            Self::Unwritten(plan, _) => {
+                let text = describe_taken(plan.record(), SHOWN);
+                text.lines()
+                    .map(|line| format!("split: {}", line.trim()))
+                    .collect()
+            }
+        }
+    }
+
     /// Training images of each class.
     pub fn class_counts(&self) -> Vec<usize> {
         match self {
@@ -162,6 +214,13 @@ pub(super) fn unwritten_lists() -> PathBuf {
     std::env::temp_dir().join(format!("shike-lists-{}", std::process::id()))
 }
 
+/// The pictures of a training list, in its order.
+pub(super) fn trained_on(plan: &SplitPlan, pictures: &Dataset) -> Dataset {
+    let is_train = |i: &usize| plan.parts[*i] == Some(Part::Train);
+    let train: Vec<usize> = (0..pictures.len()).filter(is_train).collect();
+    pictures.select(&train)
+}
+
 /// The lists of a split that was written into `lists`.
 pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
     let list = |name: &str| Some(lists.join(name)).filter(|path| path.exists());
@@ -171,6 +230,7 @@ pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
         val: list("val.txt"),
         test: list("test.txt"),
         class_names: list("classes.txt"),
+        columns: Default::default(),
     }
 }
 
@@ -206,6 +266,7 @@ pub(super) fn outside(run: Option<&Path>, source: &DataSource) -> Result<(), Cli
 pub(super) fn split_before(
     paths: &RunPaths,
     given: &DataSource,
+    config: &SplitConfig,
 ) -> Result<Option<DataSource>, CliError> {
     let record = paths.lists().join("split.json");
     if !record.is_file() {
@@ -215,16 +276,44 @@ pub(super) fn split_before(
     let record: SplitRecord = serde_json::from_str(&text)
         .map_err(|error| CliError::Format(format!("{}: {error}", record.display())))?;
     let split = match given {
-        DataSource::Folder { dir } => unsplit(dir)?,
+        DataSource::Folder { dir } => match unsplit(dir)? {
+            Some(parts) => Some(parts.train),
+            None => Some(dir.clone()),
+        },
+        DataSource::Lists { root, .. } => Some(root.clone()),
         _ => None,
     };
     let folder = |path: &Path| std::fs::canonicalize(path).ok();
-    if split.and_then(|parts| folder(&parts.train)) != folder(&record.data) {
+    if split.and_then(|split| folder(&split)) != folder(&record.data) {
         let (lists, data) = (paths.lists(), record.data.display());
         return Err(CliError::Usage(format!(
             "the seeds in {} train on the split of {data} in {}: give --data {data}, or another --run",
             paths.root().display(),
             lists.display()
+        )));
+    }
+    let made = SplitConfig {
+        val: config.val,
+        test: config.test,
+        ..record.config
+    };
+    if made != *config {
+        let by = made.group_by.iter().map(|by| format!(" --group-by {by}"));
+        let min = made
+            .min_images
+            .iter()
+            .map(|min| format!(" --min-images {min}"));
+        let max = made
+            .max_images
+            .iter()
+            .map(|max| format!(" --max-images {max}"));
+        let options = by.chain(min).chain(max).reduce(|a, b| a + &b);
+        return Err(CliError::Usage(format!(
+            "the seeds in {} train on a split that was made with{}: give the same, or another --run",
+            paths.root().display(),
+            options
+                .as_deref()
+                .unwrap_or(" none of --group-by, --min-images and --max-images"),
         )));
     }
     Ok(Some(listed(&record.data, &paths.lists())))

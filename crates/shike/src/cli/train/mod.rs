@@ -33,7 +33,7 @@ use self::resume::resumed;
 use self::session::Session;
 pub(super) use self::session::stop_on_ctrl_c;
 use self::trained::Trained;
-use super::{CliError, DataArgs, Status, weights};
+use super::{CliError, DataArgs, SplitArgs, Status, weights};
 
 /// Train a network on long-tailed images.
 ///
@@ -61,6 +61,8 @@ pub struct TrainCommand {
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
+    split: SplitArgs,
+    #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
     train: TrainArgs,
@@ -78,6 +80,7 @@ impl TrainCommand {
             recipe,
             output,
             data,
+            split,
             resume,
             train: args,
         } = self;
@@ -103,6 +106,10 @@ impl TrainCommand {
             }
         }
         let args = &args;
+        if (resume.resume.is_some() || resume.refit.is_some()) && !split.is_empty() {
+            let message = "--group-by, --min-images and --max-images are for a run that begins: this one has its pictures";
+            return Err(CliError::Usage(message.into()));
+        }
         if let Some(folder) = &resume.resume {
             let source = |recorded| data.source_of_run(recorded);
             return resumed(folder, source, recipe, args, &mut session);
@@ -112,6 +119,7 @@ impl TrainCommand {
             let job = refit(folder, source, recipe, args, &mut session)?;
             return begin(&job, output, resume, args, &mut session);
         }
+        let folds = output.folds.is_some();
         let given = match &recipe.recipe {
             Some(_) => None,
             None => data.source()?,
@@ -130,37 +138,46 @@ impl TrainCommand {
                 if let Some(source) = &source {
                     read = read.for_source(source);
                 }
-                Job::known(source.zip(Some(read)), &mut session.progress)?
+                Job::known(
+                    source.zip(Some(read)),
+                    (split, folds),
+                    &mut session.progress,
+                )?
             }
             (None, Some(source @ DataSource::Cifar { .. })) => {
                 let mut read = cifar(&source)?;
                 args.change(&mut read, &recipe.set)?;
-                Job::known(Some((source, read)), &mut session.progress)?
+                Job::known(Some((source, read)), (split, folds), &mut session.progress)?
             }
-            (None, None) => Job::known(None, &mut session.progress)?,
+            (None, None) => Job::known(None, (split, folds), &mut session.progress)?,
             (None, Some(source)) => {
                 let dir = data.data.as_deref().unwrap_or(Path::new(""));
-                let folds = output.folds.is_some();
+                let mut config = split.config(&source);
                 let kept = match (&output.seeds, &resume.run) {
-                    (Some(_), Some(run)) => split_before(&RunPaths::new(run), &source)?,
+                    (Some(_), Some(run)) => split_before(&RunPaths::new(run), &source, &config)?,
                     _ => None,
                 };
-                let source = kept.unwrap_or(source);
+                let source = match kept {
+                    // The lists are what it asks for.
+                    Some(lists) => {
+                        config = SplitArgs::default().config(&lists);
+                        lists
+                    }
+                    None => source,
+                };
                 if output.write_recipe.is_none() && !args.run.dry_run {
                     outside(resume.run.as_deref(), &source)?;
                 }
                 let gpu = session.has_gpu();
-                let split = !folds;
-                let planned = planned(
+                let mut job = planned(
                     source,
                     dir,
-                    split,
+                    (&config, folds),
                     gpu,
                     args,
                     &recipe.set,
                     &mut session.progress,
-                );
-                let mut job = planned?;
+                )?;
                 args.change(&mut job.recipe, &recipe.set)?;
                 job
             }
@@ -249,7 +266,7 @@ pub fn train_with(
                 *recipe = recipe.clone().for_source(source);
                 args.change(recipe, &[])?;
             }
-            let job = Job::known(given, &mut session.progress)?;
+            let job = Job::known(given, (&SplitArgs::default(), false), &mut session.progress)?;
             begin(&job, &OutputArgs::default(), resume, args, &mut session)?
         }
     };

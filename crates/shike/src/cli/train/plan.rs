@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shike_data::dataset::{FolderParts, some_names};
+use shike_data::dataset::some_names;
 use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, Part};
@@ -14,9 +14,10 @@ use shike_train::recipe::{self, auto};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
 use super::TrainArgs;
-use super::job::{Images, Job, unsplit};
+use super::job::{Images, Job, trained_on, unsplit};
 use crate::cli::CliError;
-use crate::cli::inspect::Counter;
+use crate::cli::counter::Counter;
+use crate::cli::inspect::group_lines;
 use crate::cli::weights::at_hand;
 
 /// Shares of the pictures that are kept back, and what is tried where every class is too small.
@@ -29,7 +30,7 @@ const SAMPLE: usize = 200;
 pub(super) fn planned(
     source: DataSource,
     data: &Path,
-    split: bool,
+    (config, folds): (&SplitConfig, bool),
     gpu: bool,
     args: &TrainArgs,
     set: &[String],
@@ -47,28 +48,40 @@ pub(super) fn planned(
     }
     let mut notes = Vec::new();
     let unsplit = match &source {
-        DataSource::Folder { dir } if split => unsplit(dir)?,
+        _ if folds => None,
+        DataSource::Folder { dir } => {
+            let parts = unsplit(dir)?;
+            parts
+                .map(|parts| parts.open(true))
+                .transpose()?
+                .map(|(pictures, ..)| pictures)
+        }
+        DataSource::Lists {
+            val: None,
+            test: None,
+            ..
+        } if !config.group_by.is_empty() || source.is_unsplit_list() => Some(source.open()?.train),
         _ => None,
     };
-    let (images, pictures) = match unsplit {
-        Some(parts) => split_folder(&parts, source, &mut notes, progress)?,
+    let images = match unsplit {
+        Some(pictures) => split_pictures(pictures, source, config, &mut notes, progress)?,
         None => {
             let data = source.open()?;
-            let pictures = data.train.clone();
-            (Images::Source(source, Box::new(data)), pictures)
+            Images::given(source, data, config, folds)?
         }
     };
+    notes.extend(images.taken());
     let file = args.tuning.weights.as_ref().filter(|path| !path.is_dir());
     let recognised = file.map(weights::recognise).transpose();
     let recognised = recognised.map_err(TrainError::from)?.flatten();
     let default = ShotThresholds::default();
     let facts = Facts {
         class_counts: images.class_counts(),
-        sizes: sizes(&pictures),
+        sizes: sizes(images.pictures()),
         scored: match &images {
             Images::Source(_, data) | Images::Listed(_, data) => {
                 // Each fold has test images of its own.
-                [data.val.is_some() && split, data.test.is_some() || !split]
+                [data.val.is_some() && !folds, data.test.is_some() || folds]
             }
             Images::Unwritten(plan, _) => {
                 [Part::Val, Part::Test].map(|part| plan.record().lists.contains_key(&part))
@@ -125,6 +138,7 @@ pub(super) fn planned(
         images,
         plan: Some(plan),
         recipe,
+        group_by: config.group_by.clone(),
     })
 }
 
@@ -156,26 +170,26 @@ fn frozen(
     Ok(Some((arch, file.to_owned())))
 }
 
-/// Reads every picture of a folder of classes and splits it; gives the training pictures as well.
-fn split_folder(
-    folders: &FolderParts,
+/// Reads every picture of a folder of classes, or of a list, and splits it.
+fn split_pictures(
+    pictures: Dataset,
     source: DataSource,
+    config: &SplitConfig,
     notes: &mut Vec<String>,
     progress: &mut Progress,
-) -> Result<(Images, Dataset), CliError> {
-    let (pictures, ..) = folders.open(true)?;
+) -> Result<Images, CliError> {
     let total = pictures.len();
     progress.message(&format!(
         "no validation or test images: looking at {total} pictures to split them"
     ));
     let counter = Counter::new(total, "checked");
-    let config = InspectConfig {
+    let whole = InspectConfig {
         depth: Depth::Full,
         ..InspectConfig::default()
     };
     notes.extend(pictures.notes().iter().cloned());
     let parts = [(Part::Train, pictures.clone())];
-    let found = look::inspect(&parts, &config, &|done| counter.show(done));
+    let found = look::inspect(&parts, &whole, &|done| counter.show(done));
     counter.clear();
     let found = found?;
     let bad = found.unreadable.len();
@@ -184,7 +198,7 @@ fn split_folder(
         return Err(CliError::Absent(format!(
             "{}: {bad} of {total} pictures cannot be read, more than {} %, such as {} ({}): `shike inspect` \
              names them; remove them, or split with `shike inspect --split`, which leaves them out",
-            folders.train.display(),
+            pictures.root().unwrap_or(Path::new("")).display(),
             100.0 * MAX_BAD_SHARE,
             first.image.file,
             first.reason,
@@ -195,7 +209,7 @@ fn split_folder(
         let config = SplitConfig {
             val,
             test,
-            ..SplitConfig::default()
+            ..config.clone()
         };
         match split::plan(&pictures, &found, &config) {
             Ok(plan) => {
@@ -209,17 +223,16 @@ fn split_folder(
     let Some(plan) = planned else {
         notes.push("every class is too small to keep pictures back for a test".into());
         let data = source.open()?;
-        return Ok((Images::Source(source, Box::new(data)), pictures));
+        let bounds = SplitConfig {
+            group_by: vec![],
+            ..config.clone()
+        };
+        return Images::given(source, data, &bounds, false);
     };
     notes.extend(said_of(&plan, bad));
-    // As its list will have them.
-    let is_train = |i: &usize| plan.parts[*i] == Some(Part::Train);
-    let train: Vec<usize> = (0..total).filter(is_train).collect();
-    let pictures = pictures.select(&train);
-    Ok((
-        Images::Unwritten(Box::new(plan), pictures.clone()),
-        pictures,
-    ))
+    notes.extend(group_lines(&found, &pictures, &config.group_by));
+    let pictures = trained_on(&plan, &pictures);
+    Ok(Images::Unwritten(Box::new(plan), pictures))
 }
 
 /// What a person should know of a split.

@@ -75,6 +75,7 @@ pub(super) fn refit(
         images: Images::listed(lists)?,
         recipe,
         plan: None,
+        group_by: vec![],
     })
 }
 

@@ -363,6 +363,7 @@ fn scoring_sees_the_images_that_training_sees() {
         val: None,
         test: None,
         class_names: None,
+        columns: Default::default(),
     };
     let folder = DataSource::Folder { dir: "d".into() };
     let of_cifar = DataSource::Cifar {
