@@ -1,4 +1,4 @@
-//! JPEG and PNG: decoded within the limits, or refused by name.
+//! Image files: decoded within the limits, or refused by name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -10,7 +10,7 @@
 //!
 //! - [`dataset`]: readers for CIFAR, list files and image folders
 //! - [`imbalance`]: long-tail profiles
-//! - [`decode`]: JPEG and PNG to RGB, with limits
+//! - [`decode`]: image files to RGB, with limits
 //! - [`augment`]: transforms and pipelines
 //! - [`sampler`]: instance-balanced, class-balanced and other orders
 //! - [`loader`]: batches, prepared by a pool of threads
@@ -76,7 +76,7 @@ pub use dataset::{
     image_folder, image_folder_as_found, image_folder_with_classes, list_file, list_file_like,
     list_file_named,
 };
-pub use decode::{DecodeLimits, decode_rgb};
+pub use decode::{DecodeLimits, Decoding, decode_rgb, format_names};
 pub use error::{DataError, Result, panic_text};
 pub use imbalance::LongTail;
 pub use loader::policy::{self, BadImage, BadImageLog, BadImages};

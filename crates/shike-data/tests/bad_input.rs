@@ -267,12 +267,14 @@ fn files_of_images() {
         (
             "noise.jpg",
             vec![0x80, 1, 2, 3],
-            Error("is neither a JPEG nor a PNG"),
+            Error("is no image of a type that is read (JPEG, PNG, WebP, TIFF, BMP and GIF)"),
         ),
         (
-            "gif.jpg",
-            b"GIF89a\x01\0\x01\0\0\0\0".to_vec(),
-            Error("is a .gif file by its content; JPEG and PNG are read: convert it"),
+            "hdr.jpg",
+            b"#?RADIANCE\n".to_vec(),
+            Error(
+                "is a .hdr file by its content; JPEG, PNG, WebP, TIFF, BMP and GIF are read: convert it",
+            ),
         ),
         ("cut_1.jpg", share(1), Error(CUT)),
         ("cut_60.jpg", share(60), Error(CUT)),
@@ -906,21 +908,25 @@ fn a_wrong_root_is_told_with_the_right_one() {
 fn other_formats_in_a_folder_are_counted() {
     let (dir, _) = colours();
     for name in [
-        "class0/a.webp",
-        "class0/b.WEBP",
-        "class1/c.gif",
+        "class0/a.heic",
+        "class0/b.HEIC",
+        "class1/c.avif",
         "class1/notes.txt",
     ] {
         fs::write(dir.path().join(name), "").unwrap();
     }
     let data = image_folder(dir.path()).unwrap();
-    assert_eq!(data.notes(), ["skipped: 2 .webp, 1 .gif, 1 other"]);
+    let cure = "(convert it first, as with ImageMagick: `magick in.heic out.jpg`)";
+    let said = format!("skipped: 2 .heic, 1 .avif, 1 other {cure}");
+    assert_eq!(data.notes(), [said]);
     assert_eq!(data.len(), 16);
     fs::create_dir(dir.path().join("class2")).unwrap();
-    fs::write(dir.path().join("class2/a.bmp"), "").unwrap();
+    fs::write(dir.path().join("class2/a.jp2"), "").unwrap();
     let data = image_folder(dir.path()).unwrap();
     assert_eq!(data.class_names(), ["class0", "class1"]);
-    let said = "skipped: 2 .webp, 1 .bmp, 1 .gif, 1 other; class folders without an image: class2";
+    let said = format!(
+        "skipped: 2 .heic, 1 .avif, 1 .jp2, 1 other {cure}; class folders without an image: class2"
+    );
     assert_eq!(data.notes(), [said]);
 }
 

@@ -159,11 +159,11 @@ fn folders_mean_one_thing_to_every_command() {
     }
     fs::remove_dir(at("data/test/first")).unwrap();
     fs::copy(&image, at("data/test").join(&class).join("1.jpg")).unwrap();
-    fs::write(at("data/train/gnu/a.webp"), "").unwrap();
+    fs::write(at("data/train/gnu/a.heic"), "").unwrap();
     let json: serde_json::Value =
         serde_json::from_slice(&shike_in(dir.path(), "inspect data --json").stdout).unwrap();
     let wanted = serde_json::json!({
-        "train": {"files": {".webp": 1}, "empty_classes": ["gnu"], "folders": []},
+        "train": {"files": {".heic": 1}, "empty_classes": ["gnu"], "folders": []},
         "test": {"files": {"in no class folder": 1}, "empty_classes": [], "folders": []},
     });
     assert_eq!(json["left_out"], wanted);
@@ -173,7 +173,7 @@ fn folders_mean_one_thing_to_every_command() {
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     for line in [
-        "training: skipped: 1 .webp; class folders without an image: gnu",
+        "training: skipped: 1 .heic (convert it first, as with ImageMagick: `magick in.heic out.jpg`); class folders without an image: gnu",
         "test: skipped: 1 in no class folder",
         "test: 1 of 1 images equal training images",
         "32 training images, 3 classes",

@@ -340,11 +340,11 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     // What a folder holds besides is passed over as in training, and told.
     let more = dir.path().join("more");
     fs::create_dir(&more).unwrap();
-    fs::write(more.join("b.webp"), "").unwrap();
+    fs::write(more.join("b.heic"), "").unwrap();
     let more_images = more.to_str().unwrap();
     let error = fails(2, &["predict", &a0, more_images]);
     assert!(
-        error.contains("JPEG and PNG files are read (skipped: 1 .webp)"),
+        error.contains("JPEG, PNG, WebP, TIFF, BMP and GIF files are read (skipped: 1 .heic"),
         "{error}"
     );
     fs::write(more.join("._x.jpg"), "").unwrap();
@@ -360,13 +360,13 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(
         text(&output.stderr).trim(),
-        "skipped: 1 .webp, 1 hidden, 1 other"
+        "skipped: 1 .heic, 1 hidden, 1 other (convert it first, as with ImageMagick: `magick in.heic out.jpg`)"
     );
     let lines = text(&output.stdout);
     let last: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
-    let files = serde_json::json!({".webp": 1, "hidden": 1, "other": 1});
+    let files = serde_json::json!({".heic": 1, "hidden": 1, "other": 1});
     assert_eq!(last["left_out"]["files"], files);
-    fs::remove_file(more.join("b.webp")).unwrap();
+    fs::remove_file(more.join("b.heic")).unwrap();
     works(&["predict", &a0, more_images]);
     assert!(fails(2, &["predict", &a0, folder, "--out", "x.txt"]).contains(".csv or .safetensors"));
     assert!(fails(1, &["predict", &path("data"), folder]).contains("not the folder of a run"));

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Interpolation, Transform};
+use crate::decode::Decoding;
 use crate::error::{DataError, Result};
 
 /// Transforms in the order in which they are applied.
@@ -262,6 +263,14 @@ impl Pipeline {
     /// Whether files are turned as their EXIF data say.
     pub fn is_upright(&self) -> bool {
         self.transforms.first() == Some(&Transform::ExifOrientation)
+    }
+
+    /// What becomes of pixels while files are decoded.
+    pub fn decoding(&self) -> Decoding {
+        Decoding {
+            upright: self.is_upright(),
+            ..Decoding::default()
+        }
     }
 
     /// Checks the parameters of every transform.

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 
 use super::source::header_of;
 use super::{Dataset, Raw};
-use crate::decode::DecodeLimits;
-use crate::decode::exif::turn_upright;
+use crate::decode::{DecodeLimits, Decoding, Header};
 use crate::error::{DataError, Result};
 use crate::scratch;
 
@@ -41,23 +40,20 @@ impl Dataset {
     /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
     /// [`decode_rgb`](crate::decode_rgb).
     pub fn image(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
-        self.read(i, |raw, origin| raw.decode(origin, limits))
+        self.image_as(i, limits, &Decoding::default())
     }
 
-    /// As [`Dataset::image`], turned as EXIF data say.
+    /// As [`Dataset::image`], with the pixels of a file as `decoding` says.
     ///
     /// # Errors
     /// As [`Dataset::image`].
-    pub fn image_upright(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
-        self.read(i, |raw, origin| {
-            let image = raw.decode(origin, limits)?;
-            match raw {
-                Raw::Encoded(file) => {
-                    turn_upright(image, file, limits).map_err(|refused| refused.of(origin))
-                }
-                Raw::Rgb { .. } => Ok(image),
-            }
-        })
+    pub fn image_as(
+        &self,
+        i: usize,
+        limits: &DecodeLimits,
+        decoding: &Decoding,
+    ) -> Result<RgbImage> {
+        self.read(i, |raw, origin| raw.decode(origin, limits, decoding))
     }
 
     /// `(height, width)` of every image, where they are known to have the same; `None` for files.
@@ -75,17 +71,17 @@ impl Dataset {
         if let Some((width, height)) = self.images.size() {
             return Ok([width, height]);
         }
-        let (_, (width, height)) = self.header(i, &DecodeLimits::default(), &mut Vec::new())?;
-        Ok([width, height])
+        let (header, _) = self.header(i, &DecodeLimits::default(), &mut Vec::new())?;
+        Ok(header.size.into())
     }
 
-    /// Format (none of pixels), width and height of image `i`, whose header `buffer` then holds.
+    /// The header of image `i`, which `buffer` then holds, and whether it is a file.
     pub(crate) fn header(
         &self,
         i: usize,
         limits: &DecodeLimits,
         buffer: &mut Vec<u8>,
-    ) -> Result<(Option<ImageFormat>, (u32, u32))> {
+    ) -> Result<(Header, bool)> {
         header_of(&*self.images, self.entry(i)?, limits, buffer)
     }
 

@@ -8,18 +8,11 @@ use serde::Serialize;
 
 use super::Dataset;
 use super::names::{some_names, sort_names};
+use crate::decode::{CONVERT, FORMATS, NOT_READ};
 use crate::error::{DataError, Result};
 
 /// Folders deeper than this are taken for a loop of links.
 const MAX_DEPTH: usize = 32;
-
-/// Endings of the images that are read.
-const READ: &[&str] = &["jpg", "jpeg", "png"];
-
-/// Endings of images that somebody may expect to be read.
-const NOT_READ: &[&str] = &[
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".tif", ".tiff", ".webp",
-];
 
 /// Names of validation folders: people write them in three ways.
 const VAL: [&str; 3] = ["val", "valid", "validation"];
@@ -27,7 +20,7 @@ const VAL: [&str; 3] = ["val", "valid", "validation"];
 /// What a walk through folders did not take.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// Files by reason: the ending of an image format that is not read (`.webp`), `hidden` (folders
+    /// Files by reason: the ending of an image format that is not read (`.heic`), `hidden` (folders
     /// too), `other`, `in no class folder` (images).
     pub files: BTreeMap<String, usize>,
     /// Class folders without an image.
@@ -66,13 +59,17 @@ impl LeftOut {
 }
 
 impl fmt::Display for LeftOut {
-    /// Such as `skipped: 30 .webp, 7 .gif, 1 hidden; class folders without an image: gnu`.
+    /// Such as `skipped: 7 hidden, 2 other; class folders without an image: gnu`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<_> = self.files.iter().collect();
         counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
         let counts: Vec<String> = counts.iter().map(|(r, n)| format!("{n} {r}")).collect();
+        let mut skipped = counts.join(", ");
+        if self.images_not_read() > 0 {
+            skipped = format!("{skipped} ({CONVERT})");
+        }
         let parts = [
-            ("skipped", counts.join(", ")),
+            ("skipped", skipped),
             (
                 "class folders without an image",
                 some_names(&self.empty_classes),
@@ -204,7 +201,7 @@ impl FolderParts {
 /// Reads a folder with one subfolder a class: `class/name.jpg` or `class/anything/name.jpg`.
 ///
 /// Classes are numbered in the order of their names, by number where all are whole numbers; images are
-/// sorted by path. JPEG and PNG files count, whatever the case of their ending. Class folders without
+/// sorted by path. Files count whose ending is one of the [`FORMATS`], in any case. Class folders without
 /// an image, hidden files and folders, and other files do not: [`Dataset::left_out`] counts them.
 ///
 /// # Errors
@@ -438,15 +435,11 @@ pub(super) fn is_image_name(name: &str) -> bool {
 /// Why a file is not taken for an image, told by its ending in any case; none if it is.
 fn reason(name: &str) -> Option<&'static str> {
     let ending = Path::new(name).extension().unwrap_or_default();
-    if READ.iter().any(|read| ending.eq_ignore_ascii_case(read)) {
+    let is = |known: &&str| ending.eq_ignore_ascii_case(known.trim_start_matches('.'));
+    if FORMATS.iter().any(|format| format.endings.iter().any(&is)) {
         return None;
     }
-    let mut others = NOT_READ.iter().copied();
-    Some(
-        others
-            .find(|other| ending.eq_ignore_ascii_case(&other[1..]))
-            .unwrap_or("other"),
-    )
+    Some(NOT_READ.iter().copied().find(is).unwrap_or("other"))
 }
 
 /// Name and path of what `dir` holds, hidden entries left out.
@@ -544,8 +537,9 @@ mod tests {
     fn folders_without_an_image_are_errors() {
         for (files, says) in [
             (
-                &["cat/1.txt", "dog/a.webp"][..],
-                "holds no image (skipped: 1 .webp, 1 other; class",
+                &["cat/1.txt", "dog/a.heic"][..],
+                "holds no image (skipped: 1 .heic, 1 other (convert it first, as with ImageMagick: `magick in.heic \
+                 out.jpg`); class",
             ),
             (
                 &["1.jpg"],
@@ -657,8 +651,8 @@ mod tests {
                 "test: holds 2 images in no class folder",
             ),
             (
-                &["train/ant/1.jpg", "test/ant/1.webp"],
-                "test: holds no image (skipped: 1 .webp",
+                &["train/ant/1.jpg", "test/ant/1.avif"],
+                "test: holds no image (skipped: 1 .avif",
             ),
             (
                 &["train/ant/1.jpg", "tests/ant/1.jpg"],
@@ -679,10 +673,12 @@ mod tests {
     fn what_is_left_out_is_counted_by_its_reason() {
         let dir = tree(&[
             "cat/1.jpg",
-            "cat/a.webp",
-            "cat/deep/b.WEBP",
-            "dog/c.tif",
+            "cat/a.heic",
+            "cat/deep/b.HEIC",
+            "dog/c.avif",
             "dog/2.png",
+            "dog/3.WebP",
+            "dog/4.tif",
             "dog/Thumbs.db",
             "dog/._2.png",
             ".git/x.jpg",
@@ -690,14 +686,24 @@ mod tests {
             "notes.txt",
         ]);
         let data = image_folder(dir.path()).unwrap();
-        let said = "skipped: 2 .webp, 2 hidden, 2 other, 1 .tif, 1 in no class folder";
-        assert_eq!(data.notes(), [said]);
+        let cure = "(convert it first, as with ImageMagick: `magick in.heic out.jpg`)";
+        let said = "skipped: 2 .heic, 2 hidden, 2 other, 1 .avif, 1 in no class folder";
+        assert_eq!(data.notes(), [format!("{said} {cure}")]);
         assert_eq!(data.select(&[0]).left_out(), data.left_out());
         let (paths, left_out) = images_below(dir.path()).unwrap();
-        assert_eq!(paths, ["cat/1.jpg", "dog/2.png", "loose.jpg"]);
+        assert_eq!(
+            paths,
+            [
+                "cat/1.jpg",
+                "dog/2.png",
+                "dog/3.WebP",
+                "dog/4.tif",
+                "loose.jpg"
+            ]
+        );
         assert_eq!(
             left_out.to_string(),
-            "skipped: 2 .webp, 2 hidden, 2 other, 1 .tif"
+            format!("skipped: 2 .heic, 2 hidden, 2 other, 1 .avif {cure}")
         );
         assert_eq!(left_out.images_not_read(), 3);
         assert!(

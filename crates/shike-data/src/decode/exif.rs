@@ -2,58 +2,41 @@
 
 use exif::{DateTime, In, Reader, Tag, Value};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageFormat, RgbImage};
+use image::{DynamicImage, RgbImage};
 
-use super::limits::{DecodeLimits, Refused, caught};
-use super::{jpeg, png};
+use super::header::sniff;
+use super::limits::{DecodeLimits, Refused};
 
-/// Turns `image`, which was decoded from `file`.
+/// Turns `image`, whose file has so many bytes.
 ///
 /// # Errors
 /// [`Refused`] if there is no room for the turned picture beside the other.
 pub(crate) fn turn_upright(
     image: RgbImage,
-    file: &[u8],
+    turn: Orientation,
+    file: usize,
     limits: &DecodeLimits,
 ) -> std::result::Result<RgbImage, Refused> {
-    let format = match image::guess_format(file) {
-        Ok(ImageFormat::Jpeg) => ImageFormat::Jpeg,
-        _ => ImageFormat::Png,
-    };
-    caught(format, || {
-        let orientation = orientation(format, file);
-        if orientation == Orientation::NoTransforms {
-            return Ok(image);
-        }
-        let both = 2 * image.as_raw().len() as u64 + file.len() as u64;
-        limits.check(image.dimensions(), both)?;
-        let mut image = DynamicImage::ImageRgb8(image);
-        image.apply_orientation(orientation);
-        Ok(image.into_rgb8())
-    })
+    let both = 2 * image.as_raw().len() as u64 + file as u64;
+    limits.check(image.dimensions(), both)?;
+    Ok(turned(image, turn))
 }
 
-/// How the EXIF data in `file`, or in its beginning, say that the picture is turned.
-pub(crate) fn orientation(format: ImageFormat, file: &[u8]) -> Orientation {
-    chunk(format, file)
-        .and_then(Orientation::from_exif_chunk)
-        .unwrap_or(Orientation::NoTransforms)
-}
-
-fn chunk(format: ImageFormat, file: &[u8]) -> Option<&[u8]> {
-    match format {
-        ImageFormat::Jpeg => jpeg::exif(file),
-        _ => png::exif(file),
-    }
+/// Turns a picture.
+pub(crate) fn turned(image: RgbImage, turn: Orientation) -> RgbImage {
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(turn);
+    image.into_rgb8()
 }
 
 /// When the picture was taken by the EXIF data in `file`, in seconds since 1970 by the camera's own clock: the time of
 /// the exposure, else of the file that the camera wrote.
-pub(crate) fn taken(format: ImageFormat, file: &[u8]) -> Option<i64> {
+pub(crate) fn taken(file: &[u8]) -> Option<i64> {
+    let exif = (sniff(file, "").ok()?.exif)(file)?;
     let mut reader = Reader::new();
     // Cameras write much that is no EXIF.
     reader.continue_on_error(true);
-    let exif = reader.read_raw(chunk(format, file)?.to_vec());
+    let exif = reader.read_raw(exif.to_vec());
     let exif = exif
         .or_else(|error| error.distill_partial_result(|_| {}))
         .ok()?;
@@ -116,13 +99,13 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        let read = |tag, text| taken(ImageFormat::Jpeg, &exif(tag, text));
+        let read = |tag, text| taken(&exif(tag, text));
         // GNU date -u -d "…" +%s
         assert_eq!(read(0x9003, "2024:02:29 23:59:58"), Some(1_709_251_198));
         assert_eq!(read(0x9004, "1970:01:01 00:00:01"), Some(1));
         assert_eq!(read(0x0132, "2001:03:01 12:00:00"), Some(983_448_000));
         assert_eq!(read(0x0132, "    :  :     :  :  "), None);
         assert_eq!(read(0x9003, "yesterday"), None);
-        assert_eq!(taken(ImageFormat::Jpeg, b"\xFF\xD8\xFF\xD9"), None);
+        assert_eq!(taken(b"\xFF\xD8\xFF\xD9"), None);
     }
 }

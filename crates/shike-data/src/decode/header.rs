@@ -2,17 +2,25 @@
 
 use image::ImageFormat;
 
-use super::limits::{DecodeLimits, Refused};
-use super::{jpeg, png};
+use super::formats::{CONVERT, FORMATS, Format, Header, format_names};
+use super::limits::DecodeLimits;
 use crate::error::{DataError, Result};
 
-/// Refuses what is neither a JPEG nor a PNG, and says what it is instead.
-pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
-    let problem = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => return Ok(format),
+/// Refuses what is of no type that is read, and says what it is instead.
+pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<&'static Format> {
+    let guessed = image::guess_format(bytes);
+    if let Ok(guessed) = guessed
+        && let Some(format) = FORMATS.iter().find(|format| format.image == guessed)
+    {
+        return Ok(format);
+    }
+    let problem = match guessed {
+        _ if is_heic(bytes) => format!("is a HEIC picture, which is not read: {CONVERT}"),
+        Ok(ImageFormat::Avif) => format!("is an AVIF picture, which is not read: {CONVERT}"),
         Ok(other) => {
             let name = other.extensions_str().first().unwrap_or(&"other image");
-            format!("is a .{name} file by its content; JPEG and PNG are read: convert it")
+            let read = format_names();
+            format!("is a .{name} file by its content; {read} are read: convert it")
         }
         Err(_) if bytes.is_empty() => "is empty (0 bytes)".into(),
         Err(_) => {
@@ -24,7 +32,7 @@ pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
             } else if start.chars().all(is_text) {
                 "is text, not an image".into()
             } else {
-                "is neither a JPEG nor a PNG".into()
+                format!("is no image of a type that is read ({})", format_names())
             }
         }
     };
@@ -34,55 +42,28 @@ pub(crate) fn sniff(bytes: &[u8], origin: &str) -> Result<ImageFormat> {
     })
 }
 
+/// Whether a file is of the boxes of HEIF with a brand of its pictures.
+fn is_heic(bytes: &[u8]) -> bool {
+    let brands: [&[u8; 4]; 8] = [
+        b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
+    ];
+    let brand = bytes.get(8..12).unwrap_or_default();
+    bytes.get(4..8) == Some(b"ftyp") && brands.iter().any(|known| known.as_slice() == brand)
+}
+
 /// What can be told without decoding: the format, the size, whether the end is there, and damage that
 /// the headers show.
 pub(crate) fn check_header(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<()> {
-    let checked = match sniff(bytes, origin)? {
-        ImageFormat::Jpeg => jpeg_frame(bytes, limits).map(drop),
-        _ => png_needs(bytes, limits).and_then(|_| png::check(bytes, limits)),
-    };
-    checked.map_err(|refused| refused.of(origin))
+    let format = sniff(bytes, origin)?;
+    (format.check)(bytes, limits).map_err(|refused| refused.of(origin))
 }
 
-/// The format, width and height that the header in the beginning of a file tells.
+/// What the header in the beginning of a file tells.
 ///
 /// # Errors
 /// [`DataError::Truncated`] if the header is longer, else as [`check_header`].
-pub(crate) fn header_in(
-    bytes: &[u8],
-    origin: &str,
-    limits: &DecodeLimits,
-) -> Result<(ImageFormat, (u32, u32))> {
-    let format = sniff(bytes, origin)?;
-    let size = match format {
-        ImageFormat::Jpeg => jpeg::header(bytes).map(|frame| (frame.width, frame.height)),
-        _ => png::size(bytes),
-    };
-    let within = size.and_then(|size| limits.check(size, 0).map(|()| size));
-    Ok((format, within.map_err(|refused| refused.of(origin))?))
-}
-
-/// The header of a JPEG that is within the limits.
-///
-/// # Errors
-/// As [`jpeg::frame`].
-pub(crate) fn jpeg_frame(
-    bytes: &[u8],
-    limits: &DecodeLimits,
-) -> std::result::Result<jpeg::Frame, Refused> {
-    let header = jpeg::header(bytes)?;
-    let pixels = u64::from(header.width) * u64::from(header.height);
-    // The file, a copy that is decoded, and what the decoder keeps of profiles and comments.
-    let file = 3 * bytes.len() as u64;
-    let size = (header.width, header.height);
-    limits.check(size, pixels * header.bytes_a_pixel() + file)?;
-    jpeg::frame(bytes)
-}
-
-/// What a PNG within the limits takes.
-pub(crate) fn png_needs(bytes: &[u8], limits: &DecodeLimits) -> std::result::Result<u64, Refused> {
-    let size = png::size(bytes)?;
-    let needed = png::needed_bytes(size).saturating_add(bytes.len() as u64);
-    limits.check(size, needed)?;
-    Ok(needed)
+pub(crate) fn header_in(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<Header> {
+    let header = (sniff(bytes, origin)?.header)(bytes);
+    let within = header.and_then(|header| limits.check(header.size, 0).map(|()| header));
+    within.map_err(|refused| refused.of(origin))
 }

@@ -4,14 +4,17 @@
 //! markers are read here first, to the end of the file: what they show to be damaged, or of a kind
 //! that the decoder gets wrong, is refused.
 
-use image::ImageFormat;
+use image::metadata::Orientation;
+use image::{ImageFormat, RgbImage};
 use memchr::memchr;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::bytes::Bytes;
-use super::limits::{Refused, caught};
+use super::formats::Header;
+use super::limits::{DecodeLimits, Refused, caught};
+use crate::scratch;
 
 /// What the markers of a JPEG say that [`decode`] takes: 8 bits, Huffman codes, and one, three or four
 /// components.
@@ -135,18 +138,67 @@ fn segments(bytes: &[u8]) -> Segments<'_> {
 }
 
 /// The EXIF data of a file.
-pub(crate) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     segments(bytes)
         .take_while(|segment| segment.marker != SCAN)
         .filter(|segment| segment.marker == EXIF)
         .find_map(|segment| segment.body.strip_prefix(b"Exif\0\0"))
 }
 
+/// How the EXIF data say that the picture is turned.
+pub(crate) fn turn(bytes: &[u8]) -> Option<Orientation> {
+    exif(bytes).and_then(Orientation::from_exif_chunk)
+}
+
+/// What the markers up to the first scan tell.
+///
+/// # Errors
+/// As [`header`].
+pub(super) fn header_of(bytes: &[u8]) -> Result<Header, Refused> {
+    let frame = header(bytes)?;
+    Ok(Header {
+        size: (frame.width, frame.height),
+        turn: turn(bytes),
+        ..Header::default()
+    })
+}
+
+/// Reads all markers of a JPEG that is within the limits.
+///
+/// # Errors
+/// As [`frame`].
+pub(crate) fn frame_within(bytes: &[u8], limits: &DecodeLimits) -> Result<Frame, Refused> {
+    let header = header(bytes)?;
+    let pixels = u64::from(header.width) * u64::from(header.height);
+    // The file, a copy that is decoded, and what the decoder keeps of profiles and comments.
+    let file = 3 * bytes.len() as u64;
+    let size = (header.width, header.height);
+    limits.check(size, pixels * header.bytes_a_pixel() + file)?;
+    frame(bytes)
+}
+
+/// # Errors
+/// As [`frame_within`].
+pub(super) fn check(bytes: &[u8], limits: &DecodeLimits) -> Result<(), Refused> {
+    frame_within(bytes, limits).map(drop)
+}
+
+/// # Errors
+/// As [`frame_within`] and [`decode`].
+pub(super) fn to_rgb(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, Refused> {
+    let frame = frame_within(bytes, limits)?;
+    let mut pixels = scratch::black(frame.width, frame.height);
+    let mut file = scratch::copy(bytes);
+    let decoded = decode(&mut file, &frame, ColorSpace::RGB, &mut pixels);
+    scratch::keep(file);
+    decoded.map(|()| pixels)
+}
+
 /// Reads the markers up to the first scan, whose codes need not be there.
 ///
 /// # Errors
 /// As [`frame`]; [`Refused::CutOff`] also if `bytes` do not suffice.
-pub(crate) fn header(bytes: &[u8]) -> Result<Frame, Refused> {
+fn header(bytes: &[u8]) -> Result<Frame, Refused> {
     read(bytes, true)
 }
 
@@ -155,7 +207,7 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Frame, Refused> {
 /// # Errors
 /// [`Refused`] for what is cut off, or damaged as far as markers tell, or of another kind than
 /// [`decode`] takes.
-pub(crate) fn frame(bytes: &[u8]) -> Result<Frame, Refused> {
+fn frame(bytes: &[u8]) -> Result<Frame, Refused> {
     read(bytes, false)
 }
 
@@ -484,7 +536,7 @@ impl Markers {
 ///
 /// # Errors
 /// [`Refused`] for what makes no sense to the decoder, and for codes that do not suffice.
-pub(crate) fn decode(
+fn decode(
     bytes: &mut Vec<u8>,
     frame: &Frame,
     colours: ColorSpace,

@@ -1,62 +1,92 @@
-//! From the bytes of a JPEG or PNG to 8-bit RGB.
+//! From the bytes of an image file to 8-bit RGB.
 //!
-//! The format is guessed from the bytes: one ImageNet "JPEG" is a PNG. The size in the header is
-//! checked before anything is allocated, because a few forged bytes can announce gigabytes. EXIF
-//! orientation is not applied, as in the usual PyTorch pipelines.
+//! [`FORMATS`] are the types that are read. The type is guessed from the bytes: one ImageNet "JPEG" is a PNG.
+//! The size in the header is checked before anything is allocated, because a few forged bytes can announce
+//! gigabytes.
 //!
-//! JPEGs go to zune-jpeg in its strict mode, PNGs to the `png` crate. Neither is trusted: what the
-//! header shows that they would get wrong is refused, and a panic of theirs is an error as any other.
+//! JPEGs go to zune-jpeg in its strict mode, PNGs to the `png` crate, others to `image`; TIFF is read here ([`tiff`]). None
+//! is trusted: what the header shows that they would get wrong is refused, and a panic of theirs is an error as
+//! any other.
 
+mod bmp;
 mod bytes;
+mod convert;
 pub(crate) mod exif;
+mod formats;
+mod gif;
 pub(crate) mod header;
 pub(crate) mod jpeg;
 mod limits;
-pub(crate) mod png;
+mod png;
+mod tiff;
+mod webp;
 
-use image::{ImageFormat, RgbImage};
-use zune_jpeg::zune_core::colorspace::ColorSpace;
+use std::cell::RefCell;
 
-use self::header::{jpeg_frame, png_needs, sniff};
+use image::RgbImage;
+
+use self::convert::Counts;
+pub use self::convert::Decoding;
+pub(crate) use self::formats::{CONVERT, Header, NOT_READ};
+pub use self::formats::{FORMATS, Format, format_names};
+use self::header::sniff;
 pub use self::limits::DecodeLimits;
-pub(crate) use self::limits::{Refused, caught};
+pub(crate) use self::limits::caught;
 #[cfg(doc)]
 use crate::error::DataError;
 use crate::error::Result;
 use crate::scratch;
 
-/// Decodes a JPEG or PNG to RGB, `[height, width, 3]`.
-///
-/// Grey is repeated over the channels and alpha is dropped, as Pillow's `convert("RGB")` does.
-/// 16-bit images are scaled to 8 bits (Pillow clips 16-bit grey to white). `origin` is the name
-/// used in error messages.
+/// Decodes an image file to RGB, `[height, width, 3]`, as [`Decoding::default`] says: grey is repeated over the
+/// channels, palettes become colours and alpha is dropped, as Pillow's `convert("RGB")` does; 16 bits are scaled
+/// to 8 (Pillow clips 16-bit grey to white); EXIF orientation is not applied, as in the usual PyTorch pipelines.
+/// Of an animation or of several pages the first is taken. `origin` is the name used in error messages.
 ///
 /// # Errors
-/// [`DataError::NotAnImage`] says what else the file is, or which kind of a JPEG is not read;
+/// [`DataError::NotAnImage`] says what else the file is, or which kind of a type is not read;
 /// [`DataError::TooLarge`] by the header alone; [`DataError::Truncated`] for a picture without its end
 /// (half a picture is not the picture); [`DataError::Decode`] for anything else that is wrong, a panic
 /// of the decoder too. A JPEG whose middle is damaged so that its codes still make sense is not
 /// noticed, nor is it by Pillow.
 pub fn decode_rgb(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<RgbImage> {
-    let image = match sniff(bytes, origin)? {
-        ImageFormat::Jpeg => jpeg_to_rgb(bytes, limits),
-        _ => png_to_rgb(bytes, limits),
+    decode_as(bytes, origin, limits, &Decoding::default())
+}
+
+/// As [`decode_rgb`], with pixels as `decoding` says.
+///
+/// # Errors
+/// As [`decode_rgb`].
+pub fn decode_as(
+    bytes: &[u8],
+    origin: &str,
+    limits: &DecodeLimits,
+    decoding: &Decoding,
+) -> Result<RgbImage> {
+    let format = sniff(bytes, origin)?;
+    let decode = || {
+        let image = (format.decode)(bytes, limits, decoding)?;
+        match decoding.upright {
+            true => match (format.header)(bytes)?.turn {
+                Some(turn) => exif::turn_upright(image, turn, bytes.len(), limits),
+                None => Ok(image),
+            },
+            false => Ok(image),
+        }
     };
-    image.map_err(|refused| refused.of(origin))
+    decode().map_err(|refused| refused.of(origin))
 }
 
-fn jpeg_to_rgb(bytes: &[u8], limits: &DecodeLimits) -> std::result::Result<RgbImage, Refused> {
-    let frame = jpeg_frame(bytes, limits)?;
-    let mut pixels = scratch::black(frame.width, frame.height);
-    let mut file = scratch::copy(bytes);
-    let decoded = jpeg::decode(&mut file, &frame, ColorSpace::RGB, &mut pixels);
-    scratch::keep(file);
-    decoded.map(|()| pixels)
-}
-
-fn png_to_rgb(bytes: &[u8], limits: &DecodeLimits) -> std::result::Result<RgbImage, Refused> {
-    let needed = png_needs(bytes, limits)?;
-    png::decode(bytes, limits.max_alloc - needed)
+/// How often each value of 16 bits comes in an image, but for its alpha, `[65536]`; `None` if it has 8 bits, or
+/// cannot be read.
+pub(crate) fn counts_of_values(bytes: &[u8], limits: &DecodeLimits) -> Option<Vec<u64>> {
+    let format = sniff(bytes, "").ok()?;
+    if !(format.header)(bytes).ok()?.sixteen_bits {
+        return None;
+    }
+    let counts = Counts(RefCell::new(vec![0; 1 << 16]));
+    let black = (format.decode)(bytes, limits, &counts).ok()?;
+    scratch::recycle(black);
+    Some(counts.0.into_inner())
 }
 
 #[cfg(test)]
@@ -67,7 +97,7 @@ mod tests {
 
     use crate::error::DataError;
 
-    use image::{DynamicImage, GrayImage, ImageBuffer, LumaA, Rgb, Rgba};
+    use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, LumaA, Rgb, Rgba};
 
     fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());

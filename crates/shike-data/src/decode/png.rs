@@ -2,28 +2,14 @@
 
 use std::io::Cursor;
 
+use image::metadata::Orientation;
 use image::{ImageFormat, RgbImage};
 use png::{DecodeOptions, Decoder, InterlaceInfo, Reader, Transformations};
 
+use super::convert::{Depth, Rows};
+use super::formats::Header;
 use super::limits::{DecodeLimits, Refused, caught};
 use crate::scratch;
-
-/// Width and height, which stand in the first chunk.
-///
-/// # Errors
-/// [`Refused::CutOff`] if they are not there.
-pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), Refused> {
-    let Some(&[w3, w2, w1, w0, h3, h2, h1, h0]) = bytes.get(16..24) else {
-        return Err(Refused::CutOff);
-    };
-    let (width, height) = ([w3, w2, w1, w0], [h3, h2, h1, h0]);
-    Ok((u32::from_be_bytes(width), u32::from_be_bytes(height)))
-}
-
-/// Whether a channel has 16 bits, by the header.
-pub(crate) fn is_sixteen_bits(bytes: &[u8]) -> bool {
-    bytes.get(24) == Some(&16)
-}
 
 /// Name and body of each chunk, up to the first that is cut off.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
@@ -38,8 +24,34 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
 }
 
 /// The EXIF data of a file.
-pub(crate) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     chunks(bytes).find_map(|(name, body)| (&name == b"eXIf").then_some(body))
+}
+
+/// Width and height stand in the first chunk; what else there is, as far as `bytes` reach.
+///
+/// # Errors
+/// [`Refused::CutOff`] if the first chunk is not there.
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refused> {
+    let Some(&[w3, w2, w1, w0, h3, h2, h1, h0, bits, colour]) = bytes.get(16..26) else {
+        return Err(Refused::CutOff);
+    };
+    let (width, height) = ([w3, w2, w1, w0], [h3, h2, h1, h0]);
+    let mut found = Header {
+        size: (u32::from_be_bytes(width), u32::from_be_bytes(height)),
+        sixteen_bits: bits == 16,
+        alpha: colour & 4 > 0,
+        ..Header::default()
+    };
+    for (name, body) in chunks(bytes) {
+        match &name {
+            b"tRNS" => found.alpha = true,
+            b"acTL" => found.several = true,
+            b"eXIf" => found.turn = found.turn.or_else(|| Orientation::from_exif_chunk(body)),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Looks whether the last chunk is there.
@@ -57,8 +69,9 @@ fn is_whole(bytes: &[u8]) -> Result<(), Refused> {
 /// palettes; and looks whether the last chunk is there.
 ///
 /// # Errors
-/// [`Refused`] for what is cut off or damaged there.
-pub(crate) fn check(bytes: &[u8], limits: &DecodeLimits) -> Result<(), Refused> {
+/// [`Refused`] for what is cut off or damaged there, or too large.
+pub(super) fn check(bytes: &[u8], limits: &DecodeLimits) -> Result<(), Refused> {
+    within(bytes, limits)?;
     is_whole(bytes)?;
     caught(ImageFormat::Png, || {
         let mut reader = reader(bytes, limits.max_alloc)?;
@@ -86,73 +99,53 @@ fn refused(error: png::DecodingError) -> Refused {
     Refused::Damaged(ImageFormat::Png, error.to_string())
 }
 
-/// What [`decode`] takes at most for a picture of this size, besides the bytes of the file.
-pub(crate) fn needed_bytes((width, height): (u32, u32)) -> u64 {
+/// What [`decode`] takes at most, if that is within the limits.
+fn within(bytes: &[u8], limits: &DecodeLimits) -> Result<u64, Refused> {
+    let found = header(bytes)?;
     // Few rows at a time, as they are stored and as they come out, of at most eight bytes a pixel.
-    let rows = 4 * 8 * u64::from(width);
-    (u64::from(width) * u64::from(height))
-        .saturating_mul(3)
-        .saturating_add(rows)
+    let lines = 4 * 8 * u64::from(found.size.0);
+    let pixels = found.pixels().saturating_mul(3);
+    let needed = pixels.saturating_add(lines + bytes.len() as u64);
+    limits.check(found.size, needed)?;
+    Ok(needed)
 }
 
-/// Decodes a PNG, with at most `max_alloc` bytes for what is not pixels.
-///
 /// # Errors
-/// [`Refused`] for what is cut off or damaged.
-pub(crate) fn decode(bytes: &[u8], max_alloc: u64) -> Result<RgbImage, Refused> {
+/// [`Refused`] for what is cut off, damaged or too large.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    rows: &dyn Rows,
+) -> Result<RgbImage, Refused> {
+    let needed = within(bytes, limits)?;
     is_whole(bytes)?;
-    caught(ImageFormat::Png, || decode_all(bytes, max_alloc))
+    caught(ImageFormat::Png, || {
+        decode_all(bytes, limits.max_alloc - needed, rows)
+    })
 }
 
-fn decode_all(bytes: &[u8], max_alloc: u64) -> Result<RgbImage, Refused> {
+fn decode_all(bytes: &[u8], max_alloc: u64, rows: &dyn Rows) -> Result<RgbImage, Refused> {
     let mut reader = reader(bytes, max_alloc)?;
     let (width, height) = reader.info().size();
     let (colour, depth) = reader.output_color_type();
-    let (samples, deep) = (colour.samples(), depth == png::BitDepth::Sixteen);
+    let samples = colour.samples();
+    let (depth, size) = match depth {
+        png::BitDepth::Sixteen => (Depth::Sixteen(u16::from_be_bytes), 2),
+        _ => (Depth::Eight, 1),
+    };
     let mut image = scratch::black(width, height);
     let stride = width as usize * 3;
     let mut line = vec![0; stride];
     let mut y = 0;
     while let Some(row) = reader.next_interlaced_row().map_err(refused)? {
         if let InterlaceInfo::Adam7(place) = *row.interlace() {
-            let bytes = row.data().len() / samples / (1 + usize::from(deep)) * 3;
-            to_rgb(row.data(), samples, deep, &mut line[..bytes]);
+            let bytes = row.data().len() / samples / size * 3;
+            rows.row(row.data(), samples, depth, &mut line[..bytes]);
             png::expand_interlaced_row(&mut image, stride, &line[..bytes], &place, 24);
         } else if let Some(line) = image.get_mut(y * stride..(y + 1) * stride) {
-            to_rgb(row.data(), samples, deep, line);
+            rows.row(row.data(), samples, depth, line);
             y += 1;
         }
     }
     Ok(image)
-}
-
-/// Drops alpha, repeats grey, and rounds 16 bits to 8.
-fn to_rgb(row: &[u8], samples: usize, deep: bool, out: &mut [u8]) {
-    let rounded = |value: &[u8]| {
-        let value = u32::from(u16::from_be_bytes([value[0], value[1]]));
-        ((value + 128) / 257) as u8
-    };
-    let out = out.chunks_exact_mut(3);
-    match (samples, deep) {
-        (1 | 2, false) => {
-            for (to, from) in out.zip(row.chunks_exact(samples)) {
-                to.fill(from[0]);
-            }
-        }
-        (1 | 2, true) => {
-            for (to, from) in out.zip(row.chunks_exact(2 * samples)) {
-                to.fill(rounded(from));
-            }
-        }
-        (_, false) => {
-            for (to, from) in out.zip(row.chunks_exact(samples)) {
-                to.copy_from_slice(&from[..3]);
-            }
-        }
-        (_, true) => {
-            for (to, from) in out.zip(row.chunks_exact(2 * samples)) {
-                to.copy_from_slice(&[rounded(from), rounded(&from[2..]), rounded(&from[4..])]);
-            }
-        }
-    }
 }

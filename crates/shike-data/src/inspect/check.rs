@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::pixels::Header;
 use super::{Depth, InspectConfig, looks_like};
 use crate::dataset::{Dataset, Raw};
+use crate::decode::Decoding;
 use crate::error::Result;
 
 /// Length and hash of an image's bytes.
@@ -43,9 +44,9 @@ fn whole(
 ) -> Result<Seen> {
     data.read(i, |raw, origin| {
         if let Raw::Encoded(bytes) = raw {
-            *header = Header::of(bytes, origin, &config.limits)?;
+            *header = Some(Header::of(bytes, origin, &config.limits)?);
         }
-        let image = raw.decode(origin, &config.limits)?;
+        let image = raw.decode(origin, &config.limits, &Decoding::default())?;
         let bytes = raw.bytes();
         Ok(((bytes.len() as u64, xxh3_128(bytes)), looks_like(&image)))
     })

@@ -1,16 +1,14 @@
-//! Pixels that are not 8-bit, upright and nearly square, told by headers.
+//! Pixels that are not 8-bit, opaque, upright and nearly square, told by headers.
 
-use std::io::Cursor;
-
+use image::ImageFormat;
 use image::metadata::Orientation;
-use image::{ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::decode::exif::{orientation, taken};
+use crate::decode::exif::taken;
 use crate::decode::header::header_in;
-use crate::decode::{DecodeLimits, caught, png};
+use crate::decode::{self, DecodeLimits, caught, counts_of_values};
 use crate::error::Result;
 
 /// 16-bit images that are decoded for the range of their values.
@@ -19,7 +17,7 @@ const RANGES: usize = 32;
 /// A picture of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
 const KEPT: f64 = 0.66;
 
-/// What the headers of some images say of their pixels, beyond 8-bit and upright.
+/// What the headers of some images say of their pixels, beyond 8-bit, opaque and upright.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pixels {
     /// Images whose headers were read.
@@ -30,6 +28,12 @@ pub struct Pixels {
     pub ranges: usize,
     /// Of those, images whose values are within an eighth of the range: 32 of 256 levels are left.
     pub narrow: usize,
+    /// Images that may have transparent pixels.
+    #[serde(default)]
+    pub transparent: usize,
+    /// Animations, and files of several pages.
+    #[serde(default)]
+    pub several: usize,
     /// Images that their EXIF data turn.
     pub turned: usize,
     /// Images of which the largest square holds less than two thirds.
@@ -41,15 +45,13 @@ pub struct Pixels {
 /// One file by its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
-    sixteen_bits: bool,
-    turned: bool,
-    kept: f64,
+    said: decode::Header,
     /// When it was taken, in seconds.
     pub(super) taken: Option<i64>,
 }
 
 impl Pixels {
-    /// Reads the headers of at most about `most` images, spread evenly. Images in memory are 8-bit,
+    /// Reads the headers of at most about `most` images, spread evenly. Images in memory are 8-bit, opaque,
     /// upright and square; a file that cannot be read is not counted.
     pub fn of<'a>(sets: impl IntoIterator<Item = &'a Dataset>, most: usize) -> Self {
         let files = sets.into_iter().filter(|data| data.image_size().is_none());
@@ -66,74 +68,71 @@ impl Pixels {
 
     /// What these headers say of image `i` of a data set each.
     pub(super) fn told(found: &[(&Dataset, usize, Header)]) -> Self {
-        let count =
-            |is: fn(&Header) -> bool| found.iter().filter(|(.., header)| is(header)).count();
-        let deep: Vec<_> = found.iter().filter(|(.., h)| h.sixteen_bits).collect();
+        let count = |is: fn(&decode::Header) -> bool| {
+            let headers = found.iter().map(|(.., header)| &header.said);
+            headers.filter(|header| is(header)).count()
+        };
+        let deep = found.iter().filter(|(.., header)| header.said.sixteen_bits);
+        let deep: Vec<_> = deep.collect();
         let ranges: Vec<u16> = deep
             .par_iter()
             .step_by(deep.len().div_ceil(RANGES).max(1))
-            .filter_map(|(data, i, _)| guarded(|| range(data, *i)))
+            .filter_map(|(data, i, _)| range(data, *i))
             .collect();
-        let mut kept: Vec<f64> = found.iter().map(|(.., header)| header.kept).collect();
+        let mut kept: Vec<f64> = found.iter().map(|(.., header)| header.kept()).collect();
         kept.sort_by(f64::total_cmp);
         Self {
             looked_at: found.len(),
             sixteen_bits: deep.len(),
             ranges: ranges.len(),
             narrow: ranges.iter().filter(|&&range| range < u16::MAX / 8).count(),
-            turned: count(|header| header.turned),
-            elongated: count(|header| header.kept < KEPT),
+            transparent: count(|header| header.alpha),
+            several: count(|header| header.several),
+            turned: count(|header| header.turn.is_some_and(|t| t != Orientation::NoTransforms)),
+            elongated: kept.iter().filter(|&&kept| kept < KEPT).count(),
             median_kept: kept.get(kept.len() / 2).copied(),
         }
     }
-}
-
-/// A decoder that panics has found a file that cannot be read.
-fn guarded<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
-    caught(ImageFormat::Png, || Ok(read())).ok().flatten()
 }
 
 impl Header {
     /// That of image `i`; none if it is pixels.
     pub(super) fn read(data: &Dataset, i: usize, limits: &DecodeLimits) -> Result<Option<Self>> {
         let mut bytes = Vec::new();
-        let (format, size) = data.header(i, limits, &mut bytes)?;
-        Ok(format.and_then(|format| Self::new(&bytes, format, size)))
+        let (said, is_file) = data.header(i, limits, &mut bytes)?;
+        Ok(is_file.then(|| Self::new(&bytes, said)))
     }
 
     /// That in the bytes of a file.
-    pub(super) fn of(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<Option<Self>> {
-        let (format, size) = header_in(bytes, origin, limits)?;
-        Ok(Self::new(bytes, format, size))
+    pub(super) fn of(bytes: &[u8], origin: &str, limits: &DecodeLimits) -> Result<Self> {
+        header_in(bytes, origin, limits).map(|said| Self::new(bytes, said))
     }
 
-    fn new(bytes: &[u8], format: ImageFormat, (width, height): (u32, u32)) -> Option<Self> {
-        guarded(|| {
-            Some(Self {
-                sixteen_bits: format == ImageFormat::Png && png::is_sixteen_bits(bytes),
-                turned: orientation(format, bytes) != Orientation::NoTransforms,
-                kept: f64::from(width.min(height)) / f64::from(width.max(height)),
-                taken: taken(format, bytes),
-            })
-        })
+    fn new(bytes: &[u8], said: decode::Header) -> Self {
+        let taken = caught(ImageFormat::Jpeg, || Ok(taken(bytes)));
+        Self {
+            said,
+            taken: taken.ok().flatten(),
+        }
+    }
+
+    /// The share that the largest square holds.
+    fn kept(&self) -> f64 {
+        let (width, height) = self.said.size;
+        f64::from(width.min(height)) / f64::from(width.max(height))
     }
 }
 
 /// Largest less smallest value of a 16-bit image, but for its alpha.
 fn range(data: &Dataset, i: usize) -> Option<u16> {
-    data.read(i, |raw, _| Ok(range_in(raw.bytes()))).ok()?
-}
-
-fn range_in(bytes: &[u8]) -> Option<u16> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .ok()?;
-    let mut limits = Limits::default();
-    // Grey becomes three times as much.
-    limits.max_alloc = Some(DecodeLimits::default().max_alloc / 4);
-    reader.limits(limits);
-    let values = reader.decode().ok()?.into_rgb16().into_raw();
-    Some(values.iter().max()? - values.iter().min()?)
+    let counts = |raw: crate::Raw<'_>| counts_of_values(raw.bytes(), &DecodeLimits::default());
+    let counts = data.read(i, |raw, _| Ok(counts(raw))).ok()??;
+    let there = |count: &u64| *count > 0;
+    let (first, last) = (
+        counts.iter().position(there)?,
+        counts.iter().rposition(there)?,
+    );
+    u16::try_from(last - first).ok()
 }
 
 #[cfg(test)]
@@ -184,6 +183,8 @@ mod tests {
             sixteen_bits: 3,
             ranges: 3,
             narrow: 2,
+            transparent: 1,
+            several: 0,
             turned: 1,
             elongated: 1,
             median_kept: Some(1.0),

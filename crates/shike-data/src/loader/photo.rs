@@ -25,10 +25,8 @@ use crate::dataset::Raw;
 use crate::decode::DecodeLimits;
 #[cfg(doc)]
 use crate::decode::decode_rgb;
-use crate::decode::exif::turn_upright;
-use crate::decode::header::jpeg_frame;
 use crate::decode::header::sniff;
-use crate::decode::jpeg::{Frame, decode_rows};
+use crate::decode::jpeg::{Frame, decode_rows, frame_within};
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
@@ -67,9 +65,9 @@ pub fn prepare(
     );
     if let Raw::Encoded(file) = raw
         && resizes
-        && sniff(file, origin)? == ImageFormat::Jpeg
+        && sniff(file, origin)?.image == ImageFormat::Jpeg
     {
-        let frame = jpeg_frame(file, limits).map_err(|refused| refused.of(origin))?;
+        let frame = frame_within(file, limits).map_err(|refused| refused.of(origin))?;
         // Inks take the exact way, too.
         if frame.components < 4 {
             return WORKSPACE.with_borrow_mut(|space| {
@@ -93,12 +91,7 @@ pub fn prepare(
             });
         }
     }
-    let mut image = raw.decode(origin, limits)?;
-    if let Raw::Encoded(file) = raw
-        && pipeline.is_upright()
-    {
-        image = turn_upright(image, file, limits).map_err(|e| e.of(origin))?;
-    }
+    let image = raw.decode(origin, limits, &pipeline.decoding())?;
     pipeline.apply(image, rng)
 }
 

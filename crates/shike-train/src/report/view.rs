@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
-use shike_data::{Dataset, DecodeLimits, Part};
+use shike_data::{Dataset, DecodeLimits, Decoding, Part};
 use shike_infer::Predictor;
 use shike_infer::metrics::{ClassRow, Confusion, Evaluation, ImageScore, Metric, Table, cell};
 
@@ -66,7 +66,7 @@ impl View {
             evaluation,
             scored,
             classes: paths.read_classes()?,
-            upright: config.train.eval_pipeline.is_upright(),
+            decoding: config.train.eval_pipeline.decoding(),
         };
         let heading = |text: &str| Block::Heading(text.into());
         let part = receipt.as_ref().and_then(|receipt| receipt.scored);
@@ -226,8 +226,8 @@ struct Subject<'a> {
     evaluation: &'a Evaluation,
     scored: &'a Dataset,
     classes: Classes,
-    /// Whether the run turned its pictures.
-    upright: bool,
+    /// What became of pixels in the run.
+    decoding: Decoding,
 }
 
 impl Subject<'_> {
@@ -316,7 +316,7 @@ impl Subject<'_> {
             let Some(pixels) = scores
                 .iter()
                 .position(wrong)
-                .and_then(|image| picture(self.scored, image, self.upright))
+                .and_then(|image| picture(self.scored, image, &self.decoding))
             else {
                 continue;
             };
@@ -348,7 +348,7 @@ impl Subject<'_> {
             .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
         let picture = |(image, score): (usize, &ImageScore)| {
             let (file, sure) = (self.scored.origin(image), 100.0 * score.confidence);
-            let pixels = picture(self.scored, image, self.upright)?;
+            let pixels = picture(self.scored, image, &self.decoding)?;
             Some(Picture {
                 title: format!("{file} ({sure:.0} %)"),
                 jpeg: thumbnail(&pixels)?,
@@ -358,14 +358,10 @@ impl Subject<'_> {
     }
 }
 
-/// An image of the scored ones, turned `upright` where the run turned them.
-fn picture(scored: &Dataset, image: usize, upright: bool) -> Option<RgbImage> {
+/// An image of the scored ones, as the run decoded them.
+fn picture(scored: &Dataset, image: usize, decoding: &Decoding) -> Option<RgbImage> {
     let limits = DecodeLimits::default();
-    let pixels = match upright {
-        true => scored.image_upright(image, &limits),
-        false => scored.image(image, &limits),
-    };
-    pixels.ok()
+    scored.image_as(image, &limits, decoding).ok()
 }
 
 /// A small JPEG.
@@ -397,8 +393,15 @@ mod tests {
         bytes.splice(2..2, exif.iter().copied());
         std::fs::write(&file, bytes).unwrap();
         let scored = shike_data::image_folder(dir.path()).unwrap();
-        let size = |upright| picture(&scored, 0, upright).unwrap().dimensions();
+        let decoding = |upright| Decoding {
+            upright,
+            ..Decoding::default()
+        };
+        let size = |upright| {
+            let picture = picture(&scored, 0, &decoding(upright));
+            picture.unwrap().dimensions()
+        };
         assert_eq!((size(false), size(true)), ((12, 8), (8, 12)));
-        assert!(picture(&scored, 1, true).is_none());
+        assert!(picture(&scored, 1, &decoding(true)).is_none());
     }
 }

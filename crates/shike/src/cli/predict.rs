@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
 use shike_data::write::atomic_write;
-use shike_data::{class_names_file, header_size};
+use shike_data::{class_names_file, format_names, header_size};
 use shike_infer::metrics::confidence::Sets;
 use shike_infer::{Prediction, Predictor};
 
@@ -97,7 +97,7 @@ impl PredictArgs {
         }
         let why = match left_out.is_empty() {
             true => "name files or folders, or give --list".into(),
-            false => format!("JPEG and PNG files are read ({left_out})"),
+            false => format!("{} files are read ({left_out})", format_names()),
         };
         Err(CliError::Usage(format!("no image: {why}")))
     }

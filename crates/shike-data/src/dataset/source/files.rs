@@ -98,8 +98,8 @@ fn start<'a>(path: &Path, length: u64, buffer: &'a mut Vec<u8>) -> Result<Raw<'a
 /// Errors of the file, and [`DataError::Decode`] for a header that cannot be read.
 pub fn header_size(path: &Path) -> Result<[u32; 2]> {
     let (limits, mut buffer) = (DecodeLimits::default(), Vec::new());
-    let (_, (width, height)) = header_of(&OneFile(path), 0, &limits, &mut buffer)?;
-    Ok([width, height])
+    let (header, _) = header_of(&OneFile(path), 0, &limits, &mut buffer)?;
+    Ok(header.size.into())
 }
 
 /// A file, whatever its name.

@@ -6,12 +6,14 @@ mod pixels;
 use std::fmt;
 use std::path::Path;
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 
 pub use self::files::header_size;
 pub(super) use self::{files::Files, pixels::Pixels};
+#[cfg(doc)]
+use crate::decode::decode_rgb;
 use crate::decode::header::header_in;
-use crate::decode::{DecodeLimits, decode_rgb};
+use crate::decode::{DecodeLimits, Decoding, Header, decode_as};
 use crate::error::{DataError, Result};
 use crate::read::MAX_BYTES;
 use crate::scratch;
@@ -81,7 +83,7 @@ pub trait Images: fmt::Debug + Send + Sync {
 /// An image as it is stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Raw<'a> {
-    /// The bytes of a JPEG or PNG file.
+    /// The bytes of a file of one of the [`FORMATS`](crate::decode::FORMATS).
     Encoded(&'a [u8]),
     /// Pixels, `[height, width, 3]`.
     Rgb {
@@ -103,13 +105,18 @@ impl Raw<'_> {
         }
     }
 
-    /// The pixels; `origin` is the name used in error messages.
+    /// The pixels, those of a file as `decoding` says; `origin` is the name used in error messages.
     ///
     /// # Errors
     /// Those of [`decode_rgb`].
-    pub(crate) fn decode(&self, origin: &str, limits: &DecodeLimits) -> Result<RgbImage> {
+    pub(crate) fn decode(
+        &self,
+        origin: &str,
+        limits: &DecodeLimits,
+        decoding: &Decoding,
+    ) -> Result<RgbImage> {
         match *self {
-            Self::Encoded(bytes) => decode_rgb(bytes, origin, limits),
+            Self::Encoded(bytes) => decode_as(bytes, origin, limits, decoding),
             Self::Rgb {
                 pixels,
                 width,
@@ -124,24 +131,33 @@ impl Raw<'_> {
 const START: u64 = 64 << 10;
 
 /// As [`header_in`] of image `i` of a source; `buffer` then holds all of its header, and no more of a file is read
-/// than that takes. Pixels have no format.
+/// than that takes. Also whether it is a file.
 pub(crate) fn header_of(
     images: &dyn Images,
     i: usize,
     limits: &DecodeLimits,
     buffer: &mut Vec<u8>,
-) -> Result<(Option<ImageFormat>, (u32, u32))> {
+) -> Result<(Header, bool)> {
     let origin = images.origin(i);
     let mut wanted = START;
     loop {
         let bytes = match images.start(i, wanted, buffer)? {
             Raw::Encoded(bytes) => bytes,
-            Raw::Rgb { width, height, .. } => return Ok((None, (width, height))),
+            Raw::Rgb { width, height, .. } => {
+                let size = (width, height);
+                return Ok((
+                    Header {
+                        size,
+                        ..Header::default()
+                    },
+                    false,
+                ));
+            }
         };
         let is_all = (bytes.len() as u64) < wanted;
         match header_in(bytes, &origin, limits) {
             Err(DataError::Truncated { .. }) if !is_all && wanted < MAX_BYTES => wanted *= 8,
-            header => return header.map(|(format, size)| (Some(format), size)),
+            header => return header.map(|header| (header, true)),
         }
     }
 }

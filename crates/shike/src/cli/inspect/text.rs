@@ -74,7 +74,7 @@ pub(super) fn describe(
     text
 }
 
-/// What a person should know of pictures that are not 8-bit, upright and nearly square, and what to do;
+/// What a person should know of pictures that are not 8-bit, opaque, upright and nearly square, and what to do;
 /// `turned` says it for those with an EXIF turn.
 pub(in crate::cli) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> {
     let all = pixels.looked_at;
@@ -93,6 +93,18 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> 
             );
         }
         lines.push(line);
+    }
+    if pixels.transparent > 0 {
+        lines.push(format!(
+            "{} of {all} may have transparent pixels: alpha is dropped, and what lies under it is seen",
+            pixels.transparent
+        ));
+    }
+    if pixels.several > 0 {
+        lines.push(format!(
+            "{} of {all} are animations or have several pages: the first is taken",
+            pixels.several
+        ));
     }
     if pixels.turned > 0 {
         lines.push(format!(
