@@ -70,7 +70,7 @@ pub mod shots;
 mod together;
 pub mod write;
 
-pub use augment::{Normalization, Pipeline, Transform};
+pub use augment::{Fit, Normalization, Pipeline, Size, Transform};
 pub use dataset::{
     Cifar, Dataset, FileCheck, FileReport, Images, Raw, cifar, class_names_file, header_size,
     image_folder, image_folder_as_found, image_folder_with_classes, list_file, list_file_like,

@@ -577,7 +577,7 @@ fn exif_orientation_is_applied_where_it_is_asked_for() {
         late.validate()
             .unwrap_err()
             .to_string()
-            .contains("must be the first")
+            .contains("must come before all that is done with pixels")
     );
 }
 
@@ -705,7 +705,7 @@ fn loader(data: &Dataset, policy: BadImages, workers: usize) -> (Loader, BadImag
         ..LoaderConfig::default()
     };
     let pipeline = Pipeline {
-        transforms: vec![Transform::CenterCrop { size: 4 }],
+        transforms: vec![Transform::CenterCrop { size: 4.into() }],
     };
     let log = BadImageLog::default();
     let loader = Loader::new(data.clone(), pipeline, config, 3).unwrap();

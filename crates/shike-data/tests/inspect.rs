@@ -328,7 +328,8 @@ fn json_form() {
             },
             "in_bursts": 0,
             "pixels": {
-                "looked_at": 5, "sixteen_bits": 0, "ranges": 0, "narrow": 0, "turned": 0, "elongated": 0,
+                "looked_at": 5, "sixteen_bits": 0, "ranges": 0, "narrow": 0, "transparent": 0, "several": 0,
+                "turned": 0, "elongated": 0,
                 "median_kept": 16.0 / 24.0,
             },
             "too_small": [{"subset": "val", "fewer_than": 10, "classes": 2, "by_size": [

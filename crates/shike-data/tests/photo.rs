@@ -36,7 +36,7 @@ fn bicubic(short_side: u32) -> Pipeline {
                 short_side,
                 interpolation,
             },
-            Transform::CenterCrop { size: 32 },
+            Transform::CenterCrop { size: 32.into() },
         ],
     }
 }

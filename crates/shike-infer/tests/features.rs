@@ -6,7 +6,8 @@ use std::path::Path;
 use burn::tensor::Device;
 use image::RgbImage;
 use shike_data::{
-    Dataset, LoaderConfig, Normalization, Pipeline, Threads, Transform, image_folder,
+    Dataset, Decoding, Fit, LoaderConfig, Normalization, Pipeline, Size, Threads, Transform,
+    image_folder,
 };
 use shike_infer::model::preprocessing::preprocessing;
 use shike_infer::{EmbedEvent, Embedder, Features, InferError};
@@ -31,7 +32,7 @@ fn folder(dir: &Path, count: u32) -> Dataset {
     image_folder(dir).unwrap()
 }
 
-fn embedder(name: &str, size: u32, seed: u64) -> Embedder {
+fn embedder(name: &str, size: impl Into<Size>, seed: u64) -> Embedder {
     let device = Device::flex();
     device.seed(seed);
     let backbone = BackboneConfig::named(name).unwrap();
@@ -88,6 +89,46 @@ fn neither_batches_nor_threads_change_a_number() {
             assert_eq!(one, other, "{name}, {batch_size}");
         }
     }
+}
+
+/// Rectangles go through every family, and pictures that are fitted in another way are other features.
+#[test]
+fn shapes_and_fits_are_part_of_what_features_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = folder(dir.path(), 2);
+    let size: Size = "64x32".parse().unwrap();
+    for name in ["resnet8", "resnet18", "efficientnet_lite0", "vit_s16"] {
+        let features = embed(&embedder(name, size, 1), &data, 2, 1);
+        assert_eq!(features.source.pipeline.output_size(), Some(size), "{name}");
+        assert!(
+            features.rows.iter().all(|value| value.is_finite()),
+            "{name}"
+        );
+    }
+    let device = Device::flex();
+    device.seed(1);
+    let trunk = BackboneConfig::named("resnet8")
+        .unwrap()
+        .init(&device)
+        .unwrap();
+    let decoding = Decoding {
+        range: [0, 4095],
+        ..Decoding::default()
+    };
+    let usual = Pipeline::photo_eval(32);
+    let pipelines = [
+        usual.clone(),
+        usual.fitted(Fit::Pad),
+        usual.fitted(Fit::Squash),
+        usual.decoded(&decoding),
+    ];
+    let sources = pipelines.map(|pipeline| {
+        let made = Embedder::new(&trunk, &pipeline, Normalization::IMAGENET, &device);
+        serde_json::to_string(made.unwrap().source()).unwrap()
+    });
+    // The cache goes by this text.
+    let different: std::collections::HashSet<_> = sources.iter().collect();
+    assert_eq!(different.len(), 4);
 }
 
 #[test]
@@ -183,7 +224,7 @@ fn preprocessing_that_draws_or_leaves_sizes_open_is_refused() {
         transforms: vec![resize],
     };
     let wrong = Pipeline {
-        transforms: vec![Transform::CenterCrop { size: 0 }],
+        transforms: vec![Transform::CenterCrop { size: 0.into() }],
     };
     for (pipeline, says) in [
         (Pipeline::cifar_train(), "random_crop is for training"),
@@ -202,5 +243,13 @@ fn preprocessing_that_draws_or_leaves_sizes_open_is_refused() {
     assert_eq!(
         message,
         "pipeline: pictures of 15 pixels are smaller than a patch"
+    );
+    let size: Size = "64x40".parse().unwrap();
+    let rest = Pipeline::photo_eval(size);
+    let made = Embedder::new(&trunk, &rest, Normalization::CIFAR10, &device);
+    let message = made.unwrap_err().to_string();
+    assert!(
+        message.contains("64x40 pixels are no multiples of 16") && message.ends_with("take 64x32"),
+        "{message}"
     );
 }

@@ -612,8 +612,8 @@ fn a_model_of_images_of_one_size_sees_all_of_a_larger_one() {
     let folder = tempfile::tempdir().unwrap();
     let ce = || json!({ "kind": "cross_entropy" });
     let mut config = config(plain(ClassifierConfig::Linear, false), ce(), None);
-    let crop = |size| Pipeline {
-        transforms: vec![shike_data::Transform::CenterCrop { size }],
+    let crop = |size: u32| Pipeline {
+        transforms: vec![shike_data::Transform::CenterCrop { size: size.into() }],
     };
     // Of 8x8 pixels training would see the middle alone.
     config.eval_pipeline = crop(6);

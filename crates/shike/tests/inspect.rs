@@ -205,8 +205,8 @@ fn pixels_that_are_not_taken_as_they_are_meant_are_told() {
             image.save(folder.join(format!("{i}.png"))).unwrap();
         }
     }
-    let wide = "are so wide or tall that the square in their middle, which is scored, holds less than two \
-                thirds of them (50 % of the median picture)";
+    let wide = "are so wide or tall that the square in their middle holds less than two thirds of them (50 % of \
+                the median picture)";
     let text = said(&shike_in(dir.path(), "inspect deep"));
     for line in [
         "24 of 24 have 16 bits a channel, of which the upper 8 are taken; 24 of 24 that were decoded use \
@@ -217,10 +217,21 @@ fn pixels_that_are_not_taken_as_they_are_meant_are_told() {
     }
     let tiny = "--arch resnet8 --experts 2 --image-size 32 --batch-size 4 --dry-run";
     let text = said(&shike_in(dir.path(), &format!("train --data deep {tiny}")));
-    assert!(
-        text.contains("training pictures: ") && text.contains(wide),
-        "{text}"
-    );
+    for line in ["training pictures: ", wide, "all of each is seen (pad)"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // The values of nearly all of their pixels are stretched, and the lines say so.
+    let options = "--range auto --fit squash";
+    let text = said(&shike_in(
+        dir.path(),
+        &format!("train --data deep {options} {tiny}"),
+    ));
+    for line in [
+        "of which the values 308 to 520 become black to white",
+        "all of each is seen (squash)",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }
 
 #[test]

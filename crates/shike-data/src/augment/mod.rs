@@ -16,6 +16,7 @@ mod ops;
 mod pipeline;
 mod randaugment;
 mod resize;
+mod size;
 mod timm;
 
 use image::RgbImage;
@@ -25,8 +26,9 @@ use serde::{Deserialize, Serialize};
 pub use self::normalize::Normalization;
 use self::pillow::*;
 pub use self::pipeline::Pipeline;
-pub use self::resize::{CropBox, Interpolation, random_resized_crop_box};
-pub(crate) use self::resize::{center_crop_corner, resized_size};
+pub use self::resize::{CropBox, Fit, Interpolation, random_resized_crop_box};
+pub(crate) use self::resize::{Taken, center_crop_corner, on_canvas};
+pub use self::size::Size;
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
@@ -43,9 +45,13 @@ pub mod pillow {
     };
     pub use super::ops::Op;
     pub use super::randaugment::{RandAugmentOp, rand_augment};
-    pub use super::resize::{center_crop, resize, resize_short_side, resized_crop};
+    pub use super::resize::{center_crop, resize, resized_crop};
     pub use super::timm::{TimmOp, rand_augment_timm};
 }
+
+/// What surrounds a picture that does not fill its place: the mean colour of ImageNet's, which most networks see as
+/// zeros.
+pub const PADDING: [u8; 3] = [124, 116, 104];
 
 /// No side of an output may be longer: a slip of the keyboard shall not ask for gigabytes.
 const MAX_SIDE: u32 = 16_384;
@@ -58,10 +64,24 @@ pub enum Transform {
     /// Turns the picture as its EXIF data say; the first transform, if at all. It is applied where
     /// the file is decoded, and changes nothing about pixels in memory.
     ExifOrientation,
-    /// Pads with black on all sides, then cuts out a square at a random place.
+    /// What becomes of 16 bits a channel: values up to `low` are black, from `high` on white. It stands before all
+    /// that is done with pixels, is applied where the file is decoded, and changes nothing about 8 bits.
+    Range {
+        /// The value that becomes 0.
+        low: u16,
+        /// The value that becomes 255, above `low`.
+        high: u16,
+    },
+    /// Lays transparent pixels over a colour; without it alpha is dropped. It stands before all that is done with
+    /// pixels, and is applied where the file is decoded.
+    Background {
+        /// Red, green and blue.
+        color: [u8; 3],
+    },
+    /// Pads with black on all sides, then cuts out a box at a random place.
     RandomCrop {
-        /// Side of the square, in pixels.
-        size: u32,
+        /// Its size, in pixels.
+        size: Size,
         /// Width of the border, in pixels.
         padding: u32,
     },
@@ -122,14 +142,18 @@ pub enum Transform {
         /// Side of the square, in pixels; of an odd number one less, as in the reference.
         size: u32,
     },
-    /// Cuts out a box of random area and shape and resizes it to a square.
+    /// Cuts out a box of random area and shape and resizes it.
     RandomResizedCrop {
-        /// Side of the square, in pixels.
-        size: u32,
+        /// Size that comes out, in pixels.
+        size: Size,
         /// Smallest and largest share of the area.
         scale: [f64; 2],
-        /// Smallest and largest ratio of width to height.
+        /// Smallest and largest ratio of width to height, over that of the size that comes out; where all of a picture
+        /// is to be seen, over that of the picture.
         ratio: [f64; 2],
+        /// How the box becomes that size.
+        #[serde(default, skip_serializing_if = "Fit::is_crop")]
+        fit: Fit,
     },
     /// Resizes so that the shorter side has this length.
     Resize {
@@ -139,10 +163,34 @@ pub enum Transform {
         #[serde(default, skip_serializing_if = "Interpolation::is_bilinear")]
         interpolation: Interpolation,
     },
-    /// Cuts out the square in the middle; pads with black where the image is smaller.
+    /// Resizes so that a box of this size is covered.
+    Cover {
+        /// The box, in pixels.
+        size: Size,
+        /// How values between pixels are found.
+        #[serde(default, skip_serializing_if = "Interpolation::is_bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Resizes the whole image to this size, whatever its shape.
+    Squash {
+        /// The size, in pixels.
+        size: Size,
+        /// How values between pixels are found.
+        #[serde(default, skip_serializing_if = "Interpolation::is_bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Resizes the whole image so that it fits into this size, in the middle of [`PADDING`].
+    Pad {
+        /// The size, in pixels.
+        size: Size,
+        /// How values between pixels are found.
+        #[serde(default, skip_serializing_if = "Interpolation::is_bilinear")]
+        interpolation: Interpolation,
+    },
+    /// Cuts out the box in the middle; pads with black where the image is smaller.
     CenterCrop {
-        /// Side of the square, in pixels.
-        size: u32,
+        /// Its size, in pixels.
+        size: Size,
     },
 }
 
@@ -151,6 +199,8 @@ impl Transform {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ExifOrientation => "exif_orientation",
+            Self::Range { .. } => "range",
+            Self::Background { .. } => "background",
             Self::RandomCrop { .. } => "random_crop",
             Self::HorizontalFlip { .. } => "horizontal_flip",
             Self::AutoAugmentCifar10 => "auto_augment_cifar10",
@@ -162,6 +212,9 @@ impl Transform {
             Self::Cutout { .. } => "cutout",
             Self::RandomResizedCrop { .. } => "random_resized_crop",
             Self::Resize { .. } => "resize",
+            Self::Cover { .. } => "cover",
+            Self::Squash { .. } => "squash",
+            Self::Pad { .. } => "pad",
             Self::CenterCrop { .. } => "center_crop",
         }
     }
@@ -172,6 +225,7 @@ impl Transform {
             (!(1..=MAX_SIDE).contains(&n))
                 .then(|| (field, format!("is {n}, must be 1 to {MAX_SIDE}")))
         };
+        let both = |size: Size| side("size", size.width).or_else(|| side("size", size.height));
         let range = |field, [low, high]: [f64; 2], max: f64| {
             (!(0.0 < low && low <= high && high <= max)).then(|| {
                 (
@@ -191,7 +245,7 @@ impl Transform {
             (num_ops > 100).then(|| ("num_ops", format!("is {num_ops}, must be 0 to 100")))
         };
         match *self {
-            Self::RandomCrop { size, padding } => side("size", size).or_else(|| {
+            Self::RandomCrop { size, padding } => both(size).or_else(|| {
                 (padding > MAX_SIDE).then(|| {
                     (
                         "padding",
@@ -200,7 +254,11 @@ impl Transform {
                 })
             }),
             Self::HorizontalFlip { p } | Self::Grayscale { p } => probability(p),
-            Self::ExifOrientation | Self::AutoAugmentCifar10 => None,
+            Self::ExifOrientation | Self::Background { .. } | Self::AutoAugmentCifar10 => None,
+            Self::Range { low, high } => (low >= high).then(|| {
+                let problem = format!("is {high}, must be above `low`, which is {low}");
+                ("high", problem)
+            }),
             Self::RandAugment { num_ops, magnitude } => (magnitude > 30)
                 .then(|| ("magnitude", format!("is {magnitude}, must be 0 to 30")))
                 .or_else(|| few(num_ops)),
@@ -226,32 +284,98 @@ impl Transform {
             Self::GaussianBlur { p, sigma } => {
                 probability(p).or_else(|| range("sigma", sigma, 100.0))
             }
-            Self::Cutout { size } | Self::CenterCrop { size } => side("size", size),
+            Self::Cutout { size } => side("size", size),
+            Self::CenterCrop { size }
+            | Self::Cover { size, .. }
+            | Self::Squash { size, .. }
+            | Self::Pad { size, .. } => both(size),
             Self::Resize { short_side, .. } => side("short_side", short_side),
-            Self::RandomResizedCrop { size, scale, ratio } => side("size", size)
+            Self::RandomResizedCrop {
+                size, scale, ratio, ..
+            } => both(size)
                 .or_else(|| range("scale", scale, 1.0))
                 .or_else(|| range("ratio", ratio, 1000.0)),
         }
     }
 
+    /// The part of an image that it resizes, and to what; none if it does not resize.
+    ///
+    /// # Errors
+    /// [`DataError::Transform`] if the image would become too large.
+    pub(crate) fn takes(
+        &self,
+        width: u32,
+        height: u32,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Option<Taken>> {
+        Ok(Some(match *self {
+            Self::RandomResizedCrop {
+                size,
+                scale,
+                ratio,
+                fit,
+            } => {
+                let shape = match fit {
+                    Fit::Crop => f64::from(size.width) / f64::from(size.height),
+                    Fit::Pad | Fit::Squash => f64::from(width) / f64::from(height),
+                };
+                let ratio = ratio.map(|ratio| ratio * shape);
+                let area = random_resized_crop_box(width, height, scale, ratio, rng);
+                Taken::part(area, size, fit == Fit::Pad)
+            }
+            Self::Resize {
+                short_side,
+                interpolation,
+            } => Taken::covering(width, height, short_side.into(), interpolation)?,
+            Self::Cover {
+                size,
+                interpolation,
+            } => Taken::covering(width, height, size, interpolation)?,
+            Self::Squash {
+                size,
+                interpolation,
+            } => Taken::part(CropBox::whole(width, height), size, false).by(interpolation),
+            Self::Pad {
+                size,
+                interpolation,
+            } => Taken::part(CropBox::whole(width, height), size, true).by(interpolation),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Whether it is applied where a file is decoded.
+    pub(crate) fn is_of_decoding(&self) -> bool {
+        matches!(
+            self,
+            Self::ExifOrientation | Self::Range { .. } | Self::Background { .. }
+        )
+    }
+
     fn apply(&self, image: RgbImage, rng: &mut ChaCha8Rng) -> Result<RgbImage> {
         let (width, height) = image.dimensions();
+        if let Some(taken) = self.takes(width, height, rng)? {
+            return Ok(taken.of(image));
+        }
         Ok(match *self {
-            Self::ExifOrientation => image,
+            Self::ExifOrientation | Self::Range { .. } | Self::Background { .. } => image,
             Self::RandomCrop { size, padding } => {
-                let room = |side: u32| (side + 2 * padding).checked_sub(size);
-                let (Some(down), Some(across)) = (room(height), room(width)) else {
+                let room = |side: u32, of: u32| (side + 2 * padding).checked_sub(of);
+                let rooms = (room(height, size.height), room(width, size.width));
+                let (Some(down), Some(across)) = rooms else {
                     return Err(DataError::Transform {
                         transform: "random_crop",
                         problem: format!(
-                            "cannot cut {size}x{size} out of {width}x{height} padded by {padding}; \
-                             put a resize before it"
+                            "cannot cut {}x{} out of {width}x{height} padded by {padding}; \
+                             put a resize before it",
+                            size.width, size.height,
                         ),
                     });
                 };
                 let top = i64::from(rng.below(down + 1)) - i64::from(padding);
                 let left = i64::from(rng.below(across + 1)) - i64::from(padding);
-                replaced(image, |image| crop(image, top, left, size, size))
+                replaced(image, |image| {
+                    crop(image, top, left, size.height, size.width)
+                })
             }
             Self::HorizontalFlip { p } if rng.coin(p) => hflip(image),
             Self::HorizontalFlip { .. } => image,
@@ -281,20 +405,12 @@ impl Transform {
                 let (y, x) = (rng.below(height), rng.below(width));
                 cutout(image, y, x, size / 2)
             }
-            Self::RandomResizedCrop { size, scale, ratio } => {
-                let area = random_resized_crop_box(width, height, scale, ratio, rng);
-                replaced(image, |image| {
-                    resized_crop(image, area, size, size, Interpolation::Bilinear)
-                })
-            }
-            Self::Resize {
-                short_side,
-                interpolation,
-            } => {
-                resized_size(width, height, short_side)?;
-                resize_short_side(image, short_side, interpolation)
-            }
-            Self::CenterCrop { size } if (width, height) == (size, size) => image,
+            Self::RandomResizedCrop { .. }
+            | Self::Resize { .. }
+            | Self::Cover { .. }
+            | Self::Squash { .. }
+            | Self::Pad { .. } => unreachable!("these resize"),
+            Self::CenterCrop { size } if (width, height) == (size.width, size.height) => image,
             Self::CenterCrop { size } => replaced(image, |image| center_crop(image, size)),
         })
     }

@@ -4,7 +4,7 @@ use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Interpolation, Transform};
+use super::{Fit, Interpolation, Size, Transform};
 use crate::decode::Decoding;
 use crate::error::{DataError, Result};
 
@@ -18,7 +18,7 @@ use crate::error::{DataError, Result};
 ///                        {"kind": "center_crop", "size": 224}]}"#,
 /// )?;
 /// assert_eq!(eval, Pipeline::photo_eval(224));
-/// assert_eq!(eval.output_size(), Some(224));
+/// assert_eq!(eval.output_size(), Some(224.into()));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,9 +40,10 @@ impl Pipeline {
         "sim",
     ];
 
-    /// The pipeline of a name in [`NAMES`](Self::NAMES), for square images of `size` pixels; those of
-    /// CIFAR are [`resized`](Self::resized) to it. `None` if there is none of this name.
-    pub fn named(name: &str, size: u32) -> Option<Self> {
+    /// The pipeline of a name in [`NAMES`](Self::NAMES), for images of `size` pixels; those of CIFAR are
+    /// [`resized`](Self::resized) to it. `None` if there is none of this name.
+    pub fn named(name: &str, size: impl Into<Size>) -> Option<Self> {
+        let size = size.into();
         Some(match name {
             "cifar_train" => Self::cifar_train().resized(size),
             "cifar_eval" => Self::cifar_eval().resized(size),
@@ -58,67 +59,149 @@ impl Pipeline {
     /// The same pipeline for another size: crops, their borders, resizes and cut-outs in proportion. One
     /// that takes images as large as they are resizes them first ([`resizing`](Self::resizing)). Unchanged
     /// if its size depends on the input, or is the same.
-    pub fn resized(&self, size: u32) -> Self {
+    pub fn resized(&self, size: impl Into<Size>) -> Self {
+        let size = size.into();
         let old = match self.output_size() {
-            Some(old) if old != size as usize => old,
+            Some(old) if old != size => old,
             _ => return self.clone(),
         };
         // Those of photographs have a rounding of their own, which is not to add up.
         let photo = |name: &&str| {
-            !name.starts_with("cifar") && Self::named(name, old as u32).as_ref() == Some(self)
+            !name.starts_with("cifar") && Self::named(name, old).as_ref() == Some(self)
         };
         if let Some(named) = Self::NAMES.into_iter().find(photo) {
             return Self::named(named, size).unwrap_or_default();
         }
-        let scaled = |n: &mut u32| {
-            *n = (f64::from(*n) * f64::from(size) / old as f64).round() as u32;
+        let scaled = |n: u32, new: u32, old: u32| {
+            (f64::from(n) * f64::from(new) / f64::from(old)).round() as u32
         };
+        let both = |n: Size| Size {
+            width: scaled(n.width, size.width, old.width),
+            height: scaled(n.height, size.height, old.height),
+        };
+        let short = |n: u32| scaled(n, size.short(), old.short());
         let mut pipeline = self.clone();
         for transform in &mut pipeline.transforms {
             match transform {
                 Transform::RandomCrop { size, padding } => {
-                    scaled(size);
-                    scaled(padding);
+                    *size = both(*size);
+                    *padding = short(*padding);
                 }
-                Transform::Cutout { size }
-                | Transform::RandomResizedCrop { size, .. }
-                | Transform::Resize {
-                    short_side: size, ..
-                }
-                | Transform::CenterCrop { size } => scaled(size),
+                Transform::Cutout { size } => *size = short(*size),
+                Transform::RandomResizedCrop { size, .. }
+                | Transform::Cover { size, .. }
+                | Transform::Squash { size, .. }
+                | Transform::Pad { size, .. }
+                | Transform::CenterCrop { size } => *size = both(*size),
+                Transform::Resize {
+                    short_side,
+                    interpolation,
+                } => *transform = covering(both((*short_side).into()), *interpolation),
                 _ => {}
             }
         }
         pipeline.resizing()
     }
 
-    /// The shorter side of the images that it takes whole, where it cuts a square out of them and resizes
-    /// nothing: of larger ones it would see a part, at another scale. `None` if it resizes, or if its size
-    /// depends on the input.
-    pub fn fixed_size(&self) -> Option<u32> {
-        let resizes = |transform: &Transform| {
-            matches!(
-                transform,
-                Transform::Resize { .. } | Transform::RandomResizedCrop { .. }
-            )
-        };
-        match self.transforms.iter().any(resizes) {
-            true => None,
-            false => self.output_size().map(|size| size as u32),
+    /// The size of the images that it takes whole, where it cuts a box out of them and resizes nothing: of larger
+    /// ones it would see a part, at another scale. `None` if it resizes, or if its size depends on the input.
+    pub fn fixed_size(&self) -> Option<Size> {
+        match self.fit() {
+            Some(_) => None,
+            None => self.output_size(),
         }
     }
 
-    /// The same pipeline for images of any size: where it has a [`fixed_size`](Self::fixed_size), the shorter
-    /// side is brought to that first, which leaves images of that size as they are.
+    /// The same pipeline for images of any size: where it has a [`fixed_size`](Self::fixed_size), images are made
+    /// to cover that first, which leaves those of that size as they are.
     pub fn resizing(&self) -> Self {
         let mut pipeline = self.clone();
-        if let Some(short_side) = self.fixed_size() {
-            let first = usize::from(self.is_upright());
-            let resize = Transform::Resize {
-                short_side,
-                interpolation: Interpolation::Bilinear,
-            };
+        if let Some(size) = self.fixed_size() {
+            let first = self.transforms.len() - self.of_pixels().len();
+            let resize = covering(size, Interpolation::Bilinear);
             pipeline.transforms.insert(first, resize);
+        }
+        pipeline
+    }
+
+    /// How images of another shape than those that come out become these; `None` where nothing is resized.
+    pub fn fit(&self) -> Option<Fit> {
+        self.transforms
+            .iter()
+            .find_map(|transform| match transform {
+                Transform::RandomResizedCrop { fit, .. } => Some(*fit),
+                Transform::Resize { .. } | Transform::Cover { .. } => Some(Fit::Crop),
+                Transform::Squash { .. } => Some(Fit::Squash),
+                Transform::Pad { .. } => Some(Fit::Pad),
+                _ => None,
+            })
+    }
+
+    /// The same pipeline with images of other shapes brought to its size as `fit` says. Unchanged where nothing is
+    /// resized, or that is so already. In place of a resize and the crop from its middle comes one that brings all of
+    /// the image to the size of the crop, and the other way round as in [`photo_eval`](Self::photo_eval).
+    pub fn fitted(&self, fit: Fit) -> Self {
+        let mut pipeline = self.clone();
+        if self.fit() == Some(fit) {
+            return pipeline;
+        }
+        let all = &mut pipeline.transforms;
+        let mut at = 0;
+        while at < all.len() {
+            let crop = match all.get(at + 1) {
+                Some(Transform::CenterCrop { size }) => Some(*size),
+                _ => None,
+            };
+            let (size, interpolation) = match &mut all[at] {
+                Transform::RandomResizedCrop { fit: old, .. } => {
+                    *old = fit;
+                    break;
+                }
+                Transform::Resize {
+                    short_side,
+                    interpolation,
+                } => ((*short_side).into(), *interpolation),
+                Transform::Cover {
+                    size,
+                    interpolation,
+                }
+                | Transform::Squash {
+                    size,
+                    interpolation,
+                }
+                | Transform::Pad {
+                    size,
+                    interpolation,
+                } => (*size, *interpolation),
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            let size = crop.unwrap_or(size);
+            let last = at + 1 == all.len();
+            all.drain(at..=at + usize::from(crop.is_some()));
+            let whole = |transform| vec![transform];
+            let instead = match fit {
+                Fit::Squash => whole(Transform::Squash {
+                    size,
+                    interpolation,
+                }),
+                Fit::Pad => whole(Transform::Pad {
+                    size,
+                    interpolation,
+                }),
+                Fit::Crop if last || crop.is_some() => {
+                    vec![
+                        covering(size.map(wider), interpolation),
+                        Transform::CenterCrop { size },
+                    ]
+                }
+                // What follows cuts the box out.
+                Fit::Crop => whole(covering(size, interpolation)),
+            };
+            all.splice(at..at, instead);
+            break;
         }
         pipeline
     }
@@ -129,7 +212,7 @@ impl Pipeline {
         Self {
             transforms: vec![
                 Transform::RandomCrop {
-                    size: 32,
+                    size: 32.into(),
                     padding: 4,
                 },
                 Transform::HorizontalFlip { p: 0.5 },
@@ -142,18 +225,19 @@ impl Pipeline {
     /// Evaluation on CIFAR: nothing is done to a 32x32 image.
     pub fn cifar_eval() -> Self {
         Self {
-            transforms: vec![Transform::CenterCrop { size: 32 }],
+            transforms: vec![Transform::CenterCrop { size: 32.into() }],
         }
     }
 
     /// Training on photographs: RandomResizedCrop(size) and flip, with torchvision's defaults.
-    pub fn photo_train(size: u32) -> Self {
+    pub fn photo_train(size: impl Into<Size>) -> Self {
         Self {
             transforms: vec![
                 Transform::RandomResizedCrop {
-                    size,
+                    size: size.into(),
                     scale: [0.08, 1.0],
                     ratio: [3.0 / 4.0, 4.0 / 3.0],
+                    fit: Fit::Crop,
                 },
                 Transform::HorizontalFlip { p: 0.5 },
             ],
@@ -162,7 +246,7 @@ impl Pipeline {
 
     /// `basic` of the published recipes (RIDE, SADE): RandomResizedCrop(size), flip, jitter by 0.4 of
     /// brightness, contrast and saturation.
-    pub fn basic(size: u32) -> Self {
+    pub fn basic(size: impl Into<Size>) -> Self {
         let mut pipeline = Self::photo_train(size);
         pipeline.transforms.push(Transform::ColorJitter {
             brightness: 0.4,
@@ -177,7 +261,7 @@ impl Pipeline {
     /// `randcls` of the published recipes (PaCo, NCL): RandomResizedCrop(size), flip, jitter by 0.4
     /// of brightness, contrast and saturation, timm's `rand-m10-n2-mstd0.5` with ImageNet's mean
     /// colour behind its moves.
-    pub fn randcls(size: u32) -> Self {
+    pub fn randcls(size: impl Into<Size>) -> Self {
         let mut pipeline = Self::basic(size);
         pipeline.transforms.push(Transform::RandAugmentTimm {
             num_ops: 2,
@@ -191,7 +275,7 @@ impl Pipeline {
     /// `sim` of the published recipes (PaCo, NCL; `augmentation_sim`): RandomResizedCrop(size), jitter by
     /// 0.4 of brightness, contrast and saturation, grey with probability 0.2, a blur of 0.1 to 2 pixels
     /// with probability 0.5, flip.
-    pub fn sim(size: u32) -> Self {
+    pub fn sim(size: impl Into<Size>) -> Self {
         let mut pipeline = Self::photo_train(size);
         // The flip comes last.
         pipeline.transforms.splice(
@@ -215,14 +299,11 @@ impl Pipeline {
     }
 
     /// Evaluation on photographs: short side to `round(size * 256 / 224)`, then the middle.
-    pub fn photo_eval(size: u32) -> Self {
-        let short_side = (f64::from(size) * 256.0 / 224.0).round() as u32;
+    pub fn photo_eval(size: impl Into<Size>) -> Self {
+        let size = size.into();
         Self {
             transforms: vec![
-                Transform::Resize {
-                    short_side,
-                    interpolation: Interpolation::Bilinear,
-                },
+                covering(size.map(wider), Interpolation::Bilinear),
                 Transform::CenterCrop { size },
             ],
         }
@@ -246,31 +327,62 @@ impl Pipeline {
             .try_fold(image, |image, transform| transform.apply(image, rng))
     }
 
-    /// Side of the square images that come out, or `None` if their size depends on the input.
-    pub fn output_size(&self) -> Option<usize> {
+    /// Size of the images that come out, or `None` if it depends on the input.
+    pub fn output_size(&self) -> Option<Size> {
         self.transforms
             .iter()
             .fold(None, |known, transform| match *transform {
                 Transform::RandomCrop { size, .. }
                 | Transform::RandomResizedCrop { size, .. }
-                | Transform::CenterCrop { size } => Some(size as usize),
+                | Transform::Squash { size, .. }
+                | Transform::Pad { size, .. }
+                | Transform::CenterCrop { size } => Some(size),
                 // A square stays one.
-                Transform::Resize { short_side, .. } => known.map(|_: usize| short_side as usize),
+                Transform::Resize { short_side, .. } => known
+                    .filter(|known| known.width == known.height)
+                    .map(|_| short_side.into()),
+                Transform::Cover { .. } => None,
                 _ => known,
             })
     }
 
-    /// Whether files are turned as their EXIF data say.
-    pub fn is_upright(&self) -> bool {
-        self.transforms.first() == Some(&Transform::ExifOrientation)
+    /// The transforms of pixels: those behind what is applied where files are decoded.
+    pub(crate) fn of_pixels(&self) -> &[Transform] {
+        let pixels = self.transforms.iter().position(|t| !t.is_of_decoding());
+        &self.transforms[pixels.unwrap_or(self.transforms.len())..]
     }
 
     /// What becomes of pixels while files are decoded.
     pub fn decoding(&self) -> Decoding {
-        Decoding {
-            upright: self.is_upright(),
-            ..Decoding::default()
+        let mut decoding = Decoding::default();
+        for transform in &self.transforms {
+            match *transform {
+                Transform::ExifOrientation => decoding.upright = true,
+                Transform::Range { low, high } => decoding.range = [low, high],
+                Transform::Background { color } => decoding.background = Some(color),
+                _ => break,
+            }
         }
+        decoding
+    }
+
+    /// The same pipeline with files decoded in this way.
+    pub fn decoded(&self, decoding: &Decoding) -> Self {
+        let mut transforms = Vec::new();
+        if decoding.upright {
+            transforms.push(Transform::ExifOrientation);
+        }
+        let [low, high] = decoding.range;
+        if decoding.range != Decoding::default().range {
+            transforms.push(Transform::Range { low, high });
+        }
+        transforms.extend(
+            decoding
+                .background
+                .map(|color| Transform::Background { color }),
+        );
+        transforms.extend_from_slice(self.of_pixels());
+        Self { transforms }
     }
 
     /// Checks the parameters of every transform.
@@ -279,10 +391,14 @@ impl Pipeline {
     /// [`DataError::Config`] naming the transform and the parameter.
     pub fn validate(&self) -> Result<()> {
         for (i, transform) in self.transforms.iter().enumerate() {
-            if i > 0 && *transform == Transform::ExifOrientation {
+            let before = &self.transforms[..i];
+            let kind = std::mem::discriminant(transform);
+            let late = before.iter().any(|t| !t.is_of_decoding())
+                || before.iter().any(|t| std::mem::discriminant(t) == kind);
+            if late && transform.is_of_decoding() {
                 return Err(DataError::Config {
-                    field: format!("transforms[{i}] (exif_orientation)"),
-                    problem: "must be the first transform".into(),
+                    field: format!("transforms[{i}] ({})", transform.name()),
+                    problem: "must come before all that is done with pixels, and once".into(),
                 });
             }
             if let Some((parameter, problem)) = transform.problem() {
@@ -294,6 +410,25 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// A resize that covers `size`: a square by its short side.
+fn covering(size: Size, interpolation: Interpolation) -> Transform {
+    match size.width == size.height {
+        true => Transform::Resize {
+            short_side: size.width,
+            interpolation,
+        },
+        false => Transform::Cover {
+            size,
+            interpolation,
+        },
+    }
+}
+
+/// What a side is resized to before a crop from the middle.
+fn wider(side: u32) -> u32 {
+    (f64::from(side) * 256.0 / 224.0).round() as u32
 }
 
 #[cfg(test)]
@@ -320,9 +455,12 @@ mod tests {
         ];
         for (pipeline, want) in cases {
             pipeline.validate().unwrap();
-            assert_eq!(pipeline.output_size(), want);
+            assert_eq!(pipeline.output_size(), want.map(Size::from));
+            assert_eq!(
+                pipeline.fit().is_some(),
+                want == Some(224) || want == Some(96)
+            );
             if let Some(side) = want {
-                let side = side as u32;
                 for (w, h) in [(32, 32), (500, 333), (40, 90)] {
                     let out = pipeline.apply(RgbImage::new(w, h), &mut random_source());
                     assert_eq!(out.unwrap().dimensions(), (side, side));
@@ -341,7 +479,7 @@ mod tests {
         for name in Pipeline::NAMES {
             let pipeline = Pipeline::named(name, 96).unwrap();
             let small = pipeline.resized(48);
-            assert_eq!(small.output_size(), Some(48), "{name}");
+            assert_eq!(small.output_size(), Some(48.into()), "{name}");
             assert_eq!(Some(small), Pipeline::named(name, 48));
         }
         assert_eq!(Pipeline::named("simm", 96), None);
@@ -354,7 +492,7 @@ mod tests {
         assert_eq!(
             *crop,
             Transform::RandomCrop {
-                size: 64,
+                size: 64.into(),
                 padding: 8
             }
         );
@@ -364,7 +502,7 @@ mod tests {
     #[test]
     fn images_of_any_size_come_to_one_scale() {
         let eval = Pipeline::cifar_eval();
-        assert_eq!(eval.fixed_size(), Some(32));
+        assert_eq!(eval.fixed_size(), Some(32.into()));
         assert_eq!(eval.resizing().fixed_size(), None);
         for whole in [Pipeline::photo_eval(32), Pipeline::default()] {
             assert_eq!((whole.fixed_size(), whole.resizing()), (None, whole));
@@ -385,7 +523,7 @@ mod tests {
         let pipeline = Pipeline {
             transforms: vec![
                 Transform::RandomCrop {
-                    size: 4,
+                    size: 4.into(),
                     padding: 1,
                 },
                 Transform::HorizontalFlip { p: 0.5 },

@@ -3,8 +3,8 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::from_raw;
 use super::geometry::crop;
+use super::{PADDING, Size, from_raw, replaced};
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
@@ -185,53 +185,175 @@ fn filter(in_size: usize, out_size: usize, interpolation: Interpolation) -> Vec<
 /// Most pixels that a resize may make: a strip of one pixel by 65,535 would become billions.
 const MAX_PIXELS: u64 = 1 << 28;
 
-/// `(width, height)` after resizing so that the shorter side is `short_side`, as torchvision's
-/// `Resize(int)`; the longer side is rounded down.
-fn short_side_size(width: u32, height: u32, short_side: u32) -> (u32, u32) {
-    let (short, long) = (width.min(height), width.max(height));
-    if short == short_side || short == 0 {
-        return (width, height);
+/// How a picture of another shape becomes what the network sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Its ends are cut off.
+    #[default]
+    Crop,
+    /// All of it, in the middle of a grey.
+    Pad,
+    /// All of it, with its sides stretched or shrunk.
+    Squash,
+}
+
+impl Fit {
+    pub(crate) fn is_crop(&self) -> bool {
+        *self == Self::Crop
     }
-    let long = u64::from(short_side) * u64::from(long) / u64::from(short);
-    let long = u32::try_from(long).unwrap_or(u32::MAX);
-    if width <= height {
-        (short_side, long)
-    } else {
-        (long, short_side)
+
+    /// The name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crop => "crop",
+            Self::Pad => "pad",
+            Self::Squash => "squash",
+        }
     }
 }
 
-/// The size after [`Transform::Resize`](super::Transform::Resize).
-///
-/// # Errors
-/// [`DataError::Transform`] if the image would become too large.
-pub(crate) fn resized_size(width: u32, height: u32, short_side: u32) -> Result<(u32, u32)> {
-    let (w, h) = short_side_size(width, height, short_side);
-    if u64::from(w) * u64::from(h) > MAX_PIXELS {
-        return Err(DataError::Transform {
-            transform: "resize",
-            problem: format!(
-                "{width}x{height} would become {w}x{h}; leave out images as narrow as this"
-            ),
-        });
-    }
-    Ok((w, h))
+/// A part of an image, and what it is resized to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub area: CropBox,
+    pub to: Size,
+    pub interpolation: Interpolation,
+    /// The size in whose middle that stands, if it does not fill it.
+    pub canvas: Option<Size>,
 }
 
-/// Resizes so that the shorter side is `short_side`, as torchvision's `Resize(int)`; the longer
-/// side is rounded down.
-pub fn resize_short_side(
-    image: RgbImage,
-    short_side: u32,
-    interpolation: Interpolation,
-) -> RgbImage {
-    let (width, height) = short_side_size(image.width(), image.height(), short_side);
-    if image.dimensions() == (width, height) {
-        return image;
+impl Taken {
+    /// `area`, resized to `size`, or so that it fits into that (`contained`).
+    pub(crate) fn part(area: CropBox, size: Size, contained: bool) -> Self {
+        let to = match contained {
+            true => contained_size(area.width, area.height, size),
+            false => size,
+        };
+        Self {
+            area,
+            to,
+            interpolation: Interpolation::Bilinear,
+            canvas: (to != size).then_some(size),
+        }
     }
-    let resized = resize(&image, width, height, interpolation);
+
+    /// All of an image, resized so that it covers `size`.
+    ///
+    /// # Errors
+    /// [`DataError::Transform`] if it would become too large.
+    pub(crate) fn covering(
+        width: u32,
+        height: u32,
+        size: Size,
+        interpolation: Interpolation,
+    ) -> Result<Self> {
+        let to = covering_size(width, height, size);
+        if u64::from(to.width) * u64::from(to.height) > MAX_PIXELS {
+            return Err(DataError::Transform {
+                transform: "resize",
+                problem: format!(
+                    "{width}x{height} would become {}x{}; leave out images as narrow as this",
+                    to.width, to.height
+                ),
+            });
+        }
+        Ok(Self {
+            area: CropBox::whole(width, height),
+            to,
+            interpolation,
+            canvas: None,
+        })
+    }
+
+    pub(crate) fn by(self, interpolation: Interpolation) -> Self {
+        Self {
+            interpolation,
+            ..self
+        }
+    }
+
+    /// That of an image, with Pillow's arithmetic.
+    pub(crate) fn of(&self, image: RgbImage) -> RgbImage {
+        let (width, height) = image.dimensions();
+        let same = self.area == CropBox::whole(width, height)
+            && (self.to.width, self.to.height) == (width, height);
+        let resized = match same {
+            true => image,
+            false => replaced(image, |image| {
+                resized_crop(
+                    image,
+                    self.area,
+                    self.to.width,
+                    self.to.height,
+                    self.interpolation,
+                )
+            }),
+        };
+        match self.canvas {
+            Some(size) => on_canvas(resized, size),
+            None => resized,
+        }
+    }
+}
+
+/// An image in the middle of [`PADDING`], as Pillow's `ImageOps.pad` places it.
+pub(crate) fn on_canvas(image: RgbImage, size: Size) -> RgbImage {
+    let corner = |room: u32| (f64::from(room) / 2.0).round_ties_even() as usize;
+    let left = corner(size.width - image.width());
+    let top = corner(size.height - image.height());
+    let mut out = scratch::black(size.width, size.height);
+    for pixel in out.chunks_exact_mut(3) {
+        pixel.copy_from_slice(&PADDING);
+    }
+    let (row, of_out) = (image.width() as usize * 3, size.width as usize * 3);
+    let lines = out.chunks_exact_mut(of_out).skip(top);
+    for (line, from) in lines.zip(image.chunks_exact(row)) {
+        line[left * 3..][..row].copy_from_slice(from);
+    }
     scratch::recycle(image);
-    resized
+    out
+}
+
+/// The largest size of this shape that fits into `size`, as Pillow's `ImageOps.contain` has it.
+fn contained_size(width: u32, height: u32, size: Size) -> Size {
+    let (w, h) = (f64::from(width), f64::from(height));
+    let wanted = f64::from(size.width) / f64::from(size.height);
+    let side = |length: f64, most: u32| (length.round_ties_even() as u32).clamp(1, most);
+    if w / h > wanted {
+        Size {
+            height: side(h / w * f64::from(size.width), size.height),
+            ..size
+        }
+    } else if w / h < wanted {
+        Size {
+            width: side(w / h * f64::from(size.height), size.width),
+            ..size
+        }
+    } else {
+        size
+    }
+}
+
+/// The smallest size of this shape that covers `size`. Of a square it is that of torchvision's `Resize(int)`: the
+/// longer side is rounded down.
+fn covering_size(width: u32, height: u32, size: Size) -> Size {
+    let [w, h, across, down] = [width, height, size.width, size.height].map(u64::from);
+    let long = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    if w == 0 || h == 0 {
+        Size { width, height }
+    } else if w * down <= h * across {
+        Size {
+            height: long(across * h / w).max(size.height),
+            ..size
+        }
+    } else {
+        Size {
+            width: long(down * w / h).max(size.width),
+            ..size
+        }
+    }
 }
 
 /// Where torchvision's `CenterCrop` begins on a side: Python rounds halves to the even number.
@@ -245,12 +367,13 @@ pub(crate) fn center_crop_corner(side: u32, size: u32) -> i64 {
     }
 }
 
-/// The `size` x `size` box in the middle, as torchvision's `CenterCrop`: an image that is smaller
-/// is first padded with black.
-pub fn center_crop(image: &RgbImage, size: u32) -> RgbImage {
-    let top = center_crop_corner(image.height(), size);
-    let left = center_crop_corner(image.width(), size);
-    crop(image, top, left, size, size)
+/// The box of this size in the middle, as torchvision's `CenterCrop`: an image that is smaller is first padded
+/// with black.
+pub fn center_crop(image: &RgbImage, size: impl Into<Size>) -> RgbImage {
+    let size = size.into();
+    let top = center_crop_corner(image.height(), size.height);
+    let left = center_crop_corner(image.width(), size.width);
+    crop(image, top, left, size.height, size.width)
 }
 
 /// The box of torchvision's `RandomResizedCrop.get_params`: up to ten tries of a share `scale` of
@@ -304,6 +427,7 @@ pub fn random_resized_crop_box(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::rng::{Purpose, rng};
@@ -335,15 +459,28 @@ mod tests {
     #[test]
     fn short_side_and_middle() {
         let image = RgbImage::new(100, 75);
-        let short = |side| {
-            let image = resize_short_side(image.clone(), side, Interpolation::Bilinear);
-            image.dimensions()
+        let covering = |width, height, size: Size| {
+            Taken::covering(width, height, size, Interpolation::Bilinear)
+        };
+        let short = |side: u32| {
+            let taken = covering(100, 75, side.into()).unwrap();
+            taken.of(image.clone()).dimensions()
         };
         assert_eq!(short(50), (66, 50));
         assert_eq!(short(75), (100, 75));
         assert_eq!(short(150), (200, 150));
-        assert!(resized_size(3, 4000, 256).is_ok());
-        assert!(resized_size(1, 65_535, 256).is_err());
+        assert!(covering(3, 4000, 256.into()).is_ok());
+        assert!(covering(1, 65_535, 256.into()).is_err());
+        // A box that is no square.
+        for (width, height, size, wanted) in [
+            (100, 75, "80x20", "80x60"),
+            (100, 75, "20x60", "80x60"),
+            (100, 75, "4x3", "4x3"),
+            (7, 1000, "9x9", "9x1285"),
+        ] {
+            let taken = covering(width, height, size.parse().unwrap()).unwrap();
+            assert_eq!(taken.to, wanted.parse().unwrap());
+        }
         let image = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8, y as u8, 9]));
         // (7-4)/2 = 1.5 rounds to 2, (5-4)/2 = 0.5 rounds to 0.
         assert_eq!(center_crop(&image, 4)[(0, 0)].0, [2, 0, 9]);

@@ -6,6 +6,7 @@ use image::{DynamicImage, RgbImage};
 
 use super::header::sniff;
 use super::limits::{DecodeLimits, Refused};
+use crate::augment::CropBox;
 
 /// Turns `image`, whose file has so many bytes.
 ///
@@ -20,6 +21,46 @@ pub(crate) fn turn_upright(
     let both = 2 * image.as_raw().len() as u64 + file as u64;
     limits.check(image.dimensions(), both)?;
     Ok(turned(image, turn))
+}
+
+/// Whether rows become columns.
+fn is_across(turn: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(turn, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+}
+
+/// Width and height after the turn of a picture of this size; or before it, of one that is turned.
+pub(crate) fn upright((width, height): (u32, u32), turn: Orientation) -> (u32, u32) {
+    match is_across(turn) {
+        true => (height, width),
+        false => (width, height),
+    }
+}
+
+/// Where a box of the turned picture lies in the picture as it is stored, which is of this size.
+pub(crate) fn stored(area: CropBox, (width, height): (u32, u32), turn: Orientation) -> CropBox {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, Rotate90, Rotate180, Rotate270, Rotate270FlipH,
+    };
+    let mut area = match is_across(turn) {
+        true => CropBox {
+            top: area.left,
+            left: area.top,
+            height: area.width,
+            width: area.height,
+        },
+        false => area,
+    };
+    if matches!(
+        turn,
+        FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH
+    ) {
+        area.left = width - area.left - area.width;
+    }
+    if matches!(turn, FlipVertical | Rotate180 | Rotate90 | Rotate270FlipH) {
+        area.top = height - area.top - area.height;
+    }
+    area
 }
 
 /// Turns a picture.
@@ -64,7 +105,10 @@ pub(crate) fn taken(file: &[u8]) -> Option<i64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
     /// EXIF data with a text in one field of the first folder, or of that for exposures.
@@ -107,5 +151,34 @@ mod tests {
         assert_eq!(read(0x0132, "    :  :     :  :  "), None);
         assert_eq!(read(0x9003, "yesterday"), None);
         assert_eq!(taken(b"\xFF\xD8\xFF\xD9"), None);
+    }
+
+    #[test]
+    fn boxes_are_found_in_what_is_stored() {
+        let image = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8, y as u8, 0]));
+        let cut = |image: &RgbImage, area: CropBox| {
+            let CropBox {
+                top,
+                left,
+                height,
+                width,
+            } = area;
+            image::imageops::crop_imm(image, left, top, width, height).to_image()
+        };
+        for number in 1..=8 {
+            let turn = Orientation::from_exif(number).unwrap();
+            let whole = turned(image.clone(), turn);
+            assert_eq!(whole.dimensions(), upright((7, 5), turn), "{number}");
+            for (top, left, height, width) in [(0, 0, 2, 3), (1, 3, 3, 2), (2, 1, 1, 4)] {
+                let area = CropBox {
+                    top,
+                    left,
+                    height,
+                    width,
+                };
+                let part = cut(&image, stored(area, (7, 5), turn));
+                assert_eq!(turned(part, turn), cut(&whole, area), "{number}");
+            }
+        }
     }
 }

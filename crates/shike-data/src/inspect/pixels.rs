@@ -123,10 +123,56 @@ impl Header {
     }
 }
 
+/// A thousandth of all pixels may be below, and one above a range of values.
+const BEYOND: u64 = 1000;
+
+/// Images whose values are counted.
+const COUNTED: usize = 1000;
+
+/// The values of 16 bits between which 99.8 % of the pixels of some images are, for
+/// [`Transform::Range`](crate::Transform::Range); of about 1000 images, spread evenly. `None` if no image has 16 bits,
+/// or all pixels have one value.
+pub fn value_range<'a>(sets: impl IntoIterator<Item = &'a Dataset>) -> Option<[u16; 2]> {
+    let files = sets.into_iter().filter(|data| data.image_size().is_none());
+    let files: Vec<_> = files
+        .flat_map(|data| (0..data.len()).map(move |i| (data, i)))
+        .collect();
+    let step = files.len().div_ceil(COUNTED).max(1);
+    let added = |mut sum: Vec<u64>, counts: Vec<u64>| {
+        sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        sum
+    };
+    let counts = files.par_iter().step_by(step);
+    let counts = counts.filter_map(|(data, i)| counts_of(data, *i));
+    let counts = counts.reduce_with(added)?;
+    let beyond = counts.iter().sum::<u64>() / BEYOND;
+    let first = |counts: &mut dyn Iterator<Item = &u64>| {
+        let mut sum = 0;
+        counts
+            .take_while(|count| {
+                sum += **count;
+                sum <= beyond
+            })
+            .count()
+    };
+    let low = first(&mut counts.iter());
+    let above = first(&mut counts.iter().rev());
+    let high = counts.len().checked_sub(1 + above)?;
+    match (u16::try_from(low), u16::try_from(high)) {
+        (Ok(low), Ok(high)) if low < high => Some([low, high]),
+        _ => None,
+    }
+}
+
+/// How often each value of a 16-bit image comes.
+fn counts_of(data: &Dataset, i: usize) -> Option<Vec<u64>> {
+    let counts = |raw: crate::Raw<'_>| counts_of_values(raw.bytes(), &DecodeLimits::default());
+    data.read(i, |raw, _| Ok(counts(raw))).ok()?
+}
+
 /// Largest less smallest value of a 16-bit image, but for its alpha.
 fn range(data: &Dataset, i: usize) -> Option<u16> {
-    let counts = |raw: crate::Raw<'_>| counts_of_values(raw.bytes(), &DecodeLimits::default());
-    let counts = data.read(i, |raw, _| Ok(counts(raw))).ok()??;
+    let counts = counts_of(data, i)?;
     let there = |count: &u64| *count > 0;
     let (first, last) = (
         counts.iter().position(there)?,

@@ -210,7 +210,7 @@ impl Loader {
             });
         }
         let size = match side {
-            Some(side) => (side, side),
+            Some(size) => (size.height as usize, size.width as usize),
             None => {
                 let first = make(0, 0, 0)?;
                 (first.height() as usize, first.width() as usize)

@@ -14,19 +14,18 @@ use std::cell::RefCell;
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x4;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
 use image::{ImageFormat, RgbImage};
 use rand_chacha::ChaCha8Rng;
 
-use crate::augment::{
-    CropBox, Interpolation, Pipeline, Transform, center_crop_corner, random_resized_crop_box,
-    resized_size,
-};
+use crate::augment::{CropBox, Interpolation, Pipeline, Transform, center_crop_corner, on_canvas};
 use crate::dataset::Raw;
 use crate::decode::DecodeLimits;
 #[cfg(doc)]
 use crate::decode::decode_rgb;
+use crate::decode::exif::{stored, turned, upright};
 use crate::decode::header::sniff;
-use crate::decode::jpeg::{Frame, decode_rows, frame_within};
+use crate::decode::jpeg::{Frame, decode_rows, frame_within, turn};
 use crate::error::{DataError, Result};
 use crate::rng::Draw;
 use crate::scratch;
@@ -60,8 +59,14 @@ pub fn prepare(
     rng: &mut ChaCha8Rng,
 ) -> Result<RgbImage> {
     let resizes = matches!(
-        pipeline.transforms.first(),
-        Some(Transform::RandomResizedCrop { .. } | Transform::Resize { .. })
+        pipeline.of_pixels().first(),
+        Some(
+            Transform::RandomResizedCrop { .. }
+                | Transform::Resize { .. }
+                | Transform::Cover { .. }
+                | Transform::Squash { .. }
+                | Transform::Pad { .. }
+        )
     );
     if let Raw::Encoded(file) = raw
         && resizes
@@ -92,7 +97,7 @@ pub fn prepare(
         }
     }
     let image = raw.decode(origin, limits, &pipeline.decoding())?;
-    pipeline.apply(image, rng)
+    Pipeline::apply_all(pipeline.of_pixels(), image, rng)
 }
 
 impl Workspace {
@@ -104,23 +109,18 @@ impl Workspace {
         pipeline: &Pipeline,
         rng: &mut ChaCha8Rng,
     ) -> Result<RgbImage> {
-        let (width, height) = (frame.width, frame.height);
-        let (area, size, interpolation) = match pipeline.transforms[0] {
-            Transform::RandomResizedCrop { size, scale, ratio } => (
-                random_resized_crop_box(width, height, scale, ratio, rng),
-                (size, size),
-                Interpolation::Bilinear,
-            ),
-            Transform::Resize {
-                short_side,
-                interpolation,
-            } => (
-                CropBox::whole(width, height),
-                resized_size(width, height, short_side)?,
-                interpolation,
-            ),
-            _ => unreachable!("the caller looked"),
+        let turn = match pipeline.decoding().upright {
+            true => turn(&self.file).unwrap_or(Orientation::NoTransforms),
+            false => Orientation::NoTransforms,
         };
+        let (width, height) = upright((frame.width, frame.height), turn);
+        let transforms = pipeline.of_pixels();
+        let Some(taken) = transforms[0].takes(width, height, rng)? else {
+            unreachable!("the caller looked");
+        };
+        // Turning the few pixels that come out takes no time.
+        let area = stored(taken.area, (frame.width, frame.height), turn);
+        let size = upright((taken.to.width, taken.to.height), turn);
         let rows = decode_rows(
             &mut self.file,
             frame,
@@ -128,19 +128,29 @@ impl Workspace {
             &mut self.decoded,
         )
         .map_err(|refused| refused.of(origin))?;
-        self.resize((width, rows), area, size, interpolation)?;
+        let from = (frame.width, rows);
+        self.resize(from, area, size, taken.interpolation)?;
 
+        let mut rest = &transforms[1..];
+        if turn != Orientation::NoTransforms || taken.canvas.is_some() {
+            let all = CropBox::whole(size.0, size.1);
+            let mut image = turned(pack(&self.resized, size.0, all, false), turn);
+            if let Some(canvas) = taken.canvas {
+                image = on_canvas(image, canvas);
+            }
+            return Pipeline::apply_all(rest, image, rng);
+        }
         // The crop and the flip that follow are done while the fourth byte is dropped.
-        let mut rest = &pipeline.transforms[1..];
         let mut part = CropBox::whole(size.0, size.1);
         if let [Transform::CenterCrop { size: side }, after @ ..] = rest
-            && *side <= size.0.min(size.1)
+            && side.width <= size.0
+            && side.height <= size.1
         {
             part = CropBox {
-                top: center_crop_corner(size.1, *side) as u32,
-                left: center_crop_corner(size.0, *side) as u32,
-                height: *side,
-                width: *side,
+                top: center_crop_corner(size.1, side.height) as u32,
+                left: center_crop_corner(size.0, side.width) as u32,
+                height: side.height,
+                width: side.width,
             };
             rest = after;
         }

@@ -121,23 +121,37 @@ impl Embedder {
             !matches!(
                 transform,
                 Transform::ExifOrientation
+                    | Transform::Range { .. }
+                    | Transform::Background { .. }
                     | Transform::Resize { .. }
+                    | Transform::Cover { .. }
+                    | Transform::Squash { .. }
+                    | Transform::Pad { .. }
                     | Transform::CenterCrop { .. }
             )
         };
         if let Some(random) = pipeline.transforms.iter().find(fixed) {
             return wrong(format!(
-                "{} is for training; pictures are embedded after resize and center_crop alone",
+                "{} is for training; pictures are embedded after resizes and center_crop alone",
                 random.name()
             ));
         }
-        let Some(side) = pipeline.output_size() else {
+        let Some(size) = pipeline.output_size() else {
             return wrong("pictures of several sizes come out; end it with center_crop".into());
         };
         let backbone = trunk.config().clone();
-        if backbone.shapes([side, side]).iter().any(|s| s.height == 0) {
+        let shapes = backbone.shapes(size.height_width());
+        if shapes.iter().any(|s| s.height == 0 || s.width == 0) {
             return wrong(format!(
-                "pictures of {side} pixels are smaller than a patch"
+                "pictures of {size} pixels are smaller than a patch"
+            ));
+        }
+        let step = backbone.step() as u32;
+        if !size.width.is_multiple_of(step) || !size.height.is_multiple_of(step) {
+            let near = size.map(|side| (side / step).max(1) * step);
+            return wrong(format!(
+                "sides of {size} pixels are no multiples of {step}, a patch of this network, and their ends would not \
+                 be seen: take {near}"
             ));
         }
         let device = device.clone().without_autodiff();

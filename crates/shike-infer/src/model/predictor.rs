@@ -142,11 +142,11 @@ impl Predictor {
     pub fn load(path: &Path, device: &Device) -> Result<Self, InferError> {
         let device = device.clone().without_autodiff();
         let (network, info) = load_model(path, &device)?;
-        if let Some(side) = info.pipeline.output_size() {
-            let needed = memory::of_scoring(&network.describe([side, side]));
+        if let Some(size) = info.pipeline.output_size() {
+            let needed = memory::of_scoring(&network.describe(size.height_width()));
             if let Some(available) = memory::available(&device).filter(|bytes| needed > *bytes) {
                 return Err(InferError::Mismatch(format!(
-                    "{}: an image of {side} pixels takes about {} in this network, and {} are there",
+                    "{}: an image of {size} pixels takes about {} in this network, and {} are there",
                     path.display(),
                     gib(needed),
                     gib(available)
@@ -235,7 +235,7 @@ impl Predictor {
     }
 
     /// How images are prepared: as [`info`](Self::info) says; where that takes images of one size alone
-    /// ([`Pipeline::fixed_size`], such as CIFAR's 32×32), others are resized to it, the shorter side first.
+    /// ([`Pipeline::fixed_size`], such as CIFAR's 32×32), others are resized to it, so that they cover it.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }

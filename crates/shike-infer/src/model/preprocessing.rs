@@ -20,7 +20,7 @@ pub fn preprocessing(backbone: &BackboneConfig) -> (Pipeline, Normalization) {
                 short_side,
                 interpolation: Interpolation::Bicubic,
             },
-            Transform::CenterCrop { size },
+            Transform::CenterCrop { size: size.into() },
         ],
     };
     let wider = (f64::from(size) * 256.0 / 224.0).round() as u32;
@@ -53,7 +53,9 @@ mod tests {
                 short_side,
                 interpolation,
             };
-            let crop = Transform::CenterCrop { size };
+            let crop = Transform::CenterCrop {
+                size: u32::into(size),
+            };
             assert_eq!(pipeline.transforms, [resize, crop], "{name}");
             assert_eq!(normalization.mean[0], mean, "{name}");
         }

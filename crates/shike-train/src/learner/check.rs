@@ -175,10 +175,14 @@ pub(super) fn sizes(data: &TrainData, config: &TrainConfig) -> Result<(), TrainE
             let Ok([width, height]) = set.header_size(i) else {
                 continue;
             };
-            if width.min(height) != size {
+            let covered =
+                |side, wanted| side == wanted && width >= size.width && height >= size.height;
+            if !covered(width, size.width) && !covered(height, size.height) {
+                let (across, down) = (size.width, size.height);
+                let side = size.short();
                 return Err(TrainError::Mismatch(format!(
-                    "{field} cuts {size}×{size} pixels out of images as they are, and {} is of \
-                     {width}×{height}: begin it with {{ kind = \"resize\", short_side = {size} }}, or take \
+                    "{field} cuts {across}×{down} pixels out of images as they are, and {} is of \
+                     {width}×{height}: begin it with {{ kind = \"resize\", short_side = {side} }}, or take \
                      photo_train and photo_eval",
                     set.origin(i)
                 )));

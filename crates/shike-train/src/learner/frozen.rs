@@ -125,7 +125,8 @@ impl Learner {
         cache: Option<&FeatureCache>,
     ) -> Result<EmbedTime, TrainError> {
         let embedder = self.embedder()?;
-        let side = self.config.eval_pipeline.output_size().unwrap_or(0);
+        let size = self.config.eval_pipeline.output_size();
+        let size = size.map_or([0, 0], |size| size.height_width());
         let config = self.config.loader;
         let loader = Loader::on(
             &self.threads,
@@ -156,7 +157,7 @@ impl Learner {
         let missing = parts.map(|(_, images)| embedder.missing(images, &self.threads, cache));
         let missing = missing.sum::<Result<_, _>>()?;
         Ok(EmbedTime {
-            summary: embedder.trunk().describe([side, side]),
+            summary: embedder.trunk().describe(size),
             images,
             missing,
             images_per_second: timed as f64 / seconds,

@@ -15,8 +15,7 @@ impl Learner {
     /// Parameters and multiply-adds at the size of the training images.
     pub(super) fn summary(&self, model: &Shike) -> ModelSummary {
         let size = self.config.train_pipeline.output_size();
-        let side = size.unwrap_or(224);
-        model.describe([side, side])
+        model.describe(size.unwrap_or(224.into()).height_width())
     }
 
     /// Memory of a step of stage 1, which is the larger one.

@@ -7,11 +7,12 @@ use figment::error::{Error, Kind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use shike_data::{BadImages, Normalization, Pipeline};
+use shike_data::{BadImages, Normalization, Pipeline, Size};
 use shike_infer::model::preprocessing::preprocessing;
 use shike_model::{BackboneConfig, ClassifierConfig, ShikeConfig};
 
 use super::card::Card;
+use super::pictures::{FIELDS, Pictures};
 use crate::config::DataSource;
 use crate::config::frozen::TRAINING;
 use crate::config::optimizer::gather;
@@ -145,7 +146,7 @@ impl Images {
 }
 
 /// A pipeline by its name: for pictures of any size one that resizes them.
-pub(super) fn named_pipeline(name: &str, size: u32, images: Option<Images>) -> Option<Pipeline> {
+pub(super) fn named_pipeline(name: &str, size: Size, images: Option<Images>) -> Option<Pipeline> {
     let pipeline = Pipeline::named(name, size)?;
     Some(match images {
         Some(Images::Pictures) => pipeline.resizing(),
@@ -167,7 +168,15 @@ pub(super) fn expand(
     let images = images.or(layout.as_ref().map(Images::of));
     let data_dir = read("data_dir", &take("data_dir"))?;
     let model: Option<ModelTable> = read("model", &take("model"))?;
-    let given_size: Option<u32> = read("image_size", &take("image_size"))?;
+    let given_size: Option<Size> = read("image_size", &take("image_size"))?;
+    let mut pictures = Map::new();
+    for field in FIELDS {
+        let value = take(field);
+        // An error is of this field.
+        read::<Pictures>("", &json!({ field: value }))?;
+        pictures.insert(field.to_owned(), value);
+    }
+    let pictures: Pictures = read("", &Value::Object(pictures))?;
 
     if let Some(given) = tree.get("bad_images") {
         read::<BadImages>("bad_images", given)?;
@@ -196,7 +205,7 @@ pub(super) fn expand(
     let cifar = images.map_or(small && given_size.is_none(), |images| {
         images == Images::Cifar
     });
-    let size = given_size.unwrap_or(if small || cifar { 32 } else { 224 });
+    let size = given_size.unwrap_or_else(|| Size::from(if small || cifar { 32 } else { 224 }));
     (base.train_pipeline, base.eval_pipeline, base.normalization) = match cifar {
         true => (
             Pipeline::cifar_train().resized(size),
@@ -262,17 +271,26 @@ pub(super) fn expand(
         complete_schedule(key, stage, &schedule, epochs.unwrap_or(default))?;
     }
     merge(&mut base, Value::Object(tree));
-    let config: TrainConfig = read("", &base)?;
+    let mut config: TrainConfig = read("", &base)?;
+    for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+        *pipeline = pictures.apply(pipeline);
+    }
     let pipelines = [&config.train_pipeline, &config.eval_pipeline];
-    let makes = |size| {
-        pipelines
-            .iter()
-            .any(|p| p.output_size() == Some(size as usize))
-    };
+    let makes = |size| pipelines.iter().any(|p| p.output_size() == Some(size));
     if let Some(given) = given_size.filter(|size| !makes(*size)) {
         let problem =
             format!("{given} has no effect: both pipelines are spelt out, and make other sizes");
         return Err(Error::from(problem).with_path("image_size").into());
+    }
+    if let Some(fit) = pictures
+        .fit
+        .filter(|_| pipelines.iter().all(|p| p.fit().is_none()))
+    {
+        let problem = format!(
+            "{} has no effect: both pipelines are spelt out, and resize nothing",
+            fit.name()
+        );
+        return Err(Error::from(problem).with_path("fit").into());
     }
     Ok(Expanded {
         card,

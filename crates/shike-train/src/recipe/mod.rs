@@ -32,6 +32,7 @@ pub mod auto;
 mod card;
 mod error;
 mod expand;
+mod pictures;
 mod scale;
 mod tree;
 mod write;
@@ -310,6 +311,7 @@ impl Recipe {
                 let table = shown(above);
                 if table.is_empty() {
                     known.extend(["dataset", "data", "data_dir", "image_size"].map(str::to_owned));
+                    known.extend(pictures::FIELDS.map(str::to_owned));
                 }
                 let near = nearest(&field, known.iter().map(String::as_str));
                 let kinds = match near {

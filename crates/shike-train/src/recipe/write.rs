@@ -7,6 +7,7 @@ use shike_data::{Normalization, Pipeline};
 use shike_model::ShikeConfig;
 
 use super::expand::{Images, ModelTable, expand, named_pipeline};
+use super::pictures::Pictures;
 use super::{Recipe, RecipeError};
 use crate::config::TrainConfig;
 use crate::config::diff::{at, inline, prune};
@@ -117,14 +118,18 @@ fn spelt_out(config: &TrainConfig, images: Option<Images>) -> Result<Value, serd
     tree["model"] = json!(model_table(&config.model));
     let size = config.eval_pipeline.output_size();
     tree["image_size"] = json!(size);
+    let pictures = Pictures::of(&config.train_pipeline, &config.eval_pipeline);
+    for (field, value) in json!(pictures).as_object().into_iter().flatten() {
+        tree[field] = value.clone();
+    }
     let pipelines = [
         ("train_pipeline", &config.train_pipeline),
         ("eval_pipeline", &config.eval_pipeline),
     ];
     for (key, pipeline) in pipelines {
         let named = |name: &&str| {
-            let named = named_pipeline(name, size.unwrap_or_default() as u32, images);
-            size.is_some() && named.as_ref() == Some(pipeline)
+            let named = size.and_then(|size| named_pipeline(name, size, images));
+            named.is_some_and(|named| pictures.apply(&named) == *pipeline)
         };
         tree[key] = match Pipeline::NAMES.into_iter().find(named) {
             Some(name) => name.into(),

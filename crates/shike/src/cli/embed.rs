@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Args;
-use shike_data::{LoaderConfig, Threads};
+use shike_data::{LoaderConfig, Size, Threads};
 use shike_infer::features::write_features;
 use shike_infer::model::preprocessing::preprocessing;
 use shike_infer::{EmbedEvent, Embedder, InferError, device};
@@ -15,6 +15,7 @@ use shike_model::{BackboneConfig, weights};
 use super::cache::CacheArgs;
 use super::counter::Counter;
 use super::inspect;
+use super::pixels::PixelArgs;
 use super::train::stop_on_ctrl_c;
 use super::{CliError, LayoutArgs, Status, print, say, writable};
 
@@ -46,10 +47,12 @@ pub struct EmbedArgs {
     /// The network. Default: the one that the weights look like.
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
-    /// Side of the square images that the network is given. Default: the one that its weights are
-    /// published for.
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
-    image_size: Option<u32>,
+    /// What the network sees of a picture: the side of a square, or width and height, as in 320x160.
+    /// Default: the square that its weights are published for.
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<Size>,
+    #[command(flatten)]
+    pixels: PixelArgs,
     /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -71,7 +74,9 @@ impl EmbedArgs {
         let source = self.layout.source(&self.data);
         self.layout.fits(&source)?;
         let data = inspect::open(&source)?;
-        let embedder = self.embedder()?;
+        let mut pixels = self.pixels.clone();
+        pixels.settle(data.iter().map(|(_, images)| images))?;
+        let embedder = self.embedder(&pixels)?;
         let threads = Threads::new(self.workers)?;
         let config = LoaderConfig {
             batch_size: self.batch_size,
@@ -135,7 +140,7 @@ impl EmbedArgs {
         Ok(Status::Success)
     }
 
-    fn embedder(&self) -> Result<Embedder, CliError> {
+    fn embedder(&self, pixels: &PixelArgs) -> Result<Embedder, CliError> {
         let device = device::parse(&self.device)?;
         let file = super::weights::resolve(&self.weights, &mut say)?;
         let file = file.ok_or_else(|| {
@@ -161,6 +166,7 @@ impl EmbedArgs {
         if let Some(size) = self.image_size {
             pipeline = pipeline.resized(size);
         }
+        let pipeline = pixels.apply(&pipeline.resizing());
         let trunk = backbone.init(&device).map_err(wrong)?;
         let (trunk, _) = weights::import_trunk(trunk, &file).map_err(InferError::from)?;
         Ok(Embedder::new(&trunk, &pipeline, normalization, &device)?)

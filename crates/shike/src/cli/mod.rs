@@ -15,6 +15,7 @@ mod inspect;
 mod model;
 mod options;
 mod output;
+mod pixels;
 mod plot;
 mod predict;
 mod report;

@@ -44,12 +44,16 @@ pub(super) fn say_resized(predictor: &Predictor, sizes: impl Iterator<Item = [u3
     let Some(size) = predictor.info().pipeline.fixed_size() else {
         return;
     };
-    let others = sizes.filter(|[width, height]| width.min(height) != &size);
+    let others = sizes.filter(|[width, height]| {
+        let covers = *width >= size.width && *height >= size.height;
+        !(covers && (*width == size.width || *height == size.height))
+    });
     match others.count() {
         0 => {}
         n => say(&format!(
-            "{n} of the images are not of the {size}×{size} pixels that the model was trained on: their \
-             shorter side is resized to {size}, and the middle taken"
+            "{n} of the images are not of the {}×{} pixels that the model was trained on: they are resized so \
+             that they cover that, and the middle taken",
+            size.width, size.height
         )),
     }
 }

@@ -11,6 +11,7 @@ use shike_train::{RecipeError, TrainConfigError};
 const FIELDS: &[(&str, &[&str])] = &[
     ("--accumulate", &["accumulation"]),
     ("--arch", &["model.arch", "model.backbone"]),
+    ("--background", &["background"]),
     ("--bad-images", &["bad_images"]),
     ("--batch-size", &["loader.batch_size"]),
     ("--cb-beta", &["stage1.loss.weights.beta"]),
@@ -38,8 +39,10 @@ const FIELDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("--evaluate-every", &["evaluate_every"]),
+    ("--exif", &["upright"]),
     ("--experts", &["model.experts"]),
     ("--few-below", &["thresholds.few_below"]),
+    ("--fit", &["fit"]),
     ("--focal-gamma", &["stage1.loss.gamma"]),
     ("--freeze", &["freeze"]),
     ("--freeze-bn", &["freeze_batch_norm"]),
@@ -69,6 +72,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("--part-lr", &["lr_factors"]),
     ("--patience", &["patience"]),
     ("--precision", &["precision"]),
+    ("--range", &["range"]),
     ("--sampling", &["stage1.sampling"]),
     ("--seed", &["seed"]),
     (
@@ -102,10 +106,7 @@ const FIELDS: &[(&str, &[&str])] = &[
 ];
 
 /// Options that change a part of a field's value, which others may change as well.
-const PARTS: &[(&str, &[&str])] = &[
-    ("--exif", &["train_pipeline", "eval_pipeline"]),
-    ("--no-flip", &["train_pipeline"]),
-];
+const PARTS: &[(&str, &[&str])] = &[("--no-flip", &["train_pipeline"])];
 
 /// The option for the field that is wrong, where there is one.
 pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {

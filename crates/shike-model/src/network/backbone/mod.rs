@@ -43,6 +43,11 @@ pub(crate) trait Family {
     /// The shape that each depth puts out for one image of `[height, width]`: the stem's first.
     fn shapes(&self, image_size: [usize; 2]) -> Vec<FeatureShape>;
 
+    /// Pixels that sides of images are multiples of: what is left of a side is not seen.
+    fn step(&self) -> usize {
+        1
+    }
+
     /// Whether depths put out maps, [`FeatureMap::Pyramid`], and no tokens.
     fn is_pyramid(&self) -> bool {
         true
@@ -130,6 +135,12 @@ impl BackboneConfig {
     /// Side of the square images that the network is made for, in pixels.
     pub fn image_size(&self) -> usize {
         self.family().image_size()
+    }
+
+    /// Pixels that sides of images are multiples of: what is left of a side is not seen. Otherwise any rectangle goes
+    /// through any network.
+    pub fn step(&self) -> usize {
+        self.family().step()
     }
 
     /// The layers whose features are worth keeping, shallow to deep: every one of a pyramid, every third of a

@@ -102,6 +102,10 @@ impl Family for VitConfig {
         224
     }
 
+    fn step(&self) -> usize {
+        self.patch()
+    }
+
     fn is_pyramid(&self) -> bool {
         false
     }

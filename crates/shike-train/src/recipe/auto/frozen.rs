@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Choice, GIVEN, Plan};
+use shike_model::BackboneConfig;
+
+use super::{Choice, Facts, GIVEN, Plan, of_pictures};
 
 /// A plan for a head on the frozen trunk `arch`, whose weights are in the file `weights`.
-pub fn plan_frozen(arch: &str, weights: &str, image_size: Option<u32>) -> Plan {
+pub fn plan_frozen(arch: &str, weights: &str, facts: &Facts) -> Plan {
     let choice = |field: &str, value: Value, reason: &str| Choice {
         field: field.to_owned(),
         value,
@@ -25,9 +27,14 @@ pub fn plan_frozen(arch: &str, weights: &str, image_size: Option<u32>) -> Plan {
             "pictures are embedded once, and all heads compared on held-out training pictures",
         ),
     ];
-    if let Some(size) = image_size {
+    if let Some(size) = facts.image_size {
         choices.push(choice("image_size", json!(size), GIVEN));
     }
+    let usual = BackboneConfig::named(arch).map_or(224, |backbone| backbone.image_size());
+    let seen = facts.image_size.unwrap_or((usual as u32).into());
+    of_pictures(facts, seen, &mut |field, value, why| {
+        choices.push(choice(field, value, &why));
+    });
     Plan {
         choices,
         notes: vec![],

@@ -9,6 +9,7 @@ mod frozen;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
+use shike_data::{Fit, Size};
 use shike_model::loss::FEW_CLASSES;
 use shike_model::{BackboneConfig, DktLossConfig, LossConfig};
 use thiserror::Error;
@@ -43,8 +44,10 @@ pub struct Facts {
     pub arch: Option<String>,
     /// Number of experts, where it is given.
     pub experts: Option<usize>,
-    /// The side of the images that the network sees, where it is given.
-    pub image_size: Option<u32>,
+    /// The size of the images that the network sees, where it is given.
+    pub image_size: Option<Size>,
+    /// How pictures of other shapes become that, where it is given.
+    pub fit: Option<Fit>,
     /// Epochs of stage 1, where they are given.
     pub epochs: Option<usize>,
     /// Hours that the run may take, where they are given.
@@ -310,7 +313,7 @@ fn network(facts: &Facts, numbers: &Numbers, passes: usize) -> (String, String, 
 
 /// How far a CPU takes a network for photographs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Fit {
+struct Affordable {
     size: u32,
     /// Whether what all experts share is not trained.
     frozen: bool,
@@ -321,7 +324,13 @@ struct Fit {
 /// Fits a network for photographs into the hours that a CPU is given: it gets fewer epochs first, then
 /// (if it knows something) is trained in its last stage alone, then sees smaller images. `usual` and `least`
 /// are the epochs that it should have, and those below which it is better to save elsewhere.
-fn fit(facts: &Facts, work: [f64; 3], size: u32, images: usize, [usual, least]: [usize; 2]) -> Fit {
+fn fit(
+    facts: &Facts,
+    work: [f64; 3],
+    size: u32,
+    images: usize,
+    [usual, least]: [usize; 2],
+) -> Affordable {
     let [trunk, own, fusion] = work;
     let experts = facts.experts.unwrap_or(3);
     // Experts fuse stages 1, 2 and 3 in turn, through 3, 2 and 1 convolutions.
@@ -333,7 +342,7 @@ fn fit(facts: &Facts, work: [f64; 3], size: u32, images: usize, [usual, least]: 
         let trained = 3.0 * experts + if frozen { trunk } else { 3.0 * trunk };
         let passes = epochs as f64 * trained + stage2_epochs(epochs) as f64 * (trunk + experts);
         let scale = (f64::from(size) / 224.0).powi(2);
-        Fit {
+        Affordable {
             size,
             frozen,
             epochs,
@@ -390,7 +399,9 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
     // Fewer epochs are to take less time, and not to make room for a larger network.
     let (arch, arch_why, mut size, mut size_why) = network(facts, &numbers, usual * images);
     if let Some(given) = facts.image_size {
-        (size, size_why) = (given, GIVEN.to_owned());
+        // As much work.
+        let side = f64::from(given.width) * f64::from(given.height);
+        (size, size_why) = (side.sqrt().round() as u32, GIVEN.to_owned());
     }
     // Networks for small images were chosen by the time that they take.
     let work = LARGE.iter().find(|(name, _)| *name == arch);
@@ -422,7 +433,9 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         Some(experts) => choose("model.experts", json!(experts), GIVEN.into()),
         None => choose("model.experts", json!(3), "as in the paper".into()),
     }
-    choose("image_size", json!(size), size_why);
+    let seen = facts.image_size.unwrap_or(size.into());
+    choose("image_size", json!(seen), size_why);
+    of_pictures(facts, seen, &mut choose);
 
     // A network for small images has a reference of its own.
     let large = is_large(&arch);
@@ -595,6 +608,38 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
         [false, false] => notes.push("no validation or test images: nothing will be scored".into()),
     }
     Ok(Plan { choices, notes })
+}
+
+/// The share of the median picture that a box of this shape in its middle holds.
+fn kept(sizes: &[[u32; 2]], shape: Size) -> Option<f64> {
+    let shape = f64::from(shape.width) / f64::from(shape.height);
+    let mut kept: Vec<f64> = sizes
+        .iter()
+        .map(|[width, height]| f64::from(*width) / f64::from(*height) / shape)
+        .map(|ratio| ratio.min(1.0 / ratio))
+        .collect();
+    kept.sort_by(f64::total_cmp);
+    kept.get(kept.len() / 2).copied()
+}
+
+/// A picture of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
+const ENOUGH_KEPT: f64 = 0.66;
+
+/// How pictures become what the network sees, which is of `size`.
+fn of_pictures(facts: &Facts, size: Size, choose: &mut impl FnMut(&str, Value, String)) {
+    let upright = "as their EXIF data say how the camera was held, here and in prediction";
+    choose("upright", json!(true), upright.into());
+    let kept = kept(&facts.sizes, size);
+    if let Some(fit) = facts.fit {
+        choose("fit", json!(fit), GIVEN.to_owned());
+    } else if let Some(kept) = kept.filter(|kept| *kept < ENOUGH_KEPT) {
+        let why = format!(
+            "all of each picture, with grey around it: what is cut out of the middle would hold {:.0} % of the \
+             median picture",
+            100.0 * kept
+        );
+        choose("fit", json!(Fit::Pad), why);
+    }
 }
 
 /// What the shot groups of these classes will not tell.

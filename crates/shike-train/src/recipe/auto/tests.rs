@@ -1,4 +1,4 @@
-use shike_data::{BadImages, Pipeline, Sampling, Transform};
+use shike_data::{BadImages, Decoding, Pipeline, Sampling, Transform};
 use shike_model::{ClassifierConfig, DktLossConfig, LossConfig, Part};
 
 use super::*;
@@ -17,6 +17,7 @@ fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
         arch: None,
         experts: None,
         image_size: None,
+        fit: None,
         epochs: None,
         hours: None,
         weights: None,
@@ -24,6 +25,13 @@ fn facts(class_counts: &[usize], size: [u32; 2]) -> Facts {
         parts: false,
         thresholds: ShotThresholds::default(),
     }
+}
+
+fn upright(pipeline: Pipeline) -> Pipeline {
+    pipeline.decoded(&Decoding {
+        upright: true,
+        ..Decoding::default()
+    })
 }
 
 fn value(plan: &Plan, field: &str) -> Value {
@@ -54,8 +62,8 @@ fn a_few_hundred_photos_on_a_small_machine() {
     // 300 images 200 times through ResNet-32 at 96 pixels: 60000 · 9 units of work of 2 million.
     assert_eq!(value(&plan, "model.arch"), "resnet32");
     assert_eq!(config.model.experts, 3);
-    assert_eq!(config.train_pipeline, Pipeline::randcls(96));
-    assert_eq!(config.eval_pipeline, Pipeline::photo_eval(96));
+    assert_eq!(config.train_pipeline, upright(Pipeline::randcls(96)));
+    assert_eq!(config.eval_pipeline, upright(Pipeline::photo_eval(96)));
     assert_eq!(
         (config.stage1.epochs, config.stage(2).unwrap().epochs),
         (200, 22)
@@ -79,13 +87,13 @@ fn a_few_hundred_photos_on_a_small_machine() {
 #[test]
 fn what_is_given_is_planned_with() {
     let facts = Facts {
-        image_size: Some(48),
+        image_size: Some(48.into()),
         epochs: Some(90),
         ..facts(&[150, 70, 40, 20, 10, 5, 3, 2], [640, 480])
     };
     let config = |facts: &Facts| config(&plan(facts).unwrap(), 8);
     let ninety = config(&facts);
-    assert_eq!(ninety.eval_pipeline, Pipeline::photo_eval(48));
+    assert_eq!(ninety.eval_pipeline, upright(Pipeline::photo_eval(48)));
     let epochs = |c: &TrainConfig| [c.stage1.epochs, c.stage(2).unwrap().epochs];
     assert_eq!(epochs(&ninety), [90, 10]);
     let four = config(&Facts {
@@ -194,7 +202,7 @@ fn a_network_for_photographs_keeps_to_the_hours_of_a_cpu() {
     let planned = |facts: &Facts| {
         let plan = plan(facts).unwrap();
         let config = config(&plan, 2);
-        let size = config.eval_pipeline.output_size().unwrap();
+        let size = config.eval_pipeline.output_size().unwrap().width;
         let frozen = config.freeze.contains(&Part::Layer(3));
         // A part is frozen or has a rate of its own.
         let rate = |part| config.lr_factors.get(&part).copied();
@@ -242,7 +250,7 @@ fn a_network_for_photographs_keeps_to_the_hours_of_a_cpu() {
     // What is given stays, and the rest makes room for it.
     let facts = || on(1_400, 2);
     let found = |facts: Facts| planned(&facts).0;
-    let image_size = Some(224);
+    let image_size = Some(224.into());
     assert_eq!(
         found(Facts {
             image_size,
@@ -346,7 +354,7 @@ fn every_plan_is_a_recipe_that_enlarges_no_picture() {
                     };
                     let plan = plan(&facts).unwrap();
                     let config = config(&plan, 3);
-                    let size = config.eval_pipeline.output_size().unwrap() as u32;
+                    let size = config.eval_pipeline.output_size().unwrap().width;
                     let least = if tuned { 32 } else { 16 };
                     assert!(size <= short.max(least), "{facts:?}: {size}");
                     assert!(size >= least && size <= 224, "{facts:?}: {size}");
@@ -368,7 +376,7 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
         .for_source(&pictures);
     type Change = fn(&mut TrainConfig);
     // What changes, and the fields that are given then.
-    let cases: [(&str, Change, &[&str]); 14] = [
+    let cases: [(&str, Change, &[&str]); 16] = [
         ("nothing", |_| {}, &[]),
         (
             "epochs",
@@ -429,6 +437,29 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
             &["train_pipeline"],
         ),
         (
+            "pictures",
+            |c| {
+                let decoding = Decoding {
+                    range: [7, 4000],
+                    background: Some([255; 3]),
+                    upright: false,
+                };
+                for pipeline in [&mut c.train_pipeline, &mut c.eval_pipeline] {
+                    *pipeline = pipeline.fitted(Fit::Squash).decoded(&decoding);
+                }
+            },
+            &["background", "fit", "range", "upright"],
+        ),
+        (
+            "a rectangle",
+            |c| {
+                let size: Size = "96x48".parse().unwrap();
+                c.train_pipeline = c.train_pipeline.resized(size);
+                c.eval_pipeline = c.eval_pipeline.resized(size);
+            },
+            &["image_size"],
+        ),
+        (
             "bad images",
             |c| c.bad_images = BadImages::Fail,
             &["bad_images"],
@@ -468,6 +499,95 @@ fn what_options_change_is_given_and_the_recipe_repeats_it() {
             assert!(named.contains(field), "{name}: {named:?}");
         }
         assert_eq!(named.is_empty(), fields.is_empty(), "{name}: {named:?}");
+    }
+}
+
+#[test]
+fn pictures_are_upright_and_padded_where_a_crop_would_lose_a_third() {
+    let fit = |plan: &Plan| {
+        let mut choices = plan.choices.iter();
+        choices.find(|choice| choice.field == "fit").cloned()
+    };
+    let of = |size: [u32; 2], image_size: Option<&str>, given| {
+        let facts = Facts {
+            image_size: image_size.map(|size| size.parse().unwrap()),
+            fit: given,
+            ..facts(&[90, 30, 10], size)
+        };
+        [
+            plan(&facts).unwrap(),
+            plan_frozen("vit_s16", "w.pth", &facts),
+        ]
+    };
+    for (size, image_size, given, wanted) in [
+        ([300, 200], None, None, None),
+        ([320, 80], None, None, Some("pad")),
+        ([80, 320], None, None, Some("pad")),
+        ([320, 80], Some("128x32"), None, None),
+        ([300, 300], Some("128x32"), None, Some("pad")),
+        ([320, 80], None, Some(Fit::Crop), Some("crop")),
+        ([300, 200], None, Some(Fit::Squash), Some("squash")),
+    ] {
+        for plan in of(size, image_size, given) {
+            let found = fit(&plan);
+            let value = found.as_ref().and_then(|choice| choice.value.as_str());
+            assert_eq!(value, wanted, "{size:?} {image_size:?}");
+            if let (Some("pad"), Some(choice)) = (value, &found) {
+                assert!(
+                    choice
+                        .reason
+                        .contains("would hold 25 % of the median picture"),
+                    "{choice:?}"
+                );
+            }
+            let plan_is_upright =
+                |choice: &Choice| choice.field == "upright" && choice.value == true;
+            assert!(plan.choices.iter().any(plan_is_upright));
+        }
+    }
+    let [plan, frozen] = of([320, 80], None, None);
+    let config = config(&plan, 3);
+    for pipeline in [&config.train_pipeline, &config.eval_pipeline] {
+        assert_eq!(pipeline.fit(), Some(Fit::Pad));
+        assert!(pipeline.decoding().upright);
+    }
+    // The filter of the published preparation stays.
+    let text = text("", &frozen.choices);
+    let frozen = Recipe::parse("f.toml", &text).unwrap().config(3).unwrap();
+    let pad = Transform::Pad {
+        size: 224.into(),
+        interpolation: shike_data::augment::Interpolation::Bicubic,
+    };
+    assert_eq!(
+        frozen.eval_pipeline.transforms,
+        [Transform::ExifOrientation, pad]
+    );
+}
+
+#[test]
+fn fields_of_pictures_are_those_of_both_pipelines() {
+    let of = |text: &str| {
+        let recipe = Recipe::parse("r.toml", text)?;
+        recipe.config(10)
+    };
+    let config =
+        of("image_size = 64\nmodel.arch = \"resnet18\"\nfit = \"squash\"\nrange = [0, 4095]")
+            .unwrap();
+    assert_eq!(config.eval_pipeline.decoding().range, [0, 4095]);
+    assert_eq!(config.train_pipeline.fit(), Some(Fit::Squash));
+    for (text, says) in [
+        ("fit = \"stretch\"", "r.toml:1"),
+        ("range = [5, 5]", "must be above"),
+        ("range = [0, 70000]", "r.toml:1"),
+        ("upright = 3", "r.toml:1"),
+        ("backgroud = [1, 2, 3]", "did you mean `background`?"),
+        (
+            "fit = \"pad\"\ntrain_pipeline = []\neval_pipeline = []",
+            "has no effect: both pipelines are spelt out",
+        ),
+    ] {
+        let error = of(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}: {error}");
     }
 }
 

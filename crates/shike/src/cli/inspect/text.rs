@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use shike_data::dataset::some_names;
 use shike_data::inspect::{self as look, Inspection, Pixels, Problem, Tail};
 use shike_data::split::{ClassSize, GroupBy, MinImages, SplitClass, SplitRecord};
-use shike_data::{Dataset, Part};
+use shike_data::{Dataset, Decoding, Fit, Part, Pipeline};
 
 use super::super::plot::{self, Bar};
 use super::{InspectArgs, Written};
@@ -66,7 +66,7 @@ pub(super) fn describe(
         plot::bars(bars.collect(), width, !stdout.is_term())
     );
     text.push_str(&findings(found, args.show));
-    let mut pixels = pixel_lines(&found.pixels, "train with --exif to turn them upright");
+    let mut pixels = pixel_lines(&found.pixels, None);
     pixels.extend(advice);
     if !pixels.is_empty() {
         let _ = writeln!(text, "\npictures\n  {}", pixels.join("\n  "));
@@ -74,29 +74,43 @@ pub(super) fn describe(
     text
 }
 
-/// What a person should know of pictures that are not 8-bit, opaque, upright and nearly square, and what to do;
-/// `turned` says it for those with an EXIF turn.
-pub(in crate::cli) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> {
+/// What a person should know of pictures that are not 8-bit, opaque, upright and nearly square: what becomes of them
+/// in a run whose pipeline is known, or what a run can do.
+pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) -> Vec<String> {
     let all = pixels.looked_at;
+    let decoding = pipeline.map_or_else(Decoding::default, Pipeline::decoding);
+    let [low, high] = decoding.range;
+    let stretched = decoding.range != Decoding::default().range;
     let mut lines = Vec::new();
     if pixels.sixteen_bits > 0 {
         let mut line = format!(
-            "{} of {all} have 16 bits a channel, of which the upper 8 are taken",
+            "{} of {all} have 16 bits a channel, of which ",
             pixels.sixteen_bits
         );
-        if pixels.narrow > 0 {
+        line += &match stretched {
+            true => format!("the values {low} to {high} become black to white"),
+            false => "the upper 8 are taken".to_owned(),
+        };
+        if pixels.narrow > 0 && !stretched {
             let _ = write!(
                 line,
                 "; {} of {} that were decoded use less than an eighth of the range, which leaves few grey \
-                 levels: stretch them to 8 bits beforehand, all by the same bounds",
+                 levels: --range auto stretches the values that training pictures have, --range 0..4095 those of \
+                 12 bits",
                 pixels.narrow, pixels.ranges,
             );
         }
         lines.push(line);
     }
     if pixels.transparent > 0 {
+        let done = match decoding.background {
+            Some([red, green, blue]) => format!("they are laid over {red},{green},{blue}"),
+            None => "alpha is dropped, and what lies under it is seen; --background white lays them over a \
+                     colour"
+                .to_owned(),
+        };
         lines.push(format!(
-            "{} of {all} may have transparent pixels: alpha is dropped, and what lies under it is seen",
+            "{} of {all} may have transparent pixels: {done}",
             pixels.transparent
         ));
     }
@@ -107,8 +121,19 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> 
         ));
     }
     if pixels.turned > 0 {
+        let done = match (pipeline, decoding.upright) {
+            (None, _) => {
+                "training turns them upright, unless a recipe or --exif stored says otherwise"
+            }
+            (_, true) => {
+                "they are turned upright, here and in prediction; --exif stored takes them as they are"
+            }
+            (_, false) => {
+                "they are taken as they are stored; --exif upright turns them, here and in prediction"
+            }
+        };
         lines.push(format!(
-            "{} of {all} carry an EXIF turn: {turned}",
+            "{} of {all} carry an EXIF turn: {done}",
             pixels.turned
         ));
     }
@@ -116,10 +141,18 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, turned: &str) -> Vec<String> 
     if let Some(kept) = pixels.median_kept
         && pixels.elongated * 10 >= all
     {
+        let done = match pipeline.map(Pipeline::fit) {
+            None => "training pads pictures where that is so of the median, --fit pad and --fit squash always keep \
+                     all of them, and --image-size 320x160 is a shape of your own"
+                .to_owned(),
+            Some(None | Some(Fit::Crop)) => {
+                "--fit pad or --fit squash keeps all of them, if their ends matter".to_owned()
+            }
+            Some(Some(fit)) => format!("all of each is seen ({})", fit.name()),
+        };
         lines.push(format!(
-            "{} of {all} are so wide or tall that the square in their middle, which is scored, holds less \
-             than two thirds of them ({:.0} % of the median picture): pad them to squares beforehand if \
-             their ends matter",
+            "{} of {all} are so wide or tall that the square in their middle holds less than two thirds of them \
+             ({:.0} % of the median picture): {done}",
             pixels.elongated,
             100.0 * kept,
         ));

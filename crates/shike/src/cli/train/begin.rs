@@ -34,6 +34,9 @@ pub(super) fn begin(
     args: &TrainArgs,
     session: &mut Session,
 ) -> Result<Trained, CliError> {
+    let mut args = args.clone();
+    args.images.pixels.settle([job.images.pictures()])?;
+    let args = &args;
     let progress = &mut session.progress;
     let counts = job.images.class_counts();
     let (mut config, scaling) = args.config(&job.recipe, counts.len())?;
@@ -72,14 +75,8 @@ pub(super) fn begin(
         None => table(&settings, "from", &notes),
     });
     progress.message(&describe(&counts, &config));
-    let turned = match config.train_pipeline.is_upright() {
-        true => "they are turned upright",
-        false => {
-            "they are taken as they are stored; --exif turns them upright, here and in prediction"
-        }
-    };
     let pixels = Pixels::of([job.images.pictures()], PIXEL_SAMPLE);
-    for line in pixel_lines(&pixels, turned) {
+    for line in pixel_lines(&pixels, Some(&config.eval_pipeline)) {
         progress.message(&format!("training pictures: {line}"));
     }
     if config.precision == Precision::Bf16 && !session.has_gpu() {

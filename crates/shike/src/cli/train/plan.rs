@@ -96,6 +96,7 @@ pub(super) fn planned(
         arch: args.network()?,
         experts: args.network.experts,
         image_size: args.images.image_size,
+        fit: args.images.pixels.fit,
         epochs: args.steps.epochs,
         hours: args.run.time.map(|time| time.as_secs_f64() / 3600.0),
         weights: args.tuning.weights.as_ref().map(|path| {
@@ -116,7 +117,7 @@ pub(super) fn planned(
     let unusable = |error| CliError::Absent(format!("{}: {error}", data.display()));
     let mut plan = auto::plan(&facts).map_err(unusable)?;
     if let Some((arch, file)) = frozen(args, set, recognised)? {
-        plan = auto::plan_frozen(&arch, &file, args.images.image_size);
+        plan = auto::plan_frozen(&arch, &file, &facts);
         notes.push(format!(
             "the trunk of {file} stays frozen; an option about training, such as --epochs 30, fine-tunes it instead"
         ));

@@ -1,24 +1,24 @@
 //! What is done with images.
 
 use clap::Args;
-use shike_data::{BadImages, Pipeline, Transform};
+use shike_data::{BadImages, Pipeline, Size, Transform};
 use shike_train::{Recipe, TrainConfig, TrainError};
 
 use crate::cli::CliError;
+use crate::cli::pixels::PixelArgs;
 use crate::cli::train::kinds::bad_images;
 
 /// What is done with images.
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
-    /// Side of the square that the network sees, for pictures.
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=16384))]
-    pub image_size: Option<u32>,
+    /// What the network sees of a picture: the side of a square, or width and height, as in 320x160.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<Size>,
     /// Smallest share of a picture's area that a random crop keeps.
     #[arg(long, value_name = "X")]
     pub crop_scale: Option<f64>,
-    /// Turn pictures as their EXIF data say; they are taken as they are stored otherwise.
-    #[arg(long)]
-    pub exif: bool,
+    #[command(flatten)]
+    pub pixels: PixelArgs,
     /// Do not mirror training images: for text, signs, and whatever has a left and a right.
     #[arg(long)]
     pub no_flip: bool,
@@ -41,8 +41,8 @@ impl ImageArgs {
         if let Some(size) = self.image_size {
             for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
                 *pipeline = pipeline.resized(size);
-                if pipeline.output_size() != Some(size as usize) {
-                    let message = "--image-size is for pipelines that cut squares, and one of this \
+                if pipeline.output_size() != Some(size) {
+                    let message = "--image-size is for pipelines that cut or resize, and one of this \
                                    recipe's takes images as large as they are";
                     return Err(CliError::Usage(message.into()));
                 }
@@ -62,7 +62,10 @@ impl ImageArgs {
     pub(super) fn check(&self, recipe: &Recipe) -> Result<(), CliError> {
         let cifar = recipe.is_for_cifar().map_err(TrainError::from)?;
         let of_files = [
-            (self.exif, "--exif"),
+            (
+                self.pixels.first().is_some(),
+                self.pixels.first().unwrap_or_default(),
+            ),
             (self.bad_images.is_some(), "--bad-images"),
             (self.max_bad_share.is_some(), "--max-bad-share"),
         ];
@@ -76,11 +79,12 @@ impl ImageArgs {
 
     /// Turning, mirroring, and what is done about images that cannot be read.
     pub(super) fn apply(&self, config: &mut TrainConfig) -> Result<(), CliError> {
-        if self.exif {
-            for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
-                if !pipeline.is_upright() {
-                    pipeline.transforms.insert(0, Transform::ExifOrientation);
-                }
+        for pipeline in [&mut config.train_pipeline, &mut config.eval_pipeline] {
+            *pipeline = self.pixels.apply(pipeline);
+            if self.pixels.fit.is_some() && pipeline.fit() != self.pixels.fit {
+                let message =
+                    "--fit is for pipelines that resize, and one of this recipe's does not";
+                return Err(CliError::Usage(message.into()));
             }
         }
         if self.no_flip {

@@ -92,12 +92,12 @@ fn recipes_of_the_program_are_what_it_ran_before_it_had_them() {
         drawn.train_pipeline.transforms = vec![
             resize.clone(),
             Transform::RandomCrop {
-                size: 32,
+                size: 32.into(),
                 padding: 0,
             },
             Transform::HorizontalFlip { p: 0.5 },
         ];
-        drawn.eval_pipeline.transforms = vec![resize, Transform::CenterCrop { size: 32 }];
+        drawn.eval_pipeline.transforms = vec![resize, Transform::CenterCrop { size: 32.into() }];
         drawn.normalization = Normalization::IMAGENET;
         same(DRAWN, if plain { "--baseline ce" } else { "" }, &drawn);
     }
@@ -284,7 +284,7 @@ fn options_change_a_recipe() {
     assert_eq!((single.experts, single.stage2_heads), (1, true));
     assert_eq!(change("--stage2-epochs 0").stage2, None);
 
-    let images = change("--image-size 48 --crop-scale 0.3 --exif");
+    let images = change("--image-size 48 --crop-scale 0.3 --exif upright");
     let [first, second, ..] = images.train_pipeline.transforms.as_slice() else {
         panic!("{:?}", images.train_pipeline);
     };
@@ -292,12 +292,11 @@ fn options_change_a_recipe() {
     assert!(matches!(
         second,
         Transform::RandomResizedCrop {
-            size: 48,
             scale: [0.3, 1.0],
             ..
         }
     ));
-    assert_eq!(images.eval_pipeline.output_size(), Some(48));
+    assert_eq!(images.eval_pipeline.output_size(), Some(48.into()));
     assert_eq!(images.thresholds.many_above, 50);
     assert_eq!(change("--few-below 6").thresholds.few_below, 6);
     assert_eq!(images.clip_norm, Some(2.0));
@@ -348,7 +347,10 @@ fn kept(pipeline: &Pipeline, shorter: u32) -> f64 {
         match transform {
             Transform::Resize { short_side, .. } => side = f64::from(*short_side),
             // Half a pixel for the rounding of the resize.
-            Transform::CenterCrop { size } => kept = f64::min(1.0, f64::from(*size) / (side - 0.5)),
+            Transform::CenterCrop { size } => {
+                kept = f64::min(1.0, f64::from(size.width) / (side - 0.5))
+            }
+            Transform::ExifOrientation => {}
             other => panic!("{other:?} in an evaluation"),
         }
     }
@@ -388,12 +390,15 @@ fn scoring_sees_the_images_that_training_sees() {
         let what = format!("{what}, {source:?}: {train:?} {eval:?}");
         assert_eq!(train.output_size(), eval.output_size(), "{what}");
         if let Some(size) = size {
-            assert_eq!(eval.output_size(), Some(size as usize), "{what}");
+            assert_eq!(eval.output_size(), Some(size.into()), "{what}");
         }
         // Both resize, or neither: the scale is the same.
         assert_eq!(train.fixed_size(), eval.fixed_size(), "{what}");
         if matches!(source, DataSource::Cifar { .. }) {
-            assert!(eval.fixed_size().is_none_or(|side| side == 32), "{what}");
+            assert!(
+                eval.fixed_size().is_none_or(|size| size == 32.into()),
+                "{what}"
+            );
             assert!(kept(eval, 32) >= 1.0, "{what}");
             assert_eq!(config.normalization, Normalization::CIFAR10, "{what}");
             return;
@@ -455,7 +460,8 @@ fn scoring_sees_the_images_that_training_sees() {
                         device: DeviceKind::Cpu,
                         cores: 2,
                         arch: Some(arch.to_owned()),
-                        image_size: size,
+                        image_size: size.map(Into::into),
+                        fit: None,
                         experts: None,
                         epochs: None,
                         hours: None,
@@ -801,7 +807,7 @@ const OPTIONS: &[OptionCase] = &[
             ("--set image_size=64", "both say what image_size is"),
             (
                 "--set eval_pipeline=[]",
-                "--image-size is for pipelines that cut squares",
+                "--image-size is for pipelines that cut or resize",
             ),
         ],
     ),
@@ -819,7 +825,32 @@ const OPTIONS: &[OptionCase] = &[
             ),
         ],
     ),
-    ("--exif", "", &[]),
+    (
+        "--exif upright",
+        "",
+        &[("--set upright=false", "both say what upright is")],
+    ),
+    (
+        "--fit pad",
+        "",
+        &[
+            ("--set fit=squash", "both say what fit is"),
+            (
+                "--set eval_pipeline=[]",
+                "--fit is for pipelines that resize",
+            ),
+        ],
+    ),
+    (
+        "--range 0..4095",
+        "",
+        &[("--set range=[0,9]", "both say what range is")],
+    ),
+    (
+        "--background white",
+        "",
+        &[("--set background=[0,0,0]", "both say what background is")],
+    ),
     ("--no-flip", "", &[]),
     (
         "--bad-images skip",
@@ -978,7 +1009,12 @@ fn a_baseline_takes_what_is_set_and_shows_what_it_replaces() {
         profile: LongTail::Exponential,
         imbalance_factor: 100.0,
     };
-    for option in ["--exif", "--bad-images skip"] {
+    for option in [
+        "--exif stored",
+        "--fit pad",
+        "--range auto",
+        "--bad-images skip",
+    ] {
         let recipe = Recipe::parse("r.toml", "").unwrap().for_source(&of_cifar);
         let error = changed(recipe, option).unwrap_err().to_string();
         assert!(error.contains("has no effect on CIFAR"), "{error}");
