@@ -210,7 +210,7 @@ ensemble              50.00   100.00       50.00   100.00     0.00     -
 classes with images                                     1        1   0/2
 4 of 4 classes have too few images here to tell (95 % interval wider than 40 points)
 calibration error: in the columns of groups, confidence less accuracy (above 0: too sure)
-averaged over classes: precision 25.00 %, F1 33.33 %, weighted F1 33.33 %, Cohen's kappa 0.0000
+macro precision 25.00 %, macro F1 33.33 %, weighted F1 33.33 %, Cohen's kappa 0.0000
 2 images, loss 4.5004; many: more than 100 training images, few: fewer than 20";
     assert_eq!(evaluation.to_string(), table);
     // The keys are a format.

@@ -79,19 +79,19 @@ impl Metric {
     pub const CLASS_AVERAGED: Self = Self::by_class("class_averaged", "class avg", Measure::Top1);
     /// Macro-averaged precision. Macro-averaged recall, or balanced accuracy, is
     /// [`CLASS_AVERAGED`](Self::CLASS_AVERAGED).
-    pub const PRECISION: Self = Self::by_class("precision", "precision", Measure::Precision);
+    pub const PRECISION: Self = Self::by_class("precision", "macro precision", Measure::Precision);
     /// Macro-averaged F1.
-    pub const F1: Self = Self::by_class("f1", "F1", Measure::F1);
+    pub const F1: Self = Self::by_class("f1", "macro F1", Measure::F1);
     /// F1 weighted by the test images of a class.
     pub const WEIGHTED_F1: Self = Self::new("weighted_f1", "weighted F1", Measure::F1);
     /// Cohen's kappa, -1 to 1.
     pub const KAPPA: Self = Self::new("kappa", "Cohen's kappa", Measure::Kappa);
     /// Macro-averaged area under the ROC curve, one against the rest.
-    pub const AUROC: Self = Self::by_class("auroc", "AUROC", Measure::Auroc);
+    pub const AUROC: Self = Self::by_class("auroc", "macro AUROC", Measure::Auroc);
     /// Macro-averaged average precision, one against the rest.
     pub const AVERAGE_PRECISION: Self = Self::by_class(
         "average_precision",
-        "average precision",
+        "macro average precision",
         Measure::AveragePrecision,
     );
 

@@ -103,7 +103,7 @@ impl Evaluation {
         table
     }
 
-    /// What other fields report, in a line: `precision 61.11 %, F1 57.94 %, …`.
+    /// What other fields report, in a line: `macro precision 61.11 %, macro F1 57.94 %, …`.
     pub fn others(&self) -> String {
         let value = |metric: Metric| {
             let value = self.get(metric)?;
@@ -157,7 +157,7 @@ impl Evaluation {
         }
         let others = self.others();
         if !others.is_empty() {
-            notes.push(format!("averaged over classes: {others}"));
+            notes.push(others);
         }
         notes.push(format!(
             "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",

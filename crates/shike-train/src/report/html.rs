@@ -58,7 +58,7 @@ fn table(Table(rows): &Table, pictures: &[Vec<Picture>]) -> Markup {
             @if let Some(head) = rows.first() {
                 tr {
                     @for cell in head { th { (cell) } }
-                    @if !pictures.is_empty() { th { "some of them" } }
+                    @if !pictures.is_empty() { th { "pictures" } }
                 }
             }
             @for (i, row) in rows.iter().skip(1).enumerate() {

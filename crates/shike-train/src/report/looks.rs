@@ -22,10 +22,18 @@ pub(super) fn looks(
 }
 
 fn shaded(picture: &RgbImage, map: &ActivationMap) -> RgbImage {
-    let strongest = map.values.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    let highest = map.values.iter().copied().fold(0.0, f32::max);
+    // What all of the picture has is no place.
+    let lowest = map
+        .values
+        .iter()
+        .copied()
+        .fold(f32::INFINITY, f32::min)
+        .max(0.0);
+    let range = (highest - lowest).max(f32::MIN_POSITIVE);
     let small = ImageBuffer::from_fn(map.width as u32, map.height as u32, |x, y| {
         let value = map.values[y as usize * map.width + x as usize];
-        Luma([(value / strongest).max(0.0)])
+        Luma([((value - lowest) / range).max(0.0)])
     });
     let (width, height) = picture.dimensions();
     let strength = resize(&small, width, height, FilterType::Triangle);
@@ -49,6 +57,11 @@ mod tests {
         let drawn = shaded(&picture, &map([-3.0, 2.0]));
         assert_eq!(drawn.get_pixel(0, 10), &Rgb([0, 0, 200]));
         assert_eq!(drawn.get_pixel(39, 10), &Rgb([173, 61, 50]));
+        // A little everywhere is nowhere.
+        assert_eq!(
+            shaded(&picture, &map([2.0, 4.0])),
+            shaded(&picture, &map([0.0, 2.0]))
+        );
         // Nothing speaks for the class.
         assert_eq!(shaded(&picture, &map([-3.0, -2.0])), picture);
     }
