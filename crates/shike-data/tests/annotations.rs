@@ -292,6 +292,20 @@ fn metadata_lies_beside_its_images_as_in_hugging_faces_imagefolder() {
         rows(&data),
         wanted(&[("train/1.png", "cat"), ("train/sub/2.png", "dog")])
     );
+    assert_eq!(
+        data.notes(),
+        [format!("labels are those of {}", list.display())]
+    );
+    for image in ["train/1.png", "train/sub/2.png", "train/3.png"] {
+        fs::create_dir_all(dir.path().join(image).parent().unwrap()).unwrap();
+        fs::write(dir.path().join(image), "").unwrap();
+    }
+    let data = list_file(dir.path(), &list, None, None).unwrap();
+    assert!(
+        data.notes()[0].ends_with("; 1 of 3 images beside it are not in it, and left out"),
+        "{:?}",
+        data.notes()
+    );
     assert_eq!(is_metadata(&dir.path().join("caption")), None);
     assert_eq!(is_metadata(dir.path()), None);
 }

@@ -1,6 +1,6 @@
 //! One image of a data set.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
@@ -103,6 +103,23 @@ impl Dataset {
     /// in memory, and if there is no image `i`.
     pub fn relative_path(&self, i: usize) -> Option<&str> {
         self.images.key(self.entry(i).ok()?)
+    }
+
+    /// The folder that holds the images of all these data sets, and their paths below it, one set behind the other;
+    /// `None` for images in memory, and without a set.
+    pub fn one_folder(sets: &[&Self]) -> Option<(PathBuf, Vec<String>)> {
+        let roots: Vec<&Path> = sets.iter().map(|set| set.root()).collect::<Option<_>>()?;
+        let holds_all = |root: &&Path| roots.iter().all(|other| other.starts_with(root));
+        let root = roots.first()?.ancestors().find(holds_all)?;
+        let mut paths = Vec::new();
+        for (set, own) in sets.iter().zip(&roots) {
+            // Lists have slashes on every system.
+            let below = own.strip_prefix(root).ok()?.iter();
+            let below: String = below.map(|part| part.to_string_lossy() + "/").collect();
+            let path = |i| below.clone() + set.relative_path(i).unwrap_or_default();
+            paths.extend((0..set.len()).map(path));
+        }
+        Some((root.to_owned(), paths))
     }
 
     /// Bytes of the file of image `i`; `None` for images in memory, and if there is no such file.

@@ -219,15 +219,31 @@ impl ListColumns {
 
 /// Paths as they start at `root`: those of a `metadata.csv` start at its folder, and names without an ending are looked for.
 fn place(root: &Path, list_path: &Path, rows: &mut Rows) -> std::result::Result<(), Wrong> {
+    let own = list_path.parent().unwrap_or(Path::new(""));
     if list_path.file_name().is_some_and(|name| name == METADATA)
-        && let Some(folder) = list_path
-            .parent()
-            .and_then(|folder| folder.strip_prefix(root).ok())
-        && let Some(folder) = folder.to_str().filter(|folder| !folder.is_empty())
+        && let Ok(folder) = own.strip_prefix(root)
+        && let Some(folder) = folder.to_str()
     {
-        rows.paths
-            .iter_mut()
-            .for_each(|path| *path = format!("{folder}/{path}"));
+        // Nobody may have known that it counts.
+        let listed: HashSet<&str> = rows.paths.iter().map(String::as_str).collect();
+        let beside = images_below(own).map_or(vec![], |(images, _)| images);
+        let others = beside
+            .iter()
+            .filter(|path| !listed.contains(path.as_str()))
+            .count();
+        let mut note = format!("labels are those of {}", list_path.display());
+        if others > 0 && others < beside.len() {
+            note += &format!(
+                "; {others} of {} images beside it are not in it, and left out",
+                beside.len()
+            );
+        }
+        rows.notes.push(note);
+        if !folder.is_empty() {
+            rows.paths
+                .iter_mut()
+                .for_each(|path| *path = format!("{folder}/{path}"));
+        }
     }
     if rows.paths.iter().any(|path| is_image_name(path)) {
         return Ok(());

@@ -27,33 +27,17 @@ pub(super) struct Lists {
 impl Pictures {
     /// All pictures of these data sets, one set behind the other.
     pub fn of(sets: &[&Dataset]) -> Result<Self, CliError> {
-        let roots: Option<Vec<&Path>> = sets.iter().map(|set| set.root()).collect();
-        let roots = roots.ok_or_else(|| {
+        let (root, paths) = Dataset::one_folder(sets).ok_or_else(|| {
             CliError::Usage(
                 "only pictures in files can be put into other lists, not CIFAR's".into(),
             )
         })?;
-        let holds_all = |root: &&Path| roots.iter().all(|other| other.starts_with(root));
-        let root = roots[0]
-            .ancestors()
-            .find(holds_all)
-            .unwrap_or(Path::new(""));
-        let (mut paths, mut labels) = (vec![], vec![]);
-        for (set, own) in sets.iter().zip(&roots) {
-            let below = own.strip_prefix(root).unwrap_or(Path::new(""));
-            for i in 0..set.len() {
-                let path = set.relative_path(i).unwrap_or_default();
-                // Lists have slashes on every system.
-                let folders = below.iter().map(|part| part.to_string_lossy() + "/");
-                paths.push(folders.collect::<String>() + path);
-                labels.push(set.label(i));
-            }
-        }
+        let labels = sets.iter().flat_map(|set| set.labels()).copied();
         Ok(Self {
-            root: root.to_owned(),
+            root,
             names: sets[0].class_names().to_vec(),
             paths,
-            labels,
+            labels: labels.collect(),
         })
     }
 

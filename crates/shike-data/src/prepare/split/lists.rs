@@ -1,0 +1,205 @@
+//! The files of a split.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::record::{LeftOut, ListRecord, SplitClass, SplitRecord, Together};
+use super::{SplitConfig, SplitError};
+use crate::dataset::check_path;
+use crate::part::Part;
+use crate::read::read;
+use crate::write::atomic_write;
+
+/// The record of a split, written last.
+const RECORD: &str = "split.json";
+
+/// Class names, one a line, by label.
+const CLASSES: &str = "classes.txt";
+
+/// A split that is yet to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitPlan {
+    /// The part of each image of the data set (of each training image, where the parts were given); `None` for
+    /// those that are left out.
+    pub parts: Vec<Option<Part>>,
+    pub(super) record: SplitRecord,
+    /// What the list of each part holds.
+    pub(super) lists: BTreeMap<Part, String>,
+}
+
+impl SplitPlan {
+    /// Lists of the parts that are asked for.
+    pub(super) fn new(
+        root: &Path,
+        config: &SplitConfig,
+        names: Vec<String>,
+        asked: impl Iterator<Item = Part>,
+        rows: impl Iterator<Item = (Part, String, u32)>,
+    ) -> Result<Self, SplitError> {
+        let class = |name| SplitClass {
+            name,
+            images: Part::ALL.map(|part| (part, 0)).into(),
+            wanted: None,
+        };
+        let mut classes: Vec<SplitClass> = names.into_iter().map(class).collect();
+        let mut lists: BTreeMap<Part, String> = asked.map(|part| (part, String::new())).collect();
+        for (part, path, label) in rows {
+            check_name(&path)?;
+            *classes[label as usize].images.entry(part).or_default() += 1;
+            *lists.entry(part).or_default() += &format!("{path} {label}\n");
+        }
+        let record = SplitRecord {
+            format: "shike-split".into(),
+            format_version: 1,
+            data: root.to_owned(),
+            config: config.clone(),
+            lists: lists
+                .iter()
+                .map(|(&part, text)| (part, ListRecord::new(part, text)))
+                .collect(),
+            classes,
+            duplicates: Together {
+                groups: 0,
+                across_classes: 0,
+            },
+            groups: None,
+            sizes: None,
+            left_out: LeftOut {
+                images: vec![],
+                classes: vec![],
+            },
+        };
+        Ok(Self {
+            parts: vec![],
+            record,
+            lists,
+        })
+    }
+
+    /// What `split.json` will hold.
+    pub fn record(&self) -> &SplitRecord {
+        &self.record
+    }
+
+    /// The files, in the order in which they are written.
+    fn files(&self) -> Result<Vec<(String, String)>, SplitError> {
+        let names = self.record.classes.iter().map(|c| c.name.clone() + "\n");
+        let record =
+            serde_json::to_string_pretty(&self.record).map_err(|error| SplitError::Io {
+                path: RECORD.into(),
+                source: error.into(),
+            })?;
+        let lists = self.lists.iter();
+        let lists = lists.map(|(&subset, text)| (list_name(subset), text.clone()));
+        let rest = [
+            (CLASSES.into(), names.collect()),
+            (RECORD.into(), record + "\n"),
+        ];
+        Ok(lists.chain(rest).collect())
+    }
+
+    /// Whether [`write`](Self::write) would replace nothing but its own files: those of this split that
+    /// an earlier start, which need not have come to its end, wrote into `out`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn fits(&self, out: &Path) -> Result<bool, SplitError> {
+        let files = self.files()?;
+        for name in Part::ALL
+            .map(list_name)
+            .iter()
+            .map(String::as_str)
+            .chain([CLASSES, RECORD])
+        {
+            let path = out.join(name);
+            let there = match read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(SplitError::Io { path, source }),
+            };
+            let own = files.iter().find(|(own, _)| own == name);
+            if own.is_none_or(|(_, text)| text.as_bytes() != there) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes `train.txt`, `val.txt`, `test.txt` (those with a share), `classes.txt` and, last,
+    /// `split.json` into `out`, each whole or not at all. A folder with `split.json` is complete.
+    ///
+    /// # Errors
+    /// [`SplitError::Exists`] if one of the files is there and `force` is not set;
+    /// [`SplitError::Inside`] if `out` would become a class; else what the disk says.
+    pub fn write(&self, out: &Path, force: bool) -> Result<(), SplitError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SplitError::Io { path, source }
+        };
+        let all = Part::ALL.map(list_name);
+        let all = all.iter().map(String::as_str).chain([CLASSES, RECORD]);
+        if let Some(path) = all
+            .clone()
+            .map(|name| out.join(name))
+            .find(|path| path.exists())
+            && !force
+        {
+            return Err(SplitError::Exists { path });
+        }
+        if is_inside(out, &self.record.data).map_err(failed(out))? {
+            return Err(SplitError::Inside { path: out.into() });
+        }
+        std::fs::create_dir_all(out).map_err(failed(out))?;
+        // The record goes first: without it nobody takes a mixture of two splits for one.
+        for name in all.rev() {
+            let path = out.join(name);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path)(e)),
+                _ => {}
+            }
+        }
+        for (name, text) in self.files()? {
+            atomic_write(&out.join(name), |file| file.write_all(text.as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `out`, which need not be there yet, lies below `root` where its reader looks for classes.
+///
+/// # Errors
+/// What the disk says, such as that `root` is not there.
+pub fn is_inside(out: &Path, root: &Path) -> std::io::Result<bool> {
+    let mut folder = std::path::absolute(out)?;
+    if let Some(there) = folder.ancestors().find(|path| path.exists()) {
+        let missing = folder.strip_prefix(there).unwrap_or(Path::new(""));
+        folder = there.canonicalize()?.join(missing);
+    }
+    let Ok(below) = folder.strip_prefix(root.canonicalize()?) else {
+        return Ok(false);
+    };
+    let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+    Ok(below.components().next().is_some() && !below.iter().any(hidden))
+}
+
+pub(super) fn list_name(subset: Part) -> String {
+    format!("{}.txt", subset.name())
+}
+
+/// What [`list_file`](crate::list_file) would refuse or read as another path.
+fn check_name(path: &str) -> Result<(), SplitError> {
+    let problem = if path.contains(['\n', '\r']) {
+        "it holds a line break".into()
+    } else if path.starts_with(char::is_whitespace) || path.starts_with('\u{feff}') {
+        "it begins with a space".into()
+    } else {
+        match check_path(path) {
+            Ok(()) => return Ok(()),
+            Err(problem) => problem,
+        }
+    };
+    Err(SplitError::Name {
+        path: path.to_owned(),
+        problem,
+    })
+}

@@ -1,0 +1,178 @@
+//! What goes into which list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::lists::SplitPlan;
+use super::record::{GroupRecord, LeftOutImage, Together};
+use super::sizes::Bounded;
+use super::{Groups, SplitConfig, SplitError, assign};
+use crate::dataset::Dataset;
+use crate::inspect::Inspection;
+use crate::part::Part;
+
+/// Plans the split of a folder of classes. Nothing is written yet.
+///
+/// `found` is what [`inspect`](crate::inspect::inspect) found in `data` alone, as
+/// [`Part::Train`], at [`Depth::Full`](crate::inspect::Depth::Full).
+///
+/// # Errors
+/// [`SplitError::Config`] for a setting, [`SplitError::Data`] if `found` is not of `data` or no
+/// image can be read, [`SplitError::Name`] for a path that a list cannot hold,
+/// [`SplitError::Empty`] if all classes are too small for a part.
+pub fn plan(
+    data: &Dataset,
+    found: &Inspection,
+    config: &SplitConfig,
+) -> Result<SplitPlan, SplitError> {
+    let shares = config.shares()?;
+    let wrong = |problem: &str| SplitError::Data(problem.into());
+    let Some(root) = data.root() else {
+        return Err(wrong("only files can be split, not images in memory"));
+    };
+    let fits = matches!(&found.subsets[..], [one] if one.images == data.len());
+    let (true, Some(duplicates)) = (fits, &found.duplicates) else {
+        return Err(wrong("the inspection is not a full one of this data set"));
+    };
+    let bad: BTreeSet<usize> = found.unreadable.iter().map(|u| u.image.index).collect();
+    let good: Vec<usize> = (0..data.len()).filter(|i| !bad.contains(i)).collect();
+    if good.is_empty() {
+        return Err(wrong("no image can be read"));
+    }
+    let of: Vec<(u32, bool)> = good.iter().map(|&i| (data.label(i), true)).collect();
+    let bounded = Bounded::new(data.class_names(), &of, config)?;
+    // Classes close up where one has no image.
+    let has_image: BTreeSet<u32> = bounded.labels.iter().flatten().copied().collect();
+    let new: BTreeMap<u32, u32> = has_image.iter().copied().zip(0..).collect();
+    let taken = good.iter().zip(&bounded.labels);
+    let (taken, labels): (Vec<usize>, Vec<u32>) = taken
+        .filter_map(|(&i, label)| Some((i, new[label.as_ref()?])))
+        .unzip();
+    let place: BTreeMap<usize, usize> = taken.iter().copied().zip(0..).collect();
+    let places = |images: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
+        images.filter_map(|i| place.get(&i).copied()).collect()
+    };
+    let equal = duplicates.groups.iter();
+    let equal: Vec<_> = equal
+        .map(|group| places(&mut group.images.iter().map(|i| i.index)))
+        .collect();
+    let found_groups = match config.group_by.is_empty() {
+        true => None,
+        false => Some(Groups::new(data, found, &config.group_by)?),
+    };
+    let groups = found_groups.as_ref().map(|found| {
+        let groups = found.groups.iter();
+        let groups = groups.map(|group| places(&mut group.iter().copied()));
+        groups.filter(|group| !group.is_empty()).collect::<Vec<_>>()
+    });
+    let assigned = assign(&labels, &equal, groups.as_deref(), config)?;
+    let rows = taken.iter().zip(&labels).zip(&assigned);
+    let rows = rows.map(|((&i, &label), &part)| {
+        (
+            part,
+            data.relative_path(i).unwrap_or_default().to_owned(),
+            label,
+        )
+    });
+    let asked = Part::ALL.into_iter().zip(shares);
+    let asked = asked.filter(|&(_, share)| share > 0).map(|(part, _)| part);
+    let names: Vec<String> = has_image
+        .iter()
+        .map(|&label| bounded.names[label as usize].clone())
+        .collect();
+    let mut plan = SplitPlan::new(root, config, names, asked, rows)?;
+    plan.parts = vec![None; data.len()];
+    for (&i, &part) in taken.iter().zip(&assigned) {
+        plan.parts[i] = Some(part);
+    }
+    let record = &mut plan.record;
+    if let Some((&subset, _)) = plan.lists.iter().find(|(_, text)| text.is_empty()) {
+        let sizes = record
+            .classes
+            .iter()
+            .map(|class| class.images.values().sum());
+        return Err(SplitError::Empty {
+            subset,
+            largest: sizes.max().unwrap_or(0),
+            grouped: groups.is_some(),
+        });
+    }
+    if let (Some(found), Some(groups)) = (found_groups, &groups) {
+        record.groups = Some(GroupRecord::new(found, groups, &labels));
+        for class in &mut record.classes {
+            let counts = config.counts(class.images.values().sum())?;
+            class.wanted = Some(Part::ALL.into_iter().zip(counts).collect());
+        }
+    }
+    record.sizes = bounded.record;
+    record.duplicates = Together {
+        groups: duplicates.groups.len(),
+        across_classes: duplicates.across_classes,
+    };
+    let file = |i: usize| data.relative_path(i).unwrap_or_default().to_owned();
+    let unreadable = found.unreadable.iter().map(|bad| LeftOutImage {
+        file: file(bad.image.index),
+        reason: bad.reason.clone(),
+    });
+    record.left_out.images = unreadable.collect();
+    let readable: BTreeSet<u32> = good.iter().map(|&i| data.label(i)).collect();
+    let empty = data.class_names().iter().zip(0..);
+    let empty = empty.filter(|(_, label)| !readable.contains(label));
+    record.left_out.classes = empty.map(|(name, _)| name.clone()).collect();
+    Ok(plan)
+}
+
+/// Plans lists of parts that are given, within `min_images` and `max_images`: they bound the training images, and
+/// validation and test images of classes that are left out go with them.
+///
+/// The parts have the same class names. Paths start at the folder that holds all of them.
+///
+/// # Errors
+/// [`SplitError::Config`] for a setting, [`SplitError::Data`] if the images are no files,
+/// [`SplitError::Name`] for a path that a list cannot hold.
+pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPlan, SplitError> {
+    let wrong = |problem: &str| SplitError::Data(problem.into());
+    let sets: Vec<&Dataset> = parts.iter().map(|(_, data)| data).collect();
+    let names = sets
+        .first()
+        .ok_or_else(|| wrong("there is no image"))?
+        .class_names();
+    let (root, paths) =
+        Dataset::one_folder(&sets).ok_or_else(|| wrong("only classes of files can be bounded"))?;
+    let of_parts = parts
+        .iter()
+        .flat_map(|(part, data)| (0..data.len()).map(move |i| (*part, data.label(i))));
+    let (of_part, images): (Vec<Part>, Vec<(u32, bool)>) = of_parts
+        .map(|(part, label)| (part, (label, part == Part::Train)))
+        .unzip();
+    let rows: Vec<(Part, String)> = of_part.into_iter().zip(paths).collect();
+    let bounded = Bounded::new(names, &images, config)?;
+    let in_training = bounded
+        .labels
+        .iter()
+        .zip(&rows)
+        .filter(|(_, (part, _))| *part == Part::Train);
+    let has_image: BTreeSet<u32> = in_training.filter_map(|(label, _)| *label).collect();
+    let new: BTreeMap<u32, u32> = has_image.iter().copied().zip(0..).collect();
+    let names = has_image
+        .iter()
+        .map(|&label| bounded.names[label as usize].clone());
+    let labels = bounded
+        .labels
+        .iter()
+        .map(|label| new.get(label.as_ref()?).copied());
+    let labels: Vec<Option<u32>> = labels.collect();
+    let of = rows.iter().zip(&labels);
+    let taken = of.filter_map(|((part, path), label)| Some((*part, path.clone(), (*label)?)));
+    let asked = parts.iter().map(|(part, _)| *part);
+    let mut plan = SplitPlan::new(&root, config, names.collect(), asked, taken)?;
+    // Those of the training images, which come first.
+    let training = rows
+        .iter()
+        .zip(&labels)
+        .filter(|((part, _), _)| *part == Part::Train);
+    plan.parts = training
+        .map(|((part, _), label)| label.map(|_| *part))
+        .collect();
+    plan.record.sizes = bounded.record;
+    Ok(plan)
+}
