@@ -166,10 +166,15 @@ fn groups_lie_in_one_list_each() {
         );
     }
     // A recipe keeps them.
-    let own = "train --data pictures --train-list own.csv --image-column photo --label-column animal";
-    let written = run(&format!("{own} --weights none --write-recipe own-names.toml"));
+    let own =
+        "train --data pictures --train-list own.csv --image-column photo --label-column animal";
+    let written = run(&format!(
+        "{own} --weights none --write-recipe own-names.toml"
+    ));
     assert_eq!(written.status.code(), Some(0), "{}", said(&written));
-    let again = run("train own-names.toml --arch resnet8 --image-size 32 --epochs 1 --stage2-epochs 1 --dry-run");
+    let again = run(
+        "train own-names.toml --arch resnet8 --image-size 32 --epochs 1 --stage2-epochs 1 --dry-run",
+    );
     assert_eq!(again.status.code(), Some(0), "{}", said(&again));
     let train = run("train --data pictures --weights none --write-recipe meta.toml");
     let looks = "no validation or test images: looking at 96 pictures";

@@ -349,7 +349,9 @@ fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
         let value = layout.get(name).into_iter();
         fields.extend(value.map(|value| field(&format!("data.{name}"), value.clone(), "")));
     }
-    let columns = layout.get("columns").and_then(|columns| columns.as_object());
+    let columns = layout
+        .get("columns")
+        .and_then(|columns| columns.as_object());
     for (name, value) in columns.into_iter().flatten() {
         fields.push(field(&format!("data.columns.{name}"), value.clone(), ""));
     }

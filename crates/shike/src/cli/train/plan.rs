@@ -222,13 +222,13 @@ fn split_pictures(
         }
     }
     let Some(plan) = planned else {
-        notes.push("every class is too small to keep pictures back for a test".into());
+        notes.push(match config.group_by.is_empty() {
+            true => "every class is too small to keep pictures back for a test".into(),
+            false => "every class has too few groups to keep one back for a test".into(),
+        });
         let data = source.open()?;
-        let bounds = SplitConfig {
-            group_by: vec![],
-            ..config.clone()
-        };
-        return Images::given(source, data, &bounds, false);
+        // There is nothing that could be parted.
+        return Images::given(source, data, config, true);
     };
     notes.extend(said_of(&plan, bad));
     notes.extend(group_lines(&found, &pictures, &config.group_by));
