@@ -16,6 +16,9 @@ use crate::error::TrainError;
 const FEW: usize = 4;
 const WHOLE: f64 = 2.0;
 
+/// Whole batches that are measured: the first ones are decoded beforehand, and tell nothing of how long that takes.
+const BATCHES: [f64; 2] = [2.0, 12.0];
+
 /// A step back and forth over a step forth: the usual ratio, where no stage of a run only goes forth through the network.
 const BACK_AND_FORTH: f64 = 3.0;
 
@@ -63,13 +66,16 @@ impl Pace {
                 scoring: 1.0 / embedding.images_per_second,
             });
         }
+        let [mut batches, most] = BATCHES;
         if device::is_host(device) && whole > FEW {
             let pace = learner(FEW)?.pace(1)?;
-            if pace.stages.iter().sum::<f64>() * whole as f64 > WHOLE {
+            let seconds = pace.stages.iter().sum::<f64>() * whole as f64;
+            if seconds > WHOLE {
                 return Ok(pace);
             }
+            batches = (WHOLE / seconds).clamp(batches, most);
         }
-        learner(whole)?.pace(2)
+        learner(whole)?.pace(batches as usize)
     }
 
     /// The time of a run; `images` are those of training, validation and test.
@@ -226,7 +232,8 @@ impl Learner {
             scoring: 0.0,
         };
         for stage in timed.stages {
-            pace.stages[stage.stage - 1] = stage.step() / batch;
+            let mean = stage.steps.iter().sum::<f64>() / stage.steps.len() as f64;
+            pace.stages[stage.stage - 1] = mean / batch;
         }
         let [first, second] = pace.stages;
         pace.scoring = match second {
