@@ -118,6 +118,7 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
     success(&shike(&["report", run.to_str().unwrap()]));
     let report = fs::read_to_string(paths.report()).unwrap();
     assert!(report.contains("compared on held-out") && report.contains("chosen: "));
+    assert!(report.contains("from weights.safetensors, licence unknown"));
 
     // The same from the recipe that was written and from features that were kept; the files are equal bit for bit.
     let again = folder.path().join("again");

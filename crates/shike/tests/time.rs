@@ -52,7 +52,7 @@ fn epochs_follow_from_the_time_and_the_run_is_at_its_end_within_it() {
     let output = shike_in(dir, &long);
     let told = said(&output);
     assert!(output.status.success(), "{told}");
-    assert!(began.elapsed() < Duration::from_secs(12), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{told}");
     for line in [
         "training from random weights costs 20 to 25 points of accuracy",
         "epochs in place of 100000 + 11111: as many as --time has room for",

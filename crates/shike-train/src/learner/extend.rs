@@ -104,6 +104,8 @@ impl Learner {
                 receipt
                     .ended_early
                     .retain(|early| early.stage < position.stage);
+                // A call that was killed may have written it.
+                extended.retain(|change| receipt.extended.last() != Some(change));
                 receipt.extended.append(&mut extended);
                 receipt.scored = None;
                 run.write_receipt(&mut receipt)?;

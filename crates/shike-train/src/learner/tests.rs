@@ -399,6 +399,10 @@ fn a_run_that_was_stopped_or_is_finished_goes_on_with_more_epochs() {
     });
     let error = other.extend(&finished, short.config(), more).unwrap_err();
     assert!(error.to_string().contains("seed differ"), "{error}");
+    let config = std::fs::read(finished.paths().config()).unwrap();
+    long.extend(&finished, short.config(), more).unwrap();
+    // Killed before its last file was written, the same call repairs it.
+    std::fs::write(finished.paths().config(), config).unwrap();
     long.extend(&finished, short.config(), more).unwrap();
     // Killed behind that, it goes on as it was asked to.
     assert!(matches!(

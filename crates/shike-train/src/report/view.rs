@@ -71,11 +71,17 @@ impl View {
         let heading = |text: &str| Block::Heading(text.into());
         let part = receipt.as_ref().and_then(|receipt| receipt.scored);
         let part = part.map_or_else(|| "scored".to_owned(), |part| part.to_string());
-        let mut blocks = vec![
-            Block::Text(about(&config.train, &subject.classes)),
+        let weights = config.train.weights_origin.iter();
+        let weights =
+            weights.map(|origin| format!("the weights that it started from are {origin}"));
+        let early = receipt.iter().flat_map(|receipt| &receipt.ended_early);
+        let known = weights.chain(early.map(ToString::to_string));
+        let mut blocks = vec![Block::Text(about(&config.train, &subject.classes))];
+        blocks.extend(known.map(Block::Note));
+        blocks.extend([
             Block::Heading(format!("Accuracy on the {part} images")),
             Block::Table(evaluation.table(), vec![]),
-        ];
+        ]);
         blocks.extend(evaluation.notes().into_iter().map(Block::Note));
         match paths.read_heads()? {
             Some(choice) => {
