@@ -1,6 +1,7 @@
 //! A head on a frozen trunk: embed, compare heads, keep the chosen one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -178,7 +179,7 @@ impl Learner {
         let (trunk, _) = weights::import_trunk(trunk, path)?;
         let (pipeline, normalization) = (&config.eval_pipeline, config.normalization);
         let embedder = Embedder::new(&trunk, pipeline, normalization, &device)?;
-        Ok(self.embedder.get_or_init(|| embedder))
+        Ok(self.embedder.get_or_init(|| Arc::new(embedder)))
     }
 
     /// The features of a part; none where the session is to stop.

@@ -19,7 +19,7 @@ pub mod step;
 
 use shike_data::Part;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -79,7 +79,7 @@ pub struct Learner {
     /// The state of a run that was created and has not begun: a network is built once.
     begun: Mutex<Begun>,
     /// The frozen trunk, read once.
-    embedder: OnceLock<Embedder>,
+    embedder: OnceLock<Arc<Embedder>>,
 }
 
 /// A run before its first step, and a line on the weights that it starts from.
@@ -230,6 +230,15 @@ impl Learner {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The same with a frozen trunk that a learner of this configuration, but for the seed, has read.
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: Option<Arc<Embedder>>) -> Self {
+        if let Some(embedder) = embedder {
+            self.embedder = embedder.into();
+        }
+        self
     }
 
     /// The images.

@@ -1,10 +1,11 @@
 //! How long a run takes on this machine, measured on a few pictures before it begins.
 
 use std::fmt;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use shike_data::Dataset;
-use shike_infer::device;
+use shike_infer::{Embedder, device};
 
 use super::Learner;
 use super::dry_run::human;
@@ -26,12 +27,14 @@ const BACK_AND_FORTH: f64 = 3.0;
 const STAGE2_WANTS: usize = 5;
 
 /// Seconds that a run takes a picture.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pace {
     /// To train on it in stage 1 and in stage 2; 0 where a stage does not train.
     pub stages: [f64; 2],
     /// To score it, or to embed it where the trunk is frozen.
     pub scoring: f64,
+    /// The frozen trunk, which was read to measure it.
+    pub trunk: Option<Arc<Embedder>>,
 }
 
 impl Pace {
@@ -60,10 +63,12 @@ impl Pace {
         };
         let whole = config.loader.batch_size.min(train.len());
         if config.frozen.is_some() {
-            let embedding = learner(whole.min(2 * FEW))?.dry_run_frozen(2, None)?;
+            let learner = learner(whole.min(2 * FEW))?;
+            let embedding = learner.dry_run_frozen(2, None)?;
             return Ok(Self {
                 stages: [0.0; 2],
                 scoring: 1.0 / embedding.images_per_second,
+                trunk: learner.embedder.into_inner(),
             });
         }
         let [mut batches, most] = BATCHES;
@@ -230,6 +235,7 @@ impl Learner {
         let mut pace = Pace {
             stages: [0.0; 2],
             scoring: 0.0,
+            trunk: None,
         };
         for stage in timed.stages {
             let mean = stage.steps.iter().sum::<f64>() / stage.steps.len() as f64;
@@ -296,6 +302,7 @@ mod tests {
         let pace = Pace {
             stages: [0.5, 0.1],
             scoring: 0.1,
+            trunk: None,
         };
         let mut config = config([3, 2]);
         let time = pace.time(&config, [100, 10, 20]);

@@ -60,13 +60,13 @@ pub(super) fn begin(
     }
     let data = job.images.data()?;
     let runs = output.seeds.or(output.folds).unwrap_or(1);
-    let mut time = None;
+    let mut planned = None;
     let mut notes = job.plan.as_ref().map_or(vec![], |plan| plan.notes.clone());
     if job.plan.is_some() || args.run.time.is_some() {
         let has_stage1 = resume.stage2_from.is_some();
         let (found, lines) = plan_time(&mut config, &data, has_stage1, runs, session)?;
         notes.extend(lines);
-        time = Some(found);
+        planned = Some(found);
     }
     let progress = &mut session.progress;
     let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
@@ -91,21 +91,24 @@ pub(super) fn begin(
         return dry_run(config, data, args, session);
     }
     if let Some(seeds) = output.seeds {
-        let of = (job, time.as_ref());
+        let of = (job, planned.as_ref());
         return train_seeds(of, &config, &folder, seeds, args, session);
     }
     if let Some(folds) = output.folds {
-        let of = (job, time.as_ref());
+        let of = (job, planned.as_ref());
         return train_folds(of, &config, &folder, folds as usize, args, session);
     }
     RunDir::check_free(&folder)?;
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
     let recipe = job.written(&settings, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
+    let trunk = planned.as_mut().and_then(|planned| planned.trunk.take());
+    let learner = learner.with_embedder(trunk);
     session.check_images(&learner, args)?;
     session.check_embedding(&learner, 1)?;
     let from = resume.stage2_from.clone();
     let mut run = learner.create_run(&folder, Some(source), from.clone(), Some(&recipe))?;
+    let time = planned.map(|planned| planned.time);
     let deadline = deadline(time.as_ref(), learner.config(), 1, session);
     let outcome = session.start(&learner, from, &mut run, deadline)?;
     session.report(&outcome, &folder);

@@ -12,12 +12,13 @@ use shike_data::write::atomic_write;
 use shike_data::{Dataset, Part};
 use shike_train::report::folds::Folds;
 use shike_train::run::RunPaths;
-use shike_train::{Progress, RunTime, TrainConfig, TrainError};
+use shike_train::{Progress, TrainConfig, TrainError};
 
 use super::job::{Images, Job, listed};
 use super::lists::Pictures;
 use super::seeds::{One, train_each};
 use super::session::Session;
+use super::time::Planned;
 use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
@@ -48,7 +49,7 @@ struct FoldRecord {
 /// Trains a run for each part of all pictures for training and validation, of which it learns the others; those that have
 /// ended already are skipped.
 pub(super) fn train_folds(
-    (job, time): (&Job, Option<&RunTime>),
+    (job, planned): (&Job, Option<&Planned>),
     config: &TrainConfig,
     folder: &Path,
     folds: usize,
@@ -83,7 +84,7 @@ pub(super) fn train_folds(
     let ones = (0..folds)
         .map(one)
         .collect::<Result<Vec<One>, CliError>>()?;
-    let done = train_each(&ones, (job, time), args, session)?;
+    let done = train_each(&ones, (job, planned), args, session)?;
     let runs: Vec<PathBuf> = ones.into_iter().take(done).map(|one| one.folder).collect();
     let interrupted = runs.len() < folds;
     let several = match interrupted {

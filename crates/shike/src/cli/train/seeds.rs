@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use shike_train::config::diff;
 use shike_train::report::compare::{ScoredRun, compare};
 use shike_train::run::{RunDir, RunPaths};
-use shike_train::{DataSource, Learner, Outcome, RunConfig, RunTime, TrainConfig, TrainData};
+use shike_train::{DataSource, Learner, Outcome, RunConfig, TrainConfig, TrainData};
 
 use super::job::Job;
 use super::session::Session;
 use super::settings::settings;
-use super::time::deadline;
+use super::time::{Planned, deadline};
 use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
@@ -27,7 +27,7 @@ pub(super) struct One {
 
 /// Trains with several seeds; those that have ended already are skipped.
 pub(super) fn train_seeds(
-    (job, time): (&Job, Option<&RunTime>),
+    (job, planned): (&Job, Option<&Planned>),
     config: &TrainConfig,
     folder: &Path,
     seeds: u64,
@@ -49,7 +49,7 @@ pub(super) fn train_seeds(
         }
     };
     let ones: Vec<One> = (0..seeds).map(one).collect();
-    let done = train_each(&ones, (job, time), args, session)?;
+    let done = train_each(&ones, (job, planned), args, session)?;
     let scored = data.val.is_some() || data.test.is_some();
     let runs: Vec<PathBuf> = ones.into_iter().take(done).map(|one| one.folder).collect();
     let interrupted = runs.len() < seeds as usize;
@@ -72,7 +72,7 @@ pub(super) fn train_seeds(
 /// Trains one after another; those that have ended already are skipped. How many have ended.
 pub(super) fn train_each(
     ones: &[One],
-    (job, time): (&Job, Option<&RunTime>),
+    (job, planned): (&Job, Option<&Planned>),
     args: &TrainArgs,
     session: &mut Session,
 ) -> Result<usize, CliError> {
@@ -95,6 +95,8 @@ pub(super) fn train_each(
         }
         session.progress.message(name);
         let learner = Learner::new(config.clone(), data.clone(), session.device.clone())?;
+        let trunk = planned.and_then(|planned| planned.trunk.clone());
+        let learner = learner.with_embedder(trunk);
         session.check_images(&learner, args)?;
         let left = (ones.len() - number) as u64;
         session.check_embedding(&learner, left)?;
@@ -107,6 +109,7 @@ pub(super) fn train_each(
                 learner.create_run(folder, source, None, Some(&recipe))?
             }
         };
+        let time = planned.map(|planned| &planned.time);
         let deadline = deadline(time, config, left, session);
         if let Outcome::Interrupted = session.start(&learner, None, &mut run, deadline)? {
             session

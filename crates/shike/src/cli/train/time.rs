@@ -1,7 +1,9 @@
 //! How long a run takes here, and what is cut where `--time` bounds it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use shike_infer::Embedder;
 use shike_train::learner::human;
 use shike_train::{Deadline, Pace, RunTime, TrainConfig, TrainData};
 
@@ -11,6 +13,13 @@ use crate::cli::CliError;
 /// The part of the time that is planned with: measured times are not quite right.
 const PLANNED: f64 = 0.9;
 
+/// How long a run takes, and what was read to know it.
+pub(super) struct Planned {
+    pub time: RunTime,
+    /// The frozen trunk.
+    pub trunk: Option<Arc<Embedder>>,
+}
+
 /// Measures a few steps and, where time is bounded, gives the stages as many epochs as can be done in the part of one of
 /// so many runs; with what a person should know.
 pub(super) fn plan_time(
@@ -19,7 +28,7 @@ pub(super) fn plan_time(
     has_stage1: bool,
     runs: u64,
     session: &Session,
-) -> Result<(RunTime, Vec<String>), CliError> {
+) -> Result<(Planned, Vec<String>), CliError> {
     let pace = Pace::measure(config, &data.train, &session.device)?;
     let mut time = pace.time(config, data.sizes());
     if has_stage1 {
@@ -53,7 +62,8 @@ pub(super) fn plan_time(
         }
     }
     notes.push(time.describe(config));
-    Ok((time, notes))
+    let trunk = pace.trunk;
+    Ok((Planned { time, trunk }, notes))
 }
 
 /// When one of so many runs has to be at its end; stage 2 gets its part of what is left.
