@@ -25,4 +25,4 @@ pub use model::file::{ModelInfo, load_model, save_model};
 pub use model::network::Network;
 pub use model::origin::Origin;
 pub use model::predictor::{ActivationMap, Prediction, Predictor, Prepared};
-pub use model::scorer::Scorer;
+pub use model::scorer::{Scorer, Tta};

@@ -430,6 +430,23 @@ fn a_run_predicts_is_scored_exported_and_compared() {
     let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
     assert_eq!(json["evaluation"]["ensemble"]["top1"], last["test"]["top1"]);
     assert_eq!(json["evaluation"]["images"], 24);
+    // Mirror images: beside the plain score.
+    let flip = ["--tta", "flip"];
+    let both = works(&["eval", &a0, flip[0], flip[1]]);
+    assert!(both.starts_with(table.trim_end()), "{both}");
+    let said = "--tta flip: the logits of each image and of its mirror image averaged";
+    assert!(both.contains(said), "{both}");
+    let json = works(&["eval", &a0, flip[0], flip[1], "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["tta"]["kind"], "flip");
+    assert!(json["tta"]["scores"].is_object());
+    let first = fs::read_to_string(data.join("test.txt")).unwrap();
+    let first = first.lines().next().unwrap().rsplit_once(' ').unwrap().0;
+    let picture = data.join(first).display().to_string();
+    let words = ["predict", &a0, &picture, "--json", "--logits"];
+    assert_ne!(works(&words), works(&[&words[..], &flip].concat()));
+    let undecided = [&words[..], &flip, &["--unknown"]].concat();
+    assert!(fails(2, &undecided).contains("--tta"));
     // A prior that wants one class only gets it.
     let prior = dir.path().join("prior.txt");
     fs::write(&prior, "1\n1e-30\n1e-30\n1e-30\n").unwrap();

@@ -17,7 +17,7 @@ use crate::metrics::prior::Prior;
 use crate::metrics::{Evaluation, Evaluator, Shot, ShotThresholds};
 use crate::model::file::{ModelInfo, load_model};
 use crate::model::network::{Network, read};
-use crate::model::scorer::Scorer;
+use crate::model::scorer::{Scorer, Tta};
 
 /// An image as a network takes it: what [`Predictor::read`] and [`Predictor::prepare`] make. Others do not
 /// go in:
@@ -169,6 +169,13 @@ impl Predictor {
     pub fn with_prior(mut self, prior: &Prior) -> Result<Self, InferError> {
         self.shift = prior.shift(&self.info.prior, &self.info.train_counts)?;
         Ok(self)
+    }
+
+    /// The same model, which looks at each image in several ways, or at the image alone. Temperature, thresholds and
+    /// sets are those of the image alone.
+    pub fn with_tta(mut self, tta: Option<Tta>) -> Self {
+        self.scorer.tta = tta;
+        self
     }
 
     /// The same model with other names for its classes, by label.

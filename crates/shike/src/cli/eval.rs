@@ -10,7 +10,7 @@ use serde_json::json;
 use shike_data::dataset::images_below;
 use shike_data::{Dataset, Part, image_folder_with_classes, list_file};
 use shike_infer::metrics::{Evaluation, ShotThresholds};
-use shike_infer::{Prediction, Predictor};
+use shike_infer::{Prediction, Predictor, Tta};
 use shike_train::{DataSource, RunConfig};
 
 use super::model::unsure;
@@ -61,6 +61,11 @@ pub struct EvalArgs {
     /// large they are.
     #[arg(long, value_name = "SHARE")]
     coverage: Option<f64>,
+    /// Score once more with each image looked at in several ways and the logits averaged, and print that beside the
+    /// plain score: `flip` looks at the mirror image as well. Not for text, signs, and whatever has a left and a
+    /// right.
+    #[arg(long)]
+    tta: Option<Tta>,
     /// JSON, for machines.
     #[arg(long)]
     json: bool,
@@ -208,18 +213,31 @@ impl EvalArgs {
         };
         let evaluation = self.scoring.score(&predictor, &images, thresholds)?;
         let mut tables = vec![];
+        let mut predictor = predictor;
+        if let Some(tta) = self.tta {
+            let again = predictor.with_tta(Some(tta));
+            let evaluation = self.scoring.score(&again, &images, thresholds)?;
+            let name = tta.name();
+            let text = format!(
+                "--tta {name}: the logits of each image and of its mirror image averaged
+{evaluation}"
+            );
+            let scores = json!({ "kind": name, "scores": evaluation.to_json() });
+            tables.push(("tta", scores, text));
+            predictor = again.with_tta(None);
+        }
         if let Some(sets) = &sets {
             let score = evaluation.coverage(sets).ok_or_else(|| {
                 let message =
                     "sets of so many images and classes do not fit into memory: score fewer images";
                 CliError::Absent(message.into())
             })?;
-            tables.push(("coverage", json!(score), score.to_table()));
+            tables.push(("coverage", json!(score), score.to_table().to_string()));
             sets.unsure.iter().for_each(|shot| say(&unsure(*shot)));
         }
         if let Some(others) = &others {
             let score = evaluation.unknown(others);
-            tables.push(("unknown", json!(score), score.to_table()));
+            tables.push(("unknown", json!(score), score.to_table().to_string()));
         }
         let create = |path: &Path| File::create(path).map_err(CliError::file(path));
         let names = &predictor.info().class_names;

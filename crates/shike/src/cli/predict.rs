@@ -10,7 +10,7 @@ use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
 use shike_data::write::atomic_write;
 use shike_data::{class_names_file, format_names, header_size};
 use shike_infer::metrics::confidence::Sets;
-use shike_infer::{Prediction, Predictor};
+use shike_infer::{Prediction, Predictor, Tta};
 
 use super::model::{say_resized, unsure};
 use super::{CliError, ModelArgs, Status, print, print_json, say, writable};
@@ -62,6 +62,10 @@ pub struct PredictArgs {
     /// The set of classes that holds the right one with this probability, such as 0.9, in each shot group.
     #[arg(long, value_name = "SHARE")]
     coverage: Option<f64>,
+    /// Look at each image in several ways, and average the logits: `flip` at its mirror image as well. Not for
+    /// text, signs, and whatever has a left and a right.
+    #[arg(long, conflicts_with_all = ["unknown", "coverage"])]
+    tta: Option<Tta>,
     /// A JSON object a line, for machines.
     #[arg(long, conflicts_with = "out")]
     json: bool,
@@ -127,6 +131,7 @@ impl PredictArgs {
                 CliError::Usage(format!("--class-names {}: {error}", file.display()))
             })
         })?;
+        let predictor = predictor.with_tta(self.tta);
         let names = &predictor.info().class_names;
         let doubt = Doubt::new(self, &predictor)?;
         let mut sink = Sink::new(self, names)?;

@@ -137,9 +137,11 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
             pixels.turned
         ));
     }
-    // A few are in every collection.
+    let size = pipeline.and_then(Pipeline::output_size);
+    // A few are in every collection; who asks for a rectangle knows their shape.
     if let Some(kept) = pixels.median_kept
         && pixels.elongated * 10 >= all
+        && size.is_none_or(|size| size.width == size.height)
     {
         let done = match pipeline.map(Pipeline::fit) {
             None => "training pads pictures where that is so of the median, --fit pad and --fit squash always keep \
