@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use shike_data::Dataset;
+use shike_data::{BadImages, Dataset};
 use shike_infer::{Embedder, device};
 
 use super::Learner;
@@ -51,6 +51,8 @@ impl Pace {
             let mut config = config.clone();
             config.loader.batch_size = batch_size;
             (config.accumulation, config.score_test) = (1, None);
+            // Bad images are for the run to count, and to list in its folder.
+            config.bad_images = BadImages::Skip { max_share: 1.0 };
             if let Some(Stage2::TauNorm { taus }) = &mut config.stage2 {
                 taus.clear();
             }
