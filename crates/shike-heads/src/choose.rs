@@ -13,7 +13,7 @@ use crate::fitted::{Candidate, FittedHead};
 use crate::heads::{self, DEFAULT, HEADS, Head, Strength};
 use crate::linalg::CHUNK;
 use crate::prepare::Training;
-use crate::softmax::{Scale, best_scale, class_averaged, class_weights, log_softmax};
+use crate::softmax::{Scale, best_scale, class_averaged, class_weights, log_softmax, not_too_sure};
 
 /// How heads are compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -466,7 +466,8 @@ impl HeldOut {
                 (best, adjusted) = (scale, with_tau);
             }
         }
-        candidate.temperature = (1.0 / best.factor) as f32;
+        let factor = not_too_sure(&adjusted, &self.weights, features.classes(), best.factor);
+        candidate.temperature = (1.0 / factor) as f32;
         let (losses, hits) = self.judge(adjusted, best.factor);
         let hits = || hits.iter().zip(&self.counts).filter(|(_, n)| **n > 1);
         Ok(Trial {

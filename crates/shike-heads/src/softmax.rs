@@ -60,6 +60,38 @@ impl Scale {
     };
 }
 
+/// A factor on scores `[pictures, classes]`, made smaller where with it the weighted mean of the highest probability of n
+/// pictures would be above (n + 1) / (n + 2): where all of them are right, the [best](best_scale) has no end, and n
+/// pictures tell no more than that (Laplace's rule of succession).
+pub(crate) fn not_too_sure(scores: &[f32], weights: &[f64], classes: usize, factor: f64) -> f64 {
+    let n = weights.iter().filter(|weight| **weight > 0.0).count() as f64;
+    let highest = |factor: f64| -> f64 {
+        let rows = scores.chunks_exact(classes).zip(weights);
+        let of = |(row, weight): (&[f32], &f64)| {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row
+                .iter()
+                .map(|v| (factor * f64::from(v - top)).exp())
+                .sum();
+            weight / sum
+        };
+        rows.map(of).sum()
+    };
+    let most = weights.iter().sum::<f64>() * (n + 1.0) / (n + 2.0);
+    if highest(factor) <= most {
+        return factor;
+    }
+    let (mut low, mut high) = (0.0, factor);
+    for _ in 0..50 {
+        let middle = (low + high) / 2.0;
+        match highest(middle) > most {
+            true => high = middle,
+            false => low = middle,
+        }
+    }
+    low
+}
+
 /// The factor that scores `[pictures, classes]` have to be multiplied with so that the weighted log-loss of their softmax
 /// is lowest, by Newton's method: the loss is convex in it.
 pub(crate) fn best_scale(scores: &[f32], labels: &[u32], weights: &[f64], classes: usize) -> Scale {
@@ -281,6 +313,14 @@ mod tests {
         assert!((best.factor - 3f64.ln()).abs() < 1e-4, "{best:?}");
         let entropy = -(0.75 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
         assert!((best.loss - entropy).abs() < 1e-6, "{best:?}");
+        assert_eq!(
+            not_too_sure(&scores, &[0.25; 4], 2, best.factor),
+            best.factor
+        );
+        // Three pictures, all right: 4/5, and so the factor is ln 4.
+        let found = not_too_sure(&[1.0, 0.0].repeat(3), &[1.0 / 3.0; 3], 2, 60.0);
+        assert!((found - 4f64.ln()).abs() < 1e-6, "{found}");
+        assert_eq!(not_too_sure(&[1.0, 0.0], &[0.0], 2, 1.0), 1.0);
         // All right: as large as may be. Scores that say nothing, and nobody with a say: finite.
         assert!(best_scale(&[1.0, 0.0], &[0], &[1.0], 2).loss < 1e-6);
         assert!((best_scale(&[0.0, 0.0], &[0], &[1.0], 2).loss - 2f64.ln()).abs() < 1e-6);

@@ -190,8 +190,37 @@ impl Rows<'_> {
         pictures.map(of).sum()
     }
 
-    /// The temperature of the lowest cross-entropy, by golden section: it has one minimum in 1 / temperature.
+    /// The temperature of the lowest cross-entropy, but none with which the mean highest probability of n pictures is
+    /// above (n + 1) / (n + 2): where all of them are right the lowest would be 0, and n pictures tell no more than that
+    /// (Laplace's rule of succession).
     fn temperature(&self, pictures: impl Iterator<Item = usize> + Clone) -> f64 {
+        let n = pictures.clone().count() as f64;
+        let highest = |temperature: f64| {
+            let of = |i| {
+                self.probabilities(i, temperature)
+                    .into_iter()
+                    .fold(0.0, f32::max)
+            };
+            pictures.clone().map(of).map(f64::from).sum::<f64>() / n
+        };
+        let most = (n + 1.0) / (n + 2.0);
+        let mut low = self.lowest_temperature(pictures.clone()).ln();
+        if highest(low.exp()) <= most {
+            return low.exp();
+        }
+        let mut high = LOG_TEMPERATURES[1];
+        while high - low > 1e-4 {
+            let middle = (low + high) / 2.0;
+            match highest(middle.exp()) > most {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        high.exp()
+    }
+
+    /// By golden section: the cross-entropy has one minimum in 1 / temperature.
+    fn lowest_temperature(&self, pictures: impl Iterator<Item = usize> + Clone) -> f64 {
         let value = |log: f64| self.cross_entropy(pictures.clone(), log.exp());
         let golden = (5f64.sqrt() - 1.0) / 2.0;
         let [mut low, mut high] = LOG_TEMPERATURES;
@@ -423,6 +452,22 @@ mod tests {
         let mut without = scored([30, 30, 30], 1.0);
         without.log_probabilities.clear();
         assert_eq!(Confidence::fit(&without), None);
+    }
+
+    #[test]
+    fn pictures_that_are_all_right_do_not_make_a_model_certain() {
+        let mut evaluator = Evaluator::new(&[50, 50], ShotThresholds::default(), 1)
+            .unwrap()
+            .with_ranking();
+        for u in spread(38) {
+            let logits = [1.0 + u as f32, 0.0];
+            evaluator.add_batch(&[&logits], &[0]).unwrap();
+        }
+        let confidence = Confidence::fit(&evaluator.finish().unwrap()).unwrap();
+        let mean = confidence.highest.iter().sum::<f32>() / 38.0;
+        // Of the 30 or so of other folds: 31 of 32.
+        assert!((mean - 31.0 / 32.0).abs() < 0.005, "{mean}");
+        assert!(confidence.highest[37] < 0.999, "{confidence:?}");
     }
 
     #[test]
