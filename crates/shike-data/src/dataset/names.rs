@@ -109,11 +109,11 @@ pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
     }
 }
 
-/// Reads a list of training images, as [`list_file`], whose classes are called as the lines of
+/// Reads a list of training images, as [`list_file`](super::list_file), whose classes are called as the lines of
 /// `names` say. The data set notes where its names are from.
 ///
 /// # Errors
-/// As [`list_file`] and [`class_names_file`]; [`DataError::List`] if a name has no image.
+/// As [`list_file`](super::list_file) and [`class_names_file`]; [`DataError::List`] if a name has no image.
 pub fn list_file_named(
     root: impl AsRef<Path>,
     list_path: impl AsRef<Path>,

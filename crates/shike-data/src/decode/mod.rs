@@ -4,7 +4,7 @@
 //! The size in the header is checked before anything is allocated, because a few forged bytes can announce
 //! gigabytes.
 //!
-//! JPEGs go to zune-jpeg in its strict mode, PNGs to the `png` crate, others to `image`; TIFF is read here ([`tiff`]). None
+//! JPEGs go to zune-jpeg in its strict mode, PNGs to the `png` crate, others to `image`; TIFF is read here (`tiff.rs`). None
 //! is trusted: what the header shows that they would get wrong is refused, and a panic of theirs is an error as
 //! any other.
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! There is no published long-tailed selection. This one has the rule of CIFAR-LT: classes in the order
-//! of their names, sizes by [`class_counts`], the first images of each in the order of their names.
+//! of their names, sizes by [`class_counts`](crate::imbalance::class_counts), the first images of each in the order of their names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -55,7 +55,7 @@ pub fn assign(
 
 /// `k` parts of equal shares, each of which is to be held out in turn: the fold of each image, `[n]`.
 ///
-/// `groups` stay together, see [`Groups::new`]. Folds hang on nothing but the arguments.
+/// `groups` stay together, see [`Groups::new`](super::group::Groups::new). Folds hang on nothing but the arguments.
 ///
 /// # Errors
 /// [`SplitError::Config`] if there are fewer than 2 folds, or more than groups and single images;
