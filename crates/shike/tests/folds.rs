@@ -74,10 +74,15 @@ fn every_picture_is_held_out_once_and_the_counts_are_those_of_all() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     pictures(dir, &[("ant", 10, 7), ("bee", 6, 3), ("cicada", 1, 1)]);
+    fs::write(dir.join("pictures/ant/phone.heic"), "not read").unwrap();
+    fs::create_dir(dir.join("pictures/dodo")).unwrap();
     let words = format!("train --data pictures {TINY} --folds 3 --run cv --json");
     let (json, told) = success(&shike(dir, &words));
     let found: Value = serde_json::from_str(&json).unwrap();
     assert!(told.contains("17 pictures in 3 folds"), "{told}");
+    // Nothing is left out without a word.
+    assert!(told.contains("skipped: 1 .heic"), "{told}");
+    assert!(told.contains("without an image: dodo"), "{told}");
     assert!(
         told.contains("trained on in every fold, and so not to be measured"),
         "{told}"

@@ -63,6 +63,9 @@ pub(super) fn train_folds(
         &lists,
         &mut session.progress,
     )?;
+    for left_out in job.images.left_out().values() {
+        session.progress.message(&left_out.to_string());
+    }
     for line in record.lines() {
         session.progress.message(&line);
     }
