@@ -82,9 +82,13 @@ impl PredictArgs {
     /// The images, and what was left out of folders.
     fn paths(&self) -> Result<(Vec<PathBuf>, LeftOut), CliError> {
         let (mut all, mut left_out) = (Vec::new(), LeftOut::default());
+        let mut empty = vec![];
         for path in &self.images {
             if path.is_dir() {
                 let (images, others) = images_below(path)?;
+                if images.is_empty() {
+                    empty.push(format!("{} holds none", path.display()));
+                }
                 all.extend(images.iter().map(|image| path.join(image)));
                 left_out.add(others);
             } else {
@@ -97,10 +101,14 @@ impl PredictArgs {
             all.extend(list_paths(list)?.into_iter().map(|path| root.join(path)));
         }
         if !all.is_empty() {
+            empty
+                .iter()
+                .for_each(|folder| say(&format!("no image: {folder}")));
             return Ok((all, left_out));
         }
         let why = match left_out.is_empty() {
-            true => "name files or folders, or give --list".into(),
+            true if empty.is_empty() => "name files or folders, or give --list".into(),
+            true => empty.join(", "),
             false => format!("{} files are read ({left_out})", format_names()),
         };
         Err(CliError::Usage(format!("no image: {why}")))
