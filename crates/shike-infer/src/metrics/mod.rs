@@ -331,7 +331,7 @@ impl Evaluator {
                     .zip(both)
                     .for_each(|(s, (l, p))| *s = l / self.temperature + p);
                 tally.add(label, hits(&shifted, label));
-                if let Some(class) = image_score(&shifted, label).0.predicted {
+                if let Some(class) = predicted(&shifted) {
                     tally.predicted(class);
                 }
                 mean.iter_mut().zip(&shifted).for_each(|(m, l)| *m += l);
@@ -437,19 +437,30 @@ fn hits(logits: &[f32], label: usize) -> [(Measure, f64); 2] {
     [(Measure::Top1, within(1)), (Measure::Top5, within(5))]
 }
 
-/// What the logits say, and their cross-entropy, `-log softmax(logits)[label]`, in double precision.
-fn image_score(logits: &[f32], label: usize) -> (ImageScore, f64) {
+/// The highest logit and its class, the first of equal ones.
+fn highest(logits: &[f32]) -> (f32, usize) {
     let mut best = (f32::NEG_INFINITY, 0);
     for (class, &logit) in logits.iter().enumerate() {
         if logit > best.0 {
             best = (logit, class);
         }
     }
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
+    best
+}
+
+/// The class with the highest logit; `None` if a logit is NaN or infinite.
+fn predicted(logits: &[f32]) -> Option<u32> {
     let finite = logits.iter().all(|logit| logit.is_finite());
+    finite.then(|| highest(logits).1 as u32)
+}
+
+/// What the logits say, and their cross-entropy, `-log softmax(logits)[label]`, in double precision.
+fn image_score(logits: &[f32], label: usize) -> (ImageScore, f64) {
+    let best = highest(logits);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - best.0).exp()).sum();
     let score = ImageScore {
         label: label as u32,
-        predicted: finite.then_some(best.1 as u32),
+        predicted: predicted(logits),
         confidence: if sum.is_finite() {
             (1.0 / sum) as f32
         } else {

@@ -123,6 +123,11 @@ impl Prediction<'_> {
         largest.map_or("", |(class, _)| &self.class_names[class])
     }
 
+    /// The highest probability.
+    pub fn confidence(&self) -> f32 {
+        self.probabilities.iter().copied().fold(0.0, f32::max)
+    }
+
     /// The `count` most probable classes, best first.
     pub fn top(&self, count: usize) -> Vec<(&str, f32)> {
         let names = self.class_names.iter().map(String::as_str);

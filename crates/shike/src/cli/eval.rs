@@ -156,8 +156,7 @@ impl EvalArgs {
                 .map(|image| predictor.read(&dir.join(image)));
             let read: Vec<_> = read.collect::<Result<_, _>>()?;
             let predictions = predictor.predict_prepared(&read)?;
-            let of = |p: &Prediction<'_>| p.probabilities.iter().copied().fold(0.0, f32::max);
-            highest.extend(predictions.iter().map(of));
+            highest.extend(predictions.iter().map(Prediction::confidence));
         }
         match highest.is_empty() {
             true => Err(CliError::Absent(format!(

@@ -219,8 +219,8 @@ impl Doubt {
     }
 
     fn is_unknown(&self, prediction: &Prediction<'_>) -> bool {
-        let highest = prediction.probabilities.iter().copied().fold(0.0, f32::max);
-        self.least.is_some_and(|least| highest < least)
+        self.least
+            .is_some_and(|least| prediction.confidence() < least)
     }
 
     /// The names of the set's classes, most probable first.
