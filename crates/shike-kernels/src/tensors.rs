@@ -38,7 +38,7 @@ static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 /// Whether all kernels are used where they can be. Until [`set_enabled`] is called, the environment
 /// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off, and a list such as
 /// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`, `transformer`) turns the others off, to see what each
-/// is worth.
+/// is worth. `portable`, `avx2` or `avx512`, by itself or in the list, is the instruction set that they take.
 pub fn enabled() -> bool {
     state() == ALL
 }
@@ -48,7 +48,7 @@ pub fn path() -> String {
     let on = SWITCHES.iter().filter(|(bit, _)| on(*bit));
     let names: Vec<&str> = on.map(|(_, name)| *name).collect();
     #[cfg(feature = "flex")]
-    let path = format!("{:?}", flex::Simd::current()).to_lowercase();
+    let path = flex::Simd::current().name();
     #[cfg(not(feature = "flex"))]
     let path = "none";
     format!("{path}: {}", names.join(", "))
@@ -77,17 +77,40 @@ fn chosen(text: &str) -> u8 {
         "" | "on" | "1" => return ALL,
         _ => {}
     }
-    let bit = |name: &str| {
-        let known = SWITCHES.iter().find(|(_, known)| *known == name.trim());
-        if known.is_none() {
-            eprintln!(
-                "{VARIABLE}: there is no kernel `{name}`; it takes on, off, or a list of {}",
-                SWITCHES.map(|(_, name)| name).join(", ")
-            );
+    let mut bits = 0;
+    for name in text.split(',').map(str::trim) {
+        match SWITCHES.iter().find(|(_, known)| *known == name) {
+            Some((bit, _)) => bits |= bit,
+            None if PATHS.contains(&name) => take_path(name),
+            None => eprintln!(
+                "{VARIABLE}: there is no kernel `{name}`; it takes on, off, or a list of {}, and of {} for the \
+                 instruction set",
+                SWITCHES.map(|(_, name)| name).join(", "),
+                PATHS.join(", ")
+            ),
         }
-        known.map_or(0, |(bit, _)| *bit)
-    };
-    text.split(',').map(bit).fold(0, |bits, bit| bits | bit)
+    }
+    let only_path = text.split(',').all(|name| PATHS.contains(&name.trim()));
+    if only_path { ALL } else { bits }
+}
+
+/// Instruction sets by the names that [`VARIABLE`] takes.
+const PATHS: [&str; 3] = ["portable", "avx2", "avx512"];
+
+fn take_path(name: &str) {
+    #[cfg(feature = "flex")]
+    match flex::Simd::available()
+        .into_iter()
+        .find(|simd| simd.name() == name)
+    {
+        Some(simd) => simd.choose(),
+        None => eprintln!(
+            "{VARIABLE}: this processor has no {name}; it takes {}",
+            flex::Simd::current().name()
+        ),
+    }
+    #[cfg(not(feature = "flex"))]
+    eprintln!("{VARIABLE}: this program has no CPU backend, and so no {name}");
 }
 
 /// Turns all kernels on or off for the whole program. What was computed before keeps the backward

@@ -22,27 +22,42 @@ pub(crate) enum Path {
 }
 
 impl Simd {
-    /// Every path that this processor can run; the last is the fastest one wherever they were
-    /// measured in turns (docs/BENCHMARKS.md): AVX2 comes after AVX-512.
+    /// Every path that this processor can run; the last is the one that it takes by itself.
     pub fn available() -> Vec<Self> {
         let mut paths = vec![Self(Path::Wide), Self(Path::Portable)];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            paths.push(Self(Path::Avx2));
             // Scalar code between the vectors uses AVX2 and FMA there, too.
             if is_x86_feature_detected!("avx512f") {
-                paths.push(Self(Path::Avx512));
+                let at = paths.len() - usize::from(!has_fast_avx512());
+                paths.insert(at, Self(Path::Avx512));
             }
-            paths.push(Self(Path::Avx2));
         }
         paths
     }
 
     /// The path that the calling thread's next operation takes.
     pub(crate) fn current() -> Self {
-        static BEST: OnceLock<Simd> = OnceLock::new();
         FORCED.get().unwrap_or_else(|| {
-            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self(Path::Portable)))
+            *CHOSEN.get_or_init(|| Self::available().pop().unwrap_or(Self(Path::Portable)))
         })
+    }
+
+    /// Makes a path that of the whole program, unless one was taken already.
+    #[cfg(feature = "flex")]
+    pub(crate) fn choose(self) {
+        let _ = CHOSEN.set(self);
+    }
+
+    /// Its name: `portable`, `wide`, `avx2` or `avx512`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Path::Portable => "portable",
+            Path::Wide => "wide",
+            Path::Avx2 => "avx2",
+            Path::Avx512 => "avx512",
+        }
     }
 
     /// Runs `f` with this path for every operation that the calling thread begins in it (a hook
@@ -78,6 +93,21 @@ impl Simd {
             Path::Wide | Path::Avx512 => 8,
         }
     }
+}
+
+static CHOSEN: OnceLock<Simd> = OnceLock::new();
+
+/// Whether vectors of 512 bits gain on this processor. Measured (docs/BENCHMARKS.md): AMD's from Zen 5 on compute
+/// them at full width. Where they are made of two halves (Zen 4) nothing is won, and on an Intel Xeon AVX2 was faster.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_avx512() -> bool {
+    use core::arch::x86_64::__cpuid;
+    // Every x86-64 has both leaves.
+    let (vendor, signature) = (__cpuid(0), __cpuid(1).eax);
+    let is_amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes)
+        == [*b"Auth", *b"enti", *b"cAMD"];
+    let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+    is_amd && family >= 0x1a
 }
 
 thread_local! {
@@ -550,6 +580,16 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_part(from: *const f32, count: usize) -> Self {
+            Self(unsafe { _mm512_maskz_loadu_ps((1u16 << count) - 1, from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_part(self, to: *mut f32, count: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, (1u16 << count) - 1, self.0) }
         }
 
         #[inline(always)]
