@@ -1,6 +1,8 @@
 //! The convolutions of the models one by one, GFLOP/s of output, input gradient and weight gradient, and
 //! the layers of transformers, GFLOP/s of the output (for those that are no product: values a nanosecond), with
-//! the kernels on each instruction set of this processor, and with Burn's own operations.
+//! the kernels on each instruction set of this processor. Behind each convolution stands its share, in percent, of the
+//! smaller of two limits: multiplications and additions in registers alone, and the memory's bandwidth for what has to
+//! be read and written once; both are measured first.
 //!
 //! ```sh
 //! RAYON_NUM_THREADS=2 cargo bench --workspace --bench shapes -- [part of a name]
@@ -8,11 +10,11 @@
 
 use std::time::Instant;
 
-use burn::module::Param;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{LinearConfig, PaddingConfig2d};
+use burn::nn::LinearConfig;
 use burn::tensor::{Device, Distribution, Tensor};
-use shike_kernels::{Simd, ThenLinear, attention, conv2d, gelu, layer_norm, linear, set_enabled};
+use rayon::prelude::*;
+use shike_kernels::conv::{Shape, forward, input_gradient, weight_gradient};
+use shike_kernels::{Simd, ThenLinear, attention, gelu, layer_norm, linear, set_enabled};
 
 /// Name, batch, channels, filters, side, kernel, stride, groups.
 type Case = (&'static str, [usize; 7]);
@@ -63,6 +65,7 @@ fn main() {
     // The first two are plain Rust.
     let paths = &Simd::available()[2..];
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name.contains(wanted));
+    set_enabled(true);
     convolutions(paths, is_wanted);
     for (name, [batch, tokens, width]) in TRANSFORMERS {
         let device = Device::flex();
@@ -100,89 +103,105 @@ fn main() {
             }
             print!("{name:28}");
             let show = || {
-                let seconds = median(|| {
-                    let start = Instant::now();
-                    let y = run();
-                    let seconds = start.elapsed();
-                    drop(y);
-                    seconds.as_secs_f64()
-                });
-                print!(" {:26.1} ", work as f64 / seconds * 1e-9);
+                let seconds = median(|| timed(run));
+                print!(" {:35.1} ", work as f64 / seconds * 1e-9);
             };
-            set_enabled(true);
             paths.iter().for_each(|simd| simd.with(show));
-            set_enabled(false);
-            show();
             println!();
         }
     }
 }
 
 fn convolutions(paths: &[Simd], is_wanted: impl Fn(&str) -> bool) {
+    let bandwidth = bandwidth();
+    let peaks: Vec<f64> = paths.iter().map(|simd| peak(*simd)).collect();
+    println!("memory: {bandwidth:.1} GB/s");
+    for (simd, peak) in paths.iter().zip(&peaks) {
+        println!("{}: {peak:.0} GFLOP/s in registers", simd.name());
+    }
     print!("{:28}", "GFLOP/s of output, dx, dw");
     for simd in paths {
-        print!(" {:>26} ", format!("{simd:?}"));
+        print!(" {:>35} ", simd.name());
     }
-    println!(" {:>26}", "Burn's own");
+    println!();
     for (name, case) in CASES {
         if !is_wanted(name) {
             continue;
         }
         let [batch, channels, filters, side, kernel, stride, groups] = case;
-        let device = Device::flex().autodiff();
-        let pad = kernel / 2;
-        let conv = Conv2dConfig::new([channels, filters], [kernel, kernel])
-            .with_stride([stride, stride])
-            .with_groups(groups)
-            .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
-            .with_bias(false)
-            .init(&device);
-        let shape = [batch, channels, side, side];
-        let x = Tensor::<4>::random(shape, Distribution::Default, &device);
+        let pad = [kernel / 2; 2];
+        let shape = Shape {
+            batch,
+            channels,
+            size: [side; 2],
+            filters,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            pad,
+            pad_end: pad,
+            groups,
+        };
         let out = side.div_ceil(stride);
-        let work = 2 * batch * filters * out * out * channels / groups * kernel * kernel;
+        let [x, w, y] = [
+            batch * channels * side * side,
+            filters * channels / groups * kernel * kernel,
+            batch * filters * out * out,
+        ];
+        let work = (2 * w * batch * out * out) as f64;
+        let seconds = 4.0 * (x + w + y) as f64 / bandwidth * 1e-9;
+        let [x, w, y] = [x, w, y].map(numbers);
         print!("{name:28}");
-        let show = |seconds: [f64; 3]| {
-            for seconds in seconds {
-                print!(" {:8.1}", work as f64 / seconds * 1e-9);
+        for (simd, peak) in paths.iter().zip(&peaks) {
+            let limit = (work / seconds * 1e-9).min(*peak);
+            let times = [
+                median(|| timed(|| forward(*simd, &shape, &x, &w, None))),
+                median(|| timed(|| input_gradient(*simd, &shape, &y, &w))),
+                median(|| timed(|| weight_gradient(*simd, &shape, &x, &y))),
+            ];
+            for seconds in times {
+                let speed = work / seconds * 1e-9;
+                print!(" {speed:6.1} {:3.0}%", 100.0 * speed / limit);
             }
             print!(" ");
-        };
-        set_enabled(true);
-        for simd in paths {
-            show(simd.with(|| times(&conv, &x)));
         }
-        set_enabled(false);
-        show(times(&conv, &x));
         println!();
     }
 }
 
-/// Seconds for output, input gradient and weight gradient.
-fn times(conv: &Conv2d, x: &Tensor<4>) -> [f64; 3] {
-    let weight = conv.weight.val().detach();
-    let fixed = Conv2d {
-        weight: Param::from_tensor(Tensor::from_inner(weight.inner())).set_require_grad(false),
-        ..conv.clone()
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|i| (i * 37 % 101) as f32 - 50.0).collect()
+}
+
+/// GFLOP/s of all threads in registers alone.
+fn peak(simd: Simd) -> f64 {
+    const ROUNDS: usize = 1 << 22;
+    let threads = rayon::current_num_threads();
+    let work = simd.spin(1) * ROUNDS as f64 * threads as f64;
+    let run = || {
+        rayon::broadcast(|_| simd.spin(ROUNDS));
     };
-    let output = median(|| {
-        let start = Instant::now();
-        let y = conv2d(&fixed, x.clone());
-        let seconds = start.elapsed();
-        drop(y);
-        seconds.as_secs_f64()
-    });
-    let backward = |conv: &Conv2d, x: Tensor<4>| {
-        let y = conv2d(conv, x);
-        // The sum's gradient is a view of a single value, which the kernels copy and Burn's read.
-        let loss = (y.clone() * y.detach()).sum();
-        let start = Instant::now();
-        drop(loss.backward());
-        start.elapsed().as_secs_f64()
+    work / median(|| timed(run)) * 1e-9
+}
+
+/// GB/s of `x += 1` on 256 MB, what is read and what is written.
+fn bandwidth() -> f64 {
+    let mut data = vec![0.0f32; 1 << 26];
+    let bytes = 8.0 * data.len() as f64;
+    let run = || {
+        let parts = data.par_chunks_mut(1 << 16);
+        parts.for_each(|part| part.iter_mut().for_each(|x| *x += 1.0));
     };
-    let dx = median(|| backward(&fixed, x.clone().require_grad()));
-    let dw = median(|| backward(conv, x.clone()));
-    [output, dx, dw]
+    let mut run = run;
+    bytes / median(|| timed(&mut run)) * 1e-9
+}
+
+/// Seconds until a result is there; it is dropped later.
+fn timed<R>(run: impl FnOnce() -> R) -> f64 {
+    let start = Instant::now();
+    let result = run();
+    let seconds = start.elapsed();
+    drop(result);
+    seconds.as_secs_f64()
 }
 
 fn median(mut run: impl FnMut() -> f64) -> f64 {

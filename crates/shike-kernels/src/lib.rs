@@ -32,7 +32,7 @@ mod transformer;
 
 #[cfg(feature = "slices")]
 #[doc(hidden)]
-pub use flex::Simd;
+pub use flex::{Simd, conv};
 #[cfg(feature = "burn")]
 pub use stats::{Stats, stats};
 #[cfg(feature = "burn")]

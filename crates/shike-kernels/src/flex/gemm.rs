@@ -162,9 +162,9 @@ pub(crate) unsafe fn load<V: Vector>(from: *const f32, lanes: usize) -> V {
 
 /// What follows a convolution or a product of matrices in the same pass; see [`Finish`].
 #[derive(Clone, Copy)]
-pub(crate) struct Epilogue<'a> {
+pub struct Epilogue<'a> {
     /// A value for each filter, or each column.
-    pub affine: &'a Affine,
+    pub(crate) affine: &'a Affine,
     /// In the output's order.
     pub residual: Option<&'a [f32]>,
     /// The ceiling of ReLU, if there is one.
@@ -173,14 +173,14 @@ pub(crate) struct Epilogue<'a> {
 
 impl<'a> Epilogue<'a> {
     /// Panics where the affine has another number of values, or the residual is not as long as the output.
-    pub fn check(&self, values: usize, output: usize) {
+    pub(crate) fn check(&self, values: usize, output: usize) {
         let Affine { mean, scale, shift } = self.affine;
         assert_eq!([mean.len(), scale.len(), shift.len()], [values; 3]);
         assert_eq!(self.residual.map_or(output, <[f32]>::len), output);
     }
 
     /// For the part of the output that starts `at` floats after its start.
-    pub fn at(&self, by: By, first: usize, at: usize) -> Finish<'a> {
+    pub(crate) fn at(&self, by: By, first: usize, at: usize) -> Finish<'a> {
         Finish {
             affine: self.affine,
             by,

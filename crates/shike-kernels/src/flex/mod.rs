@@ -4,7 +4,7 @@
 
 mod attention;
 mod buffer;
-mod conv;
+pub mod conv;
 mod gemm;
 mod linear;
 mod loss;

@@ -50,6 +50,16 @@ impl Simd {
         let _ = CHOSEN.set(self);
     }
 
+    /// As many multiplications and additions in registers alone as fit, so many rounds: the limit that `shapes` shows.
+    /// Gives the operations of a round.
+    pub fn spin(self, rounds: usize) -> f64 {
+        let mut sum = 0.0;
+        // SAFETY: it reads and writes nothing else.
+        unsafe { spin(self, rounds, &mut sum) };
+        std::hint::black_box(sum);
+        (2 * SUMS * self.lanes()) as f64
+    }
+
     /// Its name: `portable`, `wide`, `avx2` or `avx512`.
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -674,3 +684,28 @@ macro_rules! simd_entry {
     };
 }
 pub(crate) use simd_entry;
+
+/// Independent sums that hide the latency of each addition.
+const SUMS: usize = 12;
+
+simd_entry! {
+    /// See [`Simd::spin`].
+    unsafe fn spin(rounds: usize, sum: &mut f64) = spin_with
+}
+
+#[inline(always)]
+unsafe fn spin_with<V: Vector, const MR: usize>(rounds: usize, sum: &mut f64) {
+    // SAFETY: the entry stands for the instructions.
+    unsafe {
+        let [factor, addend] = [0.999, 1.001].map(|value| V::splat(std::hint::black_box(value)));
+        let mut sums = [V::splat(0.0); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = factor.mul_add(addend, *sum);
+            }
+        }
+        for one in sums {
+            *sum += one.sum();
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::flex::simd::Simd;
 
 /// `y = x ⋆ w`, and what follows in the same pass: `x` `[batch, channels, height, width]`, `w`
 /// `[filters, channels / groups, kernel]`.
-pub(crate) fn forward(
+pub fn forward(
     simd: Simd,
     shape: &Shape,
     x: &[f32],

@@ -10,7 +10,7 @@ use crate::flex::gemm::k_blocks;
 use crate::flex::simd::Simd;
 
 /// The gradient for `x`, given that of `y`.
-pub(crate) fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let s = shape;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([dy.len(), w.len()], [y_len, w_len]);

@@ -21,16 +21,18 @@ mod frame;
 mod input_gradient;
 mod weight_gradient;
 
-use super::gemm::{Epilogue, KC, Range2, TILE_VECTORS};
+pub use super::gemm::Epilogue;
+use super::gemm::{KC, Range2, TILE_VECTORS};
 use super::simd::Simd;
 
-pub(crate) use forward::forward;
-pub(crate) use input_gradient::input_gradient;
-pub(crate) use weight_gradient::weight_gradient;
+pub use forward::forward;
+pub use input_gradient::input_gradient;
+pub use weight_gradient::weight_gradient;
 
 /// Everything about a convolution but its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub struct Shape {
+    /// Images.
     pub batch: usize,
     /// Input channels of all groups.
     pub channels: usize,
@@ -38,12 +40,15 @@ pub(crate) struct Shape {
     pub size: [usize; 2],
     /// Output channels of all groups.
     pub filters: usize,
+    /// Height and width of the kernel.
     pub kernel: [usize; 2],
+    /// Rows and columns from one output to the next.
     pub stride: [usize; 2],
     /// Rows of zeros above, columns of zeros on the left.
     pub pad: [usize; 2],
     /// Rows of zeros below, columns of zeros on the right.
     pub pad_end: [usize; 2],
+    /// Parts of the channels that see one another.
     pub groups: usize,
 }
 

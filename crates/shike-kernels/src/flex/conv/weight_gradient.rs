@@ -16,7 +16,7 @@ const PARTIALS: usize = 1 << 22;
 const STEP: usize = 512;
 
 /// The gradient for `w`, given that of `y`.
-pub(crate) fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let s = shape;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([x.len(), dy.len()], [x_len, y_len]);
