@@ -184,7 +184,10 @@ fn open(backend: &str, index: Option<usize>) -> Device {
         #[cfg(feature = "cpu")]
         "cpu" => Device::cpu(),
         #[cfg(feature = "flex")]
-        "flex" => Device::flex(),
+        "flex" => {
+            shike_model::kernels::keep_memory();
+            Device::flex()
+        }
         other => unreachable!("`{other}` was checked against the compiled backends"),
     }
 }

@@ -53,6 +53,18 @@ fn prefer_huge_pages(data: &mut Vec<f32>) {
     let _ = data;
 }
 
+/// Asks the C library to keep memory that is freed, and not to fetch it from the system again for each tensor. For
+/// the whole program, which takes as much memory as its largest moment needs, until it ends. Only glibc takes it.
+#[cfg(feature = "flex")]
+pub(crate) fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: both are settings of the allocator, which it takes at any time and from any thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
 /// Floats that threads share to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {

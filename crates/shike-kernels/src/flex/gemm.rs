@@ -73,7 +73,7 @@ pub(crate) struct Product<'a> {
     pub c_stride: usize,
     /// Add to C; else overwrite it.
     pub add: bool,
-    /// Room for a panel of B: `rows.len() · 3` vectors.
+    /// Room for a panel of B: `rows.len() · 3 + 1` vectors.
     pub panel: *mut f32,
     /// What becomes of a sum that is complete.
     pub finish: Option<Finish<'a>>,
@@ -337,6 +337,21 @@ impl From<Range<usize>> for Range2 {
     }
 }
 
+/// The widths of the tiles that so many vectors fill: as even as can be, for a narrow tile waits for its loads.
+fn tile_widths(vectors: usize) -> impl Iterator<Item = usize> {
+    let tiles = vectors.div_ceil(TILE_VECTORS);
+    (0..tiles).map(move |i| (vectors + tiles - 1 - i) / tiles)
+}
+
+/// Cuts a table into tiles of these widths.
+fn tiles(mut columns: &[Columns]) -> impl Iterator<Item = &[Columns]> {
+    tile_widths(columns.len()).map(move |width| {
+        let (tile, rest) = columns.split_at(width);
+        columns = rest;
+        tile
+    })
+}
+
 simd_entry! {
     /// Works out a product.
     ///
@@ -352,7 +367,7 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
     unsafe {
         match p.source {
             Source::Direct(columns) => {
-                for group in columns.chunks(TILE_VECTORS) {
+                for group in tiles(columns) {
                     match group.len() {
                         3 => sweep::<V, MR, 3, false>(p, group, p.b),
                         2 => sweep::<V, MR, 2, false>(p, group, p.b),
@@ -361,7 +376,7 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                 }
             }
             Source::Packed(columns) => {
-                for group in columns.chunks(TILE_VECTORS) {
+                for group in tiles(columns) {
                     match group.len() {
                         3 => pack_vectors::<V, 3>(p, group),
                         2 => pack_vectors::<V, 2>(p, group),
@@ -381,11 +396,9 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                 row_stride,
             } => {
                 let pixels = height * width;
-                let wide = TILE_VECTORS * V::LANES;
                 let mut first = 0;
-                while first < pixels {
-                    let count = wide.min(pixels - first);
-                    let vectors = count.div_ceil(V::LANES);
+                for vectors in tile_widths(pixels.div_ceil(V::LANES)) {
+                    let count = (vectors * V::LANES).min(pixels - first);
                     pack_grid::<V>(p, first, count, vectors * V::LANES, width, row_stride);
                     let mut group = [Columns::default(); TILE_VECTORS];
                     for (v, columns) in group.iter_mut().enumerate() {
@@ -451,7 +464,7 @@ unsafe fn pack_grid<V: Vector>(
     row_stride: usize,
 ) {
     // SAFETY: only pixels of the grid are read, which `multiply`'s caller made readable; a row of
-    // the panel has `length ≤ 3 · LANES` floats.
+    // the panel has `length ≤ 3 · LANES` floats, and behind the last one is room for a vector.
     unsafe {
         let (y, x) = (first / width, first % width);
         let start = y * row_stride + x;
@@ -469,7 +482,7 @@ unsafe fn pack_grid<V: Vector>(
             return;
         }
         // Runs of pixels that lie together: at most one for each pixel of the panel's row.
-        let mut runs = [(0usize, 0usize); 3 * 16];
+        let mut runs = [(0usize, 0usize); TILE_VECTORS * 16];
         let mut used = 0;
         let (mut y, mut x, mut left) = (y, x, count);
         while left > 0 {
@@ -484,26 +497,17 @@ unsafe fn pack_grid<V: Vector>(
             y += 1;
             x = 0;
         }
-        let whole = runs[..used].iter().all(|run| run.1 == V::LANES);
         let mut to = p.panel;
         for &row in p.rows {
             let from = p.b.add(row as usize);
-            if whole {
-                for (v, run) in runs[..used].iter().enumerate() {
-                    V::load(from.add(run.0)).store(to.add(v * V::LANES));
+            let mut at = 0;
+            for &(offset, run) in &runs[..used] {
+                // What a vector writes behind its run, the next run or row writes over.
+                for done in (0..run).step_by(V::LANES) {
+                    let lanes = V::LANES.min(run - done);
+                    load::<V>(from.add(offset + done), lanes).store(to.add(at + done));
                 }
-            } else {
-                let mut at = 0;
-                for &(offset, run) in &runs[..used] {
-                    let from = from.add(offset);
-                    for i in 0..run {
-                        *to.add(at + i) = *from.add(i);
-                    }
-                    at += run;
-                }
-                for i in at..length {
-                    *to.add(i) = 0.0;
-                }
+                at += run;
             }
             to = to.add(length);
         }

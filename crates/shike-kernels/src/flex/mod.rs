@@ -22,6 +22,8 @@ mod tests;
 mod transformer_op;
 
 #[cfg(feature = "flex")]
+pub(crate) use buffer::keep_memory;
+#[cfg(feature = "flex")]
 pub(crate) use loss_op::{cross_entropy, dkt};
 #[cfg(feature = "flex")]
 pub(crate) use ops::{

@@ -8,17 +8,7 @@ pub(super) fn transpose(
     stride: usize,
     count: usize,
 ) {
-    let whole = channels / 4 * 4;
-    for c in (0..whole).step_by(4) {
-        let rows: [&[f32]; 4] = core::array::from_fn(|i| &from[(c + i) * stride..][..count]);
-        transpose4(&mut to[c..], channels, rows, count);
-    }
-    for c in whole..channels {
-        let from = &from[c * stride..][..count];
-        for (x, &value) in from.iter().enumerate() {
-            to[x * channels + c] = value;
-        }
-    }
+    columns(to, channels, from, stride, channels, count);
 }
 
 /// `to[k · mr + row] = from[row · stride + k]` for `rows ≤ mr` rows; the others become zero.
@@ -33,14 +23,88 @@ pub(super) fn interleave(
     if rows < mr {
         to.fill(0.0);
     }
-    let whole = rows / 4 * 4;
-    for r in (0..whole).step_by(4) {
-        let four: [&[f32]; 4] = core::array::from_fn(|i| &from[(r + i) * stride..][..length]);
-        transpose4(&mut to[r..], mr, four, length);
+    columns(to, mr, from, stride, rows, length);
+}
+
+/// `to[k · step + row] = from[row · stride + k]` for `rows` rows of `length` floats.
+fn columns(to: &mut [f32], step: usize, from: &[f32], stride: usize, rows: usize, length: usize) {
+    let mut done = 0;
+    let row = |r: usize| &from[r * stride..][..length];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx") {
+        while done + 8 <= rows {
+            let eight = core::array::from_fn(|i| row(done + i));
+            // SAFETY: the processor has AVX.
+            unsafe { transpose8(&mut to[done..], step, eight, length) };
+            done += 8;
+        }
     }
-    for r in whole..rows {
-        for (k, &value) in from[r * stride..][..length].iter().enumerate() {
-            to[k * mr + r] = value;
+    while done + 4 <= rows {
+        transpose4(
+            &mut to[done..],
+            step,
+            core::array::from_fn(|i| row(done + i)),
+            length,
+        );
+        done += 4;
+    }
+    for r in done..rows {
+        for (k, &value) in row(r).iter().enumerate() {
+            to[k * step + r] = value;
+        }
+    }
+}
+
+/// [`transpose4`] of eight rows.
+///
+/// # Safety
+/// The processor has AVX.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn transpose8(to: &mut [f32], step: usize, rows: [&[f32]; 8], count: usize) {
+    use core::arch::x86_64::*;
+    assert!(rows.iter().all(|row| row.len() >= count));
+    assert!(count == 0 || to.len() >= (count - 1) * step + 8);
+    let mut done = 0;
+    while done + 8 <= count {
+        // SAFETY: the two assertions keep all accesses inside.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                r[i] = _mm256_loadu_ps(rows[i].as_ptr().add(done));
+            }
+            // Pairs of rows, then fours, in each half; then the halves.
+            let mut pairs = r;
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut fours = r;
+            for i in 0..2 {
+                let p = [
+                    pairs[4 * i],
+                    pairs[4 * i + 1],
+                    pairs[4 * i + 2],
+                    pairs[4 * i + 3],
+                ];
+                fours[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(p[0], p[2]);
+                fours[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(p[0], p[2]);
+                fours[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(p[1], p[3]);
+                fours[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(p[1], p[3]);
+            }
+            let to = to.as_mut_ptr().add(done * step);
+            for i in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]);
+                let high = _mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]);
+                _mm256_storeu_ps(to.add(i * step), low);
+                _mm256_storeu_ps(to.add((4 + i) * step), high);
+            }
+        }
+        done += 8;
+    }
+    for k in done..count {
+        for (i, row) in rows.iter().enumerate() {
+            to[k * step + i] = row[k];
         }
     }
 }

@@ -397,6 +397,15 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_part(from: *const f32, count: usize) -> Self {
+            const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+            Self(unsafe {
+                let mask = _mm256_loadu_si256(MASKS[8 - count..].as_ptr().cast());
+                _mm256_maskload_ps(from, mask)
+            })
+        }
+
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }

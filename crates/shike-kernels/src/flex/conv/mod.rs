@@ -141,9 +141,9 @@ fn images_per_task(batch: usize, pixels: usize, frame_len: usize) -> usize {
     enough.min(fair).max(1)
 }
 
-/// Floats of a panel of B.
+/// Floats of a panel of B, and of a vector behind it.
 fn panel_len(simd: Simd) -> usize {
-    KC * TILE_VECTORS * simd.lanes()
+    (KC * TILE_VECTORS + 1) * simd.lanes()
 }
 
 /// Cuts `panels` of A into parts where there are fewer tasks than threads.

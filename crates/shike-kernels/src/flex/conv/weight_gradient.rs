@@ -240,17 +240,25 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
         }
     };
     // SAFETY: each chunk has an image at least, and its first product writes all columns.
-    let partials = unsafe { filled(chunks * partial, run) };
+    let mut partials = unsafe { filled(chunks * partial, run) };
     let taps = kernel_h * kernel_w;
     if chunks == 1 && taps == 1 && columns == cg {
         return partials;
     }
+    let (sums, others) = partials.split_at_mut(partial);
+    let parts = sums.par_chunks_mut(4096).enumerate();
+    parts.for_each(|(i, sums)| {
+        for other in others.chunks_exact(partial) {
+            let other = &other[4096 * i..][..sums.len()];
+            sums.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+        }
+    });
+    let sums = &*sums;
     let gather = |filter: usize, to: &mut [f32]| {
         for tap in 0..taps {
             let from = filter * columns + tap / kernel_w * columns_row + tap % kernel_w * cg;
-            for c in 0..cg {
-                let parts = partials[from + c..].iter().step_by(partial).take(chunks);
-                to[c * taps + tap] = parts.sum();
+            for (c, sum) in sums[from..][..cg].iter().enumerate() {
+                to[c * taps + tap] = *sum;
             }
         }
     };
