@@ -14,7 +14,9 @@ use burn::nn::LinearConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use rayon::prelude::*;
 use shike_kernels::conv::{Shape, forward, input_gradient, weight_gradient};
-use shike_kernels::{Simd, ThenLinear, attention, gelu, layer_norm, linear, set_enabled};
+use shike_kernels::{
+    Simd, ThenLinear, attention, gelu, keep_memory, layer_norm, linear, set_enabled,
+};
 
 /// Name, batch, channels, filters, side, kernel, stride, groups.
 type Case = (&'static str, [usize; 7]);
@@ -65,6 +67,7 @@ fn main() {
     // The first two are plain Rust.
     let paths = &Simd::available()[2..];
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name.contains(wanted));
+    keep_memory();
     set_enabled(true);
     convolutions(paths, is_wanted);
     for (name, [batch, tokens, width]) in TRANSFORMERS {

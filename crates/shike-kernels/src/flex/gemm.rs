@@ -7,11 +7,15 @@ use std::ops::Range;
 
 use super::buffer::SharedMut;
 use super::norm::{self, Affine};
-use super::shuffle::interleave;
+use super::shuffle::{interleave, transpose};
 use super::simd::{Vector, simd_entry};
 
 /// Vectors in a tile's row, for every path.
 pub(crate) const TILE_VECTORS: usize = 3;
+
+/// Vectors of rows in a panel of A, and columns in a tile, for [`Source::Turned`]: 28 sums of 32 registers.
+pub(crate) const TURNED: usize = 2;
+pub(crate) const TURNED_COLUMNS: usize = 14;
 
 /// Longest run of k between two updates of C: `KC · 24` floats of B stay in a 32 KiB L1 cache.
 pub(crate) const KC: usize = 288;
@@ -42,6 +46,10 @@ pub(crate) enum Source<'a> {
     /// Panels that lie in packed order already, `[panel][k][3 · LANES]`, the last as wide as its
     /// columns; panels are this many floats apart, and the offsets of k are not used.
     Panels(&'a [Columns], usize),
+    /// Columns one by one, with rows of A in the lanes: panels of A have [`TURNED`] vectors of rows, and a group has
+    /// at most [`TURNED_COLUMNS`] columns. Columns lie side by side, and so many floats are readable after the first.
+    /// For vectors of 16 alone. Nothing is packed, and no lane idles on a map that is narrower than a vector.
+    Turned(&'a [Columns]),
     /// Pixels `(row, column)` of a grid at `row · row_stride + column`, numbered row by row and
     /// copied to a panel first. Only pixels of the grid are read. C has its columns in that order.
     Grid {
@@ -54,7 +62,7 @@ pub(crate) enum Source<'a> {
 /// One product; see the module.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
-    /// A in panels of `MR` rows: `[panel][k][MR]`, zero where there is no row.
+    /// A in panels of `MR` rows ([`Source::Turned`] has more): `[panel][k][MR]`, zero where there is no row.
     pub a: *const f32,
     /// Floats between panels of A.
     pub a_stride: usize,
@@ -390,6 +398,11 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                     packed_sweep::<V, MR>(p, group, p.b.add(i * apart));
                 }
             }
+            Source::Turned(columns) => {
+                if V::LANES == 16 {
+                    turned::<V>(p, columns);
+                }
+            }
             Source::Grid {
                 height,
                 width,
@@ -541,6 +554,64 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
                 true => write::<V, MR, N, true>(p, group, &sum, first),
                 false => write::<V, MR, N, false>(p, group, &sum, first),
             }
+        }
+    }
+}
+
+/// A product with rows of A in the lanes.
+#[inline(always)]
+unsafe fn turned<V: Vector>(p: &Product<'_>, columns: &[Columns]) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for panel in p.panels.start..p.panels.end {
+            for group in columns {
+                match group.lanes <= 8 {
+                    true => turned_tile::<V, 8>(p, panel, group),
+                    false => turned_tile::<V, TURNED_COLUMNS>(p, panel, group),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn turned_tile<V: Vector, const N: usize>(p: &Product<'_>, panel: usize, group: &Columns) {
+    const ROWS: usize = TURNED * 16;
+    // SAFETY: passed on to the caller; both buffers hold 16 columns of all rows.
+    unsafe {
+        let mut sum = [[V::splat(0.0); TURNED]; N];
+        let mut a = p.a.add(panel * p.a_stride);
+        let b = p.b.add(group.source);
+        for &row in p.rows {
+            let b = b.add(row as usize);
+            let factors = [V::load(a), V::load(a.add(16))];
+            for (i, sums) in sum.iter_mut().enumerate() {
+                let column = V::splat(*b.add(i));
+                for v in 0..TURNED {
+                    sums[v] = column.mul_add(factors[v], sums[v]);
+                }
+            }
+            a = a.add(ROWS);
+        }
+        let mut by_column = [0.0; 16 * ROWS];
+        for (i, sums) in sum.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                sum.store(by_column[i * ROWS + v * 16..].as_mut_ptr());
+            }
+        }
+        let mut by_row = [0.0; 16 * ROWS];
+        transpose(
+            &mut by_row,
+            16,
+            &by_column,
+            ROWS,
+            N.next_multiple_of(8),
+            ROWS,
+        );
+        let first = panel * ROWS;
+        for row in first..p.m.min(first + ROWS) {
+            let value = V::load(by_row[(row - first) * 16..].as_ptr());
+            write::<V, 1, 1, false>(p, &[*group], &[[value]], row);
         }
     }
 }

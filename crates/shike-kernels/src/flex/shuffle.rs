@@ -1,16 +1,5 @@
 //! Floats in another order: transpositions and every second one.
 
-/// `to[x · channels + c] = from[c · stride + x]`
-pub(super) fn transpose(
-    to: &mut [f32],
-    channels: usize,
-    from: &[f32],
-    stride: usize,
-    count: usize,
-) {
-    columns(to, channels, from, stride, channels, count);
-}
-
 /// `to[k · mr + row] = from[row · stride + k]` for `rows ≤ mr` rows; the others become zero.
 pub(super) fn interleave(
     to: &mut [f32],
@@ -23,11 +12,18 @@ pub(super) fn interleave(
     if rows < mr {
         to.fill(0.0);
     }
-    columns(to, mr, from, stride, rows, length);
+    transpose(to, mr, from, stride, rows, length);
 }
 
 /// `to[k · step + row] = from[row · stride + k]` for `rows` rows of `length` floats.
-fn columns(to: &mut [f32], step: usize, from: &[f32], stride: usize, rows: usize, length: usize) {
+pub(super) fn transpose(
+    to: &mut [f32],
+    step: usize,
+    from: &[f32],
+    stride: usize,
+    rows: usize,
+    length: usize,
+) {
     let mut done = 0;
     let row = |r: usize| &from[r * stride..][..length];
     #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,9 @@ use rayon::prelude::*;
 
 use super::PACK_FROM;
 use crate::flex::buffer::{SharedMut, zeroed};
-use crate::flex::gemm::{Columns, Finish, Product, Range2, Source, k_blocks, multiply};
+use crate::flex::gemm::{
+    Columns, Finish, Product, Range2, Source, TURNED, TURNED_COLUMNS, k_blocks, multiply,
+};
 use crate::flex::simd::Simd;
 
 /// A's panels for all blocks of k: `[group][block][panel][k][MR]`.
@@ -19,15 +21,14 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`](crate::flex::shuffle::interleave).
+    /// Panels of so many `rows`; `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`](crate::flex::shuffle::interleave).
     pub fn pack(
-        simd: Simd,
+        rows: usize,
         groups: usize,
         m: usize,
         k: usize,
         fill: impl Fn(&mut [f32], usize, usize, usize, Range<usize>) + Sync,
     ) -> Self {
-        let rows = simd.rows();
         let panels = m.div_ceil(rows);
         let mut data = zeroed(groups * panels * rows * k);
         let shared = SharedMut::new(&mut data);
@@ -56,6 +57,25 @@ impl Weights {
     }
 }
 
+/// Rows of a panel of A for a correlation of `m` filters with `depth` channels. In a frame, with wide vectors, enough
+/// filters to fill them and enough channels to hide the turning of the sums, filters lie in the lanes
+/// ([`Source::Turned`]).
+pub(super) fn panel_rows(simd: Simd, framed: bool, m: usize, depth: usize, width: usize) -> usize {
+    let whole = TURNED * simd.lanes();
+    let fills = m.is_multiple_of(whole) || m > 3 * whole;
+    let turned = simd.lanes() == 16 && fills && depth >= 32 && !is_direct(simd, m, width);
+    match framed && turned {
+        true => whole,
+        false => simd.rows(),
+    }
+}
+
+/// Whether vectors straight from a frame pay: few rows of A share a panel of B, and vectors are full.
+fn is_direct(simd: Simd, m: usize, width: usize) -> bool {
+    let vectors = width.div_ceil(simd.lanes());
+    m < PACK_FROM && 4 * width >= 3 * vectors * simd.lanes()
+}
+
 /// Vectors that cover a grid of pixels row by row.
 fn grid_columns(lanes: usize, height: usize, width: usize, row_stride: usize) -> Vec<Columns> {
     (0..height)
@@ -80,6 +100,7 @@ pub(super) struct Class {
     pub width: usize,
     row_stride: usize,
     columns: Option<Vec<Columns>>,
+    turned: bool,
 }
 
 impl Class {
@@ -94,11 +115,12 @@ impl Class {
         framed: bool,
     ) -> Self {
         let lanes = simd.lanes();
-        // Vectors straight from the frame pay where few rows of A share a panel of B and vectors
-        // are full.
-        let vectors = width.div_ceil(lanes);
-        let direct = framed && weights.m < PACK_FROM && 4 * width >= 3 * vectors * lanes;
-        let columns = direct.then(|| grid_columns(lanes, height, width, row_stride));
+        let direct = framed && is_direct(simd, weights.m, width);
+        let turned = weights.rows > simd.rows();
+        // Rows of a map in tiles of equal width.
+        let in_tile = width.div_ceil(width.div_ceil(TURNED_COLUMNS));
+        let lanes = if turned { in_tile } else { lanes };
+        let columns = (direct || turned).then(|| grid_columns(lanes, height, width, row_stride));
         Self {
             weights,
             rows,
@@ -107,6 +129,7 @@ impl Class {
             width,
             row_stride,
             columns,
+            turned,
         }
     }
 
@@ -148,6 +171,7 @@ impl Class {
             b: unsafe { image.add(self.origin) },
             rows: &self.rows[k.clone()],
             source: match &self.columns {
+                Some(columns) if self.turned => Source::Turned(columns),
                 Some(columns) => Source::Direct(columns),
                 None => Source::Grid {
                     height: self.height,

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::class::{Class, Weights};
+use super::class::{Class, Weights, panel_rows};
 use super::frame::Frame;
 use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part};
 use crate::flex::buffer::{Target, filled, scratch};
@@ -53,8 +53,8 @@ pub fn forward(
             }
         }
     }
-    let mr = simd.rows();
-    let weights = Weights::pack(simd, s.groups, mg, k, |to, group, first, rows, block| {
+    let mr = panel_rows(simd, frame.is_some(), mg, cg, out_w);
+    let weights = Weights::pack(mr, s.groups, mg, k, |to, group, first, rows, block| {
         let from = &w[(group * mg + first) * k + block.start..];
         interleave(to, mr, from, k, rows, block.len());
     });

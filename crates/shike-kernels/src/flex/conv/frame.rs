@@ -192,7 +192,7 @@ impl Rows {
             row[end..].fill(0.0);
             let from = &from[y * width..];
             if self.take[1] == 1 {
-                transpose(&mut row[left..end], cg, from, plane, count);
+                transpose(&mut row[left..end], cg, from, plane, cg, count);
             } else {
                 for c in 0..cg {
                     for x in 0..count {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::class::{Class, Weights};
+use super::class::{Class, Weights, panel_rows};
 use super::frame::Frame;
 use super::{Shape, depthwise, images_per_task, panel_len, panel_parts, part};
 use crate::flex::buffer::{Target, filled, scratch};
@@ -68,6 +68,7 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     let frame =
         framed.then(|| Frame::new(top as isize, left as isize, height, width, [1, 1], [1, 1]));
     let plane = height * width;
+    let mr = panel_rows(simd, framed, cg, mg, s.size[1].div_ceil(s.stride[1]));
     let mut classes = Vec::new();
     for ay in &axis[0] {
         for ax in &axis[1] {
@@ -80,8 +81,7 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
                     y * s.kernel[1] + x
                 })
                 .collect();
-            let mr = simd.rows();
-            let weights = Weights::pack(simd, s.groups, cg, k, |to, group, first, rows, block| {
+            let weights = Weights::pack(mr, s.groups, cg, k, |to, group, first, rows, block| {
                 let mut tap = block.start % (ty * tx);
                 let mut filter = group * mg + block.start / (ty * tx);
                 for to in to.chunks_exact_mut(mr) {
@@ -124,7 +124,7 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     let frame_len = frame.map_or(0, |frame| frame.len(s.filters));
     let per_task = images_per_task(s.batch, plane_in, frame_len);
     let chunks = s.batch.div_ceil(per_task);
-    let panels = cg.div_ceil(simd.rows());
+    let panels = cg.div_ceil(mr);
     let parts = panel_parts(panels, chunks);
     let strided = s.stride != [1, 1];
     let largest = classes
@@ -139,7 +139,7 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
         let first = task / parts * per_task;
         let images = per_task.min(s.batch - first);
         let range = part(panels, parts, task % parts);
-        let channels = range.start * simd.rows()..cg.min(range.end * simd.rows());
+        let channels = range.start * mr..cg.min(range.end * mr);
         let length = images * frame_len + panel_len(simd) + temporary;
         scratch(length, |buffer| {
             let (panel, rest) = buffer.split_at_mut(panel_len(simd));
