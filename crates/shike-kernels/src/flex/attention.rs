@@ -33,12 +33,12 @@ pub(crate) fn forward(simd: Simd, s: Shape, qkv: &[f32]) -> Vec<f32> {
     assert_eq!(qkv.len(), s.batch * s.tokens * 3 * all);
     assert!(s.tokens > 0 && s.width > 0);
     let mr = simd.rows();
-    let keys = Panels::new(simd.lanes(), s.width, s.tokens);
-    let values = Panels::new(simd.lanes(), s.tokens, s.width);
+    let keys = Panels::new(simd, s.width, s.tokens);
+    let values = Panels::new(simd, s.tokens, s.width);
     let offsets = vec![0u32; s.width.max(s.tokens)];
     let queries = QUERIES.min(s.tokens.next_multiple_of(mr));
     // The panels of a block of queries, and later of its scores.
-    let rows = queries * s.width.max(longest_block(s.tokens));
+    let rows = queries * s.width.max(longest_block(simd, s.tokens));
     let room = [keys.len(), values.len(), rows, queries * keys.width()];
     let run = |y: Target<'_>, task: usize| {
         let (image, head) = (task / s.heads, task % s.heads);
@@ -88,7 +88,7 @@ pub(crate) fn forward(simd: Simd, s: Shape, qkv: &[f32]) -> Vec<f32> {
                                 },
                             );
                         };
-                    for block in k_blocks(s.width) {
+                    for block in k_blocks(simd, s.width) {
                         pack_a(rows, mr, &q[first * 3 * all..], 3 * all, count, &block);
                         let b = keys.source(packed_keys, &block);
                         product(rows, b, &block, scores.as_mut_ptr(), keys.width(), None);
@@ -102,7 +102,7 @@ pub(crate) fn forward(simd: Simd, s: Shape, qkv: &[f32]) -> Vec<f32> {
                         scale,
                         &mut affine.scale,
                     );
-                    for block in k_blocks(s.tokens) {
+                    for block in k_blocks(simd, s.tokens) {
                         pack_a(rows, mr, scores, keys.width(), count, &block);
                         let finish = (block.end == s.tokens).then_some(Finish {
                             affine: &affine,

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::buffer::SharedMut;
 use super::norm::{self, Affine};
 use super::shuffle::{interleave, transpose};
-use super::simd::{Vector, simd_entry};
+use super::simd::{Simd, Vector, simd_entry};
 
 /// Vectors in a tile's row, for every path.
 pub(crate) const TILE_VECTORS: usize = 3;
@@ -17,12 +17,9 @@ pub(crate) const TILE_VECTORS: usize = 3;
 pub(crate) const TURNED: usize = 2;
 pub(crate) const TURNED_COLUMNS: usize = 14;
 
-/// Longest run of k between two updates of C: `KC · 24` floats of B stay in a 32 KiB L1 cache.
-pub(crate) const KC: usize = 288;
-
-/// Splits `k` into blocks of nearly equal length, at most [`KC`].
-pub(crate) fn k_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = k.div_ceil(KC).max(1);
+/// Splits `k` into blocks of nearly equal length, at most [`Simd::longest`].
+pub(crate) fn k_blocks(simd: Simd, k: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = k.div_ceil(simd.longest()).max(1);
     let length = k.div_ceil(count);
     (0..count).map(move |i| i * length..k.min((i + 1) * length))
 }
@@ -203,11 +200,13 @@ impl<'a> Epilogue<'a> {
 pub(crate) struct Panels {
     k: usize,
     columns: Vec<Columns>,
+    simd: Simd,
     lanes: usize,
 }
 
 impl Panels {
-    pub fn new(lanes: usize, k: usize, n: usize) -> Self {
+    pub fn new(simd: Simd, k: usize, n: usize) -> Self {
+        let lanes = simd.lanes();
         let columns = (0..n).step_by(lanes).map(|target| Columns {
             source: 0,
             target,
@@ -216,6 +215,7 @@ impl Panels {
         Self {
             k,
             columns: columns.collect(),
+            simd,
             lanes,
         }
     }
@@ -250,7 +250,7 @@ impl Panels {
         let width = vectors.len() * self.lanes;
         let count: usize = vectors.iter().map(|columns| columns.lanes).sum();
         let first = first * self.lanes;
-        for block in k_blocks(self.k) {
+        for block in k_blocks(self.simd, self.k) {
             let at = block.start * self.width() + first * block.len();
             // SAFETY: the part is this panel's, of this block; the caller's promise.
             let to = unsafe { to.slice(at, width * block.len()) };
@@ -325,8 +325,11 @@ pub(crate) fn pack_a(
 }
 
 /// The longest block of k.
-pub(crate) fn longest_block(k: usize) -> usize {
-    k_blocks(k).map(|block| block.len()).max().unwrap_or(0)
+pub(crate) fn longest_block(simd: Simd, k: usize) -> usize {
+    k_blocks(simd, k)
+        .map(|block| block.len())
+        .max()
+        .unwrap_or(0)
 }
 
 /// `start..end`, but `Copy`.
@@ -563,19 +566,27 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
 unsafe fn turned<V: Vector>(p: &Product<'_>, columns: &[Columns]) {
     // SAFETY: passed on to the caller.
     unsafe {
+        let mut sums = [[0.0; 16 * TURNED * 16]; 2];
         for panel in p.panels.start..p.panels.end {
             for group in columns {
                 match group.lanes <= 8 {
-                    true => turned_tile::<V, 8>(p, panel, group),
-                    false => turned_tile::<V, TURNED_COLUMNS>(p, panel, group),
+                    true => turned_tile::<V, 8>(p, panel, group, &mut sums),
+                    false => turned_tile::<V, TURNED_COLUMNS>(p, panel, group, &mut sums),
                 }
             }
         }
     }
 }
 
+/// One tile; `sums` holds it by column, and then by row, 16 columns wide.
+
 #[inline(always)]
-unsafe fn turned_tile<V: Vector, const N: usize>(p: &Product<'_>, panel: usize, group: &Columns) {
+unsafe fn turned_tile<V: Vector, const N: usize>(
+    p: &Product<'_>,
+    panel: usize,
+    group: &Columns,
+    [by_column, by_row]: &mut [[f32; 16 * TURNED * 16]; 2],
+) {
     const ROWS: usize = TURNED * 16;
     // SAFETY: passed on to the caller; both buffers hold 16 columns of all rows.
     unsafe {
@@ -593,21 +604,12 @@ unsafe fn turned_tile<V: Vector, const N: usize>(p: &Product<'_>, panel: usize, 
             }
             a = a.add(ROWS);
         }
-        let mut by_column = [0.0; 16 * ROWS];
         for (i, sums) in sum.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 sum.store(by_column[i * ROWS + v * 16..].as_mut_ptr());
             }
         }
-        let mut by_row = [0.0; 16 * ROWS];
-        transpose(
-            &mut by_row,
-            16,
-            &by_column,
-            ROWS,
-            N.next_multiple_of(8),
-            ROWS,
-        );
+        transpose(by_row, 16, by_column, ROWS, N.next_multiple_of(8), ROWS);
         let first = panel * ROWS;
         for row in first..p.m.min(first + ROWS) {
             let value = V::load(by_row[(row - first) * 16..].as_ptr());

@@ -25,7 +25,7 @@ pub(crate) fn forward(
     assert!(inputs > 0 && outputs > 0);
     assert_eq!([x.len(), w.len()], [rows * inputs, inputs * outputs]);
     epilogue.check(outputs, rows * outputs);
-    let panels = Panels::new(simd.lanes(), inputs, outputs);
+    let panels = Panels::new(simd, inputs, outputs);
     let mut packed = zeroed(panels.len());
     let shared = SharedMut::new(&mut packed);
     (0..panels.count()).into_par_iter().for_each(|panel| {
@@ -39,8 +39,8 @@ pub(crate) fn forward(
     let run = |y: Target<'_>, task: usize| {
         let first = task * per_task;
         let count = per_task.min(rows - first);
-        scratch(per_task * longest_block(inputs), |a| {
-            for block in k_blocks(inputs) {
+        scratch(per_task * longest_block(simd, inputs), |a| {
+            for block in k_blocks(simd, inputs) {
                 pack_a(a, mr, &x[first * inputs..], inputs, count, &block);
                 let (b, source) = panels.source(&packed, &block);
                 let complete = block.end == inputs;

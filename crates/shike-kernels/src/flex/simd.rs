@@ -96,6 +96,15 @@ impl Simd {
         }
     }
 
+    /// Longest run of k between two updates of C. With 8 lanes, so many rows of B in a tile stay in a first-level cache of
+    /// 32 KiB; wide vectors are fed from the second level, and gain from fewer updates.
+    pub(crate) fn longest(self) -> usize {
+        match self.lanes() {
+            16 => 576,
+            _ => 288,
+        }
+    }
+
     /// Rows of the register tile.
     pub(crate) fn rows(self) -> usize {
         match self.0 {
@@ -174,7 +183,7 @@ pub(crate) trait Vector: Copy {
         unsafe { plain_rounds::<Self, MR, N, PACKED>(sum, a, from, rows) }
     }
 
-    /// Sum of the lanes, always in the same order.
+    /// Sum of the lanes, on a path always in the same order.
     #[inline(always)]
     fn sum(self) -> f64 {
         let mut lanes = [0.0f32; 16];
@@ -397,6 +406,18 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
+        fn sum(self) -> f64 {
+            unsafe {
+                let low = _mm256_cvtps_pd(_mm256_castps256_ps128(self.0));
+                let high = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self.0));
+                let four = _mm256_add_pd(low, high);
+                let high = _mm256_extractf128_pd::<1>(four);
+                let two = _mm_add_pd(_mm256_castpd256_pd128(four), high);
+                _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_part(from: *const f32, count: usize) -> Self {
             const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
             Self(unsafe {
@@ -599,6 +620,16 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f64 {
+            unsafe {
+                let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
+                let low = _mm512_cvtps_pd(_mm512_castps512_ps256(self.0));
+                let high = _mm512_cvtps_pd(_mm256_castpd_ps(high));
+                _mm512_reduce_add_pd(_mm512_add_pd(low, high))
+            }
         }
 
         #[inline(always)]

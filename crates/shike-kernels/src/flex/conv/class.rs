@@ -23,10 +23,10 @@ pub(super) struct Weights {
 impl Weights {
     /// Panels of so many `rows`; `fill(to, group, first row, rows, k)` writes a panel of a block of k; see [`interleave`](crate::flex::shuffle::interleave).
     pub fn pack(
+        simd: Simd,
         rows: usize,
         groups: usize,
-        m: usize,
-        k: usize,
+        [m, k]: [usize; 2],
         fill: impl Fn(&mut [f32], usize, usize, usize, Range<usize>) + Sync,
     ) -> Self {
         let panels = m.div_ceil(rows);
@@ -35,7 +35,7 @@ impl Weights {
         (0..groups * panels).into_par_iter().for_each(|task| {
             let (group, panel) = (task / panels, task % panels);
             let first = panel * rows;
-            for block in k_blocks(k).filter(|block| !block.is_empty()) {
+            for block in k_blocks(simd, k).filter(|block| !block.is_empty()) {
                 let at = (group * panels * k + panels * block.start + panel * block.len()) * rows;
                 // SAFETY: each (group, panel, block) has this part to itself.
                 let to = unsafe { shared.slice(at, rows * block.len()) };

@@ -54,10 +54,16 @@ pub fn forward(
         }
     }
     let mr = panel_rows(simd, frame.is_some(), mg, cg, out_w);
-    let weights = Weights::pack(mr, s.groups, mg, k, |to, group, first, rows, block| {
-        let from = &w[(group * mg + first) * k + block.start..];
-        interleave(to, mr, from, k, rows, block.len());
-    });
+    let weights = Weights::pack(
+        simd,
+        mr,
+        s.groups,
+        [mg, k],
+        |to, group, first, rows, block| {
+            let from = &w[(group * mg + first) * k + block.start..];
+            interleave(to, mr, from, k, rows, block.len());
+        },
+    );
     let row_stride = frame.map_or(width, |frame| s.stride[0] * frame.row);
     let class = Class::new(
         simd,
@@ -86,7 +92,7 @@ pub fn forward(
                 }
             }
             for group in 0..s.groups {
-                for block in k_blocks(k) {
+                for block in k_blocks(simd, k) {
                     for i in 0..images {
                         let source = match frame {
                             Some(_) => &frames[i * frame_len..],

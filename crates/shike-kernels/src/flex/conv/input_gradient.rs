@@ -81,22 +81,28 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
                     y * s.kernel[1] + x
                 })
                 .collect();
-            let weights = Weights::pack(mr, s.groups, cg, k, |to, group, first, rows, block| {
-                let mut tap = block.start % (ty * tx);
-                let mut filter = group * mg + block.start / (ty * tx);
-                for to in to.chunks_exact_mut(mr) {
-                    let from = &w[(filter * cg + first) * taps + tap_offsets[tap]..];
-                    for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)).take(rows) {
-                        *to = *from;
+            let weights = Weights::pack(
+                simd,
+                mr,
+                s.groups,
+                [cg, k],
+                |to, group, first, rows, block| {
+                    let mut tap = block.start % (ty * tx);
+                    let mut filter = group * mg + block.start / (ty * tx);
+                    for to in to.chunks_exact_mut(mr) {
+                        let from = &w[(filter * cg + first) * taps + tap_offsets[tap]..];
+                        for (to, from) in to.iter_mut().zip(from.iter().step_by(taps)).take(rows) {
+                            *to = *from;
+                        }
+                        to[rows..].fill(0.0);
+                        tap += 1;
+                        if tap == ty * tx {
+                            tap = 0;
+                            filter += 1;
+                        }
                     }
-                    to[rows..].fill(0.0);
-                    tap += 1;
-                    if tap == ty * tx {
-                        tap = 0;
-                        filter += 1;
-                    }
-                }
-            });
+                },
+            );
             // Offsets count from the tap that reaches furthest back.
             let origin =
                 (ay.q + top + 1).saturating_sub(ty) * width + (ax.q + left + 1).saturating_sub(tx);
@@ -154,7 +160,7 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
                 for (ay, ax, class) in &classes {
                     let pixels = class.height * class.width;
                     let target = |i: usize| ((first + i) * s.channels + group * cg) * plane_in;
-                    for block in k_blocks(class.weights.k) {
+                    for block in k_blocks(simd, class.weights.k) {
                         for i in 0..images {
                             let source = match frame {
                                 Some(_) => &frames[i * frame_len..],

@@ -22,7 +22,7 @@ mod input_gradient;
 mod weight_gradient;
 
 pub use super::gemm::Epilogue;
-use super::gemm::{KC, Range2, TILE_VECTORS};
+use super::gemm::{Range2, TILE_VECTORS};
 use super::simd::Simd;
 
 pub use forward::forward;
@@ -143,7 +143,7 @@ fn images_per_task(batch: usize, pixels: usize, frame_len: usize) -> usize {
 
 /// Floats of a panel of B, and of a vector behind it.
 fn panel_len(simd: Simd) -> usize {
-    (KC * TILE_VECTORS + 1) * simd.lanes()
+    (simd.longest() * TILE_VECTORS + 1) * simd.lanes()
 }
 
 /// Cuts `panels` of A into parts where there are fewer tasks than threads.

@@ -79,7 +79,7 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
                    count: usize,
                    add: bool| {
         let total = count * pixels;
-        for block in k_blocks(total) {
+        for block in k_blocks(simd, total) {
             let source = match source {
                 Source::Panels(table, apart) => {
                     // A narrow last panel has shorter rows.
