@@ -197,6 +197,9 @@ fn the_models_shapes_agree_with_burn_in_float64() {
         Case::new(2, [64, 64], 28, 3, 2),
         Case::new(2, [96, 128], 14, 1, 1),
         Case::new(2, [128, 96], 7, 3, 1),
+        Case::new(2, [40, 100], 20, 3, 1),
+        Case::new(2, [32, 64], 15, 3, 2),
+        Case::new(2, [32, 32], 11, 3, 1).with_groups(2),
         Case::new(3, [512, 128], 7, 1, 1),
         // Large weights: the weight gradient is shared out by filters.
         Case::new(2, [512, 520], 7, 3, 1),
@@ -247,6 +250,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         Case::new(17, [16, 16], 32, 3, 1),
         Case::new(5, [16, 32], 15, 3, 2),
         Case::new(33, [64, 64], 8, 3, 1),
+        Case::new(5, [64, 128], 15, 3, 2),
         Case::new(1, [64, 64], 28, 3, 1),
         Case::new(3, [512, 520], 7, 3, 1),
         Case::new(2, [256, 64], 28, 1, 1),

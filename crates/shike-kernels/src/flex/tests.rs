@@ -164,6 +164,25 @@ fn convolutions() {
             filters: 50,
             ..same
         },
+        // Filters in the lanes of wide vectors: tiles of 8 columns, and of 14.
+        Shape {
+            batch: 1,
+            channels: 32,
+            size: [1, 3],
+            filters: 32,
+            kernel: [1, 1],
+            ..same
+        },
+        Shape {
+            batch: 1,
+            channels: 32,
+            size: [1, 10],
+            filters: 32,
+            kernel: [1, 1],
+            pad: [0, 0],
+            pad_end: [0, 1],
+            ..same
+        },
     ];
     for (i, mut s) in shapes.into_iter().enumerate() {
         // Miri takes seconds for what takes microseconds: it sees two images of the first shape alone.
