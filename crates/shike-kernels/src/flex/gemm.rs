@@ -579,7 +579,6 @@ unsafe fn turned<V: Vector>(p: &Product<'_>, columns: &[Columns]) {
 }
 
 /// One tile; `sums` holds it by column, and then by row, 16 columns wide.
-
 #[inline(always)]
 unsafe fn turned_tile<V: Vector, const N: usize>(
     p: &Product<'_>,
