@@ -43,6 +43,18 @@ pub enum HeadError {
     #[error("labels: class {0} has no picture; leave the class out, or add a picture of it")]
     EmptyClass(usize),
 
+    /// A class of which no picture is left where a fold is held out.
+    #[error(
+        "folds: all pictures of class {class} are in fold {fold}, and no head knows the class without them; leave one \
+         of them in no fold"
+    )]
+    WholeClassHeldOut {
+        /// The class.
+        class: usize,
+        /// The fold.
+        fold: usize,
+    },
+
     /// A depth that the features do not have.
     #[error("depths: there is no {name:?}; these features have {known}")]
     UnknownDepth {

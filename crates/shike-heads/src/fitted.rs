@@ -1,5 +1,7 @@
 //! A fitted head: from rows of features to log-probabilities.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{HeadError, Result};
@@ -52,6 +54,62 @@ impl Candidate {
     pub fn fit(&self, features: &Features) -> Result<FittedHead> {
         let pictures: Vec<u32> = (0..features.pictures() as u32).collect();
         self.fit_on(features, &pictures)
+    }
+
+    /// Log-probabilities of every picture by a head that was fitted without its fold, `[pictures, classes]`, as if all
+    /// classes were equally frequent. `folds` is `[pictures]`; pictures of no fold are in every fit, and their rows are 0.
+    /// `progress` is told how many folds are done, and of how many.
+    ///
+    /// The settings were chosen with all pictures; what is fitted has not seen those that it judges.
+    ///
+    /// # Errors
+    ///
+    /// As [`Candidate::fit`]; a fold that leaves a class without a picture, not one fold a picture.
+    pub fn held_out(
+        &self,
+        features: &Features,
+        folds: &[Option<usize>],
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Vec<f32>> {
+        if folds.len() != features.pictures() {
+            return Err(HeadError::Shape(format!(
+                "there are {} folds for {} pictures",
+                folds.len(),
+                features.pictures()
+            )));
+        }
+        let (classes, width) = (features.classes(), features.width());
+        let mut log = vec![0.0; folds.len() * classes];
+        let different: BTreeSet<usize> = folds.iter().copied().flatten().collect();
+        for (done, &fold) in different.iter().enumerate() {
+            progress(done, different.len());
+            let all = 0..features.pictures() as u32;
+            let (held, rest): (Vec<u32>, Vec<u32>) =
+                all.partition(|&at| folds[at as usize] == Some(fold));
+            let mut seen = vec![false; classes];
+            let labels = rest.iter().map(|&at| features.labels()[at as usize]);
+            labels.for_each(|label| seen[label as usize] = true);
+            if let Some(class) = seen.iter().position(|seen| !seen) {
+                return Err(HeadError::WholeClassHeldOut { class, fold });
+            }
+            let fitted = self.fit_on(features, &rest)?;
+            let prior: Vec<f32> = fitted.prior()?.iter().map(|p| p.ln() as f32).collect();
+            for held in held.chunks(CHUNK) {
+                let mut rows = Vec::with_capacity(held.len() * width);
+                held.iter()
+                    .for_each(|&at| rows.extend(features.row(at as usize)));
+                let mut made = fitted.log_probabilities(&rows)?;
+                for row in made.chunks_exact_mut(classes) {
+                    row.iter_mut().zip(&prior).for_each(|(v, p)| *v -= p);
+                }
+                log_softmax(&mut made, classes);
+                for (&at, row) in held.iter().zip(made.chunks_exact(classes)) {
+                    log[at as usize * classes..][..classes].copy_from_slice(row);
+                }
+            }
+        }
+        progress(different.len(), different.len());
+        Ok(log)
     }
 
     /// Fits it on some pictures, among which every class has to be.

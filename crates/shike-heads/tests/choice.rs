@@ -425,3 +425,59 @@ proptest! {
         prop_assert_eq!(head.classes(), counts.len());
     }
 }
+
+#[test]
+fn held_out_pictures_are_judged_by_a_head_that_has_not_seen_them() {
+    let counts = [8, 4, 2, 1];
+    let (values, labels) = pictures(&counts, 0.5, 3);
+    let depths = depths();
+    let features = Features::new(&values, &labels, 4, &depths).unwrap();
+    // The only picture of a class is in every fit.
+    let mut folds: Vec<Option<usize>> = (0..15).map(|at| Some(at % 2)).collect();
+    folds[14] = None;
+    for (name, tau) in [("average", 0.0), ("linear", 0.0)] {
+        let mut candidate = Candidate::usual(name, &depths).unwrap();
+        (candidate.tau, candidate.temperature) = (tau, 2.0);
+        let mut told = vec![];
+        let log = candidate
+            .held_out(&features, &folds, |done, all| told.push((done, all)))
+            .unwrap();
+        assert_eq!(told, [(0, 2), (1, 2), (2, 2)]);
+        assert!(log[14 * 4..].iter().all(|v| *v == 0.0));
+        let rest: Vec<usize> = (0..15).filter(|&at| folds[at] != Some(1)).collect();
+        let rows: Vec<f32> = rest
+            .iter()
+            .flat_map(|&at| features.row(at).to_vec())
+            .collect();
+        let of_rest: Vec<u32> = rest.iter().map(|&at| labels[at]).collect();
+        let fitted = candidate
+            .fit(&Features::new(&rows, &of_rest, 4, &depths).unwrap())
+            .unwrap();
+        let prior = fitted.prior().unwrap();
+        for at in (1..14).step_by(2) {
+            let own = fitted.log_probabilities(features.row(at)).unwrap();
+            let weights: Vec<f64> = own
+                .iter()
+                .zip(&prior)
+                .map(|(v, p)| f64::from(*v).exp() / p)
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for (class, weight) in weights.iter().enumerate() {
+                let found = f64::from(log[at * 4 + class]).exp();
+                assert!((found - weight / sum).abs() < 1e-5, "{name}, picture {at}");
+            }
+        }
+    }
+    let candidate = Candidate::usual("average", &depths).unwrap();
+    let refused = |folds: &[Option<usize>]| {
+        let error = candidate.held_out(&features, folds, |_, _| {}).unwrap_err();
+        error.to_string()
+    };
+    folds[14] = Some(0);
+    let text = refused(&folds);
+    assert!(
+        text.contains("all pictures of class 3 are in fold 0"),
+        "{text}"
+    );
+    assert!(refused(&folds[1..]).contains("14 folds for 15 pictures"));
+}

@@ -5,6 +5,7 @@ mod check;
 mod cifar;
 mod csv;
 mod folder;
+mod joined;
 mod json;
 mod list;
 mod names;
@@ -21,6 +22,7 @@ pub use self::folder::{
     FolderParts, LeftOut, image_folder, image_folder_as_found, image_folder_with_classes,
     images_below,
 };
+use self::joined::Joined;
 pub(crate) use self::list::list_column;
 pub use self::list::{ListColumns, is_metadata, list_file, list_file_like, list_paths};
 pub use self::names::{class_names_file, list_file_named, names_disagree, some_names};
@@ -228,6 +230,28 @@ impl Dataset {
         }
     }
 
+    /// The images of several data sets with the same classes, one set behind the other.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if there is no set, or two have other classes.
+    pub fn joined(sets: &[&Self]) -> Result<Self> {
+        let names = sets.first().map_or(&[][..], |set| set.class_names());
+        if sets.is_empty() || sets.iter().any(|set| set.class_names() != names) {
+            return Err(DataError::Dataset {
+                field: "class_names",
+                problem: "differ between the data sets, or there is no set".into(),
+            });
+        }
+        let labels = sets.iter().flat_map(|set| set.labels()).copied().collect();
+        match Self::one_folder(sets) {
+            Some((root, paths)) => Self::from_files(root, paths, labels, names.to_vec()),
+            None => {
+                let sets = sets.iter().copied().cloned().collect();
+                Self::from_images(Arc::new(Joined::new(sets)), labels, names.to_vec())
+            }
+        }
+    }
+
     /// The long-tailed version of this data set: the first `n_c` images of each class, grouped by
     /// class. `n_max` is the size of the largest class here. See [`class_counts`].
     ///
@@ -293,6 +317,24 @@ mod tests {
         assert_eq!(colours(&again), [0, 1, 0]);
         assert_eq!(again.origin(1), "memory record 1");
         assert_eq!(again.num_classes(), 2);
+    }
+
+    #[test]
+    fn sets_behind_one_another() {
+        let data = tiny();
+        let both = Dataset::joined(&[&data.select(&[5, 3]), &data.select(&[0])]).unwrap();
+        assert_eq!(
+            (colours(&both), both.labels()),
+            (vec![5, 3, 0], &[0, 1, 1][..])
+        );
+        assert_eq!(both.origin(1), "memory record 3");
+        assert_eq!(both.image_size(), Some((1, 1)));
+        let other = data
+            .clone()
+            .with_class_names(vec!["cat".into(), "dog".into()]);
+        let error = Dataset::joined(&[&data, &other.unwrap()]).unwrap_err();
+        assert!(error.to_string().starts_with("class_names"), "{error}");
+        assert!(Dataset::joined(&[]).is_err());
     }
 
     #[test]

@@ -365,13 +365,13 @@ impl Subject<'_> {
 }
 
 /// An image of the scored ones, as the run decoded them.
-fn picture(scored: &Dataset, image: usize, decoding: &Decoding) -> Option<RgbImage> {
+pub(super) fn picture(scored: &Dataset, image: usize, decoding: &Decoding) -> Option<RgbImage> {
     let limits = DecodeLimits::default();
     scored.image_as(image, &limits, decoding).ok()
 }
 
 /// A small JPEG.
-fn thumbnail(image: &RgbImage) -> Option<Vec<u8>> {
+pub(super) fn thumbnail(image: &RgbImage) -> Option<Vec<u8>> {
     let (width, height) = image.dimensions();
     // Small ones are made larger, so that something can be seen.
     let scale = f64::from(SIDE) / f64::from(width.max(height));

@@ -1,15 +1,16 @@
 //! `shike embed`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use clap::Args;
-use shike_data::{LoaderConfig, Size, Threads};
+use shike_data::{Dataset, LoaderConfig, Size, Threads};
 use shike_infer::features::write_features;
 use shike_infer::model::preprocessing::preprocessing;
-use shike_infer::{EmbedEvent, Embedder, InferError, device};
+use shike_infer::{EmbedEvent, Embedder, FeatureCache, Features, InferError, device};
 use shike_model::{BackboneConfig, weights};
 
 use super::cache::CacheArgs;
@@ -92,38 +93,13 @@ impl EmbedArgs {
             if !images.left_out().is_empty() {
                 say(&images.left_out().to_string());
             }
-            let counter = Counter::new(images.len(), "embedded");
-            let mut of_part = 0;
-            let mut tell = |event| match event {
-                EmbedEvent::Progress { done, embedded, .. } => {
-                    of_part = embedded;
-                    counter.show(done);
-                }
-                EmbedEvent::Warning(text) => {
-                    counter.clear();
-                    say(&format!("warning: {text}"));
-                }
-                _ => {}
+            let images = (&embedder, images, part.name());
+            let found = embed(images, (&threads, config), cache.as_ref(), &stopping)?;
+            let Some((features, now)) = found else {
+                return Ok(Status::Interrupted);
             };
-            let cache = cache.as_ref();
-            let made = embedder.embed(images, &threads, config, cache, &mut tell, &stopping);
-            counter.clear();
-            embedded += of_part;
-            match made {
-                Ok(features) => parts.insert(*part, features),
-                Err(InferError::Stopped { done, total }) => {
-                    let kept = match cache {
-                        Some(_) => "; the same command goes on",
-                        None => "",
-                    };
-                    let name = part.name();
-                    say(&format!(
-                        "stopped after {done} of {total} images of {name}{kept}"
-                    ));
-                    return Ok(Status::Interrupted);
-                }
-                Err(error) => return Err(error.into()),
-            };
+            embedded += now;
+            parts.insert(*part, features);
         }
         write_features(&self.out, &parts)?;
         let depths = &embedder.source().depths;
@@ -142,33 +118,84 @@ impl EmbedArgs {
 
     fn embedder(&self, pixels: &PixelArgs) -> Result<Embedder, CliError> {
         let device = device::parse(&self.device)?;
-        let file = super::weights::resolve(&self.weights, &mut say)?;
-        let file = file.ok_or_else(|| {
-            CliError::Usage("--weights none: pictures are embedded by a trained network".into())
-        })?;
-        let name = match self.arch.as_deref() {
-            Some(name) => name,
-            None => {
-                let found = weights::recognise(&file).map_err(InferError::from)?;
-                let name = found.ok_or_else(|| {
-                    CliError::Absent(format!(
-                        "{}: the weights are of no network that is known; --arch says of which they should be",
-                        file.display()
-                    ))
-                })?;
-                say(&format!("{}: {name}", file.display()));
-                name
-            }
-        };
-        let wrong = |error: shike_model::ConfigError| CliError::Usage(format!("--arch: {error}"));
-        let backbone = BackboneConfig::named(name).map_err(wrong)?;
-        let (mut pipeline, normalization) = preprocessing(&backbone);
-        if let Some(size) = self.image_size {
-            pipeline = pipeline.resized(size);
+        let arch = self.arch.as_deref();
+        embedder(&self.weights, arch, self.image_size, pixels, &device)
+    }
+}
+
+/// A trunk with these weights, and pictures as its published weights were evaluated with.
+pub(super) fn embedder(
+    weights: &Path,
+    arch: Option<&str>,
+    image_size: Option<Size>,
+    pixels: &PixelArgs,
+    device: &Device,
+) -> Result<Embedder, CliError> {
+    let file = super::weights::resolve(weights, &mut say)?;
+    let file = file.ok_or_else(|| {
+        CliError::Usage("--weights none: pictures are embedded by a trained network".into())
+    })?;
+    let name = match arch {
+        Some(name) => name,
+        None => {
+            let found = weights::recognise(&file).map_err(InferError::from)?;
+            let name = found.ok_or_else(|| {
+                CliError::Absent(format!(
+                    "{}: the weights are of no network that is known; --arch says of which they should be",
+                    file.display()
+                ))
+            })?;
+            say(&format!("{}: {name}", file.display()));
+            name
         }
-        let pipeline = pixels.apply(&pipeline.resizing());
-        let trunk = backbone.init(&device).map_err(wrong)?;
-        let (trunk, _) = weights::import_trunk(trunk, &file).map_err(InferError::from)?;
-        Ok(Embedder::new(&trunk, &pipeline, normalization, &device)?)
+    };
+    let wrong = |error: shike_model::ConfigError| CliError::Usage(format!("--arch: {error}"));
+    let backbone = BackboneConfig::named(name).map_err(wrong)?;
+    let (mut pipeline, normalization) = preprocessing(&backbone);
+    if let Some(size) = image_size {
+        pipeline = pipeline.resized(size);
+    }
+    let pipeline = pixels.apply(&pipeline.resizing());
+    let trunk = backbone.init(device).map_err(wrong)?;
+    let (trunk, _) = weights::import_trunk(trunk, &file).map_err(InferError::from)?;
+    Ok(Embedder::new(&trunk, &pipeline, normalization, device)?)
+}
+
+/// Embeds pictures, which are called so, and tells how far it is: the features, and how many pictures were embedded now; none
+/// after a stop that was asked for, which is told.
+pub(super) fn embed(
+    (embedder, images, name): (&Embedder, &Dataset, &str),
+    (threads, config): (&Threads, LoaderConfig),
+    cache: Option<&FeatureCache>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<Option<(Features, usize)>, CliError> {
+    let counter = Counter::new(images.len(), "embedded");
+    let mut now = 0;
+    let mut tell = |event| match event {
+        EmbedEvent::Progress { done, embedded, .. } => {
+            now = embedded;
+            counter.show(done);
+        }
+        EmbedEvent::Warning(text) => {
+            counter.clear();
+            say(&format!("warning: {text}"));
+        }
+        _ => {}
+    };
+    let made = embedder.embed(images, threads, config, cache, &mut tell, stopping);
+    counter.clear();
+    match made {
+        Ok(features) => Ok(Some((features, now))),
+        Err(InferError::Stopped { done, total }) => {
+            let kept = match cache {
+                Some(_) => "; the same command goes on",
+                None => "",
+            };
+            say(&format!(
+                "stopped after {done} of {total} images of {name}{kept}"
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }
