@@ -6,6 +6,7 @@ pub mod folds;
 mod html;
 mod looks;
 mod plots;
+pub mod triage;
 mod view;
 
 use std::path::Path;

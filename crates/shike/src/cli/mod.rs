@@ -21,6 +21,7 @@ mod predict;
 mod report;
 mod scoring;
 mod train;
+mod triage;
 mod weights;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ enum Command {
     Predict(predict::PredictArgs),
     Eval(eval::EvalArgs),
     Report(report::ReportArgs),
+    Triage(triage::TriageArgs),
     Export(export::ExportArgs),
     Compare(compare::CompareArgs),
     Backends(backends::BackendsArgs),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Predict(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Report(args) => args.run(),
+            Command::Triage(args) => args.run(end),
             Command::Export(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Backends(args) => args.run(),

@@ -1,0 +1,229 @@
+//! `shike triage`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+use serde::Deserialize;
+use shike_data::read::read_to_string;
+use shike_data::split::GroupBy;
+use shike_data::{LoaderConfig, Threads};
+use shike_heads::heads::{DEFAULT, head};
+use shike_heads::{Candidate, Comparison, Depth, Features};
+use shike_infer::model::file::load_model;
+use shike_infer::{Embedder, Network, device};
+use shike_train::report::triage::{Subject, Triage};
+use shike_train::run::{RunDirError, RunPaths};
+use shike_train::{DataSource, RunConfig, TrainError};
+
+use super::cache::CacheArgs;
+use super::counter::Counter;
+use super::embed;
+use super::model::{Which, model_of};
+use super::pixels::PixelArgs;
+use super::scoring::still_there;
+use super::train::stop_on_ctrl_c;
+use super::{CliError, DataArgs, Status, print, say};
+
+/// List which pictures of a run to look at first: labels that are probably wrong, and more.
+///
+/// For every class, from the rarest on: pictures whose label is probably wrong, pictures that look
+/// alike under two labels, files that cannot be read, and the frequent class that it is nearest to.
+/// Writes triage.csv, triage_classes.csv and triage.html, which shows the pictures, into the run.
+///
+/// Pictures are judged by heads on the features of a network that was not trained on their labels:
+/// that of the run if its trunk stayed frozen, or the one of --weights. Every picture is held out
+/// once, with all that belongs to it (near-duplicates, bursts, and the run's --group-by).
+///
+/// Exit status: 0 written, 1 error, 2 wrong arguments, 130 stopped by Ctrl-C.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  shike triage runs/first
+  shike triage runs/trained-from-scratch --weights dinov2_s14")]
+pub struct TriageArgs {
+    /// Folder of a run.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Judge by the features of this pretrained network: `.pth` or `.safetensors`, a name such as
+    /// `dinov2_s14`, or `hf:OWNER/NAME`. Needed unless the run has a frozen trunk.
+    #[arg(long, value_name = "FILE|NAME")]
+    weights: Option<PathBuf>,
+    /// Where the run's images are now, if they are not where they were.
+    #[command(flatten)]
+    data: DataArgs,
+    /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Images of a batch.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch_size: usize,
+    /// Threads that decode; 0 takes one for each core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// What says of a split what was kept together.
+#[derive(Deserialize)]
+struct Kept {
+    #[serde(default)]
+    group_by: Vec<GroupBy>,
+}
+
+impl TriageArgs {
+    /// Judges the pictures of a run. `end` ends the program at once.
+    pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
+        let paths = RunPaths::new(&self.run);
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(self.run.clone()).into());
+        }
+        let recorded = RunConfig::read(&paths)?;
+        let decoding = recorded.train.eval_pipeline.decoding();
+        let (embedder, candidate) = self.judge(&paths, &recorded)?;
+        let group_by = kept_together(recorded.data.as_ref())?;
+        let source = self.data.source_of_run(recorded.data)?.ok_or_else(|| {
+            let message =
+                "this run's images were made by a program, and are not known here: give --data";
+            CliError::Usage(message.into())
+        })?;
+        let data = source.open()?;
+        still_there(
+            &data.train,
+            "give --data with the folder that they are in now",
+        )?;
+        if data.train.class_names() != paths.read_classes()?.names {
+            let message = "the images have other classes, or another order, than the run";
+            return Err(TrainError::Mismatch(message.into()).into());
+        }
+        let counter = Counter::new(data.sizes().iter().sum(), "checked");
+        let thresholds = recorded.train.thresholds;
+        let subject = Subject::new(&data, &group_by, thresholds, &|done| counter.show(done));
+        counter.clear();
+        let subject = subject?;
+
+        let cache = self.cache.open(&mut say);
+        let threads = Threads::new(self.workers)?;
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..LoaderConfig::default()
+        };
+        let stop = stop_on_ctrl_c(end);
+        stop.training.store(true, Ordering::SeqCst);
+        let stopping = || stop.asked.load(Ordering::SeqCst);
+        let images = (&embedder, &subject.images, "the run");
+        let found = embed::embed(images, (&threads, config), cache.as_ref(), &stopping)?;
+        // What follows has no step to stop after.
+        stop.training.store(false, Ordering::SeqCst);
+        let Some((features, _)) = found else {
+            return Ok(Status::Interrupted);
+        };
+        let depths = Depth::side_by_side(features.source.depths.iter().cloned());
+        let classes = features.class_names.len();
+        let of_heads = Features::new(&features.rows, &features.labels, classes, &depths);
+        let of_heads = of_heads.map_err(TrainError::from)?;
+        let log = held_out(candidate, &of_heads, &subject).map_err(TrainError::from)?;
+        let triage = Triage::new(&subject, &features, &log);
+        let files = triage.write(&subject, &decoding, paths.root());
+        let files = files.map_err(TrainError::from)?;
+        print(&triage.to_string())?;
+        let files = files.map(|file| file.display().to_string());
+        print(&format!("written: {}", files.join(", ")))?;
+        print(
+            "next: look at triage.html, move or drop what is labelled wrongly, and train again into another run",
+        )?;
+        Ok(Status::Success)
+    }
+
+    /// What judges the pictures: a trunk that has not seen their labels, and the run's own head on it, if there is one.
+    fn judge(
+        &self,
+        paths: &RunPaths,
+        recorded: &RunConfig,
+    ) -> Result<(Embedder, Option<Candidate>), CliError> {
+        let device = device::parse(&self.device)?;
+        if let Some(weights) = &self.weights {
+            let decoding = recorded.train.eval_pipeline.decoding();
+            let pixels = PixelArgs {
+                exif: Some(decoding.upright),
+                fit: recorded.train.eval_pipeline.fit(),
+                range: Some(super::pixels::Range::Given(decoding.range)),
+                background: decoding.background,
+            };
+            let embedder = embed::embedder(weights, None, None, &pixels, &device)?;
+            return Ok((embedder, None));
+        }
+        if recorded.train.frozen.is_none() {
+            return Err(CliError::Usage(format!(
+                "the network of {} was trained on these labels, and would believe them: name a pretrained one that was \
+                 not, as in --weights dinov2_s14",
+                self.run.display()
+            )));
+        }
+        let (network, info) = load_model(&model_of(paths, Which::Model)?, &device)?;
+        let Network::Frozen(trunk, head) = network else {
+            let message = "the model is not that of a frozen trunk, as the run's settings say";
+            return Err(TrainError::Mismatch(message.into()).into());
+        };
+        let embedder = Embedder::new(&trunk, &info.pipeline, info.normalization, &device)?;
+        Ok((embedder, Some(head.candidate().clone())))
+    }
+}
+
+/// Log-probabilities of every picture by a head that has not seen it.
+fn held_out(
+    candidate: Option<Candidate>,
+    features: &Features,
+    subject: &Subject,
+) -> shike_heads::Result<Vec<f32>> {
+    // A head may be made for no more than the training pictures.
+    let suits = |candidate: &Candidate| {
+        let most = head(&candidate.head)
+            .ok()
+            .and_then(|head| head.most_pictures());
+        most.is_none_or(|most| features.pictures() <= most)
+    };
+    let candidate = match candidate.filter(suits) {
+        Some(candidate) => candidate,
+        None => {
+            let comparison = Comparison {
+                heads: vec![DEFAULT.into()],
+                ..Comparison::default()
+            };
+            say("choosing the strength of the head");
+            let (_, choice) = comparison.choose(features, |_, _, _| {})?;
+            choice.chosen().candidate.clone()
+        }
+    };
+    say(&format!(
+        "judging with the head {} on {}",
+        candidate.head,
+        candidate.depths.join("+")
+    ));
+    candidate.held_out(features, &subject.folds, |done, folds| {
+        if done < folds {
+            say(&format!("fold {} of {folds}", done + 1));
+        }
+    })
+}
+
+/// What the split of a run kept together, as it lies beside the training list.
+fn kept_together(source: Option<&DataSource>) -> Result<Vec<GroupBy>, CliError> {
+    let Some(DataSource::Lists { train, .. }) = source else {
+        return Ok(vec![]);
+    };
+    let folder = train.parent().unwrap_or(Path::new(""));
+    let beside = [
+        folder.join("split.json"),
+        folder.with_file_name("folds.json"),
+    ];
+    let Some(file) = beside.iter().find(|file| file.is_file()) else {
+        return Ok(vec![]);
+    };
+    let text = read_to_string(file).map_err(CliError::file(file))?;
+    let kept: Kept = serde_json::from_str(&text)
+        .map_err(|error| CliError::Format(format!("{}: {error}", file.display())))?;
+    Ok(kept.group_by)
+}
