@@ -67,6 +67,7 @@ fn run(cli: &Cli) -> Result<Status, CliError> {
                 val: None,
                 test: Some(set.test_list),
                 class_names: None,
+                groups: None,
                 columns: Default::default(),
             };
             (source, recipe("shike-resnet8.toml", DRAWN)?)

@@ -13,7 +13,8 @@ use proptest::test_runner::RngSeed;
 use shike_data::dataset::PathRule;
 use shike_data::inspect::{Depth, InspectConfig, inspect};
 use shike_data::split::{
-    ClassSize, GroupBy, MinImages, SplitConfig, SplitError, SplitRecord, assign, bound, folds, plan,
+    ClassSize, GroupBy, MinImages, SplitConfig, SplitError, SplitRecord, assign, bound, folds,
+    held_out, plan,
 };
 use shike_data::{Dataset, Part, image_folder_as_found, list_file, list_file_like};
 use xxhash_rust::xxh3::xxh3_128;
@@ -913,4 +914,15 @@ fn real_photos() {
         .map(|list| list.images)
         .sum();
     assert_eq!(total + planned.record().left_out.images.len(), 167);
+}
+
+#[test]
+fn what_would_be_missing_in_training_is_never_held_out() {
+    // Class 1 is one burst, in which a picture of class 0 is as well; class 2 has one picture.
+    let labels = [0, 0, 0, 0, 1, 1, 0, 2];
+    let held = held_out(&labels, &[vec![4, 5, 6], vec![0, 1]], 2, 0).unwrap();
+    assert_eq!(held[4..], [None; 4]);
+    assert_eq!(held[0], held[1]);
+    let folds: BTreeSet<_> = held[..4].iter().collect();
+    assert_eq!(folds, BTreeSet::from([&Some(0), &Some(1)]), "{held:?}");
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use shike_data::Interval;
 use shike_data::rng::{Draw, Purpose, rng};
+use shike_data::split;
 
 use crate::error::{HeadError, Result};
 use crate::features::{Depth, Features};
@@ -13,7 +14,7 @@ use crate::fitted::{Candidate, FittedHead};
 use crate::heads::{self, DEFAULT, HEADS, Head, Strength};
 use crate::linalg::CHUNK;
 use crate::prepare::Training;
-use crate::softmax::{Scale, best_scale, class_averaged, class_weights, log_softmax, not_too_sure};
+use crate::softmax::{Scale, best_scale, class_weights, log_softmax, not_too_sure};
 
 /// How heads are compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +24,9 @@ pub struct Comparison {
     /// The parts that are held out one after another, at least 2. Each class is dealt out over them. None: five, and
     /// three of more than 5,000 pictures, where noise is small and time is not.
     pub folds: Option<usize>,
+    /// Pictures that belong together, such as those of a burst, by their rows in the features: they are held out together.
+    /// Otherwise a head that remembers them would be taken for one that knows.
+    pub groups: Vec<Vec<usize>>,
     /// The heads, by name; the default and what it is made of are always among them. None: all.
     pub heads: Vec<String>,
     /// The depths that heads see, by name. None: all side by side, then the deepest alone.
@@ -42,6 +46,7 @@ impl Default for Comparison {
         Self {
             seed: 0,
             folds: None,
+            groups: vec![],
             heads: vec![],
             depths: vec![],
             margin: 3.0,
@@ -99,7 +104,11 @@ pub struct Choice {
     pub default: usize,
     /// Pictures that heads were compared on.
     pub pictures: usize,
-    /// Classes with at least two pictures; the others have no say, but are there as wrong answers.
+    /// Groups of two and more among them, which were held out together.
+    #[serde(default)]
+    pub groups: usize,
+    /// Classes with at least two pictures (groups, where there are some); the others have no say, but are there as wrong
+    /// answers.
     pub classes_with_a_say: usize,
     /// All classes.
     pub classes: usize,
@@ -119,8 +128,10 @@ impl Choice {
     pub fn reason(&self) -> String {
         let row = self.chosen();
         if self.classes_with_a_say == 0 {
-            return "no class has two pictures, so that nothing can be compared; the default"
-                .into();
+            return format!(
+                "no class has two {}, so that nothing can be compared; the default",
+                self.units()
+            );
         }
         if self.chosen == self.default {
             return format!(
@@ -135,13 +146,31 @@ impl Choice {
     }
 }
 
+impl Choice {
+    /// What is held out.
+    fn units(&self) -> &'static str {
+        match self.groups {
+            0 => "pictures",
+            _ => "groups",
+        }
+    }
+}
+
 impl fmt::Display for Choice {
     /// The table, the best first, and what was chosen.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let together = match self.groups {
+            0 => String::new(),
+            n => format!(" with {n} groups kept together"),
+        };
         writeln!(
             f,
-            "heads on {} training pictures, {} folds; {} of {} classes have two pictures or more",
-            self.pictures, self.folds, self.classes_with_a_say, self.classes
+            "heads on {} training pictures, {} folds{together}; {} of {} classes have two {} or more",
+            self.pictures,
+            self.folds,
+            self.classes_with_a_say,
+            self.classes,
+            self.units()
         )?;
         writeln!(
             f,
@@ -202,7 +231,8 @@ impl Comparison {
     ///
     /// # Errors
     ///
-    /// A setting out of its range, a head or depth that does not exist, a decomposition that fails.
+    /// A setting out of its range, a head or depth that does not exist, a group of pictures that are not there, a
+    /// decomposition that fails.
     pub fn choose(
         &self,
         features: &Features,
@@ -212,7 +242,7 @@ impl Comparison {
         let heads = self.heads()?;
         let depths = self.depths(features)?;
         self.check()?;
-        let held_out = HeldOut::of(features, self);
+        let held_out = HeldOut::of(features, self)?;
         let mut trials: Vec<Trial> = vec![];
         let mut left_out = vec![];
         let total = heads.len() * depths.len();
@@ -263,6 +293,7 @@ impl Comparison {
             chosen,
             default,
             pictures: held_out.pictures.len(),
+            groups: held_out.groups.len(),
             classes_with_a_say: held_out.say,
             classes: features.classes(),
             folds: held_out.number,
@@ -346,24 +377,30 @@ struct HeldOut {
     pictures: Vec<u32>,
     labels: Vec<u32>,
     counts: Vec<usize>,
-    /// The fold of each; none for the only picture of its class.
+    /// The fold of each; none for the only picture (or group) of its class.
     folds: Vec<Option<usize>>,
     number: usize,
+    /// Those that are held out together, by their places here.
+    groups: Vec<Vec<usize>>,
+    /// How many of each class are held out in some fold.
+    held: Vec<usize>,
     /// What each counts, so that classes count alike.
     weights: Vec<f64>,
+    /// What each class counts.
+    of_class: Vec<f64>,
     log_prior: Vec<f32>,
-    /// The number of classes with two pictures or more.
+    /// The number of classes of which some are held out.
     say: usize,
 }
 
 impl HeldOut {
-    fn of(features: &Features, settings: &Comparison) -> Self {
+    fn of(features: &Features, settings: &Comparison) -> Result<Self> {
         let mut of_class: Vec<Vec<u32>> = vec![vec![]; features.classes()];
         for (picture, &label) in features.labels().iter().enumerate() {
             of_class[label as usize].push(picture as u32);
         }
         let few = features.pictures().min(settings.most_pictures) <= 5000;
-        let number = settings.folds.unwrap_or(if few { 5 } else { 3 });
+        let mut number = settings.folds.unwrap_or(if few { 5 } else { 3 });
         let share = settings.most_pictures as f64 / features.pictures() as f64;
         let mut dealt: Vec<(u32, Option<usize>)> = vec![];
         for (class, pictures) in of_class.iter_mut().enumerate() {
@@ -384,19 +421,58 @@ impl HeldOut {
         let pictures: Vec<u32> = dealt.iter().map(|(picture, _)| *picture).collect();
         let label = |picture: &u32| features.labels()[*picture as usize];
         let labels: Vec<u32> = pictures.iter().map(label).collect();
+        let mut folds: Vec<Option<usize>> = dealt.into_iter().map(|(_, fold)| fold).collect();
+        let place = |&row: &usize| pictures.binary_search(&(row as u32)).ok();
+        let groups = settings.groups.iter();
+        let groups = groups.map(|group| group.iter().filter_map(place).collect());
+        let groups: Vec<Vec<usize>> = groups.filter(|group: &Vec<_>| group.len() > 1).collect();
+        if !groups.is_empty() {
+            let joined: usize = groups.iter().map(|group| group.len() - 1).sum();
+            number = number.min(pictures.len().saturating_sub(joined));
+            folds = match number {
+                0 | 1 => vec![None; pictures.len()],
+                _ => split::held_out(&labels, &groups, number, settings.seed)
+                    .map_err(|error| HeadError::Setting(format!("groups: {error}")))?,
+            };
+        }
         let mut counts = vec![0usize; features.classes()];
         labels.iter().for_each(|&label| counts[label as usize] += 1);
+        let mut held = vec![0usize; features.classes()];
+        let mut units = counts.clone();
+        for (&label, _) in labels.iter().zip(&folds).filter(|(_, fold)| fold.is_some()) {
+            held[label as usize] += 1;
+        }
+        for group in &groups {
+            // Of each class in it, the group is one.
+            let mut of_class: Vec<u32> = group.iter().map(|&at| labels[at]).collect();
+            of_class.sort_unstable();
+            for pair in of_class.windows(2).filter(|pair| pair[0] == pair[1]) {
+                units[pair[0] as usize] -= 1;
+            }
+        }
+        let units = units.iter().zip(&held);
+        let units: Vec<usize> = units
+            .map(|(&n, &held)| if held == 0 { n.min(1) } else { n })
+            .collect();
+        let of_class = class_weights(&units);
+        let weight = |(&label, fold): (&u32, &Option<usize>)| match fold {
+            Some(_) => of_class[label as usize] / held[label as usize] as f64,
+            None => 0.0,
+        };
         let log = |&count: &usize| (count as f64 / pictures.len() as f64).ln() as f32;
-        Self {
-            weights: class_averaged(&labels, &counts),
+        Ok(Self {
+            weights: labels.iter().zip(&folds).map(weight).collect(),
             log_prior: counts.iter().map(log).collect(),
-            say: counts.iter().filter(|n| **n > 1).count(),
-            folds: dealt.into_iter().map(|(_, fold)| fold).collect(),
+            say: held.iter().filter(|n| **n > 0).count(),
+            of_class,
+            folds,
             number,
+            groups,
+            held,
             pictures,
             labels,
             counts,
-        }
+        })
     }
 
     /// Scores of every picture that is held out by a head fitted without its fold, `[pictures, classes]`.
@@ -435,7 +511,12 @@ impl HeldOut {
         let mut candidate = Candidate::usual(head.name(), depths)?;
         let mut path = vec![];
         let scores = if head.parts().is_empty() {
-            path = head.path(&Training::of(features, &self.pictures, depths, head.rows()))?;
+            let training = Training::of(features, &self.pictures, depths, head.rows());
+            path = head.path(&Training {
+                weights: self.weights.clone(),
+                groups: self.groups.clone(),
+                ..training
+            })?;
             let best = path.iter().min_by(|a, b| a.log_loss.total_cmp(&b.log_loss));
             candidate.strength = best.map_or(candidate.strength, |best| best.strength);
             let mut scores = self.scores(features, &candidate)?;
@@ -469,7 +550,7 @@ impl HeldOut {
         let factor = not_too_sure(&adjusted, &self.weights, features.classes(), best.factor);
         candidate.temperature = (1.0 / factor) as f32;
         let (losses, hits) = self.judge(adjusted, best.factor);
-        let hits = || hits.iter().zip(&self.counts).filter(|(_, n)| **n > 1);
+        let hits = || hits.iter().zip(&self.held).filter(|(_, n)| **n > 0);
         Ok(Trial {
             row: Row {
                 candidate,
@@ -508,9 +589,10 @@ impl HeldOut {
         log_softmax(&mut scores, classes);
         let mut hits = vec![0; classes];
         let mut losses = vec![];
-        for (row, &label) in scores.chunks_exact(classes).zip(&self.labels) {
+        let held = self.labels.iter().zip(&self.folds);
+        for (row, (&label, fold)) in scores.chunks_exact(classes).zip(held) {
             let best = (0..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
-            hits[label as usize] += usize::from(best == label as usize);
+            hits[label as usize] += usize::from(fold.is_some() && best == label as usize);
             losses.push(f64::from(-row[label as usize]));
         }
         (losses, hits)
@@ -519,14 +601,15 @@ impl HeldOut {
     /// How much higher the class-averaged loss is than another's, and the standard error of that over the classes.
     fn compare(&self, losses: &[f64], others: &[f64]) -> (f64, f64) {
         let mut by_class = vec![0.0; self.counts.len()];
-        for ((own, other), &label) in losses.iter().zip(others).zip(&self.labels) {
-            by_class[label as usize] += (own - other) / self.counts[label as usize] as f64;
+        let held = losses.iter().zip(others).zip(&self.labels).zip(&self.folds);
+        for (((own, other), &label), _) in held.filter(|(_, fold)| fold.is_some()) {
+            by_class[label as usize] += (own - other) / self.held[label as usize] as f64;
         }
-        let weights = class_weights(&self.counts);
-        let mean: f64 = by_class.iter().zip(&weights).map(|(d, w)| w * d).sum();
+        let weights = &self.of_class;
+        let mean: f64 = by_class.iter().zip(weights).map(|(d, w)| w * d).sum();
         let squares = by_class
             .iter()
-            .zip(&weights)
+            .zip(weights)
             .map(|(d, w)| (w * (d - mean)).powi(2));
         (mean, squares.sum::<f64>().sqrt())
     }

@@ -113,6 +113,10 @@ pub struct Training {
     /// Pictures of each class, none of them 0.
     pub(crate) counts: Vec<usize>,
     pub(crate) standardisation: Standardisation,
+    /// What each picture counts where it is left out, `[pictures]`; empty where nothing is chosen.
+    pub(crate) weights: Vec<f64>,
+    /// Pictures that are left out together, two and more each.
+    pub(crate) groups: Vec<Vec<usize>>,
 }
 
 impl Training {
@@ -140,6 +144,8 @@ impl Training {
             labels,
             counts,
             standardisation,
+            weights: vec![],
+            groups: vec![],
         }
     }
 

@@ -38,13 +38,6 @@ pub(crate) fn class_weights(counts: &[usize]) -> Vec<f64> {
     weights.iter().map(|w| w / sum.max(1.0)).collect()
 }
 
-/// What each picture counts, so that its class counts as in [`class_weights`].
-pub(crate) fn class_averaged(labels: &[u32], counts: &[usize]) -> Vec<f64> {
-    let classes = class_weights(counts);
-    let weight = |&label: &u32| classes[label as usize] / counts[label as usize] as f64;
-    labels.iter().map(weight).collect()
-}
-
 /// The factor on scores with the lowest loss, and that loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scale {
@@ -301,8 +294,6 @@ mod tests {
         // For two of the three, not for all.
         assert_eq!(class_weights(&[1, 1, 1, 2, 9]), [0.0, 0.0, 0.0, 0.75, 0.25]);
         assert_eq!(class_weights(&[1, 1, 1]), [0.0; 3]);
-        let pictures = class_averaged(&[0, 1, 1, 2, 2, 2, 2], &[1, 2, 4]);
-        assert_eq!(pictures[..4], [0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 12.0]);
     }
 
     #[test]

@@ -135,6 +135,68 @@ fn a_class_of_one_has_no_say_but_is_a_wrong_answer() {
 }
 
 #[test]
+fn what_belongs_together_is_held_out_together() {
+    // Bursts of four that are nearly equal, and tell nothing of the class of others.
+    let (bursts, each) = (60u32, 4usize);
+    let mut values = vec![];
+    for burst in 0..bursts {
+        let mut own = rng(1, 2, burst.into(), Purpose::Other);
+        let seen: Vec<f32> = (0..WIDTH).map(|_| own.normal() as f32).collect();
+        for _ in 0..each {
+            values.extend(seen.iter().map(|v| v + 0.01 * own.normal() as f32));
+        }
+    }
+    // The last class is a single burst.
+    let class = |burst: u32| if burst + 1 == bursts { 3 } else { burst % 3 };
+    let labels: Vec<u32> = (0..bursts)
+        .flat_map(|burst| vec![class(burst); each])
+        .collect();
+    let depths = depths();
+    let features = Features::new(&values, &labels, 4, &depths).unwrap();
+    let choose = |groups: Vec<Vec<usize>>| {
+        let comparison = Comparison {
+            groups,
+            ..Comparison::default()
+        };
+        comparison.choose(&features, |_, _, _| {}).unwrap().1
+    };
+    let accuracy = |choice: &shike_heads::Choice, head: &str| {
+        let row = |row: &&shike_heads::Row| row.candidate.head == head;
+        choice.rows.iter().find(row).unwrap().accuracy
+    };
+    let alone = choose(vec![]);
+    assert!(accuracy(&alone, "neighbours") > 95.0, "{alone}");
+    let groups: Vec<Vec<usize>> = (0..bursts as usize)
+        .map(|burst| (burst * each..(burst + 1) * each).collect())
+        .collect();
+    let together = choose(groups.clone());
+    for row in &together.rows {
+        assert!(row.accuracy < 55.0, "{together}");
+        // A path tells of pictures that it has not seen, too.
+        assert!(row.path.iter().all(|at| at.log_loss > 1.0), "{row:?}");
+    }
+    assert_eq!((together.groups, together.classes_with_a_say), (60, 3));
+    let text = together.to_string();
+    assert!(
+        text.contains("with 60 groups kept together; 3 of 4 classes have two groups or more"),
+        "{text}"
+    );
+    // With a single group there is nothing to compare.
+    let all = choose(vec![(0..labels.len()).collect()]);
+    assert_eq!(all.classes_with_a_say, 0);
+    assert!(all.reason().starts_with("no class has two groups"));
+    let twice = Comparison {
+        groups: vec![groups[0].clone(), groups[0].clone()],
+        ..Comparison::default()
+    };
+    let error = twice.choose(&features, |_, _, _| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("image 0 is in two groups"),
+        "{error}"
+    );
+}
+
+#[test]
 fn only_what_was_asked_for_is_tried() {
     let comparison = Comparison {
         heads: vec!["linear-adjusted".into()],

@@ -524,6 +524,7 @@ fn any_field_can_be_changed() {
         val: None,
         test: Some("d/other.txt".into()),
         class_names: None,
+        groups: None,
         columns: Default::default(),
     };
     assert_eq!(layout.below(Path::new("d")), expected);

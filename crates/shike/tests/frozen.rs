@@ -156,6 +156,70 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
 }
 
 #[test]
+fn heads_are_compared_without_what_belongs_together() {
+    let (folder, pictures, weights) = fixture();
+    let folder = folder.path();
+    // Each picture twice.
+    let twice = folder.join("twice");
+    for class in ["class0", "class1", "class2"] {
+        fs::create_dir_all(twice.join(class)).unwrap();
+        for entry in fs::read_dir(pictures.join("train").join(class)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            for copy in ["", "again-"] {
+                let into = twice.join(class).join(format!("{copy}{name}"));
+                fs::copy(entry.path(), into).unwrap();
+            }
+        }
+    }
+    let run = folder.join("run");
+    let (weights, run_name) = (weights.display(), run.display());
+    let output = train(&twice, &format!("--weights {weights} --run {run_name}"));
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    let paths = RunPaths::new(&run);
+    let trained = fs::read_to_string(paths.lists().join("train.txt")).unwrap();
+    let pairs = trained.lines().count() / 2;
+    let compared = format!(
+        "heads on {} training pictures, 5 folds with {pairs} groups kept together",
+        2 * pairs
+    );
+    assert!(told.contains(&compared), "{compared}: {told}");
+    let heads: Value = serde_json::from_str(&fs::read_to_string(paths.heads()).unwrap()).unwrap();
+    assert_eq!(heads["groups"], pairs);
+    // So it is from the recipe, from the lists, on the pictures of folds, and where validation pictures are added.
+    let lists = paths.lists();
+    let list = |part: &str| lists.join(part).display().to_string();
+    let recipe = paths.recipe();
+    for (name, words) in [
+        ("recipe", format!("train {}", recipe.display())),
+        (
+            "lists",
+            format!(
+                "train --data {} --train-list {} --test-list {} --weights {weights} --image-size 32",
+                twice.display(),
+                list("train.txt"),
+                list("test.txt")
+            ),
+        ),
+        ("refit", format!("train --refit {run_name}")),
+        (
+            "folds",
+            format!(
+                "train --data {} --weights {weights} --image-size 32 --folds 2",
+                twice.display()
+            ),
+        ),
+    ] {
+        let other = folder.join(name);
+        let words = format!("{words} --device flex --run {}", other.display());
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let (_, told) = success(&shike(&words));
+        assert!(told.contains("groups kept together"), "{name}: {told}");
+    }
+}
+
+#[test]
 fn options_about_training_fine_tune_and_contradict_a_frozen_recipe() {
     let (folder, pictures, weights) = fixture();
     let run = folder.path().join("run");

@@ -123,6 +123,18 @@ fn groups_lie_in_one_list_each() {
         let record: serde_json::Value = serde_json::from_str(&record).unwrap();
         assert_eq!(record["groups"]["groups"], 12);
         assert_eq!(record["group_by"].as_array().unwrap().len(), 1);
+        let listed = fs::read_to_string(dir.path().join(out).join("groups.txt")).unwrap();
+        let numbers: BTreeMap<String, BTreeSet<&str>> =
+            listed.lines().fold(BTreeMap::new(), |mut known, line| {
+                let (path, number) = line.rsplit_once(' ').unwrap();
+                known.entry(site(path)).or_default().insert(number);
+                known
+            });
+        assert_eq!(listed.lines().count(), 96);
+        assert!(
+            numbers.len() == 12 && numbers.values().all(|of| of.len() == 1),
+            "{listed}"
+        );
     }
     // A class of the lists has what is wanted, whoever made them.
     let lists = "train --data pictures --train-list plain/train.txt --test-list plain/test.txt";

@@ -371,6 +371,15 @@ pub(crate) fn list_column(list_path: &Path, name: &str) -> Result<Vec<(String, S
     Ok(cells.into_iter().filter_map(pair).collect())
 }
 
+/// The paths of a text file, and the number behind each.
+pub(super) fn path_numbers(list_path: &Path) -> Result<Vec<(String, i64)>> {
+    let bytes = read(list_path).map_err(|e| DataError::io(list_path, e))?;
+    let bytes = strip_bom(&bytes);
+    let rows = check_lines(bytes).and_then(|()| text(bytes));
+    let rows = rows.map_err(|wrong| wrong.of(list_path))?;
+    Ok(rows.paths.into_iter().zip(rows.labels).collect())
+}
+
 fn check_lines(bytes: &[u8]) -> std::result::Result<(), Wrong> {
     match long_line(bytes) {
         Some((line, problem)) => Err(Wrong::line(line, problem)),

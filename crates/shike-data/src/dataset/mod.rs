@@ -5,6 +5,7 @@ mod check;
 mod cifar;
 mod csv;
 mod folder;
+mod groups;
 mod joined;
 mod json;
 mod list;
@@ -45,6 +46,8 @@ pub struct Dataset {
     class_names: Arc<[String]>,
     notes: Arc<[String]>,
     left_out: Arc<LeftOut>,
+    /// The group of each entry of the source; empty where none is known.
+    groups: Arc<[Option<u32>]>,
 }
 
 impl Dataset {
@@ -125,6 +128,7 @@ impl Dataset {
             class_names: class_names.into(),
             notes: Arc::default(),
             left_out: Arc::default(),
+            groups: Arc::default(),
         })
     }
 
@@ -227,6 +231,7 @@ impl Dataset {
             class_names: Arc::clone(&self.class_names),
             notes: Arc::clone(&self.notes),
             left_out: Arc::clone(&self.left_out),
+            groups: Arc::clone(&self.groups),
         }
     }
 

@@ -64,7 +64,7 @@ impl Head for KernelRidge {
         let data = Weighted::of(training);
         let products = self.products(training, &data);
         Decomposition::of_products(&data, products)
-            .map(|decomposition| decomposition.path(&data, false))
+            .and_then(|decomposition| decomposition.path(&data, false))
             .ok_or(HeadError::Decomposition(self.name()))
     }
 

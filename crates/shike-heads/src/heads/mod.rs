@@ -41,7 +41,7 @@ pub const DEFAULT: &str = "average";
 pub struct Strength {
     /// The factor on the penalty.
     pub strength: f64,
-    /// The class-averaged log-loss at the best temperature, each picture left out of its own fit.
+    /// The class-averaged log-loss at the best temperature, each picture and its group left out of its own fit.
     pub log_loss: f64,
 }
 
@@ -82,7 +82,8 @@ pub trait Head: Sync {
         0.0
     }
 
-    /// How it does with each strength of its penalty, leaving out one picture at a time; empty if there is no choice.
+    /// How it does with each strength of its penalty, leaving out one picture at a time, or a group of those that belong
+    /// together; empty if there is no choice.
     ///
     /// # Errors
     ///
@@ -136,10 +137,16 @@ pub(crate) mod tests_support {
     pub fn fixed(values: &[f32], labels: &[u32], classes: usize) -> Training {
         let mut counts = vec![0; classes];
         labels.iter().for_each(|&label| counts[label as usize] += 1);
+        let classes = crate::softmax::class_weights(&counts);
         Training {
             values: values.to_vec(),
             width: values.len() / labels.len(),
             labels: labels.to_vec(),
+            weights: labels
+                .iter()
+                .map(|&label| classes[label as usize] / counts[label as usize] as f64)
+                .collect(),
+            groups: vec![],
             counts,
             standardisation: Default::default(),
         }

@@ -2,7 +2,8 @@
 //!
 //! It minimises Σ_i w_i ‖W x_i + b − e_{y_i}‖² + λ n ‖W‖², where w_i is one over the pictures of i's class, with mean 1,
 //! and n the number of pictures. One decomposition gives every strength λ, and what each picture would be given by
-//! a fit without it: (f_i − h_i e_{y_i}) / (1 − h_i), with i's own leverage h_i, the weights left as they are.
+//! a fit without it: (f_i − h_i e_{y_i}) / (1 − h_i), with i's own leverage h_i, the weights left as they are. For
+//! pictures that belong together it is (1 − H)⁻¹ (f − H e), with their block H of the hat matrix.
 
 use faer::{Mat, MatMut};
 
@@ -11,7 +12,7 @@ use crate::error::{HeadError, Result};
 use crate::linalg::{self, CHUNK};
 use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
-use crate::softmax::{best_scale, class_averaged};
+use crate::softmax::best_scale;
 
 /// See the module.
 pub struct Ridge {
@@ -97,8 +98,8 @@ impl Head for Ridge {
                 targets,
             })
         };
-        let decomposition = decomposition.ok_or(HeadError::Decomposition(self.name()))?;
-        Ok(decomposition.path(&data, true))
+        let path = decomposition.and_then(|decomposition| decomposition.path(&data, true));
+        path.ok_or(HeadError::Decomposition(self.name()))
     }
 
     fn fit(&self, training: &Training, strength: f64) -> Result<Scorer> {
@@ -261,26 +262,27 @@ impl Decomposition {
         })
     }
 
-    /// The class-averaged log-loss of every strength, leaving out one picture at a time; empty if no class has two.
-    pub fn path(&self, data: &Weighted, bias: bool) -> Vec<Strength> {
+    /// The class-averaged log-loss of every strength, leaving out one picture or group at a time; empty if no class
+    /// has a say, none if a system has no solution.
+    pub fn path(&self, data: &Weighted, bias: bool) -> Option<Vec<Strength>> {
         let training = data.training;
-        let weights = class_averaged(&training.labels, &training.counts);
+        let weights = &training.weights;
         if weights.iter().all(|w| *w == 0.0) {
-            return vec![];
+            return Some(vec![]);
         }
         let one = |&strength: &f64| {
-            let scores = self.left_out(data, strength, bias);
-            let best = best_scale(&scores, &training.labels, &weights, training.classes());
-            Strength {
+            let scores = self.left_out(data, strength, bias)?;
+            let best = best_scale(&scores, &training.labels, weights, training.classes());
+            Some(Strength {
                 strength,
                 log_loss: best.loss,
-            }
+            })
         };
         STRENGTHS.iter().map(one).collect()
     }
 
-    /// The scores of every picture from a fit without it, `[pictures, classes]`.
-    fn left_out(&self, data: &Weighted, strength: f64, bias: bool) -> Vec<f32> {
+    /// The scores of every picture from a fit without it and its group, `[pictures, classes]`.
+    fn left_out(&self, data: &Weighted, strength: f64, bias: bool) -> Option<Vec<f32>> {
         let training = data.training;
         let (n, r, classes) = (training.pictures(), self.values.len(), training.classes());
         let inverse = |value: &f64| 1.0 / (value.max(0.0) + strength * n as f64);
@@ -315,7 +317,46 @@ impl Decomposition {
                 scores.push((SCALE * (fitted - leverage * own) / rest) as f32);
             }
         }
-        scores
+        for group in &training.groups {
+            let size = group.len();
+            let row = |&i: &usize| &self.rows[i * r..][..r];
+            let rows: Vec<f64> = group.iter().flat_map(row).copied().collect();
+            let scaled: Vec<f64> = rows
+                .iter()
+                .zip(inverse.iter().cycle())
+                .map(|(v, inverse)| v * inverse)
+                .collect();
+            let mut hat = Mat::zeros(size, size);
+            let scaled = linalg::rows(&scaled, size, r);
+            linalg::times64(
+                linalg::rows(&rows, size, r),
+                scaled.transpose(),
+                hat.as_mut(),
+            );
+            let root = |at: usize| data.roots[group[at]];
+            if bias {
+                for (a, b) in (0..size).flat_map(|a| (0..size).map(move |b| (a, b))) {
+                    hat[(a, b)] += root(a) * root(b) / n as f64;
+                }
+            }
+            let own = |at: usize, class: usize| {
+                root(at) * f64::from(training.labels[group[at]] as usize == class)
+            };
+            let mut solution = Mat::from_fn(size, classes, |at, class| {
+                let known: f64 = (0..size).map(|of| hat[(at, of)] * own(of, class)).sum();
+                outputs[group[at] * classes + class] + root(at) / classes as f64 - known
+            });
+            let rest = Mat::from_fn(size, size, |a, b| {
+                f64::from(a == b) * (1.0 + 1e-9) - hat[(a, b)]
+            });
+            linalg::solve(rest, solution.as_mut())?;
+            for (at, &i) in group.iter().enumerate() {
+                for class in 0..classes {
+                    scores[i * classes + class] = (SCALE * solution[(at, class)] / root(at)) as f32;
+                }
+            }
+        }
+        Some(scores)
     }
 }
 
@@ -367,6 +408,15 @@ mod tests {
         [(4, 12), (20, 12)].map(|(d, n)| fixed(&numbers(n * d), &labels, 4))
     }
 
+    /// The same, in which some belong together.
+    fn grouped() -> [Training; 2] {
+        let groups = vec![vec![0, 5], vec![2, 3, 11]];
+        both().map(|training| Training {
+            groups: groups.clone(),
+            ..training
+        })
+    }
+
     #[test]
     fn the_minimum_is_the_one_of_the_normal_equations() {
         for training in both() {
@@ -391,7 +441,7 @@ mod tests {
 
     #[test]
     fn leaving_out_is_what_a_fit_without_the_picture_gives() {
-        for training in both() {
+        for training in both().into_iter().chain(grouped()) {
             let (strength, d) = (1e-2, training.width);
             let data = Weighted::of(&training);
             let gram = if training.pictures() < d {
@@ -423,9 +473,12 @@ mod tests {
             }
             for way in ways.into_iter().flatten() {
                 let scores = way.left_out(&data, strength, true);
+                let scores = scores.unwrap_or_default();
                 for i in 0..12 {
                     let mut weights = weights_of(&training);
-                    weights[i] = 0.0;
+                    let own = training.groups.iter().find(|group| group.contains(&i));
+                    let together = own.map_or(vec![i], Vec::clone);
+                    together.into_iter().for_each(|i| weights[i] = 0.0);
                     let without = directly(&training, &weights, strength * 12.0);
                     let x = &training.values[i * d..][..d];
                     for class in 0..4 {

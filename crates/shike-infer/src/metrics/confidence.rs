@@ -4,7 +4,7 @@
 //! model of its last epoch. The best epoch was chosen on them, so `best.safetensors` has none.
 
 use serde::{Deserialize, Serialize};
-use shike_data::{ByShot, Shot};
+use shike_data::{ByShot, Shot, split};
 
 use super::ranking::of_class;
 use super::{Evaluation, ImageScore, Table, cell};
@@ -31,7 +31,10 @@ pub struct Confidence {
 impl Confidence {
     /// Of scored pictures, whose [log-probabilities](Evaluation::log_probabilities) are wanted. None without these, with
     /// fewer than 20 pictures, or where a logit was no number.
-    pub fn fit(evaluation: &Evaluation) -> Option<Self> {
+    ///
+    /// `groups` are pictures that belong together, two and more each: what a picture's probabilities are computed
+    /// with has not seen its group. None without two of them.
+    pub fn fit(evaluation: &Evaluation, groups: &[Vec<usize>]) -> Option<Self> {
         let classes = evaluation.per_class.len();
         let rows = Rows {
             log: &evaluation.log_probabilities,
@@ -47,18 +50,22 @@ impl Confidence {
         if !whole || !finite || pictures < FEWEST {
             return None;
         }
-        // The pictures of a class are dealt out in turn.
-        let mut seen = vec![0; classes];
-        let fold: Vec<usize> = rows
-            .labels
-            .iter()
-            .map(|&label| {
-                seen[label as usize] += 1;
-                (seen[label as usize] - 1 + label as usize) % FOLDS
-            })
-            .collect();
+        let joined: usize = groups.iter().map(|group| group.len() - 1).sum();
+        let folds = FOLDS.min(pictures - joined);
+        let fold = match groups {
+            // The pictures of a class are dealt out in turn.
+            [] => {
+                let mut seen = vec![0; classes];
+                let next = |&label: &u32| {
+                    seen[label as usize] += 1;
+                    (seen[label as usize] - 1 + label as usize) % FOLDS
+                };
+                rows.labels.iter().map(next).collect()
+            }
+            _ => split::folds(&rows.labels, groups, folds, 0).ok()?,
+        };
         let others = |of: usize| rows.temperature((0..pictures).filter(|&i| fold[i] != of));
-        let temperatures: Vec<f64> = (0..FOLDS).map(others).collect();
+        let temperatures: Vec<f64> = (0..folds).map(others).collect();
         let mut own = vec![vec![]; classes];
         let mut highest = vec![];
         for (i, &label) in rows.labels.iter().enumerate() {
@@ -436,11 +443,11 @@ mod tests {
 
     #[test]
     fn a_temperature_takes_back_what_logits_are_too_large_by() {
-        let one = Confidence::fit(&scored([300, 300, 300], 1.0))
+        let one = Confidence::fit(&scored([300, 300, 300], 1.0), &[])
             .unwrap()
             .temperature;
         for factor in [0.5, 3.0] {
-            let found = Confidence::fit(&scored([300, 300, 300], factor))
+            let found = Confidence::fit(&scored([300, 300, 300], factor), &[])
                 .unwrap()
                 .temperature;
             assert!(
@@ -448,10 +455,10 @@ mod tests {
                 "{factor} {found}"
             );
         }
-        assert_eq!(Confidence::fit(&scored([10, 5, 4], 1.0)), None);
+        assert_eq!(Confidence::fit(&scored([10, 5, 4], 1.0), &[]), None);
         let mut without = scored([30, 30, 30], 1.0);
         without.log_probabilities.clear();
-        assert_eq!(Confidence::fit(&without), None);
+        assert_eq!(Confidence::fit(&without, &[]), None);
     }
 
     #[test]
@@ -463,7 +470,7 @@ mod tests {
             let logits = [1.0 + u as f32, 0.0];
             evaluator.add_batch(&[&logits], &[0]).unwrap();
         }
-        let confidence = Confidence::fit(&evaluator.finish().unwrap()).unwrap();
+        let confidence = Confidence::fit(&evaluator.finish().unwrap(), &[]).unwrap();
         let mean = confidence.highest.iter().sum::<f32>() / 38.0;
         // Of the 30 or so of other folds: 31 of 32.
         assert!((mean - 31.0 / 32.0).abs() < 0.005, "{mean}");
@@ -471,9 +478,32 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_is_judged_by_what_has_not_seen_its_group() {
+        // Two bursts: one of which the model is right and sure, and one of which it is not.
+        let mut evaluator = Evaluator::new(&[50, 50], ShotThresholds::default(), 1)
+            .unwrap()
+            .with_ranking();
+        for i in 0..40 {
+            let label = u32::from(i >= 20 && i % 2 == 0);
+            evaluator.add_batch(&[&[3.0, 0.0]], &[label]).unwrap();
+        }
+        let evaluation = evaluator.finish().unwrap();
+        let groups = [(0..20).collect(), (20..40).collect()];
+        let confidence = Confidence::fit(&evaluation, &groups).unwrap();
+        // The first burst by the second, half of which is right: 0.5; the second by the first: 21 of 22.
+        let [low, high] = [0, 39].map(|at| confidence.highest[at]);
+        assert!((low - 0.575).abs() < 0.01, "{low}");
+        assert!((high - 21.0 / 22.0).abs() < 0.001, "{high}");
+        let alone = Confidence::fit(&evaluation, &[]).unwrap();
+        assert_eq!(alone.temperature, confidence.temperature);
+        assert!(alone.highest[39] < 0.8, "{alone:?}");
+        assert_eq!(Confidence::fit(&evaluation, &[(0..40).collect()]), None);
+    }
+
+    #[test]
     fn sets_hold_what_they_promise_in_every_group() {
         // The few-shot class is often wrong: one bound for all would promise too much for it.
-        let confidence = Confidence::fit(&scored([400, 200, 60], 2.0)).unwrap();
+        let confidence = Confidence::fit(&scored([400, 200, 60], 2.0), &[]).unwrap();
         let shots = [Shot::Many, Shot::Medium, Shot::Few];
         let fresh = scored([2000, 2000, 2000], 2.0);
         let tempered = {
@@ -530,7 +560,7 @@ mod tests {
     #[test]
     fn pictures_of_no_class_are_told_by_the_highest_probability() {
         let evaluation = scored([40, 40, 40], 1.0);
-        let confidence = Confidence::fit(&evaluation).unwrap();
+        let confidence = Confidence::fit(&evaluation, &[]).unwrap();
         let threshold = confidence.threshold(0.05);
         let below = confidence
             .highest

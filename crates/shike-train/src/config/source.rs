@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shike_data::dataset::{FolderParts, ListColumns, is_metadata};
+use shike_data::dataset::{FolderParts, ListColumns, is_metadata, list_paths};
 use shike_data::{Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file};
 
 /// The images of a run.
@@ -73,6 +73,9 @@ pub enum DataSource {
         /// Class names, one a line, by label; without it those that the lists give.
         #[serde(default)]
         class_names: Option<PathBuf>,
+        /// Which images belong together, as a split writes it: what is chosen in folds of the images keeps them together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        groups: Option<PathBuf>,
         /// Where the lists have images and labels.
         #[serde(default, skip_serializing_if = "is_usual")]
         columns: ListColumns,
@@ -126,6 +129,7 @@ impl DataSource {
                 val,
                 test,
                 class_names,
+                groups,
                 columns,
             } => {
                 let train = match class_names {
@@ -138,7 +142,12 @@ impl DataSource {
                         .transpose()
                 };
                 let (val, test) = (like(val)?, like(test)?);
-                Ok(TrainData { train, val, test })
+                let mut data = TrainData { train, val, test };
+                if let Some(list) = groups {
+                    data.train = data.train.with_groups(list)?;
+                    data.val = data.val.map(|val| val.with_groups(list)).transpose()?;
+                }
+                Ok(data)
             }
             Self::Folder { dir } => {
                 let (train, val, test) = FolderParts::find(dir)?.open(false)?;
@@ -157,9 +166,15 @@ impl DataSource {
                 val,
                 test,
                 class_names,
+                groups,
                 ..
             } => {
-                let others = [("val", val), ("test", test), ("class_names", class_names)];
+                let others = [
+                    ("val", val),
+                    ("test", test),
+                    ("class_names", class_names),
+                    ("groups", groups),
+                ];
                 let others = others.into_iter();
                 let others = others.filter_map(|(name, path)| Some((name, path.as_mut()?)));
                 let first = [("root", root), ("train", train)];
@@ -197,11 +212,21 @@ impl DataSource {
     }
 
     /// The same lists with the class names of a `classes.txt` beside the training list, where it has as
-    /// many lines as there are classes. A CSV list names its own.
+    /// many lines as there are classes, and with the groups of a `groups.txt`. A CSV list names its own classes.
     ///
     /// To be asked once, when a run begins: what it finds becomes a part of the configuration.
     #[must_use]
     pub fn with_names_beside(mut self) -> Self {
+        if let Self::Lists {
+            train,
+            groups: groups @ None,
+            ..
+        } = &mut self
+        {
+            let beside = train.with_file_name("groups.txt");
+            // Somebody else's file of this name is none.
+            *groups = list_paths(&beside).ok().map(|_| beside);
+        }
         if let Self::Lists {
             root,
             train,
@@ -287,6 +312,7 @@ impl DataSource {
             val,
             test,
             class_names: None,
+            groups: None,
             columns: ListColumns::default(),
         })
     }

@@ -256,6 +256,7 @@ impl Learner {
         let comparison = Comparison {
             seed: self.config.seed,
             folds: frozen.folds,
+            groups: self.data.train.groups(),
             heads: frozen.heads.clone(),
             depths: match frozen.depths.is_empty() {
                 true => vec![],

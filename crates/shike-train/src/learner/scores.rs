@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use shike_data::{Loader, Part};
+use shike_data::{Dataset, Loader, Part};
 use shike_model::Shike;
 
 use super::ema::Ema;
@@ -131,7 +131,9 @@ impl Learner {
         let config = &self.config;
         let tau = matches!(&config.stage2, Some(Stage2::TauNorm { taus }) if taus.len() != 1);
         let chosen = tau || config.patience.is_some();
-        val.filter(|_| !chosen).and_then(Confidence::fit)
+        let groups = self.data.val.as_ref().map_or(vec![], Dataset::groups);
+        val.filter(|_| !chosen)
+            .and_then(|val| Confidence::fit(val, &groups))
     }
 
     /// A model's prior and confidence, as its validation pictures have it.

@@ -222,6 +222,7 @@ impl LayoutArgs {
                 val: self.val_list.clone(),
                 test: self.test_list.clone(),
                 class_names: self.class_names.clone(),
+                groups: None,
                 columns,
             };
             return lists.with_names_beside();

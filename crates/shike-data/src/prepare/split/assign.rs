@@ -96,6 +96,32 @@ pub fn folds(
     Ok(deal(labels, &units, &wanted, TooLarge::Nearest, seed))
 }
 
+/// The part in which each image is held out from training, `[n]`; none for those that have to be trained on every time,
+/// as their class would be missing, and for what belongs to them. Else as [`folds`].
+///
+/// # Errors
+/// As [`folds`].
+pub fn held_out(
+    labels: &[u32],
+    groups: &[Vec<usize>],
+    k: usize,
+    seed: u64,
+) -> Result<Vec<Option<usize>>, SplitError> {
+    let folds = folds(labels, groups, k, seed)?;
+    // A class that lies in one fold would be missing in training there.
+    let mut seen: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
+    for (&label, &fold) in labels.iter().zip(&folds) {
+        seen.entry(label).or_default().insert(fold);
+    }
+    let mut held: Vec<Option<usize>> = folds.into_iter().map(Some).collect();
+    for unit in units(labels, groups)? {
+        if unit.iter().any(|&i| seen[&labels[i]].len() < 2) {
+            unit.into_iter().for_each(|i| held[i] = None);
+        }
+    }
+    Ok(held)
+}
+
 fn class_sizes(labels: &[u32]) -> BTreeMap<u32, usize> {
     let mut sizes = BTreeMap::new();
     for &label in labels {

@@ -108,8 +108,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// The groups that the rules make of a data set together, and that equal images make anyway. Images that
-    /// two rules join over others are in one.
+    /// The groups that the rules make of a data set together, and that equal images make anyway, as do those that the
+    /// data set [has](Dataset::groups). Images that two rules join over others are in one.
     ///
     /// `found` is what a full [`inspect`](crate::inspect::inspect) found in `data` alone.
     ///
@@ -122,6 +122,11 @@ impl Groups {
             .duplicates
             .iter()
             .for_each(|equal| join(&together, equal));
+        for group in data.groups() {
+            group
+                .windows(2)
+                .for_each(|pair| together.join(pair[0], pair[1]));
+        }
         let mut silent = Vec::new();
         for by in by {
             let told = match by {

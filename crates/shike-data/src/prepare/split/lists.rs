@@ -16,6 +16,9 @@ const RECORD: &str = "split.json";
 /// Class names, one a line, by label.
 const CLASSES: &str = "classes.txt";
 
+/// Which images belong together, written only where some do: `path number` a line, the same number in a group.
+const GROUPS: &str = "groups.txt";
+
 /// A split that is yet to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SplitPlan {
@@ -25,6 +28,8 @@ pub struct SplitPlan {
     pub(super) record: SplitRecord,
     /// What the list of each part holds.
     pub(super) lists: BTreeMap<Part, String>,
+    /// What the list of groups holds; empty where there are none.
+    pub(super) groups: String,
 }
 
 impl SplitPlan {
@@ -73,6 +78,7 @@ impl SplitPlan {
             parts: vec![],
             record,
             lists,
+            groups: String::new(),
         })
     }
 
@@ -91,11 +97,13 @@ impl SplitPlan {
             })?;
         let lists = self.lists.iter();
         let lists = lists.map(|(&subset, text)| (list_name(subset), text.clone()));
+        let groups = Some(self.groups.clone()).filter(|groups| !groups.is_empty());
+        let groups = groups.map(|groups| (GROUPS.to_owned(), groups));
         let rest = [
             (CLASSES.into(), names.collect()),
             (RECORD.into(), record + "\n"),
         ];
-        Ok(lists.chain(rest).collect())
+        Ok(lists.chain(groups).chain(rest).collect())
     }
 
     /// Whether [`write`](Self::write) would replace nothing but its own files: those of this split that
@@ -109,7 +117,7 @@ impl SplitPlan {
             .map(list_name)
             .iter()
             .map(String::as_str)
-            .chain([CLASSES, RECORD])
+            .chain([GROUPS, CLASSES, RECORD])
         {
             let path = out.join(name);
             let there = match read(&path) {
@@ -125,8 +133,8 @@ impl SplitPlan {
         Ok(true)
     }
 
-    /// Writes `train.txt`, `val.txt`, `test.txt` (those with a share), `classes.txt` and, last,
-    /// `split.json` into `out`, each whole or not at all. A folder with `split.json` is complete.
+    /// Writes `train.txt`, `val.txt`, `test.txt` (those with a share), `groups.txt` (where images belong together, see
+    /// [`Dataset::with_groups`](crate::Dataset::with_groups)), `classes.txt` and, last, `split.json` into `out`, each whole or not at all. A folder with `split.json` is complete.
     ///
     /// # Errors
     /// [`SplitError::Exists`] if one of the files is there and `force` is not set;
@@ -137,7 +145,10 @@ impl SplitPlan {
             move |source| SplitError::Io { path, source }
         };
         let all = Part::ALL.map(list_name);
-        let all = all.iter().map(String::as_str).chain([CLASSES, RECORD]);
+        let all = all
+            .iter()
+            .map(String::as_str)
+            .chain([GROUPS, CLASSES, RECORD]);
         if let Some(path) = all
             .clone()
             .map(|name| out.join(name))
@@ -180,6 +191,17 @@ pub fn is_inside(out: &Path, root: &Path) -> std::io::Result<bool> {
     };
     let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
     Ok(below.components().next().is_some() && !below.iter().any(hidden))
+}
+
+/// A list of groups, by the paths of their images.
+pub fn group_list<'a>(groups: impl Iterator<Item = Vec<&'a str>>) -> String {
+    let groups = groups.filter(|group| group.len() > 1).zip(0..);
+    let lines = groups.flat_map(|(group, number)| {
+        group
+            .into_iter()
+            .map(move |path| format!("{path} {number}\n"))
+    });
+    lines.collect()
 }
 
 pub(super) fn list_name(subset: Part) -> String {

@@ -36,9 +36,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::assign::{assign, folds};
+pub use self::assign::{assign, folds, held_out};
 pub use self::group::{GroupBy, Groups};
-pub use self::lists::{SplitPlan, is_inside};
+pub use self::lists::{SplitPlan, group_list, is_inside};
 pub use self::plan::{bound, plan};
 pub use self::record::{
     GroupRecord, LeftOut, LeftOutImage, ListRecord, SplitClass, SplitRecord, Together,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lists::SplitPlan;
+use super::lists::{SplitPlan, group_list};
 use super::record::{GroupRecord, LeftOutImage, Together};
 use super::sizes::Bounded;
 use super::{Groups, SplitConfig, SplitError, assign};
@@ -55,7 +55,7 @@ pub fn plan(
     let equal: Vec<_> = equal
         .map(|group| places(&mut group.images.iter().map(|i| i.index)))
         .collect();
-    let found_groups = match config.group_by.is_empty() {
+    let found_groups = match config.group_by.is_empty() && data.groups().is_empty() {
         true => None,
         false => Some(Groups::new(data, found, &config.group_by)?),
     };
@@ -80,6 +80,10 @@ pub fn plan(
         .map(|&label| bounded.names[label as usize].clone())
         .collect();
     let mut plan = SplitPlan::new(root, config, names, asked, rows)?;
+    let file = |i: usize| data.relative_path(i).unwrap_or_default();
+    let together = groups.as_ref().unwrap_or(&equal).iter();
+    plan.groups =
+        group_list(together.map(|group| group.iter().map(|&at| file(taken[at])).collect()));
     plan.parts = vec![None; data.len()];
     for (&i, &part) in taken.iter().zip(&assigned) {
         plan.parts[i] = Some(part);
@@ -108,9 +112,8 @@ pub fn plan(
         groups: duplicates.groups.len(),
         across_classes: duplicates.across_classes,
     };
-    let file = |i: usize| data.relative_path(i).unwrap_or_default().to_owned();
     let unreadable = found.unreadable.iter().map(|bad| LeftOutImage {
-        file: file(bad.image.index),
+        file: file(bad.image.index).to_owned(),
         reason: bad.reason.clone(),
     });
     record.left_out.images = unreadable.collect();
@@ -161,10 +164,23 @@ pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPla
         .iter()
         .map(|label| new.get(label.as_ref()?).copied());
     let labels: Vec<Option<u32>> = labels.collect();
+    let mut groups = vec![];
+    let mut first = 0;
+    for (_, data) in parts {
+        let path = |i: &usize| labels[first + i].map(|_| rows[first + i].1.as_str());
+        let own = data.groups();
+        groups.extend(
+            own.iter()
+                .map(|group| group.iter().filter_map(path).collect()),
+        );
+        first += data.len();
+    }
+    let groups = group_list(groups.into_iter());
     let of = rows.iter().zip(&labels);
     let taken = of.filter_map(|((part, path), label)| Some((*part, path.clone(), (*label)?)));
     let asked = parts.iter().map(|(part, _)| *part);
     let mut plan = SplitPlan::new(&root, config, names.collect(), asked, taken)?;
+    plan.groups = groups;
     // Those of the training images, which come first.
     let training = rows
         .iter()

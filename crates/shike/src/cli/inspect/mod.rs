@@ -26,8 +26,8 @@ use super::{CliError, LayoutArgs, SplitArgs, Status};
 /// without a training image; files that cannot be read; images that occur twice, in a class,
 /// under two labels, or in training and test; and classes too small for an accuracy of their own.
 ///
-/// With --split it then writes train.txt, val.txt, test.txt, classes.txt and split.json from a
-/// folder of classes or a single list: stratified, the same for the same seed, equal images and
+/// With --split it then writes train.txt, val.txt, test.txt, classes.txt, split.json and, where images
+/// belong together, groups.txt from a folder of classes or a single list: stratified, the same for the same seed, equal images and
 /// groups (--group-by) never in two lists, unreadable ones in none.
 ///
 /// Exit status: 0 fine, 1 error, 2 wrong arguments; with --strict 3 if an image is in two parts,

@@ -418,9 +418,13 @@ fn describe_groups(record: &SplitRecord, show: usize) -> String {
     };
     let rules = record.config.group_by.iter();
     let rules: Vec<String> = rules.map(ToString::to_string).collect();
+    let of = match rules.is_empty() {
+        // Those that came with the list.
+        true => "the list".to_owned(),
+        false => rules.join(" and "),
+    };
     let mut text = format!(
-        "groups of {}: {} of two and more images ({}, at most {} each), {} of them with several classes\n",
-        rules.join(" and "),
+        "groups of {of}: {} of two and more images ({}, at most {} each), {} of them with several classes\n",
         groups.groups,
         images(groups.images),
         groups.largest,

@@ -138,7 +138,7 @@ fn dealt(
         .into_iter()
         .flatten()
         .collect();
-    let pictures = Pictures::of(&sets)?;
+    let mut pictures = Pictures::of(&sets)?;
     let all = pictures.lists(&[(Part::Train, (0..pictures.labels.len()).collect())]);
     let all = Images::listed(all)?.pictures().clone();
     progress.message(&format!(
@@ -161,23 +161,22 @@ fn dealt(
     let groups = Groups::new(&all, &found, group_by)?.groups.into_iter();
     let groups = groups.map(|group| group.iter().filter_map(place).collect());
     let groups: Vec<Vec<usize>> = groups.collect();
-    let fold = split::folds(&labels, &groups, folds, seed)?;
-
-    // A class that lies in one fold would be missing in training there.
-    let mut seen = vec![BTreeSet::new(); all.num_classes()];
-    for (label, fold) in labels.iter().zip(&fold) {
-        seen[*label as usize].insert(*fold);
-    }
-    let alone = |label: u32| seen[label as usize].len() < 2;
-    let held = |i: usize, of: usize| fold[i] == of && !alone(labels[i]);
+    let fold = split::held_out(&labels, &groups, folds, seed)?;
+    let of_all = |group: Vec<usize>| group.into_iter().map(|i| good[i]).collect();
+    pictures.groups = groups.into_iter().map(of_all).collect();
     for of in 0..folds {
-        let (test, train): (Vec<usize>, Vec<usize>) = (0..good.len()).partition(|&i| held(i, of));
+        let (test, train): (Vec<usize>, Vec<usize>) =
+            (0..good.len()).partition(|&i| fold[i] == Some(of));
         let numbers = |places: Vec<usize>| places.into_iter().map(|i| good[i]).collect();
         let of_fold = pictures.lists(&[(Part::Train, numbers(train)), (Part::Test, numbers(test))]);
         of_fold.write(&lists.join(format!("fold{of}")))?;
     }
-    let names = (0..all.num_classes() as u32).filter(|label| !seen[*label as usize].is_empty());
-    let names = names.filter(|label| alone(*label));
+    let held: BTreeSet<u32> = labels
+        .iter()
+        .zip(&fold)
+        .filter_map(|(label, fold)| fold.map(|_| *label))
+        .collect();
+    let there: BTreeSet<u32> = labels.iter().copied().collect();
     let record = FoldRecord {
         format: "shike-folds".into(),
         format_version: 1,
@@ -191,8 +190,9 @@ fn dealt(
             .iter()
             .map(|bad| bad.image.file.clone())
             .collect(),
-        always_trained_on: names
-            .map(|label| all.class_names()[label as usize].clone())
+        always_trained_on: there
+            .difference(&held)
+            .map(|&label| all.class_names()[label as usize].clone())
             .collect(),
     };
     let text = serde_json::to_string_pretty(&record).unwrap_or_default() + "\n";

@@ -230,6 +230,7 @@ pub(super) fn listed(root: &Path, lists: &Path) -> DataSource {
         val: list("val.txt"),
         test: list("test.txt"),
         class_names: list("classes.txt"),
+        groups: list("groups.txt"),
         columns: Default::default(),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shike_data::read::read_to_string;
+use shike_data::split::group_list;
 use shike_data::write::atomic_write;
 use shike_data::{Dataset, Part};
 use shike_train::{DataSource, TrainError};
@@ -16,6 +17,8 @@ pub(super) struct Pictures {
     names: Vec<String>,
     paths: Vec<String>,
     pub labels: Vec<u32>,
+    /// Numbers of those that belong together.
+    pub groups: Vec<Vec<usize>>,
 }
 
 /// Lists of them that are yet to be written.
@@ -33,7 +36,14 @@ impl Pictures {
             )
         })?;
         let labels = sets.iter().flat_map(|set| set.labels()).copied();
+        let (mut groups, mut first) = (vec![], 0);
+        for set in sets {
+            let behind = |group: Vec<usize>| group.into_iter().map(|i| first + i).collect();
+            groups.extend(set.groups().into_iter().map(behind));
+            first += set.len();
+        }
         Ok(Self {
+            groups,
             root,
             names: sets[0].class_names().to_vec(),
             paths,
@@ -59,6 +69,12 @@ impl Pictures {
         let mut files: Vec<(String, String)> = parts.map(list).collect();
         let names = self.names.iter().map(|name| name.clone() + "\n");
         files.push(("classes.txt".into(), names.collect()));
+        let groups = self.groups.iter();
+        let groups = groups.map(|group| group.iter().map(|&i| self.paths[i].as_str()).collect());
+        let groups = group_list(groups);
+        if !groups.is_empty() {
+            files.push(("groups.txt".into(), groups));
+        }
         Lists {
             root: self.root.clone(),
             files,

@@ -365,6 +365,7 @@ fn scoring_sees_the_images_that_training_sees() {
         val: None,
         test: None,
         class_names: None,
+        groups: None,
         columns: Default::default(),
     };
     let folder = DataSource::Folder { dir: "d".into() };
