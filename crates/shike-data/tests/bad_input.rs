@@ -920,6 +920,16 @@ fn other_formats_in_a_folder_are_counted() {
     let said = format!("skipped: 2 .heic, 1 .avif, 1 other {cure}");
     assert_eq!(data.notes(), [said]);
     assert_eq!(data.len(), 16);
+    // Content decides where a name promises another format, or nothing.
+    let image = data.root().unwrap().join(data.relative_path(0).unwrap());
+    for name in ["class0/phone.HEIC", "class1/0a1b2c"] {
+        fs::copy(&image, dir.path().join(name)).unwrap();
+    }
+    let again = image_folder(dir.path()).unwrap();
+    assert_eq!((again.len(), again.notes()), (18, data.notes()));
+    for name in ["class0/phone.HEIC", "class1/0a1b2c"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
     fs::create_dir(dir.path().join("class2")).unwrap();
     fs::write(dir.path().join("class2/a.jp2"), "").unwrap();
     let data = image_folder(dir.path()).unwrap();

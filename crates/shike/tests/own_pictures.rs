@@ -11,6 +11,7 @@ use std::path::Path;
 use common::{failure, shike_in, success};
 use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
+use shike::train::run::RunPaths;
 
 fn works(folder: &Path, words: &str) -> (String, String) {
     success(&shike_in(folder, words))
@@ -49,6 +50,7 @@ fn pictures(folder: &Path) {
         .collect();
     files.sort();
     fs::write(largest.join("a broken one.jpg"), "<html>not found</html>").unwrap();
+    fs::write(largest.join("phone.heic"), "").unwrap();
     fs::copy(&files[0], largest.join("copy.jpg")).unwrap();
     fs::create_dir(pictures.join("one only")).unwrap();
     fs::copy(&files[1], pictures.join("one only/single.jpg")).unwrap();
@@ -102,6 +104,23 @@ fn from_a_folder_to_predictions() {
     assert!(test["groups"]["few"]["accuracy"].is_number(), "{result}");
     assert!(test["groups"]["few"]["interval"][1].is_number(), "{result}");
     assert!(result["val"]["top1"].is_number());
+
+    // What was left out stays with the run, also of one that begins with its lists.
+    let paths = RunPaths::new(dir.join("run"));
+    let again = format!("train {} --run again --json", paths.recipe().display());
+    works(dir, &again);
+    for run in ["run", "again"] {
+        let paths = RunPaths::new(dir.join(run));
+        let receipt = json(&fs::read_to_string(paths.receipt()).unwrap());
+        let files = &receipt["left_out"]["train"]["files"];
+        assert_eq!(
+            files,
+            &serde_json::json!({".heic": 1, "that cannot be read": 1})
+        );
+        let report = fs::read_to_string(paths.report()).unwrap();
+        let line = "training folders: skipped: 1 .heic, 1 that cannot be read";
+        assert!(report.contains(line), "{report}");
+    }
 
     // No picture is in two lists, no broken one in any, and each class in the first.
     let list = |name: &str| fs::read_to_string(dir.join("run/lists").join(name)).unwrap();

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dataset;
 use super::names::{some_names, sort_names};
-use crate::decode::{CONVERT, FORMATS, NOT_READ};
+use crate::decode::{CONVERT, FORMATS, NOT_READ, sniff};
 use crate::error::{DataError, Result};
+use crate::read::open;
 
 /// Folders deeper than this are taken for a loop of links.
 const MAX_DEPTH: usize = 32;
@@ -18,10 +20,10 @@ const MAX_DEPTH: usize = 32;
 const VAL: [&str; 3] = ["val", "valid", "validation"];
 
 /// What a walk through folders did not take.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Files by reason: the ending of an image format that is not read (`.heic`), `hidden` (folders
-    /// too), `other`, `in no class folder` (images).
+    /// too), `other`, `in no class folder` (images), `that cannot be read` (of images that were looked at).
     pub files: BTreeMap<String, usize>,
     /// Class folders without an image.
     pub empty_classes: Vec<String>,
@@ -46,6 +48,13 @@ impl LeftOut {
             .iter()
             .filter(|(reason, _)| reason.starts_with('.'));
         formats.map(|(_, count)| count).sum()
+    }
+
+    /// Adds images that were found damaged later.
+    pub fn add_unreadable(&mut self, images: usize) {
+        if images > 0 {
+            *self.files.entry("that cannot be read".into()).or_default() += images;
+        }
     }
 
     /// Adds what another walk left out.
@@ -162,7 +171,7 @@ impl FolderParts {
         if !self.beside.is_empty() {
             let mut left_out = train.left_out().clone();
             left_out.folders.clone_from(&self.beside);
-            train = train.with_left_out(left_out);
+            train = train.with_left_out(left_out).noting_it();
         }
         let mut classes = train.class_names().to_vec();
         let mut like = |dir: &Option<PathBuf>| {
@@ -201,8 +210,8 @@ impl FolderParts {
 /// Reads a folder with one subfolder a class: `class/name.jpg` or `class/anything/name.jpg`.
 ///
 /// Classes are numbered in the order of their names, by number where all are whole numbers; images are
-/// sorted by path. Files count whose ending is one of the [`FORMATS`], in any case. Class folders without
-/// an image, hidden files and folders, and other files do not: [`Dataset::left_out`] counts them.
+/// sorted by path. Files count whose ending is one of the [`FORMATS`], in any case, and those of these types that are called
+/// `.heic` or the like, or have no ending. Class folders without an image, hidden files and folders, and other files do not: [`Dataset::left_out`] counts them.
 ///
 /// # Errors
 /// [`DataError::Folder`] if there is no class or no image, or for a class that is called as a part
@@ -345,7 +354,7 @@ impl<'a> Found<'a> {
             return Err(self.no_image());
         }
         let data = Dataset::from_files(self.dir.to_owned(), paths, labels, classes)?;
-        Ok(data.with_left_out(self.left_out))
+        Ok(data.with_left_out(self.left_out).noting_it())
     }
 
     fn no_image(&self) -> DataError {
@@ -378,7 +387,7 @@ fn subfolders(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (name, path) in entries(dir, left_out)? {
         if !path.is_dir() {
-            left_out.count(reason(&name).unwrap_or(OUTSIDE));
+            left_out.count(refused(&name, &path).unwrap_or(OUTSIDE));
             continue;
         }
         // Lists of names are read without such spaces, which nobody sees.
@@ -411,7 +420,7 @@ fn collect(
         });
     }
     for (name, path) in entries(folder, left_out)? {
-        let reason = reason(&name);
+        let reason = refused(&name, &path);
         let relative = match prefix {
             "" => name,
             _ => format!("{prefix}/{name}"),
@@ -440,6 +449,19 @@ fn reason(name: &str) -> Option<&'static str> {
         return None;
     }
     Some(NOT_READ.iter().copied().find(is).unwrap_or("other"))
+}
+
+/// Why a file is not taken for an image. Where its name promises one of another format, or has no ending, what it holds
+/// decides, as it does of a file that a list names.
+fn refused(name: &str, path: &Path) -> Option<&'static str> {
+    let reason = reason(name)?;
+    let decides = NOT_READ.contains(&reason) || Path::new(name).extension().is_none();
+    let holds_image = || {
+        let mut start = Vec::new();
+        let read = open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+        read.is_ok() && sniff(&start, name).is_ok()
+    };
+    (!(decides && !path.is_dir() && holds_image())).then_some(reason)
 }
 
 /// Name and path of what `dir` holds, hidden entries left out.

@@ -167,10 +167,17 @@ impl Dataset {
         self
     }
 
-    fn with_left_out(mut self, left_out: LeftOut) -> Self {
-        let note = (!left_out.is_empty()).then(|| left_out.to_string());
-        self.notes = note.into_iter().collect();
+    /// The same images with what was not taken beside them, where another reader knows it.
+    #[must_use]
+    pub fn with_left_out(mut self, left_out: LeftOut) -> Self {
         self.left_out = Arc::new(left_out);
+        self
+    }
+
+    /// Notes what was not taken.
+    fn noting_it(mut self) -> Self {
+        let note = (!self.left_out.is_empty()).then(|| self.left_out.to_string());
+        self.notes = note.into_iter().collect();
         self
     }
 

@@ -29,7 +29,7 @@ use self::convert::Counts;
 pub use self::convert::Decoding;
 pub(crate) use self::formats::{CONVERT, Header, NOT_READ};
 pub use self::formats::{FORMATS, Format, format_names};
-use self::header::sniff;
+pub(crate) use self::header::sniff;
 pub use self::limits::DecodeLimits;
 pub(crate) use self::limits::caught;
 #[cfg(doc)]

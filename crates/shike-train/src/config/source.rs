@@ -1,10 +1,12 @@
 //! Where a run's images come from, as its configuration records it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shike_data::dataset::{FolderParts, ListColumns, is_metadata, list_paths};
-use shike_data::{Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file};
+use shike_data::dataset::{FolderParts, LeftOut, ListColumns, is_metadata};
+use shike_data::split::SplitRecord;
+use shike_data::{Cifar, DataError, Dataset, LongTail, Part, cifar, class_names_file, list_file};
 
 /// The images of a run.
 #[derive(Clone, Debug)]
@@ -30,6 +32,14 @@ impl TrainData {
             Part::Val => self.val.as_ref(),
             Part::Test => self.test.as_ref(),
         }
+    }
+
+    /// What lay in the folders and was not taken, by part.
+    pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
+        let parts = self.parts().map(|(part, data)| (part, data.left_out()));
+        let some = parts.filter(|(_, left_out)| !left_out.is_empty());
+        some.map(|(part, left_out)| (part, left_out.clone()))
+            .collect()
     }
 
     /// The parts that there are.
@@ -132,6 +142,7 @@ impl DataSource {
                 groups,
                 columns,
             } => {
+                let list = train.clone();
                 let train = match class_names {
                     Some(names) => columns.list_file_named(root, train, names)?,
                     None => columns.list_file(root, train, None, None)?,
@@ -143,6 +154,8 @@ impl DataSource {
                 };
                 let (val, test) = (like(val)?, like(test)?);
                 let mut data = TrainData { train, val, test };
+                let left_out = SplitRecord::left_out_of(&list);
+                data.train = data.train.with_left_out(left_out);
                 if let Some(list) = groups {
                     data.train = data.train.with_groups(list)?;
                     data.val = data.val.map(|val| val.with_groups(list)).transpose()?;
@@ -218,6 +231,7 @@ impl DataSource {
     #[must_use]
     pub fn with_names_beside(mut self) -> Self {
         if let Self::Lists {
+            root,
             train,
             groups: groups @ None,
             ..
@@ -225,7 +239,8 @@ impl DataSource {
         {
             let beside = train.with_file_name("groups.txt");
             // Somebody else's file of this name is none.
-            *groups = list_paths(&beside).ok().map(|_| beside);
+            let is_one = list_file(&*root, &beside, None, None).is_ok();
+            *groups = is_one.then_some(beside);
         }
         if let Self::Lists {
             root,
@@ -348,6 +363,16 @@ mod tests {
             lists("train.txt").open().unwrap().train.class_names(),
             ["0", "1"]
         );
+        let groups = |train| match lists(train).with_names_beside() {
+            DataSource::Lists { groups, .. } => groups,
+            _ => None,
+        };
+        assert_eq!(groups("train.txt"), None);
+        write("groups.txt", "1.jpg 0\n2.jpg 0\n");
+        let data = lists("train.txt").with_names_beside().open().unwrap();
+        assert_eq!(data.train.groups(), [[0, 1]]);
+        write("groups.txt", "red team\nblue team\n");
+        assert_eq!(groups("train.txt"), None);
         write("train.csv", "path,class\n1.jpg,owl\n2.jpg,bat\n");
         assert_eq!(names(lists("train.csv")), ["bat", "owl"]);
         for other in ["cat\n", "cat\ndog\nowl\n", "cat\ncat\n"] {

@@ -186,6 +186,7 @@ impl Learner {
             best_chosen_on: None,
             ended_early: vec![],
             extended: vec![],
+            left_out: self.data.left_out(),
             scored: None,
             training_seconds: 0.0,
         })

@@ -562,6 +562,7 @@ mod tests {
                 best_chosen_on: None,
                 ended_early: vec![],
                 extended: vec![],
+                left_out: Default::default(),
                 scored: Some(Part::Test),
                 training_seconds: 0.0,
             },

@@ -1,5 +1,6 @@
 //! What a result was obtained with: enough to tell whether two results can be compared.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use shike_data::dataset::LeftOut;
 use shike_data::read::open;
 use shike_data::{DataError, Dataset, Part};
 
@@ -55,6 +57,9 @@ pub struct Receipt {
     /// What was changed in the epochs of a run that had begun, in turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extended: Vec<Extended>,
+    /// What lay in the folders of the images and was not taken, by part.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<Part, LeftOut>,
     /// Which images `predictions.csv` and `per_class.csv` are of; none before the end of a run.
     pub scored: Option<Part>,
     /// Seconds of training, over both stages, without scoring.
@@ -146,6 +151,7 @@ impl Receipt {
         }
         self.ended_early.clone_from(&begun.ended_early);
         self.extended.clone_from(&begun.extended);
+        self.left_out.clone_from(&begun.left_out);
         let images = |split: Option<&SplitReceipt>| split.map_or(0, |split| split.images);
         for (part, now, before) in [
             (Part::Train, Some(&self.train), Some(&begun.train)),
@@ -291,6 +297,7 @@ mod tests {
             best_chosen_on: None,
             ended_early: vec![],
             extended: vec![],
+            left_out: BTreeMap::new(),
             scored: None,
             training_seconds: 0.0,
         }

@@ -117,6 +117,7 @@ pub fn plan(
         reason: bad.reason.clone(),
     });
     record.left_out.images = unreadable.collect();
+    record.left_out.folder = data.left_out().clone();
     let readable: BTreeSet<u32> = good.iter().map(|&i| data.label(i)).collect();
     let empty = data.class_names().iter().zip(0..);
     let empty = empty.filter(|(_, label)| !readable.contains(label));

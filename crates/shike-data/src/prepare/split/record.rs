@@ -1,14 +1,16 @@
 //! `split.json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::lists::list_name;
+use super::lists::{RECORD, list_name};
 use super::{Groups, SizeRecord, SplitConfig};
+use crate::dataset;
 use crate::part::Part;
+use crate::read::read_to_string;
 
 /// `split.json`: what was split, how, and into what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +94,35 @@ pub struct LeftOut {
     pub images: Vec<LeftOutImage>,
     /// Classes without an image that can be read.
     pub classes: Vec<String>,
+    /// What lay in the folder and was not taken for an image.
+    #[serde(default, skip_serializing_if = "dataset::LeftOut::is_empty")]
+    pub folder: dataset::LeftOut,
+}
+
+impl LeftOut {
+    /// All of it, as data sets tell it.
+    fn all(&self) -> dataset::LeftOut {
+        let mut all = self.folder.clone();
+        all.add_unreadable(self.images.len());
+        let new = |class: &&String| !self.folder.empty_classes.contains(class);
+        all.empty_classes
+            .extend(self.classes.iter().filter(new).cloned());
+        all
+    }
+}
+
+impl SplitRecord {
+    /// What the split left out that wrote a list; nothing for a list of others.
+    pub fn left_out_of(list: &Path) -> dataset::LeftOut {
+        let text = read_to_string(&list.with_file_name(RECORD)).unwrap_or_default();
+        let record: Option<Self> = serde_json::from_str(&text).ok();
+        let file = list.file_name().and_then(|name| name.to_str());
+        let wrote = |record: &Self| record.lists.values().any(|list| Some(&*list.file) == file);
+        record
+            .filter(wrote)
+            .map(|record| record.left_out.all())
+            .unwrap_or_default()
+    }
 }
 
 /// An image that is in no list.

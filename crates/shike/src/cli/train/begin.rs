@@ -115,7 +115,7 @@ pub(super) fn begin(
     Ok(Trained::Run {
         folder,
         outcome,
-        left_out: job.images.left_out(),
+        left_out: learner.data().left_out(),
     })
 }
 
@@ -162,9 +162,13 @@ fn dry_run(
 
 fn describe(counts: &[usize], config: &TrainConfig) -> String {
     let (largest, smallest) = (counts.iter().max(), counts.iter().min());
-    let experts = config.model.experts;
+    let with = match (&config.frozen, config.model.experts) {
+        (Some(_), _) => String::new(),
+        (None, 1) => " with 1 expert".into(),
+        (None, experts) => format!(" with {experts} experts"),
+    };
     format!(
-        "{} training images, {} classes of {} to {}; {} with {experts} expert{}",
+        "{} training images, {} classes of {} to {}; {}{with}",
         counts.iter().sum::<usize>(),
         counts.len(),
         largest.unwrap_or(&0),
@@ -174,6 +178,5 @@ fn describe(counts: &[usize], config: &TrainConfig) -> String {
             (None, true) => "plain network",
             (None, false) => "SHIKE",
         },
-        if experts == 1 { "" } else { "s" },
     )
 }

@@ -289,8 +289,18 @@ fn said_of(plan: &SplitPlan, bad: usize) -> Vec<String> {
             some_names(&small)
         ));
     }
-    if !record.left_out.classes.is_empty() {
-        let names: Vec<&str> = record.left_out.classes.iter().map(String::as_str).collect();
+    let left_out = &record.left_out;
+    // Those without a file are told already.
+    let told = |class: &&str| {
+        left_out
+            .folder
+            .empty_classes
+            .iter()
+            .any(|empty| empty == class)
+    };
+    let names: Vec<&str> = left_out.classes.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| !told(name)).collect();
+    if !names.is_empty() {
         notes.push(format!(
             "split: left out, without a picture that can be read: {}",
             some_names(&names)
