@@ -180,6 +180,37 @@ impl Interval {
         (images > 0).then(|| 100.0 * Z / (2.0 * (images as f64 + Z * Z).sqrt()))
     }
 
+    /// Of the area under a ROC curve, 0 to 1, of so many positive and negative images; `None` where one of them is 0.
+    /// The variance is Hanley and McNeil's (*Radiology* 1982) at the ends of the interval, as Wilson's is of a share, so that an
+    /// area of 1 has a width (Newcombe, *Statistics in Medicine* 2006, method 5).
+    pub fn of_area(area: f64, [positive, negative]: [usize; 2]) -> Option<Self> {
+        if positive == 0 || negative == 0 {
+            return None;
+        }
+        let (m, n) = (positive as f64, negative as f64);
+        let mean = (m + n) / 2.0 - 1.0;
+        let within = |end: f64| {
+            let spread = 1.0 + mean * ((1.0 - end) / (2.0 - end) + end / (1.0 + end));
+            (end - area).abs() <= Z * (end * (1.0 - end) * spread / (m * n)).sqrt()
+        };
+        // The end lies between the area, which is within, and 0 or 1.
+        let end = |outside: f64| {
+            let (mut inside, mut outside) = (area, outside);
+            for _ in 0..60 {
+                let middle = (inside + outside) / 2.0;
+                match within(middle) {
+                    true => inside = middle,
+                    false => outside = middle,
+                }
+            }
+            100.0 * inside
+        };
+        Some(Self {
+            low: end(0.0),
+            high: end(1.0),
+        })
+    }
+
     fn around(centre: f64, half: f64) -> Self {
         Self {
             low: (100.0 * (centre - half)).max(0.0),
@@ -267,5 +298,21 @@ mod tests {
         assert!((width(&[(6, 10), (0, 0)]) - one).abs() < 1e-9);
         // A class that is always right is not certain.
         assert!(width(&[(10, 10)]) > 10.0);
+    }
+
+    #[test]
+    fn an_area_has_ends_where_it_lies_as_far_off_as_its_spread() {
+        // By hand: with all of 10 and 10 in order, 1 − A = 1.96 √(A (1 − A) (1 + 9 ((1 − A) / (2 − A) + A / (1 + A))) / 100).
+        let all = Interval::of_area(1.0, [10, 10]).unwrap();
+        assert!(
+            (all.low - 80.021361288).abs() < 1e-6 && all.high == 100.0,
+            "{all:?}"
+        );
+        let some = Interval::of_area(0.8, [40, 167]).unwrap();
+        assert!((some.low - 71.134265482).abs() < 1e-6, "{some:?}");
+        assert!((some.high - 86.40714152).abs() < 1e-6, "{some:?}");
+        let other = Interval::of_area(0.2, [40, 167]).unwrap();
+        assert!((other.high + some.low - 100.0).abs() < 1e-6, "{other:?}");
+        assert_eq!(Interval::of_area(1.0, [0, 3]), None);
     }
 }

@@ -68,7 +68,9 @@ fn a_model_says_how_sure_it_is() {
         "sets of classes",
         "coverage [%]",
         "against images of no class",
+        "images of no class",
         "AUROC [%]",
+        "  95 % interval",
     ] {
         assert!(out.contains(row), "{out}");
     }

@@ -4,7 +4,7 @@
 //! model of its last epoch. The best epoch was chosen on them, so `best.safetensors` has none.
 
 use serde::{Deserialize, Serialize};
-use shike_data::{ByShot, Shot, split};
+use shike_data::{ByShot, Interval, Shot, split};
 
 use super::ranking::of_class;
 use super::{Evaluation, ImageScore, Table, cell};
@@ -81,6 +81,11 @@ impl Confidence {
             own,
             highest,
         })
+    }
+
+    /// The temperature, which is 1 where nothing is known.
+    pub fn temperature_of(known: Option<&Self>) -> f64 {
+        known.map_or(1.0, |confidence| confidence.temperature)
     }
 
     /// Checks a stored one.
@@ -280,7 +285,7 @@ pub struct AllAndGroups<T> {
 }
 
 /// What a row of a table shows of a value.
-type Column<T> = fn(&T) -> Option<f64>;
+type Column<T> = fn(&T) -> String;
 
 impl<T> AllAndGroups<T> {
     fn of(f: impl Fn(Option<Shot>) -> T) -> Self {
@@ -291,14 +296,14 @@ impl<T> AllAndGroups<T> {
     }
 
     /// A table for people with the head `title` and these rows.
-    fn table(&self, title: &str, rows: [(&str, Column<T>); 2]) -> Table {
+    fn table(&self, title: &str, rows: &[(&str, Column<T>)]) -> Table {
         let mut table = Table::default();
         let head = ["all"].into_iter().chain(Shot::ALL.map(Shot::name));
         table.row(title, head.map(Into::into));
         for (name, value) in rows {
             let groups = self.groups.iter().map(|(_, of)| of);
             let all = std::iter::once(&self.all).chain(groups);
-            table.row(name, all.map(|of| cell(value(of))));
+            table.row(*name, all.map(value));
         }
         table
     }
@@ -313,14 +318,18 @@ pub struct SetScore {
     pub size: Option<f64>,
 }
 
+fn range(interval: Option<Interval>) -> String {
+    interval.map_or_else(|| "-".into(), |interval| interval.to_string())
+}
+
 impl AllAndGroups<SetScore> {
     /// For people.
     pub fn to_table(&self) -> Table {
         self.table(
             "sets of classes",
-            [
-                ("coverage [%]", |of| of.coverage),
-                ("classes of a set", |of| of.size),
+            &[
+                ("coverage [%]", |of| cell(of.coverage)),
+                ("classes of a set", |of| cell(of.size)),
             ],
         )
     }
@@ -329,10 +338,18 @@ impl AllAndGroups<SetScore> {
 /// How well pictures of no class are told from others; none without pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct UnknownScore {
+    /// Pictures of the classes.
+    pub images: usize,
+    /// Pictures of no class.
+    pub others: usize,
     /// Area under the ROC curve in percent.
     pub auroc: Option<f64>,
+    /// Its 95 % interval.
+    pub auroc_interval: Option<Interval>,
     /// Pictures of no class that seem known where 95 % of the others do, in percent.
     pub false_positives_at_95: Option<f64>,
+    /// Its 95 % interval, with the bound as it is.
+    pub false_positives_interval: Option<Interval>,
 }
 
 impl AllAndGroups<UnknownScore> {
@@ -340,11 +357,15 @@ impl AllAndGroups<UnknownScore> {
     pub fn to_table(&self) -> Table {
         self.table(
             "against images of no class",
-            [
-                ("AUROC [%]", |of| of.auroc),
+            &[
+                ("images", |of| of.images.to_string()),
+                ("images of no class", |of| of.others.to_string()),
+                ("AUROC [%]", |of| cell(of.auroc)),
+                ("  95 % interval", |of| range(of.auroc_interval)),
                 ("taken for known where 95 % are [%]", |of| {
-                    of.false_positives_at_95
+                    cell(of.false_positives_at_95)
                 }),
+                ("  95 % interval", |of| range(of.false_positives_interval)),
             ],
         )
     }
@@ -397,11 +418,16 @@ impl Evaluation {
             order.sort_by(|a, b| b.0.total_cmp(&a.0));
             let least = known.get(lowest(known.len(), 0.05));
             let taken = |least: &f32| others.iter().filter(|other| *other >= least).count();
+            let taken = least.filter(|_| !others.is_empty()).map(taken);
+            let auroc = of_class(&order).map(|ranked| ranked.auroc);
+            let numbers = [known.len(), others.len()];
             UnknownScore {
-                auroc: of_class(&order).map(|ranked| ranked.auroc),
-                false_positives_at_95: least
-                    .filter(|_| !others.is_empty())
-                    .map(|least| 100.0 * taken(least) as f64 / others.len() as f64),
+                images: known.len(),
+                others: others.len(),
+                auroc,
+                auroc_interval: auroc.and_then(|area| Interval::of_area(area / 100.0, numbers)),
+                false_positives_at_95: taken.map(|n| 100.0 * n as f64 / others.len() as f64),
+                false_positives_interval: taken.and_then(|n| Interval::wilson(n, others.len())),
             }
         })
     }
@@ -571,6 +597,13 @@ mod tests {
         let scores = evaluation.unknown(&[0.0, 0.1]);
         assert_eq!(scores.all.auroc, Some(100.0));
         assert_eq!(scores.groups.few.false_positives_at_95, Some(0.0));
+        let few = scores.groups.few;
+        assert_eq!((few.images, few.others), (40, 2));
+        assert_eq!(few.false_positives_interval, Interval::wilson(0, 2));
+        let area = few.auroc_interval.unwrap();
+        assert!(area.low < 80.0 && area.high == 100.0, "{area:?}");
+        let table = scores.to_table().to_string();
+        assert!(table.contains("images of no class"), "{table}");
         let scores = evaluation.unknown(&[1.0]);
         assert_eq!(
             (scores.all.auroc, scores.all.false_positives_at_95),
