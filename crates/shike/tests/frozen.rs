@@ -149,6 +149,31 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
         assert!(model(&run) == model(&apart));
     }
     assert!(model(&run) == model(&again));
+    // The only expert is the model.
+    assert!(!told.contains("expert 0"), "{told}");
+    let recipe = fs::read_to_string(&recipe).unwrap();
+    let known = "[weights_origin]\n# known of these weights";
+    assert!(recipe.contains(known), "{recipe}");
+    // There is nothing to do in one that is finished.
+    let resume = ["train", "--resume", again.to_str().unwrap()];
+    let before = fs::metadata(RunPaths::new(&again).model())
+        .unwrap()
+        .modified()
+        .unwrap();
+    let (_, told) = success(&shike(&resume));
+    assert!(
+        told.contains("is finished") && !told.contains("comparing"),
+        "{told}"
+    );
+    let after = fs::metadata(RunPaths::new(&again).model())
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(before, after);
+    let mut longer = resume.to_vec();
+    longer.extend(["--epochs", "5"]);
+    let refused = failure(2, &shike(&longer));
+    assert!(refused.contains("--epochs"), "{refused}");
     // And from the start of a run that was killed.
     fs::remove_file(RunPaths::new(&again).model()).unwrap();
     success(&shike(&["train", "--resume", again.to_str().unwrap()]));

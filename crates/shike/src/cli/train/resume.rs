@@ -1,15 +1,16 @@
 //! Runs that go on, and those that begin with the stage 1 of another.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use shike_train::config::diff::{self, Change};
 use shike_train::recipe::to_toml;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{
-    DataSource, Learner, Pace, Progress, Recipe, RunConfig, StageConfig, TrainConfig, TrainError,
+    DataSource, Learner, Outcome, Pace, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
+    TrainError,
 };
 
+use super::seeds::has_ended;
 use super::session::Session;
 use super::time::deadline;
 use super::{RecipeArgs, TrainArgs, Trained};
@@ -41,8 +42,20 @@ pub(super) fn resumed(
         let message = "this run's images were made by a program: resume it there";
         CliError::Usage(message.into())
     })?;
+    let data = source.open()?;
+    if recorded.train.frozen.is_some() && has_ended(run.paths(), &data)? {
+        session.progress.message(&format!(
+            "{} is finished: its head was chosen and fitted, and nothing is left to do; `shike eval` scores it again",
+            folder.display()
+        ));
+        return Ok(Trained::Run {
+            folder: folder.to_owned(),
+            outcome: Outcome::Finished(None),
+            left_out: data.left_out(),
+        });
+    }
     let mut run = run.keep_last(recorded.train.keep_checkpoints);
-    let learner = Learner::new(recorded.train, source.open()?, session.device.clone())?;
+    let learner = Learner::new(recorded.train, data, session.device.clone())?;
     session.check_images(&learner, args)?;
     session.check_embedding(&learner, 1)?;
     let asked = ["--epochs", "--stage2-epochs"].map(|option| args.given.has(option));
@@ -76,7 +89,7 @@ pub(super) fn resumed(
     Ok(Trained::Run {
         folder: folder.to_owned(),
         outcome,
-        left_out: BTreeMap::new(),
+        left_out: learner.data().left_out(),
     })
 }
 

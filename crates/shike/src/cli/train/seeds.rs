@@ -122,7 +122,7 @@ pub(super) fn train_each(
 }
 
 /// Whether a run has come to its end.
-fn has_ended(paths: &RunPaths, data: &TrainData) -> Result<bool, CliError> {
+pub(super) fn has_ended(paths: &RunPaths, data: &TrainData) -> Result<bool, CliError> {
     if !paths.is_run() || !paths.model().is_file() || !paths.receipt().is_file() {
         return Ok(false);
     }

@@ -18,7 +18,13 @@ pub(super) fn settings(
     given: &Given,
 ) -> Result<Vec<Choice>, TrainError> {
     if let Some(plan) = plan {
-        return Ok(recipe.fields(config, &plan.choices)?);
+        let mut rows = recipe.fields(config, &plan.choices)?;
+        for row in rows.iter_mut().filter(|row| row.reason == GIVEN) {
+            if let (None, Some(why)) = (recipe.set_by(&row.field), of_weights(&row.field, config)) {
+                row.reason = why.into();
+            }
+        }
+        return Ok(rows);
     }
     let mut of_file = recipe.fields(&recipe.written(config.model.num_classes)?, &[])?;
     for field in &mut of_file {
@@ -34,11 +40,24 @@ pub(super) fn settings(
         let options = given.of_fields(std::slice::from_ref(&row.field));
         row.reason = match set {
             Some(assignment) => format!("--set {assignment}"),
-            None if options.is_empty() => "follows from the options".to_owned(),
-            None => options.join(", "),
+            None => match of_weights(&row.field, config) {
+                Some(why) => why.to_owned(),
+                None if options.is_empty() => "follows from the options".to_owned(),
+                None => options.join(", "),
+            },
         };
     }
     Ok(rows)
+}
+
+/// Why a field is as it is that comes with the weights.
+fn of_weights(field: &str, config: &TrainConfig) -> Option<&'static str> {
+    let field = field.split('.').next()?;
+    match (field, &config.weights, &config.frozen) {
+        ("weights_origin", Some(_), _) => Some("known of these weights"),
+        ("normalization", Some(_), Some(_)) => Some("as these weights were evaluated"),
+        _ => None,
+    }
 }
 
 /// A table of settings, with where each is from or why it was chosen, and what else there is to say.
