@@ -808,7 +808,11 @@ fn a_split_is_not_overwritten_unless_it_is_asked_for() {
         .unwrap()
         .map(|e| e.unwrap().file_name())
         .collect();
-    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(names.len(), 5, "{names:?}");
+    assert!(
+        names.contains(std::ffi::OsStr::new("groups.txt")),
+        "{names:?}"
+    );
 }
 
 #[test]

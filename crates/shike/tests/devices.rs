@@ -131,13 +131,19 @@ fn others() -> Vec<(&'static str, Device)> {
     ignore = "this build has no other device"
 )]
 fn other_devices_agree_with_the_cpu() {
+    let devices = others();
+    networks_train_alike(&devices);
+    trunks_embed_alike(&devices);
+}
+
+fn networks_train_alike(devices: &[(&str, Device)]) {
     let flex = Device::flex();
     flex.seed(3);
     let model = ShikeConfig::cifar(8, 10).unwrap().init(&flex).unwrap();
     let start = weights::state_dict(&model).into_iter().collect();
     let expected = compute(&flex, &start);
-    for (name, device) in others() {
-        let found = compute(&device, &start);
+    for (name, device) in devices {
+        let found = compute(device, &start);
         let logits = relative(&found.logits, &expected.logits);
         let pairs = found.gradients.iter().zip(&expected.gradients);
         let gradients = pairs.map(|(found, expected)| relative(found, expected));
@@ -148,7 +154,7 @@ fn other_devices_agree_with_the_cpu() {
             let images = normalized(&bytes, [5, 7], &Normalization::IMAGENET, upload, device);
             images.into_data().iter().collect()
         };
-        let uploaded = images(Upload::U8, &device);
+        let uploaded = images(Upload::U8, device);
         let difference = relative(&uploaded, &images(Upload::F32, &flex));
         assert!(
             difference < 1e-6,
@@ -168,22 +174,9 @@ fn other_devices_agree_with_the_cpu() {
     }
 }
 
-#[test]
-#[cfg_attr(
-    not(any(
-        feature = "cuda",
-        feature = "rocm",
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cpu"
-    )),
-    ignore = "this build has no other device"
-)]
-fn trunks_embed_alike() {
+fn trunks_embed_alike(devices: &[(&str, Device)]) {
     let flex = Device::flex();
     flex.seed(5);
-    let devices = others();
     for (backbone, side) in [
         ("resnet18", 64),
         ("efficientnet_lite0", 64),
@@ -211,7 +204,7 @@ fn trunks_embed_alike() {
             depths.map(|depth| depth.iter().collect()).collect()
         };
         let expected = embed(&flex);
-        for (name, device) in &devices {
+        for (name, device) in devices {
             let worst = |(found, expected): (&Vec<f32>, &Vec<f32>)| {
                 let pairs = found.iter().zip(expected);
                 let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -163,6 +163,9 @@ pub struct Evaluation {
     /// [asked for](Evaluator::with_ranking); else, or where there were too many, empty.
     #[serde(skip)]
     pub log_probabilities: Vec<f32>,
+    /// What these images say of the probabilities, where they were [asked](confidence::Confidence::fit).
+    #[serde(skip)]
+    pub confidence: Option<confidence::Confidence>,
 }
 
 impl Evaluation {
@@ -383,7 +386,7 @@ impl Evaluator {
     /// # Errors
     ///
     /// [`MetricsError::NoImages`] if there were none.
-    pub fn finish(&self) -> Result<Evaluation, MetricsError> {
+    pub fn finish(self) -> Result<Evaluation, MetricsError> {
         if self.scores.is_empty() {
             return Err(MetricsError::NoImages);
         }
@@ -419,11 +422,11 @@ impl Evaluator {
                 .map(|tally| tally.scores(accuracies.clone()))
                 .collect(),
             per_class: (0..self.train_counts.len()).map(class_row).collect(),
-            scores: self.scores.clone(),
+            scores: self.scores,
             log_probabilities: self
                 .ranking
-                .as_ref()
-                .map_or_else(Vec::new, |ranking| ranking.log_probabilities.clone()),
+                .map_or_else(Vec::new, |ranking| ranking.log_probabilities),
+            confidence: None,
         })
     }
 }

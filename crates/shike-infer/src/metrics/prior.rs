@@ -189,8 +189,8 @@ impl Prior {
 /// Powers of the training frequencies that are tried.
 const POWERS: [f64; 8] = [-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0];
 
-/// The class frequencies that a model's logits stand for when they are divided by `temperature`, and the power of the
-/// training frequencies that scored pictures found in them beyond what training left (`of`, `[classes]`). That is
+/// The class frequencies that a model's logits stand for when they are divided by `temperature`: what training left
+/// (`of`, `[classes]`), times a power of the training frequencies that scored pictures found in them. That is
 /// post-hoc logit adjustment (Menon et al., ICLR 2021, eq. 9) with the strength chosen: the power with the lowest
 /// class-averaged cross-entropy without these frequencies, where it is ahead of none by more than two standard errors;
 /// else 0.
@@ -199,12 +199,12 @@ pub fn fitted(
     train_counts: &[usize],
     temperature: f64,
     evaluation: &Evaluation,
-) -> (Vec<f64>, f64) {
+) -> Vec<f64> {
     let plain: Vec<f64> = of.iter().map(|p| p.powf(1.0 / temperature)).collect();
     let classes = of.len();
     let whole = evaluation.log_probabilities.len() == evaluation.scores.len() * classes;
     if !whole || plain.iter().any(|p| *p <= 0.0) || train_counts.contains(&0) {
-        return (plain, 0.0);
+        return plain;
     }
     let with = |power: f64| -> Vec<f64> {
         let both = plain.iter().zip(train_counts);
@@ -245,8 +245,8 @@ pub fn fitted(
     };
     let best = POWERS.iter().map(gain).max_by(|a, b| a.1.total_cmp(&b.1));
     match best {
-        Some((power, mean, error)) if mean > 2.0 * error => (with(power), power),
-        _ => (plain, 0.0),
+        Some((power, mean, error)) if mean > 2.0 * error => with(power),
+        _ => plain,
     }
 }
 
@@ -339,18 +339,15 @@ mod tests {
     fn what_training_left_in_the_logits_is_found_on_pictures() {
         let found = |left: f64, of: [f64; 2]| fitted(&of, &[90, 10], 1.0, &biased(left));
         // Nothing was left, and nothing is found.
-        assert_eq!(found(0.0, [1.0, 1.0]).1, 0.0);
+        assert_eq!(found(0.0, [1.0, 1.0]), [1.0, 1.0]);
         // Logits that should be balanced and are not.
-        let (prior, power) = found(0.75, [1.0, 1.0]);
-        assert_eq!(power, 0.75);
+        let prior = found(0.75, [1.0, 1.0]);
         assert!((prior[0] / prior[1] - 9f64.powf(0.75)).abs() < 1e-9);
         // Trained on the frequencies as they are, of which half is in the logits.
-        let (prior, power) = found(0.5, [0.9, 0.1]);
-        assert_eq!(power, -0.5);
+        let prior = found(0.5, [0.9, 0.1]);
         assert!((prior[0] / prior[1] - 3.0).abs() < 1e-9);
         // Divided logits stand for less.
-        let (prior, power) = fitted(&[0.9, 0.1], &[90, 10], 2.0, &biased(1.0));
-        assert_eq!(power, 0.0);
+        let prior = fitted(&[0.9, 0.1], &[90, 10], 2.0, &biased(1.0));
         assert!((prior[0] / prior[1] - 3.0).abs() < 1e-9);
     }
 

@@ -70,8 +70,7 @@ pub struct FrozenInfo {
 impl ModelInfo {
     /// What logits are divided by.
     pub(crate) fn temperature(&self) -> f64 {
-        let confidence = self.confidence.as_ref();
-        confidence.map_or(1.0, |confidence| confidence.temperature)
+        Confidence::temperature_of(self.confidence.as_ref())
     }
 
     /// Checks every field, as a recipe's are, and that they fit together.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use shike_data::{Dataset, Loader, LoaderConfig, Part};
 use shike_heads::{Choice, Comparison, Depth, FittedHead};
+use shike_infer::metrics::confidence::Confidence;
 use shike_infer::metrics::{Evaluation, Scored};
 use shike_infer::model::file::{self, FrozenInfo, ModelInfo, save_model};
 use shike_infer::{EmbedEvent, Embedder, FeatureCache, Features};
@@ -92,11 +93,12 @@ impl Learner {
             let Some(features) = self.embed(embedder, images, part, session)? else {
                 return Ok(Outcome::Interrupted);
             };
-            *score = Some(self.score_head(&head, &features, images, temperature)?);
+            let mut scored = self.score_head(&head, &features, images, temperature)?;
             if part == Part::Val {
-                let confidence = self.confidence(scores.val.as_ref());
-                temperature = confidence.map_or(1.0, |confidence| confidence.temperature);
+                scored.confidence = self.confidence(&scored);
+                temperature = Confidence::temperature_of(scored.confidence.as_ref());
             }
+            *score = Some(scored);
         }
         let info = self.frozen_info(&head, &receipt, scores.val.as_ref())?;
         let network = Network::Frozen(embedder.trunk().clone(), head);

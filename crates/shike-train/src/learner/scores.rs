@@ -81,12 +81,13 @@ impl Learner {
                 Part::Test if end || every => (&mut scores.test, &mut scores.test_ema),
                 Part::Test | Part::Train => continue,
             };
+            let [of_trained, of_averaged] = &mut temperatures;
             let models = [
-                (Some(&state.trained.model), trained, &temperatures[0]),
+                (Some(&state.trained.model), trained, of_trained),
                 (
                     state.trained.ema.as_ref().map(Ema::model),
                     averaged,
-                    &temperatures[1],
+                    of_averaged,
                 ),
             ];
             for (model, evaluation, temperature) in models {
@@ -95,14 +96,12 @@ impl Learner {
                 if end {
                     evaluator = evaluator.with_ranking();
                 }
-                *evaluation = Some(self.evaluate(model, stage, loader, evaluator)?);
-            }
-            if end && *part == Part::Val {
-                let of = |scored: &Option<Evaluation>| {
-                    let confidence = self.confidence(scored.as_ref());
-                    confidence.map_or(1.0, |confidence| confidence.temperature)
-                };
-                temperatures = [of(&scores.val), of(&scores.val_ema)];
+                let mut scored = self.evaluate(model, stage, loader, evaluator)?;
+                if end && *part == Part::Val {
+                    scored.confidence = self.confidence(&scored);
+                    *temperature = Confidence::temperature_of(scored.confidence.as_ref());
+                }
+                *evaluation = Some(scored);
             }
         }
         Ok(scores)
@@ -127,13 +126,12 @@ impl Learner {
     }
 
     /// What the validation pictures say about a model that was not chosen on them.
-    pub(super) fn confidence(&self, val: Option<&Evaluation>) -> Option<Confidence> {
+    pub(super) fn confidence(&self, val: &Evaluation) -> Option<Confidence> {
         let config = &self.config;
         let tau = matches!(&config.stage2, Some(Stage2::TauNorm { taus }) if taus.len() != 1);
         let chosen = tau || config.patience.is_some();
-        let groups = self.data.val.as_ref().map_or(vec![], Dataset::groups);
-        val.filter(|_| !chosen)
-            .and_then(|val| Confidence::fit(val, &groups))
+        let groups = || self.data.val.as_ref().map_or(vec![], Dataset::groups);
+        (!chosen).then(|| Confidence::fit(val, &groups())).flatten()
     }
 
     /// A model's prior and confidence, as its validation pictures have it.
@@ -142,12 +140,13 @@ impl Learner {
         prior: Vec<f64>,
         val: Option<&Evaluation>,
     ) -> (Vec<f64>, Option<Confidence>) {
-        let Some((val, confidence)) = val.zip(self.confidence(val)) else {
+        let known = val.and_then(|val| Some((val, val.confidence.as_ref()?)));
+        let Some((val, confidence)) = known else {
             return (prior, None);
         };
         let counts = &self.train_counts;
-        let (prior, _) = prior::fitted(&prior, counts, confidence.temperature, val);
-        (prior, Some(confidence))
+        let prior = prior::fitted(&prior, counts, confidence.temperature, val);
+        (prior, Some(confidence.clone()))
     }
 
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {

@@ -7,11 +7,10 @@ use super::record::{LeftOut, ListRecord, SplitClass, SplitRecord, Together};
 use super::{SplitConfig, SplitError};
 use crate::dataset::check_path;
 use crate::part::Part;
-use crate::read::read;
 use crate::write::atomic_write;
 
 /// The record of a split, written last.
-const RECORD: &str = "split.json";
+pub(super) const RECORD: &str = "split.json";
 
 /// Class names, one a line, by label.
 const CLASSES: &str = "classes.txt";
@@ -72,6 +71,7 @@ impl SplitPlan {
             left_out: LeftOut {
                 images: vec![],
                 classes: vec![],
+                folder: Default::default(),
             },
         };
         Ok(Self {
@@ -87,8 +87,11 @@ impl SplitPlan {
         &self.record
     }
 
-    /// The files, in the order in which they are written.
-    fn files(&self) -> Result<Vec<(String, String)>, SplitError> {
+    /// The files by their names, in the order in which they are written.
+    ///
+    /// # Errors
+    /// None that can be met: a record that is no JSON.
+    pub fn files(&self) -> Result<Vec<(String, String)>, SplitError> {
         let names = self.record.classes.iter().map(|c| c.name.clone() + "\n");
         let record =
             serde_json::to_string_pretty(&self.record).map_err(|error| SplitError::Io {
@@ -104,33 +107,6 @@ impl SplitPlan {
             (RECORD.into(), record + "\n"),
         ];
         Ok(lists.chain(groups).chain(rest).collect())
-    }
-
-    /// Whether [`write`](Self::write) would replace nothing but its own files: those of this split that
-    /// an earlier start, which need not have come to its end, wrote into `out`.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn fits(&self, out: &Path) -> Result<bool, SplitError> {
-        let files = self.files()?;
-        for name in Part::ALL
-            .map(list_name)
-            .iter()
-            .map(String::as_str)
-            .chain([GROUPS, CLASSES, RECORD])
-        {
-            let path = out.join(name);
-            let there = match read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(SplitError::Io { path, source }),
-            };
-            let own = files.iter().find(|(own, _)| own == name);
-            if own.is_none_or(|(_, text)| text.as_bytes() != there) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Writes `train.txt`, `val.txt`, `test.txt` (those with a share), `groups.txt` (where images belong together, see
@@ -174,6 +150,13 @@ impl SplitPlan {
         }
         Ok(())
     }
+}
+
+/// The names of all files that lists of a data set can have, `split.json` last.
+pub fn names() -> [String; 6] {
+    let [train, val, test] = Part::ALL.map(list_name);
+    let [groups, classes, record] = [GROUPS, CLASSES, RECORD].map(str::to_owned);
+    [train, val, test, groups, classes, record]
 }
 
 /// Whether `out`, which need not be there yet, lies below `root` where its reader looks for classes.

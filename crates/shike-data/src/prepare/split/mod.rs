@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::assign::{assign, folds, held_out};
 pub use self::group::{GroupBy, Groups};
-pub use self::lists::{SplitPlan, group_list, is_inside};
+pub use self::lists::{SplitPlan, group_list, is_inside, names as list_names};
 pub use self::plan::{bound, plan};
 pub use self::record::{
     GroupRecord, LeftOut, LeftOutImage, ListRecord, SplitClass, SplitRecord, Together,

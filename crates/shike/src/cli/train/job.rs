@@ -1,9 +1,8 @@
 //! What a run is about to do: the images, and what is to be done with them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shike_data::dataset::{FolderParts, LeftOut};
+use shike_data::dataset::FolderParts;
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, SplitConfig, SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
@@ -149,20 +148,6 @@ impl Images {
         }
     }
 
-    /// What lay in the folders and was not taken, by part.
-    pub fn left_out(&self) -> BTreeMap<Part, LeftOut> {
-        let parts: Vec<_> = match self {
-            Self::Source(_, data) | Self::Listed(_, data) => data.parts().collect(),
-            Self::Unwritten(_, pictures) => vec![(Part::Train, pictures)],
-        };
-        let parts = parts
-            .into_iter()
-            .map(|(part, data)| (part, data.left_out()));
-        let some = parts.filter(|(_, left_out)| !left_out.is_empty());
-        some.map(|(part, left_out)| (part, left_out.clone()))
-            .collect()
-    }
-
     /// Images in lists that are yet to be written.
     pub fn listed(lists: Lists) -> Result<Self, CliError> {
         let folder = unwritten_lists();
@@ -187,23 +172,11 @@ impl Images {
 
     /// Writes the lists of a split into `lists`, if there is one, and reads them.
     pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
-        let plan = match self {
+        let source = match self {
             Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
-            Self::Listed(written, _) => {
-                let source = written.write(lists)?;
-                let data = source.open()?;
-                return Ok((source, data));
-            }
-            Self::Unwritten(plan, _) => plan,
+            Self::Listed(written, _) => written.write(lists)?,
+            Self::Unwritten(plan, _) => Lists::of(plan)?.write(lists)?,
         };
-        if !plan.fits(lists)? {
-            return Err(CliError::Usage(format!(
-                "{} holds lists of another split: choose another name, or take them away",
-                lists.display()
-            )));
-        }
-        plan.write(lists, true)?;
-        let source = listed(&plan.record().data, lists);
         let data = source.open()?;
         Ok((source, data))
     }

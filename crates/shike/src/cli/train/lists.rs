@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shike_data::read::read_to_string;
-use shike_data::split::group_list;
+use shike_data::split::{SplitPlan, group_list, list_names};
 use shike_data::write::atomic_write;
 use shike_data::{Dataset, Part};
 use shike_train::{DataSource, TrainError};
@@ -83,14 +83,25 @@ impl Pictures {
 }
 
 impl Lists {
+    /// Those of a split.
+    pub fn of(plan: &SplitPlan) -> Result<Self, CliError> {
+        Ok(Self {
+            root: plan.record().data.clone(),
+            files: plan.files()?,
+        })
+    }
+
     /// Writes them into a folder, where nothing or the same may lie.
     pub fn write(&self, folder: &Path) -> Result<DataSource, CliError> {
-        for (name, text) in &self.files {
-            let path = folder.join(name);
-            if path.exists() && read_to_string(&path).map_err(CliError::file(&path))? != *text {
+        for name in list_names() {
+            let path = folder.join(&name);
+            let own = self.files.iter().find(|(own, _)| *own == name);
+            let differs = |there| own.is_none_or(|(_, text)| *text != there);
+            if path.exists() && differs(read_to_string(&path).map_err(CliError::file(&path))?) {
                 return Err(CliError::Usage(format!(
-                    "{} is of other pictures: they have changed since, or another run wrote it; choose another --run",
-                    path.display()
+                    "{} holds lists of another split ({name} differs; pictures may have changed since): choose another \
+                     name, or take them away",
+                    folder.display()
                 )));
             }
         }
