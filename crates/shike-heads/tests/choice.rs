@@ -165,7 +165,7 @@ fn what_belongs_together_is_held_out_together() {
         choice.rows.iter().find(row).unwrap().accuracy
     };
     let alone = choose(vec![]);
-    assert!(accuracy(&alone, "neighbours") > 95.0, "{alone}");
+    assert!(accuracy(&alone, "kernel-ridge") > 95.0, "{alone}");
     let groups: Vec<Vec<usize>> = (0..bursts as usize)
         .map(|burst| (burst * each..(burst + 1) * each).collect())
         .collect();

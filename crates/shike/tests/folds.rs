@@ -127,7 +127,24 @@ fn every_picture_is_held_out_once_and_the_counts_are_those_of_all() {
     assert!((top1 - share).abs() < 1e-9, "{top1} {share}");
     assert_eq!(found["scores"].as_array().unwrap().len(), 3);
     assert_eq!(lines(&dir.join("cv/predictions.csv")).len(), 17);
-    assert_eq!(lines(&dir.join("cv/per_class.csv")).len(), 4);
+    let by_class = lines(&dir.join("cv/per_class.csv"));
+    assert_eq!(by_class.len(), 4);
+    // Predictions do not tell it.
+    assert!(by_class[0].ends_with("precision,f1"), "{by_class:?}");
+    let report = fs::read_to_string(dir.join("cv/report.html")).unwrap();
+    for text in [
+        "3 folds: ",
+        "16 pictures, each scored once by the run that held it out; 1 class was in no test",
+        "training folders: skipped: 1 .heic",
+        "Accuracy on the pictures that were held out",
+        "All pictures together",
+        "95 % interval",
+        "fold2",
+        "<td>cicada</td>",
+    ] {
+        assert!(report.contains(text), "{text}");
+    }
+    assert!(!report.contains("NaN"));
 
     // The same command does nothing again, and another number of folds is refused.
     let (again, told) = success(&shike(dir, &words));
@@ -195,7 +212,7 @@ fn a_refit_has_the_settings_of_its_run() {
     let (out, told) = success(&shike(dir, "train --refit one --run all"));
     assert!(told.contains("no validation score belongs to it"), "{told}");
     assert!(
-        out.contains("ensemble"),
+        out.contains("test set, last epoch"),
         "the test pictures are scored: {out}"
     );
     let config = |run: &str| {

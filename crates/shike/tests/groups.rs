@@ -136,6 +136,26 @@ fn groups_lie_in_one_list_each() {
             "{listed}"
         );
     }
+    // What a rule groups already is no advice any more, and a split says little else.
+    let split = "inspect pictures --split test=20% --out";
+    for (words, near) in [
+        (format!("{split} a"), true),
+        (format!("{split} b --group-by path:2"), false),
+        (format!("{split} c --group-by near-duplicates"), false),
+        (format!("{split} d --group-by path:(1[.]jpg)"), true),
+        (
+            "train --data pictures --group-by path:2 --weights none --write-recipe e.toml".into(),
+            false,
+        ),
+    ] {
+        let text = said(&run(&words));
+        let says = text.contains("look like another one");
+        assert_eq!(says, near, "{words}: {text}");
+        assert!(
+            !text.contains("imbalance factor 1.0, Gini"),
+            "{words}: {text}"
+        );
+    }
     // A class of the lists has what is wanted, whoever made them.
     let lists = "train --data pictures --train-list plain/train.txt --test-list plain/test.txt";
     for (words, out, most) in [

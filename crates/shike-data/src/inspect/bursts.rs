@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::dataset::Dataset;
 
 /// Camera traps and people release several times within such a time.
-const SECONDS: u32 = 30;
+pub(super) const SECONDS: u32 = 30;
 
 /// Pairs of neighbours in time, of one folder, that are no more than `seconds` apart; `taken` is `[n]`.
 pub(crate) fn bursts(data: &Dataset, taken: &[Option<i64>], seconds: u32) -> Vec<[usize; 2]> {

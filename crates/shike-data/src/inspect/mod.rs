@@ -122,6 +122,14 @@ pub struct Inspection {
     pub problems: Vec<Problem>,
 }
 
+impl Inspection {
+    /// Pairs of neighbours in [`in_bursts`](Self::in_bursts) of the first part, which `data` is.
+    pub fn bursts(&self, data: &Dataset) -> Vec<Vec<usize>> {
+        let pairs = bursts::bursts(data, &self.taken, bursts::SECONDS);
+        pairs.into_iter().map(Vec::from).collect()
+    }
+}
+
 /// The size of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubsetSize {

@@ -54,18 +54,16 @@ fn gap(points: Option<f64>) -> String {
 
 impl Evaluation {
     /// The ensemble on one line, such as `top-1 56.34 %, top-5 83.63 %, class avg 56.34 %, many 72.10 %,
-    /// medium 57.20 %, few 36.90 %, loss 1.6543`. A group without test images is `-`.
+    /// medium 57.20 %, few 36.90 %, loss 1.6543`. A group without test images is not there.
     pub fn summary(&self) -> String {
-        let accuracy = |metric: Metric| match self.get(metric) {
-            Some(value) => format!("{} {value:.2} %, ", metric.title),
-            None => format!("{} -, ", metric.title),
-        };
-        let accuracies: String = Metric::accuracies().map(accuracy).collect();
+        let accuracy =
+            |metric: Metric| Some(format!("{} {:.2} %, ", metric.title, self.get(metric)?));
+        let accuracies: String = Metric::accuracies().filter_map(accuracy).collect();
         let loss = self.get(Metric::LOSS).unwrap_or(f64::NAN);
         format!("{accuracies}loss {loss:.4}")
     }
 
-    /// A row per expert, the ensemble, what its numbers are worth, and the size of each group. Groups are
+    /// A row per expert where there are several, the ensemble, what its numbers are worth, and the size of each group. Groups are
     /// averaged over classes; where the test set is unbalanced a further row averages them over images.
     pub fn table(&self) -> Table {
         let mut table = Table::default();
@@ -74,10 +72,16 @@ impl Evaluation {
         };
         row("accuracy [%]", &|metric| metric.title.into());
         let of = |scores: &Scores, metric| cell(scores.get(metric));
-        for (i, expert) in self.experts.iter().enumerate() {
+        // A single one is the ensemble.
+        let experts = self.experts.iter().enumerate();
+        for (i, expert) in experts.filter(|_| self.experts.len() > 1) {
             row(&format!("expert {i}"), &|metric| of(expert, metric));
         }
-        row("ensemble", &|metric| of(&self.ensemble, metric));
+        let answer = match self.experts.len() {
+            0 | 1 => "model",
+            _ => "ensemble",
+        };
+        row(answer, &|metric| of(&self.ensemble, metric));
         if self.is_unbalanced() {
             row("  over images", &|metric| {
                 let pooled = metric.shot.map(Metric::pooled);
@@ -159,12 +163,11 @@ impl Evaluation {
         if !others.is_empty() {
             notes.push(others);
         }
+        let loss = self.get(Metric::LOSS).filter(|loss| !loss.is_nan());
+        let loss = loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
         notes.push(format!(
-            "{} images, loss {:.4}; many: more than {} training images, few: fewer than {}",
-            self.images,
-            self.get(Metric::LOSS).unwrap_or(f64::NAN),
-            self.thresholds.many_above,
-            self.thresholds.few_below
+            "{} images{loss}; many: more than {} training images, few: fewer than {}",
+            self.images, self.thresholds.many_above, self.thresholds.few_below
         ));
         notes
     }
@@ -185,10 +188,11 @@ impl Evaluation {
         class_names: &[String],
     ) -> io::Result<()> {
         let number = |value: Option<f64>| value.map(|v| format!("{v:.4}")).unwrap_or_default();
+        let ranked = self.per_class.iter().any(|row| row.auroc.is_some());
         let columns = |row: &ClassRow| {
             let interval = row.interval();
             let name = class_names.get(row.class).cloned();
-            [
+            let mut columns = vec![
                 ("class", row.class.to_string()),
                 ("name", name.unwrap_or_default()),
                 ("train_count", row.train_count.to_string()),
@@ -202,17 +206,20 @@ impl Evaluation {
                 ("predicted", row.predicted.to_string()),
                 ("precision", number(row.precision())),
                 ("f1", number(row.f1())),
-                ("auroc", number(row.auroc)),
-                ("average_precision", number(row.average_precision)),
-            ]
+            ];
+            if ranked {
+                columns.push(("auroc", number(row.auroc)));
+                columns.push(("average_precision", number(row.average_precision)));
+            }
+            columns
         };
         let mut csv = csv::Writer::from_writer(writer);
         for (i, row) in self.per_class.iter().enumerate() {
             let columns = columns(row);
             if i == 0 {
-                csv.write_record(columns.each_ref().map(|(name, _)| name))?;
+                csv.write_record(columns.iter().map(|(name, _)| name))?;
             }
-            csv.write_record(columns.map(|(_, value)| value))?;
+            csv.write_record(columns.into_iter().map(|(_, value)| value))?;
         }
         csv.flush()
     }

@@ -97,8 +97,7 @@ impl fmt::Display for BestEpoch {
         };
         write!(
             f,
-            "the best was epoch {} of stage {}{averaged}, with a class-averaged loss of {:.4} and \
-             accuracy of {:.2} %",
+            "best: epoch {} of stage {}{averaged}, class-averaged loss {:.4}, accuracy {:.2} %",
             self.epoch + 1,
             self.stage,
             self.class_averaged_loss,

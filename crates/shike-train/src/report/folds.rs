@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use shike_data::Dataset;
 use shike_data::write::atomic_write;
 use shike_infer::metrics::{ClassRow, Evaluation, ImageScore, Metric, Scores, Table, cell};
 
-use super::ReportError;
 use super::compare::{CompareError, compared, deviation, mean, over};
+use super::view::View;
+use super::{ReportError, write_page};
 use crate::run::receipt::Receipt;
 use crate::run::{Classes, RunDirError, RunPaths};
 
@@ -95,12 +97,15 @@ impl Folds {
         })
     }
 
-    /// Writes `per_class.csv` and `predictions.csv` of all pictures.
+    /// Writes `per_class.csv`, `predictions.csv` and `report.html` of all pictures, which are `scored`: those that each run
+    /// held out, in turn.
     ///
     /// # Errors
-    /// If they cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
+    /// If they cannot be written, or the settings of the first run cannot be read.
+    pub fn write(&self, folder: &Path, scored: Vec<&Dataset>) -> Result<(), ReportError> {
         let paths = RunPaths::new(folder);
+        let view = View::of_folds(self, scored, folder)?;
+        write_page(&view, &paths.report())?;
         atomic_write(&paths.per_class_csv(), |writer| {
             self.all.write_per_class_csv(writer, &self.class_names)
         })?;
@@ -110,7 +115,20 @@ impl Folds {
         })?)
     }
 
-    fn table(&self) -> Table {
+    /// Of how many pictures the scores are.
+    pub(super) fn sum(&self) -> String {
+        let alone = self.all.per_class.iter().filter(|row| row.test_count == 0);
+        let alone = match alone.count() {
+            0 => String::new(),
+            1 => "; 1 class was in no test".into(),
+            n => format!("; {n} classes were in no test"),
+        };
+        let images = self.all.images;
+        format!("{images} pictures, each scored once by the run that held it out{alone}")
+    }
+
+    /// Means and intervals.
+    pub(super) fn table(&self) -> Table {
         let mut table = Table::default();
         table.row("accuracy [%]", compared().map(|metric| metric.title.into()));
         let each = |metric| match [&self.mean, &self.deviation].map(|s| s.get(metric)) {
@@ -128,13 +146,24 @@ impl Folds {
         table
     }
 
-    /// A row a class: all of them where they are few, else those that were named wrongly most often.
-    fn classes(&self) -> Table {
+    /// What each fold came to.
+    pub(super) fn runs(&self) -> Table {
+        let mut table = Table::default();
+        table.row("accuracy [%]", compared().map(|metric| metric.title.into()));
+        for (run, scores) in self.runs.iter().zip(&self.scores) {
+            let name = run.file_name().unwrap_or_default().to_string_lossy();
+            table.row(name, compared().map(|metric| cell(scores.get(metric))));
+        }
+        table
+    }
+
+    /// A row a class: all of them where they are not more than `most`, else those that were named wrongly most often.
+    pub(super) fn classes(&self, most: usize) -> Table {
         let mut rows: Vec<&ClassRow> = self.all.per_class.iter().collect();
-        if rows.len() > SHOWN {
+        if rows.len() > most {
             let accuracy = |row: &&ClassRow| row.accuracy.unwrap_or(f64::INFINITY);
             rows.sort_by(|a, b| accuracy(a).total_cmp(&accuracy(b)));
-            rows.truncate(SHOWN);
+            rows.truncate(most);
         }
         let mut table = Table::default();
         let titles = ["held out", "right", "taken for it", "accuracy", "95 %"];
@@ -160,18 +189,8 @@ impl Folds {
 impl fmt::Display for Folds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.table())?;
-        writeln!(f, "{}", self.classes())?;
-        write!(
-            f,
-            "{} pictures, each scored once by the run that held it out",
-            self.all.images
-        )?;
-        let alone = self.all.per_class.iter().filter(|row| row.test_count == 0);
-        match alone.count() {
-            0 => {}
-            1 => write!(f, "; 1 class was in no test")?,
-            n => write!(f, "; {n} classes were in no test")?,
-        }
+        writeln!(f, "{}", self.classes(SHOWN))?;
+        f.write_str(&self.sum())?;
         match self.class_names.len() > SHOWN {
             true => write!(
                 f,

@@ -54,8 +54,11 @@ pub fn write_report(
     predictor: &Predictor,
     out: &Path,
 ) -> Result<(), ReportError> {
-    let view = View::new(paths, evaluation, scored, predictor)?;
-    let html = html::page(&view);
+    write_page(&View::new(paths, evaluation, scored, predictor)?, out)
+}
+
+fn write_page(view: &View, out: &Path) -> Result<(), ReportError> {
+    let html = html::page(view);
     Ok(atomic_write(out, |writer| {
         writer.write_all(html.as_bytes())
     })?)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
+use std::path::Path;
 
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
@@ -10,9 +11,11 @@ use shike_infer::Predictor;
 use shike_infer::metrics::{ClassRow, Confusion, Evaluation, ImageScore, Metric, Table, cell};
 
 use super::ReportError;
+use super::folds::Folds;
 use super::looks::looks;
 use super::plots::{self, Line, lines as lines_of};
 use crate::config::TrainConfig;
+use crate::run::receipt::Receipt;
 use crate::run::{Classes, EpochRow, RunConfig, RunPaths};
 
 /// Confusions that are listed.
@@ -64,7 +67,7 @@ impl View {
         let receipt = paths.receipt_if_any()?;
         let subject = Subject {
             evaluation,
-            scored,
+            scored: vec![scored],
             classes: paths.read_classes()?,
             decoding: config.train.eval_pipeline.decoding(),
         };
@@ -76,6 +79,7 @@ impl View {
             weights.map(|origin| format!("the weights that it started from are {origin}"));
         let early = receipt.iter().flat_map(|receipt| &receipt.ended_early);
         let known = weights.chain(early.map(ToString::to_string));
+        let known = known.chain(left_out(receipt.as_ref()));
         let mut blocks = vec![Block::Text(about(&config.train, &subject.classes))];
         blocks.extend(known.map(Block::Note));
         blocks.extend([
@@ -93,18 +97,7 @@ impl View {
                 blocks.extend(curves(&paths.read_rows()?)?.map(Block::Plots));
             }
         }
-        blocks.extend([
-            heading("Classes"),
-            Block::Plots(subject.plots()?),
-            heading("Worst classes"),
-            Block::Table(subject.worst_classes(), vec![]),
-            heading("Largest confusions"),
-        ]);
-        let all = evaluation.largest_confusions();
-        blocks.extend(subject.confusions("Every image was named rightly.", all));
-        blocks.push(heading("Rare classes taken for more frequent ones"));
-        let none = "No image was taken for one of a larger group.";
-        blocks.extend(subject.confusions(none, evaluation.tail_to_head()));
+        blocks.extend(subject.blocks()?);
         if let Some(table) = subject.looks(predictor) {
             blocks.push(heading("Where experts look"));
             blocks.push(table);
@@ -120,12 +113,80 @@ impl View {
             heading("Configuration"),
             Block::Details("every setting", json(&config)),
         ]);
-        let name = paths.root().file_name().unwrap_or_default();
         Ok(Self {
-            title: name.to_string_lossy().into(),
+            title: title(paths.root()),
             blocks,
         })
     }
+
+    /// Of runs that hold out one part of the pictures each, with the pictures `scored` by each; `table` has means and
+    /// intervals.
+    pub fn of_folds(
+        folds: &Folds,
+        scored: Vec<&Dataset>,
+        folder: &Path,
+    ) -> Result<Self, ReportError> {
+        let first = RunPaths::new(&folds.runs[0]);
+        let config = RunConfig::read(&first)?.train;
+        let evaluation = &folds.all;
+        let subject = Subject {
+            evaluation,
+            scored,
+            classes: Classes {
+                names: folds.class_names.clone(),
+                train_counts: evaluation
+                    .per_class
+                    .iter()
+                    .map(|row| row.train_count)
+                    .collect(),
+            },
+            decoding: config.eval_pipeline.decoding(),
+        };
+        let left_out = left_out(first.receipt_if_any()?.as_ref());
+        let heading = |text: &str| Block::Heading(text.into());
+        let mut blocks = vec![
+            Block::Text(format!(
+                "{} folds: {}",
+                folds.runs.len(),
+                about(&config, &subject.classes)
+            )),
+            Block::Note(folds.sum()),
+        ];
+        blocks.extend(left_out.into_iter().map(Block::Note));
+        blocks.extend([
+            heading("Accuracy on the pictures that were held out"),
+            Block::Table(folds.table(), vec![]),
+            Block::Table(folds.runs(), vec![]),
+            heading("All pictures together"),
+            Block::Table(evaluation.table(), vec![]),
+        ]);
+        blocks.extend(evaluation.notes().into_iter().map(Block::Note));
+        blocks.extend(subject.blocks()?);
+        blocks.extend([
+            heading("All classes"),
+            Block::Table(folds.classes(usize::MAX), vec![]),
+            heading("Configuration"),
+            Block::Details("every setting, of the first run", json(&config)),
+        ]);
+        Ok(Self {
+            title: title(folder),
+            blocks,
+        })
+    }
+}
+
+/// The name of a folder.
+fn title(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default();
+    name.to_string_lossy().into()
+}
+
+/// What lay in the folders and was not taken, in lines.
+fn left_out(receipt: Option<&Receipt>) -> Vec<String> {
+    let left_out = receipt.iter().flat_map(|receipt| &receipt.left_out);
+    left_out
+        .map(|(part, left_out)| format!("{part} folders: {left_out}"))
+        .collect()
 }
 
 /// Indented JSON.
@@ -230,7 +291,8 @@ fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
 /// What tables of classes and pictures are made of.
 struct Subject<'a> {
     evaluation: &'a Evaluation,
-    scored: &'a Dataset,
+    /// One set behind the other.
+    scored: Vec<&'a Dataset>,
     classes: Classes,
     /// What became of pixels in the run.
     decoding: Decoding,
@@ -239,6 +301,35 @@ struct Subject<'a> {
 impl Subject<'_> {
     fn name(&self, class: usize) -> &str {
         self.classes.names.get(class).map_or("", String::as_str)
+    }
+
+    /// Classes and confusions.
+    fn blocks(&self) -> Result<Vec<Block>, ReportError> {
+        let heading = |text: &str| Block::Heading(text.into());
+        let mut blocks = vec![
+            heading("Classes"),
+            Block::Plots(self.plots()?),
+            heading("Worst classes"),
+            Block::Table(self.worst_classes(), vec![]),
+            heading("Largest confusions"),
+        ];
+        let all = self.evaluation.largest_confusions();
+        blocks.extend(self.confusions("Every image was named rightly.", all));
+        blocks.push(heading("Rare classes taken for more frequent ones"));
+        let none = "No image was taken for one of a larger group.";
+        blocks.extend(self.confusions(none, self.evaluation.tail_to_head()));
+        Ok(blocks)
+    }
+
+    /// The set of a scored image, and its place there.
+    fn place(&self, mut image: usize) -> Option<(&Dataset, usize)> {
+        for set in &self.scored {
+            if image < set.len() {
+                return Some((set, image));
+            }
+            image -= set.len();
+        }
+        None
     }
 
     /// Accuracy by class, by group and by confidence.
@@ -322,7 +413,8 @@ impl Subject<'_> {
             let Some(pixels) = scores
                 .iter()
                 .position(wrong)
-                .and_then(|image| picture(self.scored, image, &self.decoding))
+                .and_then(|image| self.place(image))
+                .and_then(|(set, image)| picture(set, image, &self.decoding))
             else {
                 continue;
             };
@@ -353,8 +445,9 @@ impl Subject<'_> {
         let those = scores
             .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
         let picture = |(image, score): (usize, &ImageScore)| {
-            let (file, sure) = (self.scored.origin(image), 100.0 * score.confidence);
-            let pixels = picture(self.scored, image, &self.decoding)?;
+            let (set, image) = self.place(image)?;
+            let (file, sure) = (set.origin(image), 100.0 * score.confidence);
+            let pixels = picture(set, image, &self.decoding)?;
             Some(Picture {
                 title: format!("{file} ({sure:.0} %)"),
                 jpeg: thumbnail(&pixels)?,

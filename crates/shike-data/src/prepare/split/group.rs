@@ -1,6 +1,6 @@
 //! Which images are kept together: those of one patient, site, burst or scene.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -168,6 +168,23 @@ impl Groups {
             groups: together.groups(),
             silent,
         })
+    }
+}
+
+impl Groups {
+    /// How many images of those that are said to belong together, `[[images]]`, these groups do not keep together: images of
+    /// a set that is not all in one group.
+    pub fn parted(&self, together: &[Vec<usize>]) -> usize {
+        let groups = self.groups.iter().zip(0..);
+        let group: HashMap<usize, usize> = groups
+            .flat_map(|(images, group)| images.iter().map(move |&i| (i, group)))
+            .collect();
+        let whole = |images: &Vec<usize>| {
+            let first = group.get(&images[0]);
+            first.is_some() && images.iter().all(|i| group.get(i) == first)
+        };
+        let parted = together.iter().filter(|images| !whole(images));
+        parted.flatten().collect::<HashSet<_>>().len()
     }
 }
 

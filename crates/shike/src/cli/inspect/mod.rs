@@ -15,7 +15,7 @@ use shike_data::{Dataset, Part, ShotThresholds};
 use shike_train::text::clean;
 use shike_train::{DataSource, TrainData};
 
-use self::text::{describe, describe_split};
+use self::text::{advised, describe, describe_split, parts};
 pub(super) use self::text::{describe_taken, group_lines, pixel_lines};
 use super::counter::Counter;
 use super::{CliError, LayoutArgs, SplitArgs, Status};
@@ -255,11 +255,14 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
             true => group_lines(&found, &subsets[0].1, &args.taken.group_by),
             false => vec![],
         };
-        let mut text = describe(&found, &notes.collect::<Vec<_>>(), advice, args);
-        if let Some(written) = written {
-            text += &describe_split(&written, args);
-        }
-        clean(&text)
+        let notes: Vec<String> = notes.collect();
+        clean(&match written {
+            // Who splits has looked at the pictures before.
+            Some(written) => {
+                parts(&found, &notes, args) + &advised(&advice) + &describe_split(&written, args)
+            }
+            None => describe(&found, &notes, advice, args),
+        })
     };
     if refused && args.split.is_some() && !args.json {
         text += "\nnothing was split: --strict\n";

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use shike_data::dataset::some_names;
 use shike_data::inspect::{self as look, Inspection, Pixels, Problem, Tail};
-use shike_data::split::{ClassSize, GroupBy, MinImages, SplitClass, SplitRecord};
+use shike_data::split::{ClassSize, GroupBy, Groups, MinImages, SplitClass, SplitRecord};
 use shike_data::{Dataset, Decoding, Fit, Part, Pipeline};
 
 use super::super::plot::{self, Bar};
@@ -19,13 +19,13 @@ fn classes(n: usize) -> String {
     format!("{n} class{}", if n == 1 { "" } else { "es" })
 }
 
-/// The report for a person.
-pub(super) fn describe(
-    found: &Inspection,
-    notes: &[String],
-    advice: Vec<String>,
-    args: &InspectArgs,
-) -> String {
+/// The verb behind so many.
+fn verb(n: usize, one: &'static str, several: &'static str) -> &'static str {
+    if n == 1 { one } else { several }
+}
+
+/// The parts, and how they were read.
+pub(super) fn parts(found: &Inspection, notes: &[String], args: &InspectArgs) -> String {
     let mut text = format!("{}\n", args.data.display());
     for part in &found.subsets {
         let (images, classes) = (images(part.images), classes(part.classes));
@@ -34,6 +34,25 @@ pub(super) fn describe(
     for note in notes {
         let _ = writeln!(text, "  {}", plot::clean(note));
     }
+    text
+}
+
+/// What there is to do about the pictures.
+pub(super) fn advised(lines: &[String]) -> String {
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("\npictures\n  {}\n", lines.join("\n  ")),
+    }
+}
+
+/// The report for a person.
+pub(super) fn describe(
+    found: &Inspection,
+    notes: &[String],
+    advice: Vec<String>,
+    args: &InspectArgs,
+) -> String {
+    let mut text = parts(found, notes, args);
     text.push('\n');
     let tail = &found.tail;
     if let (Some(factor), Some(gini), Some(head)) =
@@ -68,10 +87,7 @@ pub(super) fn describe(
     text.push_str(&findings(found, args.show));
     let mut pixels = pixel_lines(&found.pixels, None);
     pixels.extend(advice);
-    if !pixels.is_empty() {
-        let _ = writeln!(text, "\npictures\n  {}", pixels.join("\n  "));
-    }
-    text
+    text + &advised(&pixels)
 }
 
 /// What a person should know of pictures that are not 8-bit, opaque, upright and nearly square: what becomes of them
@@ -84,8 +100,9 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
     let mut lines = Vec::new();
     if pixels.sixteen_bits > 0 {
         let mut line = format!(
-            "{} of {all} have 16 bits a channel, of which ",
-            pixels.sixteen_bits
+            "{} of {all} {} 16 bits a channel, of which ",
+            pixels.sixteen_bits,
+            verb(pixels.sixteen_bits, "has", "have")
         );
         line += &match stretched {
             true => format!("the values {low} to {high} become black to white"),
@@ -116,8 +133,13 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
     }
     if pixels.several > 0 {
         lines.push(format!(
-            "{} of {all} are animations or have several pages: the first is taken",
-            pixels.several
+            "{} of {all} {}: the first is taken",
+            pixels.several,
+            verb(
+                pixels.several,
+                "is an animation or has several pages",
+                "are animations or have several pages"
+            )
         ));
     }
     if pixels.turned > 0 {
@@ -133,8 +155,9 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
             }
         };
         lines.push(format!(
-            "{} of {all} carry an EXIF turn: {done}",
-            pixels.turned
+            "{} of {all} {} an EXIF turn: {done}",
+            pixels.turned,
+            verb(pixels.turned, "carries", "carry")
         ));
     }
     let size = pipeline.and_then(Pipeline::output_size);
@@ -153,9 +176,14 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
             Some(Some(fit)) => format!("all of each is seen ({})", fit.name()),
         };
         lines.push(format!(
-            "{} of {all} are so wide or tall that the square in their middle holds less than two thirds of them \
-             ({:.0} % of the median picture): {done}",
+            "{} of {all} {} holds less than two thirds of {} ({:.0} % of the median picture): {done}",
             pixels.elongated,
+            verb(
+                pixels.elongated,
+                "is so wide or tall that the square in its middle",
+                "are so wide or tall that the square in their middle"
+            ),
+            verb(pixels.elongated, "it", "them"),
             100.0 * kept,
         ));
     }
@@ -170,7 +198,9 @@ pub(in crate::cli) fn group_lines(
 ) -> Vec<String> {
     let all = data.len();
     let mut lines = Vec::new();
-    let bursts = found.in_bursts;
+    // What is wrong with a rule, the split tells.
+    let groups = Groups::new(data, found, rules).unwrap_or_default();
+    let bursts = groups.parted(&found.bursts(data));
     // A few are in every collection.
     if bursts * 20 >= all && bursts > 1 && !rules.iter().any(|by| matches!(by, GroupBy::Time(_))) {
         lines.push(format!(
@@ -178,11 +208,14 @@ pub(in crate::cli) fn group_lines(
              bursts in one part with --group-by time:30"
         ));
     }
-    let near = found.near_duplicates.as_ref().map_or(0, |near| near.images);
-    if near > 0 && !rules.contains(&GroupBy::NearDuplicates) {
+    let near = found.near_duplicates.iter().flat_map(|near| &near.groups);
+    let near = near.map(|group| group.images.iter().map(|image| image.index).collect());
+    let near = groups.parted(&near.collect::<Vec<_>>());
+    if near > 0 {
         lines.push(format!(
-            "{near} of {all} look like another one without being equal: a split keeps them in one part with \
-             --group-by near-duplicates"
+            "{near} of {all} {} like another one without being equal: a split keeps them in one part with \
+             --group-by near-duplicates",
+            verb(near, "looks", "look"),
         ));
     }
     let below = (0..all).filter_map(|i| {
@@ -368,7 +401,7 @@ pub(super) fn describe_split(written: &Written<'_>, args: &InspectArgs) -> Strin
         let (images, classes) = (images(left.images.len()), classes(left.classes.len()));
         let _ = writeln!(
             text,
-            "  left out: unreadable: {images}; without a readable image: {classes}"
+            "  left out: unreadable: {images}; without a readable image: {classes} (`shike inspect` names them)"
         );
     }
     let _ = writeln!(text, "\ntrain on it with\n  {}", written.command);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shike_data::dataset::some_names;
+use shike_data::dataset::{LeftOut, some_names};
 use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, Groups};
@@ -23,6 +23,7 @@ use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
 use crate::cli::counter::Counter;
+use crate::cli::inspect::group_lines;
 
 /// `folds.json` beside the lists: what was dealt, and how. It is written last.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ struct FoldRecord {
     pictures: usize,
     /// Pictures that cannot be read, and are in no list.
     unreadable: Vec<String>,
+    /// What lay in the folders and was not taken for a picture.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    left_out: LeftOut,
     /// Classes that cannot be held out: all of their pictures belong together, and are trained on in every run.
     always_trained_on: Vec<String>,
 }
@@ -63,15 +67,15 @@ pub(super) fn train_folds(
         &lists,
         &mut session.progress,
     )?;
-    for left_out in job.images.left_out().values() {
-        session.progress.message(&left_out.to_string());
-    }
     for line in record.lines() {
         session.progress.message(&line);
     }
+    let mut left_out = record.left_out.clone();
+    left_out.add_unreadable(record.unreadable.len());
     let one = |fold: usize| {
         let source = listed(&record.data, &lists.join(format!("fold{fold}")));
-        let data = source.open()?;
+        let mut data = source.open()?;
+        data.train = data.train.with_left_out(left_out.clone());
         Ok(One {
             name: format!(
                 "fold {fold}: {} pictures for training, {} are held out",
@@ -88,13 +92,22 @@ pub(super) fn train_folds(
         .map(one)
         .collect::<Result<Vec<One>, CliError>>()?;
     let done = train_each(&ones, (job, planned), args, session)?;
-    let runs: Vec<PathBuf> = ones.into_iter().take(done).map(|one| one.folder).collect();
+    let runs: Vec<PathBuf> = ones
+        .iter()
+        .take(done)
+        .map(|one| one.folder.clone())
+        .collect();
     let interrupted = runs.len() < folds;
     let several = match interrupted {
         true => None,
         false => {
             let found = Folds::read(&runs)?;
-            found.write(folder)?;
+            let held_out = ones.iter().filter_map(|one| one.data.test.as_ref());
+            found.write(folder, held_out.collect())?;
+            let report = RunPaths::new(folder).report();
+            session
+                .progress
+                .message(&format!("report: {}", report.display()));
             Some(Several::Folds(Box::new(found)))
         }
     };
@@ -134,6 +147,10 @@ fn dealt(
         )));
     }
     let data = images.data()?;
+    let mut left_out = LeftOut::default();
+    data.left_out()
+        .into_values()
+        .for_each(|of| left_out.add(of));
     let sets: Vec<&Dataset> = [Some(&data.train), data.val.as_ref()]
         .into_iter()
         .flatten()
@@ -154,6 +171,9 @@ fn dealt(
     let found = look::inspect(&parts, &inspect, &|done| counter.show(done));
     counter.clear();
     let found = found?;
+    for line in group_lines(&found, &all, group_by) {
+        progress.message(&line);
+    }
     let bad: BTreeSet<usize> = found.unreadable.iter().map(|bad| bad.image.index).collect();
     let good: Vec<usize> = (0..all.len()).filter(|i| !bad.contains(i)).collect();
     let labels: Vec<u32> = good.iter().map(|&i| all.label(i)).collect();
@@ -190,6 +210,7 @@ fn dealt(
             .iter()
             .map(|bad| bad.image.file.clone())
             .collect(),
+        left_out,
         always_trained_on: there
             .difference(&held)
             .map(|&label| all.class_names()[label as usize].clone())
@@ -215,6 +236,9 @@ impl FoldRecord {
                 "no group of {} lies in two folds",
                 rules.join(" and ")
             ));
+        }
+        if !self.left_out.is_empty() {
+            lines.push(self.left_out.to_string());
         }
         if !self.unreadable.is_empty() {
             lines.push(format!(
