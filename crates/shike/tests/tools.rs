@@ -585,4 +585,18 @@ fn backends_are_checked() {
     assert_eq!(found["backend"], "flex");
     assert_eq!(found["works"], true);
     assert!(found["gflops"].as_f64().unwrap() > 0.1);
+    let kernels = found["kernels"].as_str().unwrap();
+    assert!(
+        kernels.ends_with(": conv2d, batch_norm, loss, sgd, transformer"),
+        "{kernels}"
+    );
+    let portable = Command::new(env!("CARGO_BIN_EXE_shike"))
+        .args(["backends"])
+        .env("SHIKE_KERNELS", "portable,conv2d");
+    let said = { portable }.output().unwrap();
+    assert!(
+        String::from_utf8(said.stdout)
+            .unwrap()
+            .contains("kernels portable: conv2d\n")
+    );
 }

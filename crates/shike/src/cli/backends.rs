@@ -36,14 +36,21 @@ impl BackendsArgs {
             any |= found.is_ok();
             match (self.json, found) {
                 (true, Ok(speed)) => {
-                    print_json(&json!({"backend": name, "works": true, "gflops": speed}))?;
+                    let kernels = kernels_of(name);
+                    print_json(
+                        &json!({"backend": name, "works": true, "gflops": speed, "kernels": kernels}),
+                    )?;
                 }
                 (true, Err(error)) => {
                     print_json(&json!({"backend": name, "works": false, "error": error}))?;
                 }
-                (false, Ok(speed)) => print(&format!(
-                    "{name:<8} works: {speed:.0} GFLOP/s in matrix products of float32"
-                ))?,
+                (false, Ok(speed)) => {
+                    let kernels = kernels_of(name).map(|kernels| format!("; kernels {kernels}"));
+                    print(&format!(
+                        "{name:<8} works: {speed:.0} GFLOP/s in matrix products of float32{}",
+                        kernels.unwrap_or_default()
+                    ))?;
+                }
                 (false, Err(error)) => print(&format!("{name:<8} does not work: {error}"))?,
             }
         }
@@ -52,6 +59,11 @@ impl BackendsArgs {
             false => Status::Failure,
         })
     }
+}
+
+/// The instruction set of our own kernels, and which of them are on, where a backend has them.
+fn kernels_of(backend: &str) -> Option<String> {
+    (backend == "flex").then(shike_model::kernels::path)
 }
 
 /// Billions of floating-point operations a second in matrix products.
