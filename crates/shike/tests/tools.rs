@@ -590,10 +590,11 @@ fn backends_are_checked() {
         kernels.ends_with(": conv2d, batch_norm, loss, sgd, transformer"),
         "{kernels}"
     );
-    let portable = Command::new(env!("CARGO_BIN_EXE_shike"))
-        .args(["backends"])
+    let mut portable = Command::new(env!("CARGO_BIN_EXE_shike"));
+    portable
+        .arg("backends")
         .env("SHIKE_KERNELS", "portable,conv2d");
-    let said = { portable }.output().unwrap();
+    let said = portable.output().unwrap();
     assert!(
         String::from_utf8(said.stdout)
             .unwrap()
