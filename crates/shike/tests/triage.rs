@@ -187,9 +187,12 @@ fn a_network_that_was_trained_on_the_labels_does_not_judge_them() {
     let train = "train --data pictures --weights none --arch resnet8 --image-size 32 --epochs 1 --stage2-epochs 0 \
                  --experts 1 --device flex --run run";
     success(&shike(folder, train));
-    let refused = failure(2, &shike(folder, "triage run --device flex"));
-    assert!(refused.contains("was trained on these labels"), "{refused}");
-    assert!(refused.contains("--weights"), "{refused}");
+    for own in ["", " --weights run/model.safetensors"] {
+        let words = format!("triage run --device flex{own}");
+        let refused = failure(2, &shike(folder, &words));
+        assert!(refused.contains("was trained on these labels"), "{refused}");
+        assert!(refused.contains("--weights dinov2_s14"), "{refused}");
+    }
     success(&shike(
         folder,
         "triage run --device flex --weights weights.safetensors",

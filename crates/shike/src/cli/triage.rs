@@ -144,6 +144,20 @@ impl TriageArgs {
         recorded: &RunConfig,
     ) -> Result<(Embedder, Option<Candidate>), CliError> {
         let device = device::parse(&self.device)?;
+        let frozen = recorded.train.frozen.is_some();
+        // A model of the run itself is no other network.
+        let own = |weights: &PathBuf| {
+            let [file, run] = [weights, &self.run].map(|path| path.canonicalize().ok());
+            file.zip(run)
+                .is_some_and(|(file, run)| file.starts_with(run))
+        };
+        if !frozen && self.weights.as_ref().is_none_or(own) {
+            return Err(CliError::Usage(format!(
+                "the network of {} was trained on these labels, and would believe them: name a pretrained one that was \
+                 not, as in --weights dinov2_s14",
+                self.run.display()
+            )));
+        }
         if let Some(weights) = &self.weights {
             let decoding = recorded.train.eval_pipeline.decoding();
             let pixels = PixelArgs {
@@ -154,13 +168,6 @@ impl TriageArgs {
             };
             let embedder = embed::embedder(weights, None, None, &pixels, &device)?;
             return Ok((embedder, None));
-        }
-        if recorded.train.frozen.is_none() {
-            return Err(CliError::Usage(format!(
-                "the network of {} was trained on these labels, and would believe them: name a pretrained one that was \
-                 not, as in --weights dinov2_s14",
-                self.run.display()
-            )));
         }
         let (network, info) = load_model(&model_of(paths, Which::Model)?, &device)?;
         let Network::Frozen(trunk, head) = network else {
