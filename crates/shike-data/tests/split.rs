@@ -14,7 +14,7 @@ use shike_data::dataset::PathRule;
 use shike_data::inspect::{Depth, InspectConfig, inspect};
 use shike_data::split::{
     ClassSize, GroupBy, MinImages, SplitConfig, SplitError, SplitRecord, assign, bound, folds,
-    held_out, plan,
+    held_out, held_out_at_most, plan,
 };
 use shike_data::{Dataset, Part, image_folder_as_found, list_file, list_file_like};
 use xxhash_rust::xxh3::xxh3_128;
@@ -929,4 +929,15 @@ fn what_would_be_missing_in_training_is_never_held_out() {
     assert_eq!(held[0], held[1]);
     let folds: BTreeSet<_> = held[..4].iter().collect();
     assert_eq!(folds, BTreeSet::from([&Some(0), &Some(1)]), "{held:?}");
+    // Class 2 has one picture and a twin of class 0; all of class 3 belong together.
+    let labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3];
+    let groups = [vec![0, 1, 6], vec![5, 10], vec![11, 12]];
+    let held = held_out_at_most(&labels, &groups, 5, 0).unwrap();
+    assert_eq!((held[0], held[0]), (held[1], held[6]));
+    let never: Vec<usize> = (0..13).filter(|&i| held[i].is_none()).collect();
+    assert_eq!(never, [5, 10, 11, 12]);
+    // One picture a class, and a single group of all.
+    assert_eq!(held_out_at_most(&[0, 1], &[], 5, 0).unwrap(), [None; 2]);
+    let all = [vec![0, 1, 2]];
+    assert_eq!(held_out_at_most(&[0, 1, 1], &all, 5, 0).unwrap(), [None; 3]);
 }

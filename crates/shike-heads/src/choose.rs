@@ -427,13 +427,10 @@ impl HeldOut {
         let groups = groups.map(|group| group.iter().filter_map(place).collect());
         let groups: Vec<Vec<usize>> = groups.filter(|group: &Vec<_>| group.len() > 1).collect();
         if !groups.is_empty() {
-            let joined: usize = groups.iter().map(|group| group.len() - 1).sum();
-            number = number.min(pictures.len().saturating_sub(joined));
-            folds = match number {
-                0 | 1 => vec![None; pictures.len()],
-                _ => split::held_out(&labels, &groups, number, settings.seed)
-                    .map_err(|error| HeadError::Setting(format!("groups: {error}")))?,
-            };
+            folds = split::held_out_at_most(&labels, &groups, number, settings.seed)
+                .map_err(|error| HeadError::Setting(format!("groups: {error}")))?;
+            // Fewer, where there are fewer groups.
+            number = folds.iter().flatten().max().map_or(0, |last| last + 1);
         }
         let mut counts = vec![0usize; features.classes()];
         labels.iter().for_each(|&label| counts[label as usize] += 1);

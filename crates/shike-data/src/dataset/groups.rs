@@ -2,10 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Dataset;
 use super::list::path_numbers;
 use crate::error::Result;
+
+/// The groups of several data sets, one behind the other.
+pub(super) fn joined(sets: &[&Dataset]) -> Arc<[Option<u32>]> {
+    let (mut of_all, mut next) = (vec![], 0);
+    for set in sets {
+        let mut own = vec![None; set.len()];
+        for group in set.groups() {
+            group.iter().for_each(|&i| own[i] = Some(next));
+            next += 1;
+        }
+        of_all.extend(own);
+    }
+    of_all.into()
+}
 
 impl Dataset {
     /// Images that belong together, such as those of a burst: their numbers, two and more each, ascending. What is

@@ -255,13 +255,15 @@ impl Dataset {
             });
         }
         let labels = sets.iter().flat_map(|set| set.labels()).copied().collect();
-        match Self::one_folder(sets) {
-            Some((root, paths)) => Self::from_files(root, paths, labels, names.to_vec()),
+        let mut joined = match Self::one_folder(sets) {
+            Some((root, paths)) => Self::from_files(root, paths, labels, names.to_vec())?,
             None => {
                 let sets = sets.iter().copied().cloned().collect();
-                Self::from_images(Arc::new(Joined::new(sets)), labels, names.to_vec())
+                Self::from_images(Arc::new(Joined::new(sets)), labels, names.to_vec())?
             }
-        }
+        };
+        joined.groups = groups::joined(sets);
+        Ok(joined)
     }
 
     /// The long-tailed version of this data set: the first `n_c` images of each class, grouped by

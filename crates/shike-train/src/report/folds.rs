@@ -98,11 +98,11 @@ impl Folds {
     }
 
     /// Writes `per_class.csv`, `predictions.csv` and `report.html` of all pictures, which are `scored`: those that each run
-    /// held out, in turn.
+    /// held out, one set behind the other.
     ///
     /// # Errors
     /// If they cannot be written, or the settings of the first run cannot be read.
-    pub fn write(&self, folder: &Path, scored: Vec<&Dataset>) -> Result<(), ReportError> {
+    pub fn write(&self, folder: &Path, scored: &Dataset) -> Result<(), ReportError> {
         let paths = RunPaths::new(folder);
         let view = View::of_folds(self, scored, folder)?;
         write_page(&view, &paths.report())?;

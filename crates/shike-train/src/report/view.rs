@@ -67,7 +67,7 @@ impl View {
         let receipt = paths.receipt_if_any()?;
         let subject = Subject {
             evaluation,
-            scored: vec![scored],
+            scored,
             classes: paths.read_classes()?,
             decoding: config.train.eval_pipeline.decoding(),
         };
@@ -121,11 +121,7 @@ impl View {
 
     /// Of runs that hold out one part of the pictures each, with the pictures `scored` by each; `table` has means and
     /// intervals.
-    pub fn of_folds(
-        folds: &Folds,
-        scored: Vec<&Dataset>,
-        folder: &Path,
-    ) -> Result<Self, ReportError> {
+    pub fn of_folds(folds: &Folds, scored: &Dataset, folder: &Path) -> Result<Self, ReportError> {
         let first = RunPaths::new(&folds.runs[0]);
         let config = RunConfig::read(&first)?.train;
         let evaluation = &folds.all;
@@ -291,8 +287,7 @@ fn curves(rows: &[EpochRow]) -> Result<[Vec<String>; 2], ReportError> {
 /// What tables of classes and pictures are made of.
 struct Subject<'a> {
     evaluation: &'a Evaluation,
-    /// One set behind the other.
-    scored: Vec<&'a Dataset>,
+    scored: &'a Dataset,
     classes: Classes,
     /// What became of pixels in the run.
     decoding: Decoding,
@@ -319,17 +314,6 @@ impl Subject<'_> {
         let none = "No image was taken for one of a larger group.";
         blocks.extend(self.confusions(none, self.evaluation.tail_to_head()));
         Ok(blocks)
-    }
-
-    /// The set of a scored image, and its place there.
-    fn place(&self, mut image: usize) -> Option<(&Dataset, usize)> {
-        for set in &self.scored {
-            if image < set.len() {
-                return Some((set, image));
-            }
-            image -= set.len();
-        }
-        None
     }
 
     /// Accuracy by class, by group and by confidence.
@@ -413,8 +397,7 @@ impl Subject<'_> {
             let Some(pixels) = scores
                 .iter()
                 .position(wrong)
-                .and_then(|image| self.place(image))
-                .and_then(|(set, image)| picture(set, image, &self.decoding))
+                .and_then(|image| picture(self.scored, image, &self.decoding))
             else {
                 continue;
             };
@@ -445,9 +428,8 @@ impl Subject<'_> {
         let those = scores
             .filter(|(_, score)| score.label == of.label && score.predicted == Some(of.predicted));
         let picture = |(image, score): (usize, &ImageScore)| {
-            let (set, image) = self.place(image)?;
-            let (file, sure) = (set.origin(image), 100.0 * score.confidence);
-            let pixels = picture(set, image, &self.decoding)?;
+            let (file, sure) = (self.scored.origin(image), 100.0 * score.confidence);
+            let pixels = picture(self.scored, image, &self.decoding)?;
             Some(Picture {
                 title: format!("{file} ({sure:.0} %)"),
                 jpeg: thumbnail(&pixels)?,

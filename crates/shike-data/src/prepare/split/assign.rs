@@ -96,6 +96,22 @@ pub fn folds(
     Ok(deal(labels, &units, &wanted, TooLarge::Nearest, seed))
 }
 
+/// As [`held_out`] in at most `k` parts: in as many as there are groups and single images, in none where that is one.
+///
+/// # Errors
+/// As [`folds`].
+pub fn held_out_at_most(
+    labels: &[u32],
+    groups: &[Vec<usize>],
+    k: usize,
+    seed: u64,
+) -> Result<Vec<Option<usize>>, SplitError> {
+    match k.min(units(labels, groups)?.len()) {
+        0 | 1 => Ok(vec![None; labels.len()]),
+        k => held_out(labels, groups, k, seed),
+    }
+}
+
 /// The part in which each image is held out from training, `[n]`; none for those that have to be trained on every time,
 /// as their class would be missing, and for what belongs to them. Else as [`folds`].
 ///
@@ -134,7 +150,8 @@ fn class_sizes(labels: &[u32]) -> BTreeMap<u32, usize> {
 fn units(labels: &[u32], groups: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, SplitError> {
     let grouped = check_groups(labels, groups)?;
     let single = (0..labels.len()).filter(|&i| !grouped[i]).map(|i| vec![i]);
-    Ok(groups.iter().cloned().chain(single).collect())
+    let groups = groups.iter().filter(|group| !group.is_empty()).cloned();
+    Ok(groups.chain(single).collect())
 }
 
 /// Which images are in a group, `[n]`.

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::assign::{assign, folds, held_out};
+pub use self::assign::{assign, folds, held_out, held_out_at_most};
 pub use self::group::{GroupBy, Groups};
 pub use self::lists::{SplitPlan, group_list, is_inside, names as list_names};
 pub use self::plan::{bound, plan};

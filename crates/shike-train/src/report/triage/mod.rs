@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use shike_data::inspect::{InspectConfig, Unreadable, inspect};
-use shike_data::split::{GroupBy, Groups, SplitError, folds};
+use shike_data::split::{GroupBy, Groups, SplitError, held_out_at_most};
 use shike_data::write::{WriteError, atomic_write};
 use shike_data::{Dataset, Decoding, Part, Shot, ShotThresholds};
 use shike_infer::Features;
@@ -95,7 +95,7 @@ impl Subject {
                 .collect()
         };
         Ok(Self {
-            folds: dealt(&images, &of_good(groups))?,
+            folds: held_out_at_most(images.labels(), &of_good(groups), FOLDS, 0)?,
             parts: good.iter().map(|&i| parts[i]).collect(),
             alike: of_good(alike),
             images,
@@ -131,35 +131,6 @@ impl Subject {
         });
         groups.find(|group| !group.is_empty()).unwrap_or_default()
     }
-}
-
-/// The fold of each picture.
-fn dealt(images: &Dataset, groups: &[Vec<usize>]) -> Result<Vec<Option<usize>>, SplitError> {
-    let labels = images.labels();
-    let units = labels.len()
-        - groups
-            .iter()
-            .map(|g| g.len().saturating_sub(1))
-            .sum::<usize>();
-    let dealt = match units {
-        0..2 => vec![0; labels.len()],
-        _ => folds(labels, groups, FOLDS.min(units), 0)?,
-    };
-    let mut seen = vec![BTreeSet::new(); images.num_classes()];
-    for (&label, &fold) in labels.iter().zip(&dealt) {
-        seen[label as usize].insert(fold);
-    }
-    let alone = |picture: usize| seen[labels[picture] as usize].len() < 2;
-    let mut dealt: Vec<Option<usize>> = (0..labels.len())
-        .map(|picture| (!alone(picture)).then_some(dealt[picture]))
-        .collect();
-    // What belongs to a picture that is in every fit would be judged by heads that know it.
-    for group in groups {
-        if group.iter().any(|&picture| alone(picture)) {
-            group.iter().for_each(|&picture| dealt[picture] = None);
-        }
-    }
-    Ok(dealt)
 }
 
 /// Why to look at a picture.
@@ -490,21 +461,6 @@ mod tests {
             contents: vec![],
             rows,
         }
-    }
-
-    #[test]
-    fn what_belongs_together_is_held_out_together_or_not_at_all() {
-        // Class 2 has one picture and a twin of class 0; all of class 3 belong together.
-        let labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3];
-        let groups = [vec![0, 1, 6], vec![5, 10], vec![11, 12]];
-        let folds = dealt(&images(&labels), &groups).unwrap();
-        assert_eq!((folds[0], folds[0]), (folds[1], folds[6]));
-        let unjudged: Vec<usize> = (0..13).filter(|&i| folds[i].is_none()).collect();
-        assert_eq!(unjudged, [5, 10, 11, 12]);
-        // One picture a class, and a single group of all.
-        assert_eq!(dealt(&images(&[0, 1]), &[]).unwrap(), [None, None]);
-        let one = dealt(&images(&[0, 1, 1]), &[vec![0, 1, 2]]).unwrap();
-        assert_eq!(one, [None; 3]);
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub(super) fn train_folds(
         false => {
             let found = Folds::read(&runs)?;
             let held_out = ones.iter().filter_map(|one| one.data.test.as_ref());
-            found.write(folder, held_out.collect())?;
+            found.write(folder, &Dataset::joined(&held_out.collect::<Vec<_>>())?)?;
             let report = RunPaths::new(folder).report();
             session
                 .progress
