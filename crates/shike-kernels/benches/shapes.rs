@@ -1,6 +1,6 @@
 //! The convolutions of the models one by one, GFLOP/s of output, input gradient and weight gradient, and
 //! the layers of transformers, GFLOP/s of the output (for those that are no product: values a nanosecond), with
-//! the kernels on each instruction set of this processor. Behind each convolution stands its share, in percent, of the
+//! the kernels on each instruction set of this processor, in float32 and in bfloat16. Behind each convolution stands its share, in percent, of the
 //! smaller of two limits: multiplications and additions in registers alone, and the memory's bandwidth for what has to
 //! be read and written once; both are measured first.
 //!
@@ -65,7 +65,9 @@ const TRANSFORMERS: [(&str, [usize; 3]); 3] = [
 fn main() {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     // The first two are plain Rust.
-    let paths = &Simd::available()[2..];
+    let mut paths = Simd::available().split_off(2);
+    paths.extend(paths.last().and_then(|simd| simd.in_bf16()));
+    let paths = &paths[..];
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name.contains(wanted));
     keep_memory();
     set_enabled(true);

@@ -54,6 +54,28 @@ pub fn path() -> String {
     format!("{path}: {}", names.join(", "))
 }
 
+/// Whether [`in_bf16`] computes in bfloat16, and gains by it: kernels are on, and the processor has instructions for it
+/// (AVX512-BF16), or else the portable path was asked for.
+pub fn has_bf16() -> bool {
+    #[cfg(feature = "flex")]
+    return on(CONV2D) && flex::Simd::current().in_bf16().is_some();
+    #[cfg(not(feature = "flex"))]
+    false
+}
+
+/// Runs `f`, in which the kernels round what convolutions without groups and linear layers multiply to bfloat16, their
+/// gradients' products included, and sum in float32. Tensors stay float32, and so does everything else. Without
+/// [`has_bf16`] it just runs `f`.
+pub fn in_bf16<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "flex")]
+    if has_bf16()
+        && let Some(simd) = flex::Simd::current().in_bf16()
+    {
+        return simd.with(f);
+    }
+    f()
+}
+
 /// Whether one of them is on.
 pub(crate) fn on(kernel: u8) -> bool {
     state() & kernel != 0

@@ -8,9 +8,12 @@ use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{DType, Device, Tensor};
-use common::{Random, difference, double, floats, on_every_path, proptest_config, with_threads};
+use common::{
+    Random, bf16_paths, coarse, difference, double, floats, in_every_type, on_paths,
+    proptest_config, with_threads,
+};
 use proptest::prelude::*;
-use shike_kernels::{FixedNorm, Then, batch_norm, conv2d, conv2d_norm, stats};
+use shike_kernels::{FixedNorm, Simd, Then, batch_norm, conv2d, conv2d_norm, stats};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -88,18 +91,26 @@ fn run(
     let x = x.require_grad();
     let y = forward(conv, x.clone());
     let mut random = Random::new(99);
-    let dy = random.tensor(y.dims(), &y.device()).cast(y.dtype());
+    let dy = coarse(random.tensor(y.dims(), &y.device())).cast(y.dtype());
     let grads = (y.clone() * dy).sum().backward();
     let dx = x.grad(&grads).unwrap();
     let dw = conv.weight.val().grad(&grads).unwrap();
     [y.inner(), dx, dw]
 }
 
+/// On paths of bfloat16 with operands that need no rounding.
 fn check(case: Case, seed: u64) {
     let device = Device::flex().autodiff();
     let mut random = Random::new(seed);
-    let conv = case.conv(&mut random, &device);
+    let mut conv = case.conv(&mut random, &device);
     let x = case.input(&mut random, &device);
+    check_on(Simd::available(), case, &conv, x.clone());
+    let leaf = |tensor: Tensor<4>| Tensor::from_inner(coarse(tensor.inner()));
+    conv.weight = Param::from_tensor(leaf(conv.weight.val()));
+    check_on(bf16_paths(), case, &conv, leaf(x));
+}
+
+fn check_on(paths: Vec<Simd>, case: Case, conv: &Conv2d, x: Tensor<4>) {
     let mut exact = conv.clone();
     exact.weight = Param::from_tensor(double(&conv.weight.val()));
     let expected = run(&exact, double(&x), |conv, x| conv.forward(x));
@@ -110,9 +121,9 @@ fn check(case: Case, seed: u64) {
         case.group[1] * window,
         images * height * width,
     ];
-    on_every_path(|simd| {
+    on_paths(paths, |simd| {
         let before = stats();
-        let found = run(&conv, x.clone(), conv2d);
+        let found = run(conv, x.clone(), conv2d);
         let after = stats();
         assert_eq!(after.conv2d, before.conv2d + 1, "the kernel did not run");
         assert_eq!(after.conv2d_backward, before.conv2d_backward + 1);
@@ -260,7 +271,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         let mut random = Random::new(5);
         let conv = case.conv(&mut random, &device);
         let x = case.input(&mut random, &device);
-        on_every_path(|simd| {
+        in_every_type(|simd| {
             let bits = |threads: usize| {
                 with_threads(threads, || {
                     simd.with(|| {
@@ -322,7 +333,7 @@ fn normalisation_in_the_same_pass_gives_the_same_bits() {
                 Then::Add(residual.clone()),
                 Then::AddRelu(residual),
             ] {
-                on_every_path(|simd| {
+                in_every_type(|simd| {
                     let before = stats();
                     let found = conv2d_norm(&conv, x.clone(), norm.clone(), then.clone());
                     let after = stats();

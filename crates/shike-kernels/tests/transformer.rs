@@ -8,9 +8,12 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor};
-use common::{Random, difference, double, floats, on_every_path, proptest_config, with_threads};
+use common::{
+    Random, bf16_paths, coarse, difference, double, floats, in_every_type, on_every_path, on_paths,
+    proptest_config, with_threads,
+};
 use proptest::prelude::*;
-use shike_kernels::{ThenLinear, attention, gelu, layer_norm, linear, stats};
+use shike_kernels::{Simd, ThenLinear, attention, gelu, layer_norm, linear, stats};
 
 /// What each function is given.
 #[derive(Clone)]
@@ -64,12 +67,25 @@ impl Inputs {
         ]
     }
 
+    /// With operands that need no rounding to bfloat16.
+    fn coarse(&self) -> Self {
+        let mut all = self.clone();
+        all.x = coarse(all.x);
+        all.layer.weight = fixed(coarse(all.layer.weight.val()));
+        all
+    }
+
     fn check(&self) {
+        self.check_on(Simd::available());
+        self.coarse().check_on(bf16_paths());
+    }
+
+    fn check_on(&self, paths: Vec<Simd>) {
         let exact = self.double();
         let typical = (self.x.dims()[2] as f64).sqrt() / 3.0;
         for (then, exact_then) in self.thens().into_iter().zip(exact.thens()) {
             let expected = linear(&exact.layer, exact.x.clone(), exact_then);
-            on_every_path(|simd| {
+            on_paths(paths.clone(), |simd| {
                 let before = stats();
                 let found = linear(&self.layer, self.x.clone(), then.clone());
                 assert_eq!(stats().linear, before.linear + 1, "the kernel did not run");
@@ -216,7 +232,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let device = Device::flex();
     let inputs = Inputs::new([3, 65, 300, 50], true, &device);
     let qkv = Random::new(5).tensor::<3>([2, 70, 3 * 24], &device);
-    on_every_path(|simd| {
+    in_every_type(|simd| {
         let bits = |threads: usize| {
             with_threads(threads, || {
                 simd.with(|| {

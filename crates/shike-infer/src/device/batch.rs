@@ -1,10 +1,11 @@
 //! From a batch of bytes to the network's input.
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use shike_data::{Batch, Normalization};
+use shike_model::kernels;
 
-use crate::device::is_host;
+use crate::device::{is_host, name};
 
 /// The type of float that convolutions and activations are computed in. Weights, statistics, softmax
 /// and loss are float32 in any case.
@@ -17,16 +18,50 @@ pub enum Precision {
     #[default]
     F32,
     /// bfloat16: 16 bits with the range of float32. Half the memory, and faster on GPUs that have
-    /// matrix units for it.
+    /// matrix units for it. On a CPU with AVX512-BF16, what convolutions multiply is bfloat16, and activations stay
+    /// float32.
     Bf16,
 }
 
 impl Precision {
-    /// Images, `[batch, channels, height, width]`, in this type of float.
-    pub fn cast(self, images: Tensor<4>) -> Tensor<4> {
+    /// What `forward` makes of images, `[batch, channels, height, width]`, in this type of float: bfloat16 images on a
+    /// GPU, on a CPU bfloat16 products of float32 images ([`kernels::in_bf16`]).
+    pub fn compute<R>(self, images: Tensor<4>, forward: impl FnOnce(Tensor<4>) -> R) -> R {
         match self {
-            Self::F32 => images,
-            Self::Bf16 => images.cast(FloatDType::BF16),
+            Self::F32 => forward(images),
+            Self::Bf16 if is_host(&images.device()) => kernels::in_bf16(|| forward(images)),
+            Self::Bf16 => forward(images.cast(FloatDType::BF16)),
+        }
+    }
+
+    /// A device's name, for records, with the instructions of a CPU that computes in bfloat16.
+    pub fn name_on(self, device: &Device) -> String {
+        let name = name(device);
+        match self {
+            Self::Bf16 if is_host(device) => {
+                let path = kernels::in_bf16(kernels::path);
+                let instructions = path.split(':').next().unwrap_or_default();
+                format!("{name} ({instructions})")
+            }
+            _ => name,
+        }
+    }
+
+    /// Whether a device has it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, device: &Device) -> Result<(), &'static str> {
+        match self {
+            Self::F32 => Ok(()),
+            Self::Bf16 if !is_host(device) => match device.supports_dtype(DType::BF16) {
+                true => Ok(()),
+                false => Err("it has no bfloat16"),
+            },
+            Self::Bf16 if kernels::has_bf16() => Ok(()),
+            Self::Bf16 => Err(
+                "its processor has no instructions for bfloat16 (AVX512-BF16), or kernels are off",
+            ),
         }
     }
 }

@@ -18,10 +18,10 @@ const FLOAT: u64 = 4;
 /// normalisation needs again, and the activation behind; where the two are separate operations, also
 /// what lies between them.
 pub fn kept_per_value(device: &Device, precision: Precision) -> u64 {
-    let fused = precision == Precision::F32 && is_host(device) && kernels::enabled();
+    let fused = is_host(device) && kernels::enabled();
     let bytes = match precision {
-        Precision::F32 => FLOAT,
-        Precision::Bf16 => FLOAT / 2,
+        Precision::Bf16 if !is_host(device) => FLOAT / 2,
+        _ => FLOAT,
     };
     bytes * if fused { 2 } else { 3 }
 }

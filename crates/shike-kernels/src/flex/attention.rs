@@ -29,6 +29,7 @@ pub(crate) struct Shape {
 /// # Panics
 /// If `qkv` has another length, or there is nothing in it.
 pub(crate) fn forward(simd: Simd, s: Shape, qkv: &[f32]) -> Vec<f32> {
+    let simd = simd.in_f32();
     let all = s.heads * s.width;
     assert_eq!(qkv.len(), s.batch * s.tokens * 3 * all);
     assert!(s.tokens > 0 && s.width > 0);

@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use super::bf16;
 use super::buffer::SharedMut;
 use super::norm::{self, Affine};
 use super::shuffle::{interleave, transpose};
-use super::simd::{Simd, Vector, simd_entry};
+use super::simd::{Simd, Vector, product_entry};
 
 /// Vectors in a tile's row, for every path.
 pub(crate) const TILE_VECTORS: usize = 3;
@@ -56,7 +57,7 @@ pub(crate) enum Source<'a> {
     },
 }
 
-/// One product; see the module.
+/// One product; see the module. What is called floats here are pairs of bfloat16 on such a path, neighbours along k.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
     /// A in panels of `MR` rows ([`Source::Turned`] has more): `[panel][k][MR]`, zero where there is no row.
@@ -274,6 +275,36 @@ impl Panels {
         unsafe { self.pack(to, panel, fill) };
     }
 
+    /// Fills a panel from a matrix as [`pack_rows`](Self::pack_rows) does, with two of its rows for each k, in pairs of
+    /// bfloat16.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    pub unsafe fn pack_row_pairs(
+        &self,
+        to: SharedMut<'_>,
+        panel: usize,
+        from: &[f32],
+        stride: usize,
+    ) {
+        let fill = |to: &mut [f32], width: usize, columns: Range<usize>, block: Range<usize>| {
+            let rows = from[2 * block.start * stride..].chunks(2 * stride);
+            for (to, from) in to.chunks_exact_mut(width).zip(rows) {
+                let (low, high) = from.split_at(stride);
+                let high = high.get(columns.clone()).unwrap_or_default();
+                to[columns.len()..].fill(0.0);
+                bf16::pair(
+                    self.simd,
+                    &mut to[..columns.len()],
+                    &low[columns.clone()],
+                    high,
+                );
+            }
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.pack(to, panel, fill) };
+    }
+
     /// Fills a panel from the transposed matrix, whose rows, one for each column, are `stride` floats apart.
     ///
     /// # Safety
@@ -363,8 +394,8 @@ fn tiles(mut columns: &[Columns]) -> impl Iterator<Item = &[Columns]> {
     })
 }
 
-simd_entry! {
-    /// Works out a product.
+product_entry! {
+    /// Works out a product. On a path of bfloat16 the elements of A and B are pairs.
     ///
     /// # Safety
     /// Pointers, strides and tables must describe memory that can be read (A, B) and written (C,
@@ -373,16 +404,16 @@ simd_entry! {
 }
 
 #[inline(always)]
-unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
+unsafe fn multiply_with<V: Vector, const MR: usize, const PAIRS: bool>(p: &Product<'_>) {
     // SAFETY: passed on to the caller.
     unsafe {
         match p.source {
             Source::Direct(columns) => {
                 for group in tiles(columns) {
                     match group.len() {
-                        3 => sweep::<V, MR, 3, false>(p, group, p.b),
-                        2 => sweep::<V, MR, 2, false>(p, group, p.b),
-                        _ => sweep::<V, MR, 1, false>(p, group, p.b),
+                        3 => sweep::<V, MR, 3, false, PAIRS>(p, group, p.b),
+                        2 => sweep::<V, MR, 2, false, PAIRS>(p, group, p.b),
+                        _ => sweep::<V, MR, 1, false, PAIRS>(p, group, p.b),
                     }
                 }
             }
@@ -393,17 +424,17 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                         2 => pack_vectors::<V, 2>(p, group),
                         _ => pack_vectors::<V, 1>(p, group),
                     }
-                    packed_sweep::<V, MR>(p, group, p.panel);
+                    packed_sweep::<V, MR, PAIRS>(p, group, p.panel);
                 }
             }
             Source::Panels(columns, apart) => {
                 for (i, group) in columns.chunks(TILE_VECTORS).enumerate() {
-                    packed_sweep::<V, MR>(p, group, p.b.add(i * apart));
+                    packed_sweep::<V, MR, PAIRS>(p, group, p.b.add(i * apart));
                 }
             }
             Source::Turned(columns) => {
                 if V::LANES == 16 {
-                    turned::<V>(p, columns);
+                    turned::<V, PAIRS>(p, columns);
                 }
             }
             Source::Grid {
@@ -425,7 +456,7 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
                             lanes: V::LANES.min(count.saturating_sub(done)),
                         };
                     }
-                    packed_sweep::<V, MR>(p, &group[..vectors], p.panel);
+                    packed_sweep::<V, MR, PAIRS>(p, &group[..vectors], p.panel);
                     first += count;
                 }
             }
@@ -434,7 +465,7 @@ unsafe fn multiply_with<V: Vector, const MR: usize>(p: &Product<'_>) {
 }
 
 #[inline(always)]
-unsafe fn packed_sweep<V: Vector, const MR: usize>(
+unsafe fn packed_sweep<V: Vector, const MR: usize, const PAIRS: bool>(
     p: &Product<'_>,
     group: &[Columns],
     b: *const f32,
@@ -442,9 +473,9 @@ unsafe fn packed_sweep<V: Vector, const MR: usize>(
     // SAFETY: passed on to the caller; the panel was filled for this group.
     unsafe {
         match group.len() {
-            3 => sweep::<V, MR, 3, true>(p, group, b),
-            2 => sweep::<V, MR, 2, true>(p, group, b),
-            _ => sweep::<V, MR, 1, true>(p, group, b),
+            3 => sweep::<V, MR, 3, true, PAIRS>(p, group, b),
+            2 => sweep::<V, MR, 2, true, PAIRS>(p, group, b),
+            _ => sweep::<V, MR, 1, true, PAIRS>(p, group, b),
         }
     }
 }
@@ -532,7 +563,13 @@ unsafe fn pack_grid<V: Vector>(
 
 /// All panels of A against one group of columns.
 #[inline(always)]
-unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
+unsafe fn sweep<
+    V: Vector,
+    const MR: usize,
+    const N: usize,
+    const PACKED: bool,
+    const PAIRS: bool,
+>(
     p: &Product<'_>,
     group: &[Columns],
     b: *const f32,
@@ -551,7 +588,7 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
         for panel in p.panels.start..p.panels.end {
             let mut sum = [[V::splat(0.0); N]; MR];
             let a = p.a.add(panel * p.a_stride);
-            V::rounds::<MR, N, PACKED>(&mut sum, a, from, p.rows);
+            V::rounds::<MR, N, PACKED, PAIRS>(&mut sum, a, from, p.rows);
             let first = panel * MR;
             match whole && first + MR <= p.m {
                 true => write::<V, MR, N, true>(p, group, &sum, first),
@@ -563,15 +600,15 @@ unsafe fn sweep<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
 
 /// A product with rows of A in the lanes.
 #[inline(always)]
-unsafe fn turned<V: Vector>(p: &Product<'_>, columns: &[Columns]) {
+unsafe fn turned<V: Vector, const PAIRS: bool>(p: &Product<'_>, columns: &[Columns]) {
     // SAFETY: passed on to the caller.
     unsafe {
         let mut sums = [[0.0; 16 * TURNED * 16]; 2];
         for panel in p.panels.start..p.panels.end {
             for group in columns {
                 match group.lanes <= 8 {
-                    true => turned_tile::<V, 8>(p, panel, group, &mut sums),
-                    false => turned_tile::<V, TURNED_COLUMNS>(p, panel, group, &mut sums),
+                    true => turned_tile::<V, 8, PAIRS>(p, panel, group, &mut sums),
+                    false => turned_tile::<V, TURNED_COLUMNS, PAIRS>(p, panel, group, &mut sums),
                 }
             }
         }
@@ -580,7 +617,7 @@ unsafe fn turned<V: Vector>(p: &Product<'_>, columns: &[Columns]) {
 
 /// One tile; `sums` holds it by column, and then by row, 16 columns wide.
 #[inline(always)]
-unsafe fn turned_tile<V: Vector, const N: usize>(
+unsafe fn turned_tile<V: Vector, const N: usize, const PAIRS: bool>(
     p: &Product<'_>,
     panel: usize,
     group: &Columns,
@@ -598,7 +635,7 @@ unsafe fn turned_tile<V: Vector, const N: usize>(
             for (i, sums) in sum.iter_mut().enumerate() {
                 let column = V::splat(*b.add(i));
                 for v in 0..TURNED {
-                    sums[v] = column.mul_add(factors[v], sums[v]);
+                    sums[v] = column.product::<PAIRS>(factors[v], sums[v]);
                 }
             }
             a = a.add(ROWS);

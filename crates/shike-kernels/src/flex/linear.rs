@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
 use super::buffer::{SharedMut, Target, filled, scratch, zeroed};
 use super::gemm::{By, Epilogue, Panels, Product, k_blocks, longest_block, multiply, pack_a};
 use super::math::gelu_run;
@@ -25,25 +26,43 @@ pub(crate) fn forward(
     assert!(inputs > 0 && outputs > 0);
     assert_eq!([x.len(), w.len()], [rows * inputs, inputs * outputs]);
     epilogue.check(outputs, rows * outputs);
-    let panels = Panels::new(simd, inputs, outputs);
+    // Neighbours along k in pairs, if the operands are.
+    let pairs = simd.values() == 2;
+    let depth = inputs.div_ceil(simd.values());
+    let panels = Panels::new(simd, depth, outputs);
     let mut packed = zeroed(panels.len());
     let shared = SharedMut::new(&mut packed);
     (0..panels.count()).into_par_iter().for_each(|panel| {
         // SAFETY: each panel is filled once.
-        unsafe { panels.pack_rows(shared, panel, w, outputs) };
+        unsafe {
+            match pairs {
+                true => panels.pack_row_pairs(shared, panel, w, outputs),
+                false => panels.pack_rows(shared, panel, w, outputs),
+            }
+        }
     });
-    let k: Vec<u32> = vec![0; inputs];
+    let k: Vec<u32> = vec![0; depth];
     let mr = simd.rows();
     let fair = rows.div_ceil(2 * rayon::current_num_threads());
     let per_task = fair.clamp(1, ROWS).next_multiple_of(mr);
     let run = |y: Target<'_>, task: usize| {
         let first = task * per_task;
         let count = per_task.min(rows - first);
-        scratch(per_task * longest_block(simd, inputs), |a| {
-            for block in k_blocks(simd, inputs) {
-                pack_a(a, mr, &x[first * inputs..], inputs, count, &block);
+        let room = per_task * longest_block(simd, depth);
+        let pairs_len = if pairs { per_task * depth } else { 0 };
+        scratch(room + pairs_len, |buffer| {
+            let (a, paired) = buffer.split_at_mut(room);
+            let mut x = &x[first * inputs..][..count * inputs];
+            if pairs {
+                for (to, from) in paired.chunks_exact_mut(depth).zip(x.chunks_exact(inputs)) {
+                    bf16::pair_neighbours(simd, to, from);
+                }
+                x = paired;
+            }
+            for block in k_blocks(simd, depth) {
+                pack_a(a, mr, x, depth, count, &block);
                 let (b, source) = panels.source(&packed, &block);
-                let complete = block.end == inputs;
+                let complete = block.end == depth;
                 let at = first * outputs;
                 // SAFETY: A was filled for these rows, B for this block; this task alone writes these rows
                 // of the output, and reads them after it wrote them.

@@ -3,6 +3,7 @@
 #![cfg_attr(not(feature = "flex"), allow(dead_code))]
 
 mod attention;
+mod bf16;
 mod buffer;
 pub mod conv;
 mod gemm;

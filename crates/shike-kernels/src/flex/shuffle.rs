@@ -105,8 +105,21 @@ unsafe fn transpose8(to: &mut [f32], step: usize, rows: [&[f32]; 8], count: usiz
     }
 }
 
+/// `to[i] = from[stride · i]`
+pub(super) fn strided(to: &mut [f32], from: &[f32], stride: usize) {
+    match stride {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        2 => every_second(to, from),
+        _ => {
+            for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
+                *to = *from;
+            }
+        }
+    }
+}
+
 /// `to[i] = from[2 · i]`
-pub(super) fn every_second(to: &mut [f32], from: &[f32]) {
+fn every_second(to: &mut [f32], from: &[f32]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     {

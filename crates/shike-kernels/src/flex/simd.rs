@@ -19,6 +19,10 @@ pub(crate) enum Path {
     Avx2,
     /// AVX-512F.
     Avx512,
+    /// As `Wide`, with the operands of products in bfloat16: lets tests reach that path everywhere.
+    WideBf16,
+    /// As `Avx512`, with the operands of products in bfloat16.
+    Bf16,
 }
 
 impl Simd {
@@ -35,6 +39,40 @@ impl Simd {
             }
         }
         paths
+    }
+
+    /// This path with the operands of products in bfloat16, where the processor has instructions for that. It is taken by
+    /// choice alone: see [`with`](Self::with).
+    pub fn in_bf16(self) -> Option<Self> {
+        match self.0 {
+            Path::Portable | Path::Wide | Path::WideBf16 => Some(Self(Path::WideBf16)),
+            #[cfg(target_arch = "x86_64")]
+            _ if is_x86_feature_detected!("avx512bf16")
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma") =>
+            {
+                Some(Self(Path::Bf16))
+            }
+            _ => None,
+        }
+    }
+
+    /// This path with float32 throughout.
+    pub(crate) fn in_f32(self) -> Self {
+        match self.0 {
+            Path::Bf16 => Self(Path::Avx512),
+            Path::WideBf16 => Self(Path::Wide),
+            _ => self,
+        }
+    }
+
+    /// Values of k in an element of a product's operands: two of bfloat16, or one.
+    pub(crate) fn values(self) -> usize {
+        match self.0 {
+            Path::Bf16 | Path::WideBf16 => 2,
+            _ => 1,
+        }
     }
 
     /// The path that the calling thread's next operation takes.
@@ -57,16 +95,18 @@ impl Simd {
         // SAFETY: it reads and writes nothing else.
         unsafe { spin(self, rounds, &mut sum) };
         std::hint::black_box(sum);
-        (2 * SUMS * self.lanes()) as f64
+        (2 * SUMS * self.lanes() * self.values()) as f64
     }
 
-    /// Its name: `portable`, `wide`, `avx2` or `avx512`.
+    /// Its name: `portable`, `wide`, `avx2` or `avx512`, or of the paths of bfloat16 `widebf16` or `avx512bf16`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Path::Portable => "portable",
             Path::Wide => "wide",
             Path::Avx2 => "avx2",
             Path::Avx512 => "avx512",
+            Path::WideBf16 => "widebf16",
+            Path::Bf16 => "avx512bf16",
         }
     }
 
@@ -92,7 +132,7 @@ impl Simd {
     pub(crate) fn lanes(self) -> usize {
         match self.0 {
             Path::Portable | Path::Avx2 => 8,
-            Path::Wide | Path::Avx512 => 16,
+            _ => 16,
         }
     }
 
@@ -109,7 +149,7 @@ impl Simd {
     pub(crate) fn rows(self) -> usize {
         match self.0 {
             Path::Portable | Path::Avx2 => 4,
-            Path::Wide | Path::Avx512 => 8,
+            _ => 8,
         }
     }
 }
@@ -168,19 +208,19 @@ pub(crate) trait Vector: Copy {
 
     /// The inner loop of a product: adds `a[k, i] · column[k, v]` for every k to `sum[i][v]`. `a` is
     /// `[k][MR]`; vector `v` of k is at `from[v] + rows[k]`, or in packed order at
-    /// `from[v] + k · N · LANES`.
+    /// `from[v] + k · N · LANES`. With `PAIRS` an element is a pair of bfloat16: see [`Vector::dot`].
     ///
     /// # Safety
     /// All of that must be readable, and the processor have the instructions.
     #[inline(always)]
-    unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool>(
+    unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool, const PAIRS: bool>(
         sum: &mut [[Self; N]; MR],
         a: *const f32,
         from: [*const f32; N],
         rows: &[u32],
     ) {
         // SAFETY: the caller's promise.
-        unsafe { plain_rounds::<Self, MR, N, PACKED>(sum, a, from, rows) }
+        unsafe { plain_rounds::<Self, MR, N, PACKED, PAIRS>(sum, a, from, rows) }
     }
 
     /// Sum of the lanes, on a path always in the same order.
@@ -226,6 +266,33 @@ pub(crate) trait Vector: Copy {
 
     /// `self · factor + addend`
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// `self · factor + addend` of lanes that are pairs of bfloat16: both of their products are added, in float32.
+    #[inline(always)]
+    fn dot(self, factor: Self, addend: Self) -> Self {
+        let [mut a, mut b, mut sum] = [[0.0f32; 16]; 3];
+        // SAFETY: there is room for the widest vector.
+        unsafe {
+            self.store(a.as_mut_ptr());
+            factor.store(b.as_mut_ptr());
+            addend.store(sum.as_mut_ptr());
+            for i in 0..Self::LANES {
+                let [a, b] = [a[i].to_bits(), b[i].to_bits()];
+                let high = f32::from_bits(a & !0xffff) * f32::from_bits(b & !0xffff);
+                sum[i] += f32::from_bits(a << 16) * f32::from_bits(b << 16) + high;
+            }
+            Self::load(sum.as_ptr())
+        }
+    }
+
+    /// A term of a product whose elements are pairs, or floats.
+    #[inline(always)]
+    fn product<const PAIRS: bool>(self, factor: Self, addend: Self) -> Self {
+        match PAIRS {
+            true => self.dot(factor, addend),
+            false => self.mul_add(factor, addend),
+        }
+    }
 }
 
 /// [`Vector::rounds`] in plain Rust.
@@ -233,7 +300,13 @@ pub(crate) trait Vector: Copy {
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn plain_rounds<V: Vector, const MR: usize, const N: usize, const PACKED: bool>(
+unsafe fn plain_rounds<
+    V: Vector,
+    const MR: usize,
+    const N: usize,
+    const PACKED: bool,
+    const PAIRS: bool,
+>(
     sum: &mut [[V; N]; MR],
     mut a: *const f32,
     from: [*const f32; N],
@@ -251,7 +324,7 @@ unsafe fn plain_rounds<V: Vector, const MR: usize, const N: usize, const PACKED:
             for (i, sums) in sum.iter_mut().enumerate() {
                 let factor = V::splat(*a.add(i));
                 for v in 0..N {
-                    sums[v] = factor.mul_add(columns[v], sums[v]);
+                    sums[v] = factor.product::<PAIRS>(columns[v], sums[v]);
                 }
             }
             a = a.add(MR);
@@ -369,15 +442,17 @@ pub(crate) mod x86 {
         // A full tile takes all 16 registers. The compiler then spills a sum in every round, which
         // halves the speed; hence the loop is spelt out.
         #[inline(always)]
-        unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool>(
+        unsafe fn rounds<const MR: usize, const N: usize, const PACKED: bool, const PAIRS: bool>(
             sum: &mut [[Self; N]; MR],
             a: *const f32,
             from: [*const f32; N],
             rows: &[u32],
         ) {
-            if MR != 4 || N != 3 || rows.is_empty() {
+            if MR != 4 || N != 3 || PAIRS || rows.is_empty() {
                 // SAFETY: the caller's promise.
-                return unsafe { super::plain_rounds::<Self, MR, N, PACKED>(sum, a, from, rows) };
+                return unsafe {
+                    super::plain_rounds::<Self, MR, N, PACKED, PAIRS>(sum, a, from, rows)
+                };
             }
             // SAFETY: MR is 4 and N is 3, so that the types are the same; the caller's promise.
             unsafe {
@@ -684,6 +759,18 @@ pub(crate) mod x86 {
         fn mul_add(self, factor: Self, addend: Self) -> Self {
             Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
         }
+
+        // Called on the path of bfloat16 alone, whose entry stands for AVX512-BF16.
+        #[inline(always)]
+        fn dot(self, factor: Self, addend: Self) -> Self {
+            use core::mem::transmute;
+            // Bits become bits of the same vector.
+            Self(unsafe {
+                let a = transmute::<__m512, __m512bh>(self.0);
+                let b = transmute::<__m512, __m512bh>(factor.0);
+                _mm512_dpbf16_ps(addend.0, a, b)
+            })
+        }
     }
 }
 
@@ -715,8 +802,8 @@ macro_rules! simd_entry {
                     #[cfg(target_arch = "x86_64")]
                     Path::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Path::Avx512 => avx512($($arg),*),
-                    Path::Wide => $generic::<Plain<16>, 8>($($arg),*),
+                    Path::Avx512 | Path::Bf16 => avx512($($arg),*),
+                    Path::Wide | Path::WideBf16 => $generic::<Plain<16>, 8>($($arg),*),
                     _ => $generic::<Plain<8>, 4>($($arg),*),
                 }
             }
@@ -725,23 +812,58 @@ macro_rules! simd_entry {
 }
 pub(crate) use simd_entry;
 
+/// As [`simd_entry`], of a generic function with another parameter: whether elements of a product are pairs of bfloat16.
+macro_rules! product_entry {
+    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $generic:ident) => {
+        $(#[$doc])*
+        $vis unsafe fn $name(simd: $crate::flex::simd::Simd, $($arg: $ty),*) {
+            $crate::flex::simd::simd_entry! {
+                unsafe fn floats($($arg: $ty),*) = floats_with
+            }
+            #[inline(always)]
+            unsafe fn floats_with<V: $crate::flex::simd::Vector, const MR: usize>($($arg: $ty),*) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { $generic::<V, MR, false>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512bf16,avx512f,avx2,fma")]
+            unsafe fn bf16($($arg: $ty),*) {
+                // SAFETY: the caller's promise is passed on.
+                unsafe { $generic::<$crate::flex::simd::x86::Avx512, 8, true>($($arg),*) }
+            }
+            use $crate::flex::simd::{Path, Plain};
+            // SAFETY: the path of bfloat16 exists only where the processor has the instructions (`Simd::in_bf16`);
+            // the rest is the caller's promise.
+            unsafe {
+                match simd.path() {
+                    #[cfg(target_arch = "x86_64")]
+                    Path::Bf16 => bf16($($arg),*),
+                    Path::WideBf16 => $generic::<Plain<16>, 8, true>($($arg),*),
+                    _ => floats(simd, $($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use product_entry;
+
 /// Independent sums that hide the latency of each addition.
 const SUMS: usize = 12;
 
-simd_entry! {
+product_entry! {
     /// See [`Simd::spin`].
     unsafe fn spin(rounds: usize, sum: &mut f64) = spin_with
 }
 
 #[inline(always)]
-unsafe fn spin_with<V: Vector, const MR: usize>(rounds: usize, sum: &mut f64) {
+unsafe fn spin_with<V: Vector, const MR: usize, const PAIRS: bool>(rounds: usize, sum: &mut f64) {
     // SAFETY: the entry stands for the instructions.
     unsafe {
         let [factor, addend] = [0.999, 1.001].map(|value| V::splat(std::hint::black_box(value)));
         let mut sums = [V::splat(0.0); SUMS];
         for _ in 0..rounds {
             for sum in &mut sums {
-                *sum = factor.mul_add(addend, *sum);
+                *sum = factor.product::<PAIRS>(addend, *sum);
             }
         }
         for one in sums {

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::attention;
+use super::bf16;
 use super::buffer::{Shared, SharedMut, Target, filled};
 use super::conv::{self, Shape};
 use super::gemm::Epilogue;
@@ -24,6 +25,29 @@ fn values(seed: u64, count: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// Every path, and whether its operands are rounded to bfloat16 where they can be.
+fn paths() -> Vec<(Simd, bool)> {
+    let available = Simd::available();
+    let mut rounding: Vec<_> = available.iter().filter_map(|simd| simd.in_bf16()).collect();
+    rounding.dedup();
+    let exact = available.into_iter().map(|simd| (simd, false));
+    exact
+        .chain(rounding.into_iter().map(|simd| (simd, true)))
+        .collect()
+}
+
+/// The nearest numbers in bfloat16.
+fn coarse(values: &[f32]) -> Vec<f32> {
+    let nearest = |x: &f32| {
+        let bits = x.to_bits();
+        // Below and above, by what is left; in the middle the even one.
+        let (below, rest) = (bits >> 16, bits & 0xffff);
+        let up = rest > 0x8000 || rest == 0x8000 && below % 2 == 1;
+        f32::from_bits((below + u32::from(up)) << 16)
+    };
+    values.iter().map(nearest).collect()
 }
 
 fn assert_close(found: &[f32], expected: &[f64], what: &str) {
@@ -196,6 +220,10 @@ fn convolutions() {
         let dy = values(3, s.batch * s.filters * height * width);
         // Miri looks at memory; what it takes for numbers is saved.
         let expected = (!cfg!(miri)).then(|| by_definition(&s, &x, &w, &dy));
+        let rounded = (!cfg!(miri))
+            .then(|| by_definition(&s, &coarse(&x), &coarse(&w), &coarse(&dy)))
+            .filter(|_| s.groups == 1)
+            .or_else(|| expected.clone());
         let [mean, scale, shift] = [4, 5, 6].map(|seed| values(seed, s.filters));
         let affine = Affine { mean, scale, shift };
         let epilogue = Epilogue {
@@ -203,7 +231,7 @@ fn convolutions() {
             residual: Some(&dy),
             relu: Some(0.5),
         };
-        let finished: Option<Vec<f64>> = expected.as_ref().map(|[y, ..]| {
+        let finish = |[y, ..]: &[Vec<f64>; 3]| -> Vec<f64> {
             let value = |(i, (y, residual)): (usize, (&f64, &f32))| {
                 let c = i / (height * width) % s.filters;
                 let [mean, scale, shift] = [affine.mean[c], affine.scale[c], affine.shift[c]];
@@ -211,11 +239,12 @@ fn convolutions() {
                 (y + f64::from(*residual)).clamp(0.0, 0.5)
             };
             y.iter().zip(&dy).enumerate().map(value).collect()
-        });
-        for simd in Simd::available() {
+        };
+        for (simd, rounds) in paths() {
+            let expected = if rounds { &rounded } else { &expected };
             let found = conv::forward(simd, &s, &x, &w, Some(epilogue));
-            if let Some(finished) = &finished {
-                assert_close(&found, finished, &format!("{simd:?} {s:?}"));
+            if let Some(expected) = expected {
+                assert_close(&found, &finish(expected), &format!("{simd:?} {s:?}"));
             }
             let short = Epilogue {
                 residual: Some(&dy[1..]),
@@ -226,7 +255,7 @@ fn convolutions() {
                 conv::input_gradient(simd, &s, &dy, &w),
                 conv::weight_gradient(simd, &s, &x, &dy),
             ];
-            if let Some([output, expected @ ..]) = &expected {
+            if let Some([output, expected @ ..]) = expected {
                 let found = conv::forward(simd, &s, &x, &w, None);
                 assert_close(&found, output, &format!("{simd:?} {s:?}"));
                 for (found, expected) in gradients.iter().zip(expected) {
@@ -251,7 +280,7 @@ fn slices_of_another_shape_are_refused() {
         groups: 1,
     };
     let (map, weight) = ([0.0; 12], [0.0; 9]);
-    for simd in Simd::available() {
+    for (simd, _) in paths() {
         for (a, b) in [(1, 0), (0, 1)] {
             let (first, weight, map) = (&map[a..], &weight[b..], &map[b..]);
             assert!(panics(|| conv::forward(simd, &s, first, weight, None)));
@@ -372,6 +401,59 @@ fn normalisation_in_place_and_not() {
 }
 
 #[test]
+fn pairs_of_bfloat16() {
+    let exact = |bits: u32| f32::from_bits(bits << 16);
+    let between = |bits: u32, more: u32| f32::from_bits((bits << 16) + more);
+    let from = [
+        1.0,
+        // In the middle, to even: down, up; just beside the middle.
+        between(0x3f80, 0x8000),
+        between(0x3f81, 0x8000),
+        between(0x3f80, 0x8001),
+        between(0xbf81, 0x7fff),
+        f32::MAX,
+        f32::NEG_INFINITY,
+        -0.0,
+        // Bits of no number alone in the half that is cut off.
+        f32::from_bits(0x7f80_0001),
+    ];
+    let expected = [
+        0x3f80, 0x3f80, 0x3f82, 0x3f81, 0xbf81, 0x7f80, 0xff80, 0x8000, 0x7fc0,
+    ];
+    let word = |low: u32, high: u32| low | high << 16;
+    for (simd, _) in paths() {
+        let mut pairs = [0.0; 5];
+        bf16::pair_neighbours(simd, &mut pairs, &from);
+        let high = |i: usize| *expected.get(2 * i + 1).unwrap_or(&0);
+        let words: Vec<u32> = (0..5).map(|i| word(expected[2 * i], high(i))).collect();
+        assert_eq!(pairs.map(f32::to_bits).to_vec(), words, "{simd:?}");
+        // The other half ends before.
+        let mut pairs = [0.0; 9];
+        bf16::pair(simd, &mut pairs, &from, &from[1..]);
+        let next = |i: usize| *expected.get(i + 1).unwrap_or(&0);
+        let words: Vec<u32> = (0..9).map(|i| word(expected[i], next(i))).collect();
+        assert_eq!(pairs.map(f32::to_bits).to_vec(), words, "{simd:?}");
+    }
+    // Three channels of one tap and of two.
+    let simd = Simd::available()[0];
+    let w = [1, 2, 3, 4, 5, 6].map(|bits| exact(0x4000 + bits));
+    let bits = |pairs: Vec<f32>| pairs.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let pair = |low: u32, high: u32| word(0x4000 + low, if high > 0 { 0x4000 + high } else { 0 });
+    assert_eq!(
+        bits(bf16::pair_channels(simd, &w, 3, 1)),
+        [pair(1, 2), pair(3, 0), pair(4, 5), pair(6, 0)]
+    );
+    assert_eq!(
+        bits(bf16::pair_channels(simd, &w, 3, 2)),
+        [pair(1, 3), pair(2, 4), pair(5, 0), pair(6, 0)]
+    );
+    assert_eq!(
+        bits(bf16::pair_filters(simd, &w, 2)),
+        [pair(1, 3), pair(2, 4), pair(5, 0), pair(6, 0)]
+    );
+}
+
+#[test]
 fn products() {
     // Rows and columns that fill no tile, and more of k than a block.
     let cases = [[1, 3, 1], [9, 5, 30], [3, 290, 9]];
@@ -387,8 +469,8 @@ fn products() {
             residual: Some(&residual),
             relu: None,
         };
-        let expected: Vec<f64> = (0..rows * outputs)
-            .map(|i| {
+        let by_definition = |x: &[f32], w: &[f32]| -> Vec<f64> {
+            let value = |i: usize| {
                 let (row, column) = (i / outputs, i % outputs);
                 let terms = (0..inputs)
                     .map(|k| [x[row * inputs + k], w[k * outputs + column]].map(f64::from));
@@ -396,12 +478,16 @@ fn products() {
                 let [mean, scale, shift] =
                     [&affine.mean, &affine.scale, &affine.shift].map(|of| f64::from(of[column]));
                 (sum - mean) * scale + shift + f64::from(residual[i])
-            })
-            .collect();
+            };
+            (0..rows * outputs).map(value).collect()
+        };
+        let expected = by_definition(&x, &w);
+        let rounded = by_definition(&coarse(&x), &coarse(&w));
         let dims = [rows, inputs, outputs];
-        for simd in Simd::available() {
+        for (simd, rounds) in paths() {
+            let expected = if rounds { &rounded } else { &expected };
             let found = linear::forward(simd, dims, &x, &w, epilogue, false);
-            assert_close(&found, &expected, &format!("{simd:?} {dims:?}"));
+            assert_close(&found, expected, &format!("{simd:?} {dims:?}"));
             let curved = linear::forward(simd, dims, &x, &w, epilogue, true);
             let mut over = found;
             let shared = SharedMut::new(&mut over);
@@ -454,7 +540,7 @@ fn attentions() {
                 }
             }
         }
-        for simd in Simd::available() {
+        for (simd, _) in paths() {
             let found = attention::forward(simd, shape, &qkv);
             if !cfg!(miri) {
                 assert_close(&found, &expected, &format!("{simd:?} {shape:?}"));

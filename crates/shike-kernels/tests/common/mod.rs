@@ -63,11 +63,37 @@ pub fn difference<const D: usize>(found: Tensor<D>, expected: Tensor<D>, least: 
     largest / scale
 }
 
-/// Runs `f` on every instruction set that this processor has.
-pub fn on_every_path(mut f: impl FnMut(Simd)) {
+/// The nearest numbers in bfloat16, in the tensor's own type.
+pub fn coarse<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    let dtype = tensor.dtype();
+    tensor.cast(DType::BF16).cast(dtype)
+}
+
+/// The paths of bfloat16 that this processor has: plain Rust, and its own instructions.
+pub fn bf16_paths() -> Vec<Simd> {
+    let mut paths: Vec<_> = Simd::available()
+        .into_iter()
+        .filter_map(Simd::in_bf16)
+        .collect();
+    paths.dedup();
+    paths
+}
+
+/// Runs `f` on every instruction set that this processor has, in float32.
+pub fn on_every_path(f: impl FnMut(Simd)) {
+    on_paths(Simd::available(), f);
+}
+
+/// Runs `f` on every instruction set that this processor has, in float32 and in bfloat16.
+pub fn in_every_type(f: impl FnMut(Simd)) {
+    on_paths([Simd::available(), bf16_paths()].concat(), f);
+}
+
+/// Runs `f` on these instruction sets.
+pub fn on_paths(paths: Vec<Simd>, mut f: impl FnMut(Simd)) {
     // Whatever the environment says.
     shike_kernels::set_enabled(true);
-    for simd in Simd::available() {
+    for simd in paths {
         simd.with(|| f(simd));
     }
 }

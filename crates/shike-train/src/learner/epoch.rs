@@ -121,7 +121,8 @@ impl Learner {
         epoch: usize,
         lr: f64,
     ) -> Result<Step, TrainError> {
-        let step = Step::new(head(stage), self.stage_loss(stage, epoch)?, lr);
+        let step = Step::new(head(stage), self.stage_loss(stage, epoch)?, lr)
+            .with_precision(self.config.precision);
         let rates = self.rates(model, lr);
         Ok(step.with_rates(rates).with_clip_norm(self.config.clip_norm))
     }
@@ -143,7 +144,7 @@ impl Learner {
         let (images, labels) =
             to_tensors(&batch, &config.normalization, config.upload, &self.device);
         Inputs {
-            images: config.precision.cast(images),
+            images,
             labels,
             share: mix.map(|mix| mix.share),
         }

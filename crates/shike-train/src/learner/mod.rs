@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use shike_data::{BadImageLog, FileCheck, Loader, Threads};
 use shike_model::weights;
 use shike_model::{Head, Shike, ShikeConfig};
@@ -35,7 +35,6 @@ use crate::config::{TrainConfig, TrainConfigError};
 use crate::error::TrainError;
 use crate::run::{Classes, RunConfig, RunDir, RunPaths};
 use shike_infer::Embedder;
-use shike_infer::device::batch::Precision;
 use shike_infer::metrics::Evaluator;
 
 pub use dry_run::{DryRun, StageTime, human};
@@ -117,11 +116,9 @@ impl Learner {
         look: bool,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        if config.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
-            return Err(TrainError::Device(
-                "it has no bfloat16: take precision f32, or another device".into(),
-            ));
-        }
+        config.precision.check(&device).map_err(|reason| {
+            TrainError::Device(format!("{reason}: take precision f32, or another device"))
+        })?;
         let classes = data.train.num_classes();
         if config.model.num_classes != classes {
             return Err(TrainError::Mismatch(format!(

@@ -21,7 +21,6 @@ use crate::run::receipt::{
     self, Because, ChosenOn, EndedEarly, Receipt, SplitReceipt, class_order,
 };
 use crate::run::{EpochRow, RowScores, RunDir};
-use shike_infer::device;
 use shike_infer::metrics::{Evaluation, Metric, Scored};
 
 /// The scores at the end of a stage, and why it ended early if it did.
@@ -172,7 +171,7 @@ impl Learner {
         };
         Ok(Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
-            device: device::name(&self.device),
+            device: self.config.precision.name_on(&self.device),
             settings: Some(settings),
             weights: weights.map(hash).transpose()?,
             seed: self.config.seed,

@@ -4,6 +4,7 @@
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Int, Tensor, TensorData, Transaction};
+use shike_infer::Precision;
 use shike_model::{Head, Loss, LossOutput, Shike};
 
 use super::Ema;
@@ -22,7 +23,7 @@ pub struct Trained {
 /// A batch as a step takes it.
 #[derive(Debug)]
 pub struct Inputs {
-    /// Normalised images in the type that is computed in, `[batch, 3, height, width]`.
+    /// Normalised images, `[batch, 3, height, width]`.
     pub images: Tensor<4>,
     /// Classes, `[batch]`.
     pub labels: Tensor<1, Int>,
@@ -36,6 +37,7 @@ pub struct Step {
     loss: Box<dyn Loss>,
     rates: ModuleLearningRate,
     clip_norm: Option<f64>,
+    precision: Precision,
 }
 
 /// The loss of a batch on the device: the total and its terms, by name.
@@ -57,6 +59,7 @@ impl Step {
             loss,
             rates: ModuleLrScheduler::new(lr).step(),
             clip_norm: None,
+            precision: Precision::F32,
         }
     }
 
@@ -70,6 +73,12 @@ impl Step {
     #[must_use]
     pub fn with_clip_norm(self, clip_norm: Option<f64>) -> Self {
         Self { clip_norm, ..self }
+    }
+
+    /// The same steps with networks in another type of float.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Takes one step on the mean loss over the `images` of these batches, and gives the loss of each; it waits
@@ -102,7 +111,8 @@ impl Step {
         for inputs in batches {
             let inputs = inputs?;
             let [batch] = inputs.labels.dims();
-            let logits = model.forward(inputs.images, self.head);
+            let forward = |images| model.forward(images, self.head);
+            let logits = self.precision.compute(inputs.images, forward);
             let loss = match inputs.share {
                 None => self.loss.forward(&logits, inputs.labels),
                 Some(share) => self.loss.forward_mixed(&logits, inputs.labels, share),

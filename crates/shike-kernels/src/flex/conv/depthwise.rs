@@ -170,7 +170,7 @@ impl<V: Vector> Strip<'_, V> {
                 sources[v] = from.add(starts[v]);
             }
             let mut sum = [[V::splat(0.0); N]];
-            V::rounds::<1, N, false>(&mut sum, self.w, sources, self.taps);
+            V::rounds::<1, N, false, false>(&mut sum, self.w, sources, self.taps);
             let lanes = V::LANES.min(left);
             for v in 0..N {
                 let mut value = sum[0][v];

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::class::{Class, Weights, panel_rows};
-use super::frame::Frame;
+use super::frame::{Frame, fill_frame, frame_len};
 use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part};
+use crate::flex::bf16;
 use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::{By, k_blocks};
 use crate::flex::shuffle::interleave;
@@ -19,7 +20,8 @@ pub fn forward(
     w: &[f32],
     epilogue: Option<Epilogue<'_>>,
 ) -> Vec<f32> {
-    let s = shape;
+    let (simd, s) = shape.on(simd);
+    let s = &s;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([x.len(), w.len()], [x_len, w_len]);
     if let Some(epilogue) = &epilogue {
@@ -30,8 +32,13 @@ pub fn forward(
     }
     let [out_h, out_w] = s.out();
     let pixels = out_h * out_w;
-    let (cg, mg) = (s.group_channels(), s.group_filters());
+    // Channels in pairs, if the operands are.
+    let pairs = simd.values() == 2;
+    let channels = s.channels.div_ceil(simd.values());
+    let (cg, mg) = (channels / s.groups, s.group_filters());
     let k = cg * s.taps();
+    let paired = pairs.then(|| bf16::pair_channels(simd, w, s.channels, s.taps()));
+    let w = paired.as_deref().unwrap_or(w);
     let [height, width] = s.size;
     let frame = (!(s.is_pointwise() && s.stride == [1, 1])).then(|| {
         Frame::new(
@@ -53,7 +60,8 @@ pub fn forward(
             }
         }
     }
-    let mr = panel_rows(simd, frame.is_some(), mg, cg, out_w);
+    let framed = pairs || frame.is_some();
+    let mr = panel_rows(simd, framed, mg, cg, out_w);
     let weights = Weights::pack(
         simd,
         mr,
@@ -65,17 +73,10 @@ pub fn forward(
         },
     );
     let row_stride = frame.map_or(width, |frame| s.stride[0] * frame.row);
-    let class = Class::new(
-        simd,
-        weights,
-        rows,
-        0,
-        [out_h, out_w],
-        row_stride,
-        frame.is_some(),
-    );
+    let class = Class::new(simd, weights, rows, 0, [out_h, out_w], row_stride, framed);
     let image_len = s.channels * height * width;
-    let frame_len = frame.map_or(0, |frame| frame.len(s.channels));
+    let pairs_len = if pairs { channels * height * width } else { 0 };
+    let frame_len = frame_len(frame, pairs_len, channels, pairs);
     let per_task = images_per_task(s.batch, pixels, frame_len);
     let chunks = s.batch.div_ceil(per_task);
     let parts = panel_parts(class.weights.panels, chunks);
@@ -83,20 +84,22 @@ pub fn forward(
         let first = task / parts * per_task;
         let images = per_task.min(s.batch - first);
         let panels = part(class.weights.panels, parts, task % parts);
-        scratch(images * frame_len + panel_len(simd), |buffer| {
-            let (panel, frames) = buffer.split_at_mut(panel_len(simd));
+        let length = images * frame_len + panel_len(simd) + pairs_len;
+        scratch(length, |buffer| {
+            let (panel, rest) = buffer.split_at_mut(panel_len(simd));
+            let (paired, frames) = rest.split_at_mut(pairs_len);
             let at = |i: usize| &x[(first + i) * image_len..][..image_len];
-            if let Some(frame) = &frame {
+            if framed {
                 for (i, to) in frames.chunks_exact_mut(frame_len).take(images).enumerate() {
-                    frame.fill(to, at(i), s.channels, s.size);
+                    fill_frame(simd, frame, to, paired, at(i), s.channels, s.size);
                 }
             }
             for group in 0..s.groups {
                 for block in k_blocks(simd, k) {
                     for i in 0..images {
-                        let source = match frame {
-                            Some(_) => &frames[i * frame_len..],
-                            None => at(i),
+                        let source = match framed {
+                            true => &frames[i * frame_len..],
+                            false => at(i),
                         };
                         let target = ((first + i) * s.filters + group * mg) * pixels;
                         let finish = epilogue.map(|e| e.at(By::Row, group * mg, target));

@@ -1,7 +1,10 @@
 //! Padded copies of an image, which the products read through tables of offsets.
 
 use super::Shape;
-use crate::flex::shuffle::{every_second, transpose};
+use crate::flex::bf16::{pair, pair_rows};
+use crate::flex::buffer::scratch;
+use crate::flex::shuffle::{strided, transpose};
+use crate::flex::simd::Simd;
 
 /// A scratch image, `[channel][row][column mod stride][column / stride]`, or the image itself.
 #[derive(Clone, Copy, Debug)]
@@ -116,21 +119,44 @@ impl Frame {
         }
         let first = ((begin * stride) as isize - shift) as usize;
         let to = &mut to[begin..end];
-        match stride {
-            1 => to.copy_from_slice(&from[first..][..to.len()]),
-            2 => every_second(to, &from[first..]),
-            _ => {
-                for (to, from) in to.iter_mut().zip(from[first..].iter().step_by(stride)) {
-                    *to = *from;
-                }
-            }
-        }
+        strided(to, &from[first..], stride);
     }
 
     /// Offset of a tap.
     pub fn tap(&self, y: usize, x: usize) -> usize {
         let stride = self.stride[1];
         y * self.row + x % stride * self.class + x / stride
+    }
+}
+
+/// Floats for what [`fill_frame`] writes: a frame, or an image of so many floats itself, if that is to lie in pairs.
+pub(super) fn frame_len(frame: Option<Frame>, image: usize, channels: usize, pairs: bool) -> usize {
+    match frame {
+        Some(frame) => frame.len(channels),
+        None if pairs => image + 3 * 16,
+        None => 0,
+    }
+}
+
+/// Copies an image, `[channels][size]`, to its frame, in pairs of channels on a path of bfloat16. These have room in
+/// `paired`.
+pub(super) fn fill_frame(
+    simd: Simd,
+    frame: Option<Frame>,
+    to: &mut [f32],
+    paired: &mut [f32],
+    from: &[f32],
+    channels: usize,
+    size: [usize; 2],
+) {
+    let plane = size[0] * size[1];
+    match frame {
+        Some(frame) if paired.is_empty() => frame.fill(to, from, channels, size),
+        Some(frame) => {
+            pair_rows(simd, paired, from, plane);
+            frame.fill(to, paired, channels.div_ceil(2), size);
+        }
+        None => pair_rows(simd, to, from, plane),
     }
 }
 
@@ -173,31 +199,45 @@ impl Rows {
         self.row * self.height + 16
     }
 
-    pub fn fill(&self, s: &Shape, to: &mut [f32], from: &[f32]) {
+    /// Copies an image. On a path of bfloat16 each value is in a pair with that of the next output's pixel.
+    pub fn fill(&self, simd: Simd, s: &Shape, to: &mut [f32], from: &[f32]) {
+        let rows = to.chunks_exact_mut(self.row).take(self.height);
+        match simd.values() {
+            1 => rows
+                .enumerate()
+                .for_each(|(r, to)| self.fill_row(s, to, from, r)),
+            _ => scratch(self.row, |row| {
+                for (r, to) in rows.enumerate() {
+                    self.fill_row(s, row, from, r);
+                    let next = self.row.min(self.step_x * s.group_channels());
+                    pair(simd, to, row, &row[next..]);
+                }
+            }),
+        }
+    }
+
+    fn fill_row(&self, s: &Shape, row: &mut [f32], from: &[f32], r: usize) {
         let cg = s.group_channels();
         let [height, width] = s.size;
         let plane = height * width;
-        for r in 0..self.height {
-            let row = &mut to[r * self.row..][..self.row];
-            let y = (r * self.take[0]).wrapping_sub(s.pad[0]);
-            if y >= height {
-                row.fill(0.0);
-                continue;
-            }
-            let left = s.pad[1] * cg;
-            row[..left].fill(0.0);
-            let count = width.div_ceil(self.take[1]);
-            let count = count.min((self.row - left) / cg);
-            let end = left + count * cg;
-            row[end..].fill(0.0);
-            let from = &from[y * width..];
-            if self.take[1] == 1 {
-                transpose(&mut row[left..end], cg, from, plane, cg, count);
-            } else {
-                for c in 0..cg {
-                    for x in 0..count {
-                        row[left + x * cg + c] = from[c * plane + x * self.take[1]];
-                    }
+        let y = (r * self.take[0]).wrapping_sub(s.pad[0]);
+        if y >= height {
+            row.fill(0.0);
+            return;
+        }
+        let left = s.pad[1] * cg;
+        row[..left].fill(0.0);
+        let count = width.div_ceil(self.take[1]);
+        let count = count.min((self.row - left) / cg);
+        let end = left + count * cg;
+        row[end..].fill(0.0);
+        let from = &from[y * width..];
+        if self.take[1] == 1 {
+            transpose(&mut row[left..end], cg, from, plane, cg, count);
+        } else {
+            for c in 0..cg {
+                for x in 0..count {
+                    row[left + x * cg + c] = from[c * plane + x * self.take[1]];
                 }
             }
         }

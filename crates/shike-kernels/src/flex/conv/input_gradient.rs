@@ -3,15 +3,17 @@
 use rayon::prelude::*;
 
 use super::class::{Class, Weights, panel_rows};
-use super::frame::Frame;
+use super::frame::{Frame, fill_frame, frame_len};
 use super::{Shape, depthwise, images_per_task, panel_len, panel_parts, part};
+use crate::flex::bf16;
 use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::k_blocks;
 use crate::flex::simd::Simd;
 
 /// The gradient for `x`, given that of `y`.
 pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
-    let s = shape;
+    let (simd, s) = shape.on(simd);
+    let s = &s;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([dy.len(), w.len()], [y_len, w_len]);
     let out = s.out();
@@ -35,7 +37,12 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
         };
         return depthwise::forward(simd, &turned_shape, dy, &turned, None);
     }
-    let (cg, mg) = (s.group_channels(), s.group_filters());
+    // Filters in pairs, if the operands are.
+    let pairs = simd.values() == 2;
+    let filters = s.filters.div_ceil(simd.values());
+    let (cg, mg) = (s.group_channels(), filters / s.groups);
+    let paired = pairs.then(|| bf16::pair_filters(simd, w, w_len / s.filters));
+    let w = paired.as_deref().unwrap_or(w);
     let (taps, plane_in) = (s.taps(), s.size[0] * s.size[1]);
     // The input pixel i of class c = (i + pad) mod stride gets tap c + stride · j from the output
     // pixel q − j, where q = (i + pad − c) / stride.
@@ -64,9 +71,9 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
         (before, end.unwrap_or(0).max(out[d]) + before)
     };
     let ((top, height), (left, width)) = (around(0), around(1));
-    let framed = !(taps == 1 && [height, width] == out);
-    let frame =
-        framed.then(|| Frame::new(top as isize, left as isize, height, width, [1, 1], [1, 1]));
+    let frame = (!(taps == 1 && [height, width] == out))
+        .then(|| Frame::new(top as isize, left as isize, height, width, [1, 1], [1, 1]));
+    let framed = pairs || frame.is_some();
     let plane = height * width;
     let mr = panel_rows(simd, framed, cg, mg, s.size[1].div_ceil(s.stride[1]));
     let mut classes = Vec::new();
@@ -127,7 +134,8 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
         }
     }
     let image_len = s.filters * out[0] * out[1];
-    let frame_len = frame.map_or(0, |frame| frame.len(s.filters));
+    let pairs_len = if pairs { filters * out[0] * out[1] } else { 0 };
+    let frame_len = frame_len(frame, pairs_len, filters, pairs);
     let per_task = images_per_task(s.batch, plane_in, frame_len);
     let chunks = s.batch.div_ceil(per_task);
     let panels = cg.div_ceil(mr);
@@ -146,14 +154,15 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
         let images = per_task.min(s.batch - first);
         let range = part(panels, parts, task % parts);
         let channels = range.start * mr..cg.min(range.end * mr);
-        let length = images * frame_len + panel_len(simd) + temporary;
+        let length = images * frame_len + panel_len(simd) + temporary + pairs_len;
         scratch(length, |buffer| {
             let (panel, rest) = buffer.split_at_mut(panel_len(simd));
-            let (temporary, frames) = rest.split_at_mut(temporary);
+            let (temporary, rest) = rest.split_at_mut(temporary);
+            let (paired, frames) = rest.split_at_mut(pairs_len);
             let at = |i: usize| &dy[(first + i) * image_len..][..image_len];
-            if let Some(frame) = &frame {
+            if framed {
                 for (i, to) in frames.chunks_exact_mut(frame_len).take(images).enumerate() {
-                    frame.fill(to, at(i), s.filters, out);
+                    fill_frame(simd, frame, to, paired, at(i), s.filters, out);
                 }
             }
             for group in 0..s.groups {
@@ -162,9 +171,9 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
                     let target = |i: usize| ((first + i) * s.channels + group * cg) * plane_in;
                     for block in k_blocks(simd, class.weights.k) {
                         for i in 0..images {
-                            let source = match frame {
-                                Some(_) => &frames[i * frame_len..],
-                                None => at(i),
+                            let source = match framed {
+                                true => &frames[i * frame_len..],
+                                false => at(i),
                             };
                             // SAFETY: as in `forward`; with a stride the task's own temporary
                             // image is written.

@@ -116,6 +116,21 @@ impl Shape {
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.pad == [0, 0] && self.pad_end == [0, 0]
     }
+
+    /// The path that computes it, and the shape as it is computed there: in bfloat16 without groups, pixels in a
+    /// single row where each is computed by itself.
+    fn on(&self, simd: Simd) -> (Simd, Self) {
+        let simd = match self.groups {
+            1 => simd,
+            _ => simd.in_f32(),
+        };
+        let flat = self.is_pointwise() && self.stride == [1, 1] && simd.values() > 1;
+        let size = match flat {
+            true => [1, self.size[0] * self.size[1]],
+            false => self.size,
+        };
+        (simd, Self { size, ..*self })
+    }
 }
 
 /// Rows of A from which a panel of B is worth its copy.

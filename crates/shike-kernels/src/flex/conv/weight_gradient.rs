@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use super::frame::Rows;
 use super::{PACK_FROM, Shape, images_together, panel_len, part};
+use crate::flex::bf16;
 use crate::flex::buffer::{SharedMut, Target, filled, scratch, zeroed};
 use crate::flex::gemm::{Columns, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply};
-use crate::flex::shuffle::interleave;
+use crate::flex::shuffle::{interleave, strided};
 use crate::flex::simd::Simd;
 
 /// Floats of partial weight gradients that may be alive at once.
@@ -17,11 +18,15 @@ const STEP: usize = 512;
 
 /// The gradient for `w`, given that of `y`.
 pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let s = shape;
+    let (simd, s) = shape.on(simd);
+    let s = &s;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([x.len(), dy.len()], [x_len, y_len]);
     let [out_h, out_w] = s.out();
-    let pixels = out_h * out_w;
+    let area = out_h * out_w;
+    // What k counts: pixels, or pairs of them in each row.
+    let pairs = simd.values() == 2;
+    let pixels = out_h * out_w.div_ceil(simd.values());
     let (cg, mg) = (s.group_channels(), s.group_filters());
     let [kernel_h, kernel_w] = s.kernel;
     let lanes = simd.lanes();
@@ -48,7 +53,7 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
     let mut offsets = Vec::with_capacity(step * pixels);
     for i in 0..step {
         for y in 0..out_h {
-            for x in 0..out_w {
+            for x in (0..out_w).step_by(simd.values()) {
                 let at = y * frame.step_y * frame.row + x * frame.step_x * cg;
                 offsets.push((i * frame_len + at) as u32);
             }
@@ -135,7 +140,8 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
         let from = &x[image * image_len + group * cg * plane..];
         if !pointwise {
             // SAFETY: each slot has this part to itself.
-            frame.fill(s, unsafe { to.slice(slot * frame_len, frame_len) }, from);
+            let to = unsafe { to.slice(slot * frame_len, frame_len) };
+            frame.fill(simd, s, to, from);
             return;
         }
         for first in (0..columns).step_by(wide) {
@@ -145,39 +151,38 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
             let to = unsafe { to.slice(at, pixels * width) };
             let rows = width.min(cg - first);
             let from = &from[first * plane..];
+            let pack = |to: &mut [f32], from: &[f32], stride: usize| match pairs {
+                true => bf16::interleave(simd, to, width, from, stride, rows, [out_h, out_w]),
+                false => interleave(to, width, from, stride, rows, pixels),
+            };
             if s.stride == [1, 1] {
-                interleave(to, width, from, plane, rows, pixels);
+                pack(to, from, plane);
                 continue;
             }
-            for (i, to) in to.chunks_exact_mut(width).enumerate() {
-                let at = i / out_w * s.stride[0] * s.size[1] + i % out_w * s.stride[1];
-                for (to, from) in to
-                    .iter_mut()
-                    .zip(from[at..].iter().step_by(plane))
-                    .take(rows)
-                {
-                    *to = *from;
+            scratch(rows * area, |taken| {
+                for (to, from) in taken.chunks_exact_mut(area).zip(from.chunks(plane)) {
+                    let lines = from.chunks(s.stride[0] * s.size[1]);
+                    for (to, from) in to.chunks_exact_mut(out_w).zip(lines) {
+                        strided(to, from, s.stride[1]);
+                    }
                 }
-                to[rows..].fill(0.0);
-            }
+                pack(to, taken, area);
+            });
         }
     };
     let fill_dy = |to: SharedMut<'_>, slot: usize, image: usize, group: usize| {
-        let from = &dy[(image * s.filters + group * mg) * pixels..][..mg * pixels];
+        let from = &dy[(image * s.filters + group * mg) * area..][..mg * area];
         for panel in 0..panels {
             let at = (panel * step + slot) * pixels * simd.rows();
             // SAFETY: each panel and slot has this part to itself.
             let to = unsafe { to.slice(at, pixels * simd.rows()) };
             let first = panel * simd.rows();
             let rows = (mg - first).min(simd.rows());
-            interleave(
-                to,
-                simd.rows(),
-                &from[first * pixels..],
-                pixels,
-                rows,
-                pixels,
-            );
+            let from = &from[first * area..];
+            match pairs {
+                true => bf16::interleave(simd, to, simd.rows(), from, area, rows, [out_h, out_w]),
+                false => interleave(to, simd.rows(), from, pixels, rows, pixels),
+            }
         }
     };
     let a_len = step * pixels * a_rows;

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
@@ -199,10 +199,8 @@ fn network(
     if let Some(folder) = &setting.exchange {
         exchange(folder, &model, &images, &labels)?;
     }
-    if setting.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
-        return Err(CliError::Failed("the device has no bfloat16".into()));
-    }
-    let images = setting.precision.cast(images);
+    let precision = setting.precision.check(&device);
+    precision.map_err(|reason| CliError::Failed(format!("bf16: {reason}")))?;
     let labels = Tensor::<1, Int>::from_data(labels, &device);
     Ok((model, images, labels))
 }
@@ -270,7 +268,7 @@ struct Training {
 }
 
 impl Training {
-    fn new(model: Shike) -> Result<Self, CliError> {
+    fn new(model: Shike, precision: Precision) -> Result<Self, CliError> {
         let loss = match model.experts.len() {
             1 => LossConfig::cross_entropy(),
             _ => LossConfig::Dkt(DktLossConfig::default()),
@@ -284,7 +282,7 @@ impl Training {
                 optimizer: Sgd::new(0.9, 5e-4).init(),
                 ema: None,
             }),
-            step: Step::new(Head::Stage1, loss, 0.01),
+            step: Step::new(Head::Stage1, loss, 0.01).with_precision(precision),
         })
     }
 
@@ -307,7 +305,7 @@ fn step(which: Network, setting: &Setting) -> Result<Case, CliError> {
     let (model, images, labels) = network(which, setting)?;
     let summary = model.describe([which.side(), which.side()]);
     let batch = images.dims()[0];
-    let mut training = Training::new(model)?;
+    let mut training = Training::new(model, setting.precision)?;
     let device = setting.device.clone();
     let run = move || {
         let loss = training.step(images.clone(), labels.clone())?;
@@ -332,7 +330,7 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, CliError> {
     let macs = model.describe([which.side(), which.side()]).macs();
     let batch = images.dims()[0];
     let count = EPOCH_STEPS * batch;
-    let mut training = Training::new(model)?;
+    let mut training = Training::new(model, setting.precision)?;
     let device = setting.device.clone();
     let failed = |error: shike_data::DataError| CliError::Failed(error.to_string());
     let mut numbers = 0u32..;
@@ -382,9 +380,10 @@ fn eval(which: Network, setting: &Setting) -> Result<Case, CliError> {
     let summary = model.describe([which.side(), which.side()]);
     let (model, images) = (model.valid(), images.inner());
     let batch = images.dims()[0];
-    let device = setting.device.clone();
+    let (device, precision) = (setting.device.clone(), setting.precision);
     let run = move || {
-        let logits = model.forward(images.clone(), Head::Stage1).mean();
+        let forward = |images| model.forward(images, Head::Stage1);
+        let logits = precision.compute(images.clone(), forward).mean();
         synchronise(&device)?;
         value(logits.abs().mean())
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use shike_data::inspect::Pixels;
 use shike_data::write::atomic_write;
-use shike_infer::Precision;
+use shike_infer::{Precision, device};
 use shike_train::recipe::Choice;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
 use shike_train::{Learner, TrainConfig, TrainData, TrainError};
@@ -40,6 +40,15 @@ pub(super) fn begin(
     let progress = &mut session.progress;
     let counts = job.images.class_counts();
     let (mut config, scaling) = args.config(&job.recipe, counts.len())?;
+    if let Err(reason) = config.precision.check(&session.device)
+        && device::is_host(&session.device)
+    {
+        progress.message(&format!(
+            "{reason}: bfloat16 would take several times as long as float32, which is taken; SHIKE_KERNELS=portable in \
+             the environment computes in bfloat16 all the same"
+        ));
+        config.precision = Precision::F32;
+    }
     if let Some(from) = &resume.stage2_from {
         config.stage1 = stage1_of(from, &config, &job.recipe, args, progress)?;
     }
@@ -78,11 +87,6 @@ pub(super) fn begin(
     let pixels = Pixels::of([job.images.pictures()], PIXEL_SAMPLE);
     for line in pixel_lines(&pixels, Some(&config.eval_pipeline)) {
         progress.message(&format!("training pictures: {line}"));
-    }
-    if config.precision == Precision::Bf16 && !session.has_gpu() {
-        session
-            .progress
-            .message("bfloat16 saves memory on a CPU, and takes several times as long as float32");
     }
     if let Some(file) = &output.write_recipe {
         return write_recipe(job, &settings, file);
