@@ -166,7 +166,7 @@ pub(crate) unsafe fn load<V: Vector>(from: *const f32, lanes: usize) -> V {
     }
 }
 
-/// What follows a convolution or a product of matrices in the same pass; see [`Finish`].
+/// What follows a convolution or a product of matrices in the same pass; see `Finish`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// A value for each filter, or each column.

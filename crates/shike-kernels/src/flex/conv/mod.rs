@@ -1,6 +1,6 @@
 //! Convolution and its two gradients on slices in NCHW order.
 //!
-//! All three are one product ([`Product`]) whose second factor is read through tables of offsets:
+//! All three are one product (`Product`) whose second factor is read through tables of offsets:
 //!
 //! - forward: rows are output channels, k runs over (input channel, tap), columns are pixels of the
 //!   output. Images are copied into a padded scratch image whose columns are sorted by their
@@ -10,7 +10,7 @@
 //! - weight gradient: rows are output channels, k runs over pixels, columns over (tap, channel) of a
 //!   padded scratch image with its channels innermost.
 //!
-//! A convolution of each channel by itself needs no product: [`depthwise`].
+//! A convolution of each channel by itself needs no product: `depthwise`.
 //!
 //! Sums are cut into blocks by shape alone, never by the number of threads.
 
