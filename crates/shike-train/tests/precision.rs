@@ -36,7 +36,7 @@ fn images() -> Dataset {
     Dataset::from_pixels(pixels, SIDE, SIDE, labels, 4).unwrap()
 }
 
-/// Losses of the epochs of both stages, the mean of a few seeds: single ones differ by up to 6 %.
+/// Losses of the epochs of both stages, the mean of a few seeds: single ones differ by up to 10 %.
 fn losses(precision: Precision) -> Vec<f64> {
     let runs: Vec<_> = (0..SEEDS).map(|seed| losses_of(precision, seed)).collect();
     let mean = |epoch| runs.iter().map(|run| run[epoch]).sum::<f64>() / SEEDS as f64;
