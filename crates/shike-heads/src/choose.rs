@@ -133,6 +133,9 @@ impl Choice {
                 self.units()
             );
         }
+        if self.rows.len() == 1 {
+            return "the only one that was asked for".into();
+        }
         if self.chosen == self.default {
             return format!(
                 "the default: no head has a log-loss lower by more than {} standard errors",
@@ -147,6 +150,21 @@ impl Choice {
 }
 
 impl Choice {
+    /// A head in the table.
+    fn name(&self, at: usize) -> String {
+        let row = &self.rows[at];
+        let Candidate { strength, tau, .. } = row.candidate;
+        let mark = if at == self.chosen { "* " } else { "  " };
+        let mut name = format!("{mark}{}", row.about);
+        if strength != 0.0 {
+            name += &format!(", {strength:e}");
+        }
+        if tau != 0.0 {
+            name += &format!(", τ {tau}");
+        }
+        name
+    }
+
     /// What is held out.
     fn units(&self) -> &'static str {
         match self.groups {
@@ -172,35 +190,29 @@ impl fmt::Display for Choice {
             self.classes,
             self.units()
         )?;
+        let wide = |column: &dyn Fn(usize) -> String| {
+            let widths = (0..self.rows.len()).map(|at| column(at).chars().count());
+            widths.max().unwrap_or(0)
+        };
+        let name = |at| self.name(at);
+        let depths = |at: usize| self.rows[at].candidate.depths.join("+");
+        let (names, wide) = (wide(&name), wide(&depths).max(6));
         writeln!(
             f,
-            "{:<50} {:<20} {:>8} {:>8} {:>11} {:>16} {:>7}",
+            "{:<names$} {:<wide$} {:>8} {:>8} {:>11} {:>16} {:>7}",
             "head", "depths", "log-loss", "accuracy", "95 %", "behind", "seconds"
         )?;
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by(|&a, &b| self.rows[a].log_loss.total_cmp(&self.rows[b].log_loss));
         for at in order {
             let row = &self.rows[at];
-            let mark = if at == self.chosen { "* " } else { "  " };
-            let Candidate {
-                depths,
-                strength,
-                tau,
-                ..
-            } = &row.candidate;
-            let mut name = format!("{mark}{}", row.about);
-            if *strength != 0.0 {
-                name += &format!(", {strength:e}");
-            }
-            if *tau != 0.0 {
-                name += &format!(", τ {tau}");
-            }
             let interval = row.interval.map(|i| i.to_string()).unwrap_or_default();
             let behind = format!("{:+.3} ± {:.3}", row.behind, row.behind_error);
             writeln!(
                 f,
-                "{name:<50} {:<20} {:>8.3} {:>8.1} {interval:>11} {behind:>16} {:>7.1}",
-                depths.join("+"),
+                "{:<names$} {:<wide$} {:>8.3} {:>8.1} {interval:>11} {behind:>16} {:>7.1}",
+                name(at),
+                depths(at),
                 row.log_loss,
                 row.accuracy,
                 row.seconds

@@ -152,7 +152,7 @@ fn one_command_from_pictures_to_a_model_and_predictions() {
     // The only expert is the model.
     assert!(!told.contains("expert 0"), "{told}");
     let recipe = fs::read_to_string(&recipe).unwrap();
-    let known = "[weights_origin]\n# known of these weights";
+    let known = "[weights_origin]\n# what is known of these weights";
     assert!(recipe.contains(known), "{recipe}");
     // There is nothing to do in one that is finished.
     let resume = ["train", "--resume", again.to_str().unwrap()];

@@ -245,4 +245,32 @@ fn what_the_split_kept_together_is_held_out_together() {
     let twins = rows.iter().filter(|row| row["reason"] == "twin");
     assert!(twins.clone().all(|row| row["label_probability"].is_empty()));
     assert_eq!(twins.count(), 2);
+
+    // A run that was renamed, and another in its place: lists and groups are its own.
+    let scores = |run: &str| success(&shike(folder, &format!("eval {run} --device flex --json"))).0;
+    let before = scores("run");
+    fs::rename(folder.join("run"), folder.join("old")).unwrap();
+    let again = "train --data pictures --min-images 5 --weights weights.safetensors --image-size 32 --device flex --run run";
+    success(&shike(folder, again));
+    assert_eq!(scores("old"), before);
+    let (renamed, _) = success(&shike(folder, "triage old --device flex"));
+    assert_eq!(renamed.replace("old/", "run/"), told);
+    // Other lists than those that it was trained on.
+    let list = folder.join("old/lists/test.txt");
+    let lines = fs::read_to_string(&list).unwrap();
+    let cut = lines.split_once('\n').unwrap().1;
+    fs::write(&list, cut).unwrap();
+    let (_, warned) = success(&shike(folder, "eval old --device flex"));
+    let images = cut.lines().count();
+    let warning = format!(
+        "warning: the test images are not those of the run, by its receipt.json ({} then, {images} now)",
+        images + 1
+    );
+    assert!(warned.contains(&warning), "{warned}");
+    fs::copy(
+        folder.join("run/lists/classes.txt"),
+        folder.join("old/lists/classes.txt"),
+    )
+    .unwrap();
+    failure(1, &shike(folder, "eval old --device flex"));
 }

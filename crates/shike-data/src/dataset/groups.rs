@@ -53,4 +53,11 @@ impl Dataset {
         self.groups = (0..self.images.len()).map(&mut group).collect();
         Ok(self)
     }
+
+    /// The same images, none of which is said to belong to another.
+    #[must_use]
+    pub fn without_groups(mut self) -> Self {
+        self.groups = Arc::default();
+        self
+    }
 }

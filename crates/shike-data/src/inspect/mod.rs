@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::bursts::bursts;
 pub use self::duplicates::{DuplicateGroup, Duplicates, Leak};
 pub use self::near::{NEAR, looks_like, near_groups};
-pub use self::pixels::{Pixels, value_range};
+pub use self::pixels::{ENOUGH_KEPT, Pixels, value_range};
 pub use self::tail::{GroupSize, Tail};
 use crate::dataset::Dataset;
 use crate::decode::DecodeLimits;

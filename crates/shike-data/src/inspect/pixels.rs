@@ -14,8 +14,8 @@ use crate::error::Result;
 /// 16-bit images that are decoded for the range of their values.
 const RANGES: usize = 32;
 
-/// A picture of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
-const KEPT: f64 = 0.66;
+/// The share of a picture that is enough in a crop: one of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
+pub const ENOUGH_KEPT: f64 = 0.66;
 
 /// What the headers of some images say of their pixels, beyond 8-bit, opaque and upright.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ impl Pixels {
             transparent: count(|header| header.alpha),
             several: count(|header| header.several),
             turned: count(|header| header.turn.is_some_and(|t| t != Orientation::NoTransforms)),
-            elongated: kept.iter().filter(|&&kept| kept < KEPT).count(),
+            elongated: kept.iter().filter(|&&kept| kept < ENOUGH_KEPT).count(),
             median_kept: kept.get(kept.len() / 2).copied(),
         }
     }

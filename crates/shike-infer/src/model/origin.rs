@@ -33,9 +33,6 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, licence } = self;
-        match licence == Self::UNKNOWN {
-            true => write!(f, "from {source}, licence unknown"),
-            false => write!(f, "from {source}, licence {licence}"),
-        }
+        write!(f, "from {source}, licence {licence}")
     }
 }

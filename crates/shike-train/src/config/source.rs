@@ -159,6 +159,7 @@ impl DataSource {
                 if let Some(list) = groups {
                     data.train = data.train.with_groups(list)?;
                     data.val = data.val.map(|val| val.with_groups(list)).transpose()?;
+                    data.test = data.test.map(|test| test.with_groups(list)).transpose()?;
                 }
                 Ok(data)
             }
@@ -219,6 +220,48 @@ impl DataSource {
                 let train = folder.join("train");
                 let inner = root.ends_with("train") && !folder.ends_with("train") && train.is_dir();
                 *root = if inner { train } else { folder.to_owned() };
+            }
+        }
+        self
+    }
+
+    /// The same with the lists that lie in the folder of a run, where they were written for it: a run may have been renamed or moved
+    /// since, and another may have its name.
+    #[must_use]
+    pub fn of_run(mut self, run: &Path) -> Self {
+        let Self::Lists { train, .. } = &self else {
+            return self;
+        };
+        let Some(written) = train.parent().map(Path::to_owned) else {
+            return self;
+        };
+        // Those of several seeds or folds lie beside their runs.
+        let beside = run.canonicalize().unwrap_or_else(|_| run.to_owned());
+        let beside = beside.with_file_name("lists");
+        let own = match (written.file_name(), written.parent()) {
+            (Some(name), _) if name == "lists" => [run.join("lists"), beside],
+            (Some(fold), Some(lists)) if lists.ends_with("lists") => {
+                let of_fold = beside.join(fold);
+                [of_fold.clone(), of_fold]
+            }
+            _ => return self,
+        };
+        let has_one = |folder: &&PathBuf| {
+            train
+                .file_name()
+                .is_some_and(|name| folder.join(name).is_file())
+        };
+        let [inside, beside] = &own;
+        let moved = match has_one(&inside) {
+            true => inside,
+            false if !train.is_file() && has_one(&beside) => beside,
+            false => return self,
+        };
+        for (name, path) in self.paths() {
+            if let (false, Some(file)) = (name == "root", path.file_name())
+                && path.parent() == Some(&written)
+            {
+                *path = moved.join(file);
             }
         }
         self
@@ -379,6 +422,64 @@ mod tests {
             write("classes.txt", other);
             assert_eq!(names(lists("train.txt")), ["0", "1"], "{other}");
         }
+    }
+
+    #[test]
+    fn lists_of_a_run_are_where_the_run_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let write = |name: &str| {
+            std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            std::fs::write(at(name), "1.jpg 0\n").unwrap();
+        };
+        let lists = |folder: &str| {
+            let value = json!({
+                "kind": "lists", "root": "pictures", "train": at(folder).join("train.txt"), "val": at("mine/val.txt"),
+                "test": at(folder).join("test.txt"),
+            });
+            DataSource::deserialize(value).unwrap()
+        };
+        let found = |folder: &str, run: &str| {
+            let mut source = lists(folder).of_run(&at(run));
+            let paths = source.paths().into_iter();
+            let paths: Vec<PathBuf> = paths.map(|(_, path)| path.clone()).collect();
+            assert_eq!(
+                [&paths[0], &paths[2]],
+                [&PathBuf::from("pictures"), &at("mine/val.txt")]
+            );
+            assert_eq!(paths[1].with_file_name("test.txt"), paths[3]);
+            let shown = paths[1].canonicalize().unwrap_or_else(|_| paths[1].clone());
+            let root = dir.path().canonicalize().unwrap();
+            shown
+                .strip_prefix(root)
+                .unwrap_or(&shown)
+                .display()
+                .to_string()
+        };
+        // `old` was called `run`, and another has that name now.
+        write("old/lists/train.txt");
+        write("run/lists/train.txt");
+        assert_eq!(found("run/lists", "old"), "old/lists/train.txt");
+        assert_eq!(found("gone/lists", "old"), "old/lists/train.txt");
+        // Folds and seeds.
+        for name in [
+            "cut/lists/fold1/train.txt",
+            "cut/lists/train.txt",
+            "cut/fold1/config.json",
+            "cut/seed1/config.json",
+        ] {
+            write(name);
+        }
+        assert_eq!(
+            found("gone/lists/fold1", "cut/fold1"),
+            "cut/lists/fold1/train.txt"
+        );
+        assert_eq!(found("gone/lists", "cut/seed1"), "cut/lists/train.txt");
+        // Lists of one's own, which may be called so as well.
+        write("mine/lists/train.txt");
+        assert_eq!(found("mine/lists", "cut/seed1"), "mine/lists/train.txt");
+        write("mine/train.txt");
+        assert_eq!(found("mine", "old"), "mine/train.txt");
     }
 
     #[test]

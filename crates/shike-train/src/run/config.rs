@@ -33,7 +33,7 @@ fn train_config<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainConfi
 
 impl RunConfig {
     /// Reads `config.json` of a run, and compares its settings with those that the run began with, where it
-    /// has a receipt.
+    /// has a receipt. Lists that were written for the run are looked for where it is now ([`DataSource::of_run`]).
     ///
     /// # Errors
     /// If the file cannot be read, or its settings are others.
@@ -49,7 +49,9 @@ impl RunConfig {
                            hash): it was edited or damaged; put it back";
             return Err(failed(message.into()));
         }
-        Self::deserialize(read).map_err(|error| failed(error.to_string()))
+        let mut config = Self::deserialize(read).map_err(|error| failed(error.to_string()))?;
+        config.data = config.data.map(|data| data.of_run(paths.root()));
+        Ok(config)
     }
 }
 

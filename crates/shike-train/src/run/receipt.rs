@@ -136,6 +136,26 @@ impl fmt::Display for EndedEarly {
 }
 
 impl Receipt {
+    /// Says that the images of a part are others than those of the run, where they are. Files are not read.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::identity`].
+    pub fn other_images(&self, part: Part, images: &Dataset) -> Result<Option<String>, DataError> {
+        let begun = match part {
+            Part::Train => Some(&self.train),
+            Part::Val => self.val.as_ref(),
+            Part::Test => self.test.as_ref(),
+        };
+        let now = SplitReceipt::new(images)?;
+        let differ = begun.filter(|begun| **begun != now);
+        Ok(differ.map(|begun| {
+            format!(
+                "the {part} images are not those of the run, by its receipt.json ({} then, {} now)",
+                begun.images, now.images
+            )
+        }))
+    }
+
     /// Takes over what the run was begun with, and says what has changed since. `trained`: it has done a
     /// step, so that its initial weights no longer have an effect.
     ///

@@ -14,7 +14,7 @@ use shike_infer::{Prediction, Predictor, Tta};
 use shike_train::{DataSource, RunConfig};
 
 use super::model::unsure;
-use super::scoring::{ScoringArgs, still_there};
+use super::scoring::{ScoringArgs, same_images, still_there};
 use super::{CliError, ModelArgs, Status, print, print_json, say, writable};
 
 /// Score a model: accuracy by many-, medium- and few-shot classes, intervals, calibration.
@@ -116,6 +116,9 @@ impl EvalArgs {
         let part = part.ok_or_else(|| none("test or validation"))?;
         let images = data.get(part).ok_or_else(|| none(&part.to_string()))?;
         still_there(images, "give --data (and --list, where the run has lists)")?;
+        if let Some(paths) = self.model.paths() {
+            same_images(&paths, part, images, names)?;
+        }
         Ok((images.clone(), format!("the run's {part} images")))
     }
 

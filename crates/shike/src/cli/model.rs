@@ -75,8 +75,13 @@ impl ModelArgs {
 
     /// The settings of the run, where one is given.
     pub(super) fn recorded(&self) -> Result<Option<RunConfig>, CliError> {
-        let paths = self.paths();
-        Ok(paths.map(|paths| RunConfig::read(&paths)).transpose()?)
+        let Some(paths) = self.paths() else {
+            return Ok(None);
+        };
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(paths.root().to_owned()).into());
+        }
+        Ok(Some(RunConfig::read(&paths)?))
     }
 
     /// The folder of the run, where one is given.

@@ -6,11 +6,11 @@ use clap::Args;
 use shike_data::Part;
 use shike_infer::Predictor;
 use shike_infer::device;
+use shike_train::RunConfig;
 use shike_train::report::write_report;
 use shike_train::run::{RunDirError, RunPaths};
-use shike_train::{RunConfig, TrainError};
 
-use super::scoring::{ScoringArgs, still_there};
+use super::scoring::{ScoringArgs, same_images, still_there};
 use super::{CliError, DataArgs, Status, print, writable};
 
 /// Write report.html anew: curves, classes, calibration and confusions of a finished run.
@@ -76,10 +76,7 @@ impl ReportArgs {
         })?;
         still_there(images, "give --data with the folder that they are in now")?;
         let predictor = Predictor::load(&paths.model(), &device::parse(&self.device)?)?;
-        if images.class_names() != predictor.info().class_names {
-            let message = "the images have other classes, or another order, than the run";
-            return Err(TrainError::Mismatch(message.into()).into());
-        }
+        same_images(&paths, part, images, &predictor.info().class_names)?;
         let thresholds = recorded.train.thresholds;
         let evaluation = self.scoring.score(&predictor, images, thresholds)?;
         let out = self.out.clone().unwrap_or_else(|| paths.report());

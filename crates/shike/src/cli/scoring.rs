@@ -4,12 +4,14 @@ use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
-use shike_data::{Dataset, Loader, LoaderConfig};
+use shike_data::{Dataset, Loader, LoaderConfig, Part};
 use shike_infer::Predictor;
 use shike_infer::metrics::{Evaluation, ShotThresholds};
+use shike_train::TrainError;
+use shike_train::run::RunPaths;
 
-use super::CliError;
 use super::model::say_resized;
+use super::{CliError, say};
 
 /// How images are put through a network.
 #[derive(Args, Clone, Copy, Debug)]
@@ -65,6 +67,25 @@ pub(super) fn still_there(images: &Dataset, advice: &str) -> Result<(), CliError
         "the run's images are not where they were: there is no {}; {call}{advice}",
         images.origin(0)
     )))
+}
+
+/// Refuses images with other classes than the run, and says so where the images of a part are not those that it had.
+pub(super) fn same_images(
+    paths: &RunPaths,
+    part: Part,
+    images: &Dataset,
+    names: &[String],
+) -> Result<(), CliError> {
+    if images.class_names() != names {
+        let message = "the images have other classes, or another order, than the run";
+        return Err(TrainError::Mismatch(message.into()).into());
+    }
+    if let Some(receipt) = paths.receipt_if_any()?
+        && let Some(differ) = receipt.other_images(part, images)?
+    {
+        say(&format!("warning: {differ}"));
+    }
+    Ok(())
 }
 
 /// The scores of the ensemble with their 95 % intervals, for programs.

@@ -1,27 +1,24 @@
 //! `shike triage`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use serde::Deserialize;
-use shike_data::read::read_to_string;
-use shike_data::split::GroupBy;
-use shike_data::{LoaderConfig, Threads};
+use shike_data::{LoaderConfig, Part, Threads};
 use shike_heads::heads::{DEFAULT, head};
 use shike_heads::{Candidate, Comparison, Depth, Features};
 use shike_infer::model::file::load_model;
 use shike_infer::{Embedder, Network, device};
 use shike_train::report::triage::{Subject, Triage};
 use shike_train::run::{RunDirError, RunPaths};
-use shike_train::{DataSource, RunConfig, TrainError};
+use shike_train::{RunConfig, TrainError};
 
 use super::cache::CacheArgs;
 use super::counter::Counter;
 use super::embed;
 use super::model::{Which, model_of};
 use super::pixels::PixelArgs;
-use super::scoring::still_there;
+use super::scoring::{same_images, still_there};
 use super::train::stop_on_ctrl_c;
 use super::{CliError, DataArgs, Status, print, say};
 
@@ -65,13 +62,6 @@ pub struct TriageArgs {
     cache: CacheArgs,
 }
 
-/// What says of a split what was kept together.
-#[derive(Deserialize)]
-struct Kept {
-    #[serde(default)]
-    group_by: Vec<GroupBy>,
-}
-
 impl TriageArgs {
     /// Judges the pictures of a run. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
@@ -82,7 +72,6 @@ impl TriageArgs {
         let recorded = RunConfig::read(&paths)?;
         let decoding = recorded.train.eval_pipeline.decoding();
         let (embedder, candidate) = self.judge(&paths, &recorded)?;
-        let group_by = kept_together(recorded.data.as_ref())?;
         let source = self.data.source_of_run(recorded.data)?.ok_or_else(|| {
             let message =
                 "this run's images were made by a program, and are not known here: give --data";
@@ -93,13 +82,14 @@ impl TriageArgs {
             &data.train,
             "give --data with the folder that they are in now",
         )?;
-        if data.train.class_names() != paths.read_classes()?.names {
-            let message = "the images have other classes, or another order, than the run";
-            return Err(TrainError::Mismatch(message.into()).into());
+        let names = paths.read_classes()?.names;
+        same_images(&paths, Part::Train, &data.train, &names)?;
+        if !data.train.left_out().is_empty() {
+            say(&data.train.left_out().to_string());
         }
         let counter = Counter::new(data.sizes().iter().sum(), "checked");
         let thresholds = recorded.train.thresholds;
-        let subject = Subject::new(&data, &group_by, thresholds, &|done| counter.show(done));
+        let subject = Subject::new(&data, thresholds, &|done| counter.show(done));
         counter.clear();
         let subject = subject?;
 
@@ -214,23 +204,4 @@ fn held_out(
             say(&format!("fold {} of {folds}", done + 1));
         }
     })
-}
-
-/// What the split of a run kept together, as it lies beside the training list.
-fn kept_together(source: Option<&DataSource>) -> Result<Vec<GroupBy>, CliError> {
-    let Some(DataSource::Lists { train, .. }) = source else {
-        return Ok(vec![]);
-    };
-    let folder = train.parent().unwrap_or(Path::new(""));
-    let beside = [
-        folder.join("split.json"),
-        folder.with_file_name("folds.json"),
-    ];
-    let Some(file) = beside.iter().find(|file| file.is_file()) else {
-        return Ok(vec![]);
-    };
-    let text = read_to_string(file).map_err(CliError::file(file))?;
-    let kept: Kept = serde_json::from_str(&text)
-        .map_err(|error| CliError::Format(format!("{}: {error}", file.display())))?;
-    Ok(kept.group_by)
 }

@@ -9,6 +9,7 @@ mod frozen;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
+use shike_data::inspect::ENOUGH_KEPT;
 use shike_data::{Fit, Size};
 use shike_model::loss::FEW_CLASSES;
 use shike_model::{BackboneConfig, DktLossConfig, LossConfig};
@@ -621,9 +622,6 @@ fn kept(sizes: &[[u32; 2]], shape: Size) -> Option<f64> {
     kept.sort_by(f64::total_cmp);
     kept.get(kept.len() / 2).copied()
 }
-
-/// A picture of 3 to 2 keeps two thirds of itself in a square; sides are rounded.
-const ENOUGH_KEPT: f64 = 0.66;
 
 /// How pictures become what the network sees, which is of `size`.
 fn of_pictures(facts: &Facts, size: Size, choose: &mut impl FnMut(&str, Value, String)) {

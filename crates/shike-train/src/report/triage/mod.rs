@@ -46,13 +46,12 @@ pub struct Subject {
 
 impl Subject {
     /// Opens all pictures, finds those that look alike, and deals them into [`FOLDS`]. Near-duplicates and bursts are kept
-    /// together, and what `group_by` says. `progress` is told how many pictures were opened, from several threads.
+    /// together, and the [groups](Dataset::groups) of the data. `progress` is told how many pictures were opened, from several threads.
     ///
     /// # Errors
-    /// If the parts have other classes, no picture of a class can be read, or a rule does not fit the pictures.
+    /// If the parts have other classes, or no picture of a class can be read.
     pub fn new(
         data: &TrainData,
-        group_by: &[GroupBy],
         thresholds: ShotThresholds,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Self, SplitError> {
@@ -68,9 +67,8 @@ impl Subject {
             progress,
         )?;
         let mut rules = vec![GroupBy::NearDuplicates];
-        let alike = Groups::new(&all, &found, &rules)?.groups;
+        let alike = Groups::new(&all.clone().without_groups(), &found, &rules)?.groups;
         rules.extend((found.in_bursts > 0).then_some(GroupBy::Time(BURST)));
-        rules.extend(group_by.iter().cloned());
         let groups = Groups::new(&all, &found, &rules)?.groups;
         let mut unreadable = std::mem::take(&mut found.unreadable);
         let bad: BTreeSet<usize> = unreadable.iter().map(|bad| bad.image.index).collect();

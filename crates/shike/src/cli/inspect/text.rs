@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use shike_data::dataset::some_names;
-use shike_data::inspect::{self as look, Inspection, Pixels, Problem, Tail};
+use shike_data::inspect::{self as look, ENOUGH_KEPT, Inspection, Pixels, Problem, Tail};
 use shike_data::split::{ClassSize, GroupBy, Groups, MinImages, SplitClass, SplitRecord};
 use shike_data::{Dataset, Decoding, Fit, Part, Pipeline};
 
@@ -167,8 +167,11 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
         && size.is_none_or(|size| size.width == size.height)
     {
         let done = match pipeline.map(Pipeline::fit) {
-            None => "training pads pictures where that is so of the median, --fit pad and --fit squash always keep \
-                     all of them, and --image-size 320x160 is a shape of your own"
+            None if kept < ENOUGH_KEPT => "training pads all pictures, so that nothing is cut off; --fit crop cuts their ends off, and \
+                                           --image-size 320x160 is a shape of your own"
+                .to_owned(),
+            None => "training cuts their ends off, for most pictures keep enough; --fit pad and --fit squash keep all of \
+                     them, and --image-size 320x160 is a shape of your own"
                 .to_owned(),
             Some(None | Some(Fit::Crop)) => {
                 "--fit pad or --fit squash keeps all of them, if their ends matter".to_owned()
@@ -438,7 +441,11 @@ pub(in crate::cli) fn describe_taken(record: &SplitRecord, show: usize) -> Strin
             }
         }
         if sizes.images > 0 {
-            let _ = writeln!(text, "{} in no list for it", images(sizes.images));
+            let _ = writeln!(
+                text,
+                "in no list, by these bounds: {}",
+                images(sizes.images)
+            );
         }
     }
     text + &describe_groups(record, show)

@@ -38,7 +38,8 @@ pub(super) fn resumed(
         "settings are those of {}/config.json",
         folder.display()
     ));
-    let source = source(recorded.data)?.ok_or_else(|| {
+    let recorded_data = recorded.data.map(|data| data.of_run(folder));
+    let source = source(recorded_data)?.ok_or_else(|| {
         let message = "this run's images were made by a program: resume it there";
         CliError::Usage(message.into())
     })?;

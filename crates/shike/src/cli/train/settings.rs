@@ -54,7 +54,7 @@ pub(super) fn settings(
 fn of_weights(field: &str, config: &TrainConfig) -> Option<&'static str> {
     let field = field.split('.').next()?;
     match (field, &config.weights, &config.frozen) {
-        ("weights_origin", Some(_), _) => Some("known of these weights"),
+        ("weights_origin", Some(_), _) => Some("what is known of these weights"),
         ("normalization", Some(_), Some(_)) => Some("as these weights were evaluated"),
         _ => None,
     }
