@@ -38,8 +38,8 @@ pub use stats::{Stats, stats};
 #[cfg(feature = "burn")]
 pub use tensors::{
     FixedNorm, LossLabels, Then, batch_norm, batch_norm_train, conv2d, conv2d_norm,
-    cross_entropy_terms, dkt_terms, enabled, has_bf16, in_bf16, keep_memory, path, set_enabled,
-    sgd_step,
+    cross_entropy_terms, dkt_terms, enabled, has_bf16, in_bf16, instructions, keep_memory, path,
+    set_enabled, sgd_step,
 };
 #[cfg(feature = "burn")]
 pub use transformer::{ThenLinear, attention, gelu, layer_norm, linear};

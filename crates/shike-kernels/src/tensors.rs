@@ -47,11 +47,17 @@ pub fn enabled() -> bool {
 pub fn path() -> String {
     let on = SWITCHES.iter().filter(|(bit, _)| on(*bit));
     let names: Vec<&str> = on.map(|(_, name)| *name).collect();
+    format!("{}: {}", instructions(), names.join(", "))
+}
+
+/// The instruction set that the calling thread's next operation takes; `none` without the feature `flex`.
+pub fn instructions() -> &'static str {
+    // The environment may name one.
+    state();
     #[cfg(feature = "flex")]
-    let path = flex::Simd::current().name();
+    return flex::Simd::current().name();
     #[cfg(not(feature = "flex"))]
-    let path = "none";
-    format!("{path}: {}", names.join(", "))
+    "none"
 }
 
 /// Whether [`in_bf16`] computes in bfloat16, and gains by it: kernels are on, and the processor has instructions for it

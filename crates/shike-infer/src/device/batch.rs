@@ -39,9 +39,7 @@ impl Precision {
         let name = name(device);
         match self {
             Self::Bf16 if is_host(device) => {
-                let path = kernels::in_bf16(kernels::path);
-                let instructions = path.split(':').next().unwrap_or_default();
-                format!("{name} ({instructions})")
+                format!("{name} ({})", kernels::in_bf16(kernels::instructions))
             }
             _ => name,
         }

@@ -140,6 +140,18 @@ impl DataArgs {
         Ok(source)
     }
 
+    /// As [`source_of_run`](Self::source_of_run), which has to be known.
+    pub(super) fn known_source_of_run(
+        &self,
+        recorded: Option<DataSource>,
+    ) -> Result<DataSource, CliError> {
+        self.source_of_run(recorded)?.ok_or_else(|| {
+            let message =
+                "this run's images were made by a program, and are not known here: give --data";
+            CliError::Usage(message.into())
+        })
+    }
+
     /// As [`source`](Self::source), where a recipe says what lies in the folder.
     pub fn source_for(&self, recipe: &Recipe) -> Result<Option<DataSource>, CliError> {
         let own = recipe.data_dir().map_err(TrainError::from)?;

@@ -54,6 +54,13 @@ pub struct EmbedArgs {
     image_size: Option<Size>,
     #[command(flatten)]
     pixels: PixelArgs,
+    #[command(flatten)]
+    way: WayArgs,
+}
+
+/// How pictures get through a trunk, and where their features are kept.
+#[derive(Args, Clone, Debug)]
+pub(super) struct WayArgs {
     /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -67,23 +74,37 @@ pub struct EmbedArgs {
     cache: CacheArgs,
 }
 
+impl WayArgs {
+    pub(super) fn device(&self) -> Result<Device, CliError> {
+        Ok(device::parse(&self.device)?)
+    }
+
+    pub(super) fn cache(&self) -> Option<FeatureCache> {
+        self.cache.open(&mut say)
+    }
+
+    pub(super) fn loading(&self) -> Result<(Threads, LoaderConfig), CliError> {
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..LoaderConfig::default()
+        };
+        Ok((Threads::new(self.workers)?, config))
+    }
+}
+
 impl EmbedArgs {
     /// Embeds and writes. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
         writable(&self.out)?;
-        let cache = self.cache.open(&mut say);
+        let cache = self.way.cache();
         let source = self.layout.source(&self.data);
         self.layout.fits(&source)?;
         let data = inspect::open(&source)?;
         let mut pixels = self.pixels.clone();
         pixels.settle(data.iter().map(|(_, images)| images))?;
         let embedder = self.embedder(&pixels)?;
-        let threads = Threads::new(self.workers)?;
-        let config = LoaderConfig {
-            batch_size: self.batch_size,
-            workers: self.workers,
-            ..LoaderConfig::default()
-        };
+        let (threads, config) = self.way.loading()?;
         let stop = stop_on_ctrl_c(end);
         stop.training.store(true, Ordering::SeqCst);
         let stopping = || stop.asked.load(Ordering::SeqCst);
@@ -117,7 +138,7 @@ impl EmbedArgs {
     }
 
     fn embedder(&self, pixels: &PixelArgs) -> Result<Embedder, CliError> {
-        let device = device::parse(&self.device)?;
+        let device = self.way.device()?;
         let arch = self.arch.as_deref();
         embedder(&self.weights, arch, self.image_size, pixels, &device)
     }

@@ -58,11 +58,7 @@ impl ReportArgs {
             )));
         }
         let recorded = RunConfig::read(&paths)?;
-        let source = self.data.source_of_run(recorded.data)?.ok_or_else(|| {
-            let message =
-                "this run's images were made by a program, and are not known here: give --data";
-            CliError::Usage(message.into())
-        })?;
+        let source = self.data.known_source_of_run(recorded.data)?;
         let data = source.open()?;
         // What the run itself was reported by, if it says so.
         let recorded_part = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);

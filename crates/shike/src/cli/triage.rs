@@ -4,18 +4,17 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use shike_data::{LoaderConfig, Part, Threads};
+use shike_data::Part;
 use shike_heads::heads::{DEFAULT, head};
 use shike_heads::{Candidate, Comparison, Depth, Features};
 use shike_infer::model::file::load_model;
-use shike_infer::{Embedder, Network, device};
+use shike_infer::{Embedder, Network};
 use shike_train::report::triage::{Subject, Triage};
 use shike_train::run::{RunDirError, RunPaths};
 use shike_train::{RunConfig, TrainError};
 
-use super::cache::CacheArgs;
 use super::counter::Counter;
-use super::embed;
+use super::embed::{self, WayArgs};
 use super::model::{Which, model_of};
 use super::pixels::PixelArgs;
 use super::scoring::{same_images, still_there};
@@ -49,17 +48,8 @@ pub struct TriageArgs {
     /// Where the run's images are now, if they are not where they were.
     #[command(flatten)]
     data: DataArgs,
-    /// Device: `flex`, `cuda:0`, `vulkan`, … among those compiled in; `auto` takes the first.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Images of a batch.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
-    /// Threads that decode; 0 takes one for each core.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    workers: usize,
     #[command(flatten)]
-    cache: CacheArgs,
+    way: WayArgs,
 }
 
 impl TriageArgs {
@@ -72,11 +62,7 @@ impl TriageArgs {
         let recorded = RunConfig::read(&paths)?;
         let decoding = recorded.train.eval_pipeline.decoding();
         let (embedder, candidate) = self.judge(&paths, &recorded)?;
-        let source = self.data.source_of_run(recorded.data)?.ok_or_else(|| {
-            let message =
-                "this run's images were made by a program, and are not known here: give --data";
-            CliError::Usage(message.into())
-        })?;
+        let source = self.data.known_source_of_run(recorded.data)?;
         let data = source.open()?;
         still_there(
             &data.train,
@@ -93,13 +79,8 @@ impl TriageArgs {
         counter.clear();
         let subject = subject?;
 
-        let cache = self.cache.open(&mut say);
-        let threads = Threads::new(self.workers)?;
-        let config = LoaderConfig {
-            batch_size: self.batch_size,
-            workers: self.workers,
-            ..LoaderConfig::default()
-        };
+        let cache = self.way.cache();
+        let (threads, config) = self.way.loading()?;
         let stop = stop_on_ctrl_c(end);
         stop.training.store(true, Ordering::SeqCst);
         let stopping = || stop.asked.load(Ordering::SeqCst);
@@ -133,7 +114,7 @@ impl TriageArgs {
         paths: &RunPaths,
         recorded: &RunConfig,
     ) -> Result<(Embedder, Option<Candidate>), CliError> {
-        let device = device::parse(&self.device)?;
+        let device = self.way.device()?;
         let frozen = recorded.train.frozen.is_some();
         // A model of the run itself is no other network.
         let own = |weights: &PathBuf| {

@@ -51,6 +51,11 @@ impl Weights {
         }
     }
 
+    /// Whether filters lie in the lanes; see [`panel_rows`].
+    fn are_turned(&self, simd: Simd) -> bool {
+        self.rows > simd.rows()
+    }
+
     fn block(&self, group: usize, block: &Range<usize>) -> (*const f32, usize) {
         let at = (group * self.k + block.start) * self.panels * self.rows;
         (self.data[at..].as_ptr(), self.rows * block.len())
@@ -100,7 +105,6 @@ pub(super) struct Class {
     pub width: usize,
     row_stride: usize,
     columns: Option<Vec<Columns>>,
-    turned: bool,
 }
 
 impl Class {
@@ -116,7 +120,7 @@ impl Class {
     ) -> Self {
         let lanes = simd.lanes();
         let direct = framed && is_direct(simd, weights.m, width);
-        let turned = weights.rows > simd.rows();
+        let turned = weights.are_turned(simd);
         // Rows of a map in tiles of equal width.
         let in_tile = width.div_ceil(width.div_ceil(TURNED_COLUMNS));
         let lanes = if turned { in_tile } else { lanes };
@@ -129,7 +133,6 @@ impl Class {
             width,
             row_stride,
             columns,
-            turned,
         }
     }
 
@@ -171,7 +174,7 @@ impl Class {
             b: unsafe { image.add(self.origin) },
             rows: &self.rows[k.clone()],
             source: match &self.columns {
-                Some(columns) if self.turned => Source::Turned(columns),
+                Some(columns) if self.weights.are_turned(simd) => Source::Turned(columns),
                 Some(columns) => Source::Direct(columns),
                 None => Source::Grid {
                     height: self.height,
