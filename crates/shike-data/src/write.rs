@@ -22,6 +22,16 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
+impl WriteError {
+    fn new(path: &Path, source: io::Error) -> Self {
+        Self {
+            path: path.into(),
+            previous: path.exists(),
+            source,
+        }
+    }
+}
+
 /// Writes a file so that `path` never holds half of it: to `<name>.tmp-<pid>` in the same folder,
 /// flushed to the disk, then renamed over `path`.
 ///
@@ -42,24 +52,24 @@ pub fn atomic_write(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    replace(path, write).map_err(|source| WriteError {
-        path: path.into(),
-        previous: path.exists(),
-        source,
-    })
+    replace(path, write).map_err(|source| WriteError::new(path, source))
+}
+
+/// Whether [`atomic_write`] can write a file, to be asked before the work that it takes.
+///
+/// # Errors
+///
+/// A [`WriteError`] as it would be: the folder is missing or closed, or a folder is in the file's place.
+pub fn can_write(path: &Path) -> Result<(), WriteError> {
+    let tried = match path.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => Temporary::beside(path).and_then(|file| File::create(&file.0).map(drop)),
+    };
+    tried.map_err(|source| WriteError::new(path, source))
 }
 
 fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path names no file",
-        ));
-    };
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = Temporary(path.with_file_name(temporary));
-
+    let temporary = Temporary::beside(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, File::create(&temporary.0)?);
     write(&mut writer)?;
     let file = writer
@@ -88,8 +98,47 @@ fn sync_folder(path: &Path) {
 /// Removes the temporary file on every way out; after the rename there is none left.
 struct Temporary(PathBuf);
 
+impl Temporary {
+    fn beside(path: &Path) -> io::Result<Self> {
+        let Some(name) = path.file_name() else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path names no file",
+            ));
+        };
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".tmp-{}", std::process::id()));
+        Ok(Self(path.with_file_name(temporary)))
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_written_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("old.csv"), "old").unwrap();
+        fs::create_dir(at("folder.csv")).unwrap();
+        can_write(&at("new.csv")).unwrap();
+        can_write(&at("old.csv")).unwrap();
+        for name in ["folder.csv", "gone/new.csv"] {
+            let before = can_write(&at(name)).unwrap_err().to_string();
+            let written = atomic_write(&at(name), |file| file.write_all(b"new"));
+            let start = format!("cannot write {}: ", at(name).display());
+            assert!(before.starts_with(&start), "{before}");
+            assert!(written.unwrap_err().to_string().starts_with(&start));
+        }
+        assert_eq!(fs::read(at("old.csv")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

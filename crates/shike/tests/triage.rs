@@ -172,8 +172,84 @@ fn wrong_labels_and_twins_come_first_class_by_class() {
     fs::remove_file(folder.join("run/triage.html")).unwrap();
     fs::create_dir(folder.join("run/triage.html")).unwrap();
     let refused = failure(1, &shike(folder, "triage run --data moved --device flex"));
+    // Before anything is embedded, and with nothing written.
     assert!(
-        refused.contains("cannot write run/triage.html"),
+        refused.starts_with("error: cannot write run/triage.html: is a directory"),
+        "{refused}"
+    );
+    fs::remove_dir(folder.join("run/triage.html")).unwrap();
+
+    // A class of which no picture is left.
+    fs::remove_dir_all(folder.join("moved/blue")).unwrap();
+    let (told, _) = success(&shike(folder, "triage run --data moved --device flex"));
+    for line in [
+        "37 of 38 pictures were judged",
+        "classes without a picture that can be read, which are left out: blue",
+        "cannot be read: 10",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let classes = lines(&folder.join("run/triage_classes.csv"));
+    assert_eq!(
+        cells(&classes, &["class", "images", "unreadable"]),
+        ["white 1 0", "blue 0 9", "green 12 1", "red 25 0"]
+    );
+}
+
+/// A data set whose parts are given.
+#[test]
+fn a_class_that_is_gone_from_its_folder_is_left_out() {
+    let (folder, _) = fixture();
+    let folder = folder.path();
+    fs::create_dir_all(folder.join("pictures/train")).unwrap();
+    for class in ["red", "green", "blue", "white"] {
+        let [from, into, test] =
+            ["", "train/", "test/"].map(|part| folder.join(format!("pictures/{part}{class}")));
+        fs::rename(from, &into).unwrap();
+        fs::create_dir_all(&test).unwrap();
+        if class != "white" {
+            fs::rename(into.join("00.png"), test.join("00.png")).unwrap();
+        }
+    }
+    let train = "train --data pictures --weights weights.safetensors --image-size 32 --device flex --run run";
+    success(&shike(folder, train));
+    let (before, _) = success(&shike(folder, "eval run --device flex --json"));
+    for gone in ["red/wrong-blue.png", "white/0.png"] {
+        fs::remove_file(folder.join("pictures/train").join(gone)).unwrap();
+    }
+    fs::remove_dir_all(folder.join("pictures/train/blue")).unwrap();
+    let (told, warned) = success(&shike(folder, "triage run --device flex"));
+    assert!(
+        warned.contains(
+            "the training images are not those of the run, by its receipt.json (45 then, 35 now)"
+        ),
+        "{warned}"
+    );
+    // The test picture of blue is all that there is of it.
+    for line in [
+        "37 of 38 pictures were judged",
+        "belong together, or there is one: blue\n",
+        "which are left out: white\n",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let classes = lines(&folder.join("run/triage_classes.csv"));
+    assert_eq!(
+        cells(&classes, &["class", "training_images", "images"]),
+        ["blue 0 1", "white 0 0", "green 12 13", "red 23 24"]
+    );
+    // What is tested is as it was, and the model has its classes.
+    let (after, _) = success(&shike(folder, "eval run --device flex --json"));
+    assert_eq!(after, before);
+    success(&shike(folder, "report run --device flex"));
+    // A class that the run does not know is an error that names it.
+    fs::create_dir(folder.join("pictures/train/grey")).unwrap();
+    picture(99, [128; 3])
+        .save(folder.join("pictures/train/grey/0.png"))
+        .unwrap();
+    let refused = failure(1, &shike(folder, "triage run --device flex"));
+    assert!(
+        refused.contains("pictures/train/grey: is no class of the training set"),
         "{refused}"
     );
 }

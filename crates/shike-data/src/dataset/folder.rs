@@ -163,16 +163,12 @@ impl FolderParts {
     /// # Errors
     /// Those of [`image_folder`] and [`image_folder_with_classes`].
     pub fn open(&self, as_found: bool) -> Result<(Dataset, Option<Dataset>, Option<Dataset>)> {
-        let mut train = match as_found {
+        let train = match as_found {
             true => image_folder_as_found(&self.train, &[]),
             false => image_folder(&self.train),
         }
         .map_err(|error| self.is_train_a_class(error))?;
-        if !self.beside.is_empty() {
-            let mut left_out = train.left_out().clone();
-            left_out.folders.clone_from(&self.beside);
-            train = train.with_left_out(left_out).noting_it();
-        }
+        let train = self.noting_beside(train);
         let mut classes = train.class_names().to_vec();
         let mut like = |dir: &Option<PathBuf>| {
             let data = match dir {
@@ -185,6 +181,30 @@ impl FolderParts {
         };
         let (val, test) = (like(&self.val)?, like(&self.test)?);
         Ok((train, val, test))
+    }
+
+    /// As [`open`](Self::open), in known classes, of which each may have no image.
+    ///
+    /// # Errors
+    /// Those of [`image_folder_with_classes`].
+    pub fn open_with_classes(
+        &self,
+        classes: &[String],
+    ) -> Result<(Dataset, Option<Dataset>, Option<Dataset>)> {
+        let read = |dir: &PathBuf| image_folder_with_classes(dir, classes);
+        let part = |dir: &Option<PathBuf>| dir.as_ref().map(read).transpose();
+        let train = self.noting_beside(read(&self.train)?);
+        Ok((train, part(&self.val)?, part(&self.test)?))
+    }
+
+    /// Notes the folders that are no part.
+    fn noting_beside(&self, train: Dataset) -> Dataset {
+        if self.beside.is_empty() {
+            return train;
+        }
+        let mut left_out = train.left_out().clone();
+        left_out.folders.clone_from(&self.beside);
+        train.with_left_out(left_out).noting_it()
     }
 
     /// `bus`, `car` and `train` may be vehicles.

@@ -121,6 +121,19 @@ impl DataSource {
     /// # Errors
     /// Names the file, and the line in a list.
     pub fn open(&self) -> Result<TrainData, DataError> {
+        self.open_in(None)
+    }
+
+    /// As [`open`](Self::open), in the classes of a run: where folders are classes, those that have lost their last image are
+    /// classes still, so that the others keep their numbers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a folder with images that is none of the classes.
+    pub fn open_with_classes(&self, names: &[String]) -> Result<TrainData, DataError> {
+        self.open_in(Some(names))
+    }
+
+    fn open_in(&self, names: Option<&[String]>) -> Result<TrainData, DataError> {
         match self {
             Self::Cifar {
                 dir,
@@ -143,9 +156,11 @@ impl DataSource {
                 columns,
             } => {
                 let list = train.clone();
+                let by_path = |label: &String| label.starts_with("path:");
+                let names = names.filter(|_| columns.label.as_ref().is_some_and(by_path));
                 let train = match class_names {
                     Some(names) => columns.list_file_named(root, train, names)?,
-                    None => columns.list_file(root, train, None, None)?,
+                    None => columns.list_file(root, train, None, names.map(<[_]>::to_vec))?,
                 };
                 let like = |list: &Option<PathBuf>| {
                     let list = list.as_ref();
@@ -164,7 +179,11 @@ impl DataSource {
                 Ok(data)
             }
             Self::Folder { dir } => {
-                let (train, val, test) = FolderParts::find(dir)?.open(false)?;
+                let parts = FolderParts::find(dir)?;
+                let (train, val, test) = match names {
+                    Some(names) => parts.open_with_classes(names)?,
+                    None => parts.open(false)?,
+                };
                 Ok(TrainData { train, val, test })
             }
         }

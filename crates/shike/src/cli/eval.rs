@@ -105,7 +105,7 @@ impl EvalArgs {
                 "this model knows no images of its own: give --data, or --data and --list";
             return Err(CliError::Usage(message.into()));
         };
-        let data = source.open()?;
+        let data = source.open_with_classes(names)?;
         let none = |part: &str| CliError::Absent(format!("the run has no {part} images"));
         let scored = || {
             [Part::Test, Part::Val]
@@ -131,7 +131,9 @@ impl EvalArgs {
         };
         let moved = self.data.as_ref().map(|dir| source.clone().moved_to(dir));
         let places = [Some(source.clone()), moved];
-        let opened = places.into_iter().flatten().map(|source| source.open());
+        let names = images.class_names();
+        let places = places.into_iter().flatten();
+        let opened = places.map(|source| source.open_with_classes(names));
         let trained: HashSet<PathBuf> = opened
             .flatten()
             .flat_map(|data| files(&data.train).collect::<Vec<_>>())

@@ -1,9 +1,12 @@
 //! What the program prints.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use shike_data::write::can_write;
+use shike_train::TrainError;
 use shike_train::run::RunPaths;
 use shike_train::text::clean;
 
@@ -51,9 +54,17 @@ pub(super) fn writable(out: &Path) -> Result<(), CliError> {
         return wrong("cannot be written: its folder is not there");
     }
     let run = RunPaths::new(folder);
-    match run.is_run() && run.owns(out) {
-        true => wrong("belongs to a run: choose another name"),
-        false => Ok(()),
+    if run.is_run() && run.owns(out) {
+        return wrong("belongs to a run: choose another name");
+    }
+    match out.metadata() {
+        Err(_) => can_write(out).map_err(|error| TrainError::from(error).into()),
+        // Nothing is tried of a pipe, or of a terminal.
+        Ok(file) if file.is_file() => {
+            let opened = File::options().append(true).open(out);
+            opened.map(drop).map_err(CliError::file(out))
+        }
+        Ok(_) => Ok(()),
     }
 }
 

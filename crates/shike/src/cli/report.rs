@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use shike_data::Part;
+use shike_data::write::can_write;
 use shike_infer::Predictor;
 use shike_infer::device;
-use shike_train::RunConfig;
 use shike_train::report::write_report;
 use shike_train::run::{RunDirError, RunPaths};
+use shike_train::{RunConfig, TrainError};
 
 use super::scoring::{ScoringArgs, same_images, still_there};
 use super::{CliError, DataArgs, Status, print, writable};
@@ -44,9 +45,6 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// Scores the final model of a run and writes its report.
     pub(super) fn run(&self) -> Result<Status, CliError> {
-        if let Some(out) = &self.out {
-            writable(out)?;
-        }
         let paths = RunPaths::new(&self.run);
         if !paths.is_run() {
             return Err(RunDirError::NotARun(self.run.clone()).into());
@@ -57,9 +55,15 @@ impl ReportArgs {
                 "{run} has not ended: it has no model.safetensors; go on with `shike train --resume {run}`"
             )));
         }
+        let out = self.out.clone().unwrap_or_else(|| paths.report());
+        match &self.out {
+            Some(out) => writable(out)?,
+            None => can_write(&out).map_err(TrainError::from)?,
+        }
         let recorded = RunConfig::read(&paths)?;
         let source = self.data.known_source_of_run(recorded.data)?;
-        let data = source.open()?;
+        let names = paths.read_classes()?.names;
+        let data = source.open_with_classes(&names)?;
         // What the run itself was reported by, if it says so.
         let recorded_part = paths.receipt_if_any()?.and_then(|receipt| receipt.scored);
         let part = recorded_part.unwrap_or(match &data.test {
@@ -75,7 +79,6 @@ impl ReportArgs {
         same_images(&paths, part, images, &predictor.info().class_names)?;
         let thresholds = recorded.train.thresholds;
         let evaluation = self.scoring.score(&predictor, images, thresholds)?;
-        let out = self.out.clone().unwrap_or_else(|| paths.report());
         write_report(&paths, &evaluation, images, &predictor, &out)?;
         print(&out.display().to_string())?;
         Ok(Status::Success)

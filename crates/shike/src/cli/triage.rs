@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use shike_data::Part;
+use shike_data::write::can_write;
 use shike_heads::heads::{DEFAULT, head};
 use shike_heads::{Candidate, Comparison, Depth, Features};
 use shike_infer::model::file::load_model;
@@ -59,16 +60,19 @@ impl TriageArgs {
         if !paths.is_run() {
             return Err(RunDirError::NotARun(self.run.clone()).into());
         }
+        for file in Triage::files(paths.root()) {
+            can_write(&file).map_err(TrainError::from)?;
+        }
         let recorded = RunConfig::read(&paths)?;
         let decoding = recorded.train.eval_pipeline.decoding();
         let (embedder, candidate) = self.judge(&paths, &recorded)?;
         let source = self.data.known_source_of_run(recorded.data)?;
-        let data = source.open()?;
+        let names = paths.read_classes()?.names;
+        let data = source.open_with_classes(&names)?;
         still_there(
             &data.train,
             "give --data with the folder that they are in now",
         )?;
-        let names = paths.read_classes()?.names;
         same_images(&paths, Part::Train, &data.train, &names)?;
         if !data.train.left_out().is_empty() {
             say(&data.train.left_out().to_string());
@@ -92,8 +96,10 @@ impl TriageArgs {
             return Ok(Status::Interrupted);
         };
         let depths = Depth::side_by_side(features.source.depths.iter().cloned());
-        let classes = features.class_names.len();
-        let of_heads = Features::new(&features.rows, &features.labels, classes, &depths);
+        let classes = subject.classes();
+        let place = |label: &u32| classes.partition_point(|class| class < label) as u32;
+        let labels: Vec<u32> = features.labels.iter().map(place).collect();
+        let of_heads = Features::new(&features.rows, &labels, classes.len(), &depths);
         let of_heads = of_heads.map_err(TrainError::from)?;
         let log = held_out(candidate, &of_heads, &subject).map_err(TrainError::from)?;
         let triage = Triage::new(&subject, &features, &log);

@@ -172,6 +172,16 @@ impl Groups {
 }
 
 impl Groups {
+    /// What is left of each group among `images`, ascending numbers, such as those that can be read: by their places there.
+    pub fn among(&self, images: &[usize]) -> Vec<Vec<usize>> {
+        let place = |i: &usize| images.binary_search(i).ok();
+        let groups = self.groups.iter();
+        groups
+            .map(|group| group.iter().filter_map(place).collect())
+            .filter(|group: &Vec<usize>| !group.is_empty())
+            .collect()
+    }
+
     /// How many images of those that are said to belong together, `[[images]]`, these groups do not keep together: images of
     /// a set that is not all in one group.
     pub fn parted(&self, together: &[Vec<usize>]) -> usize {
@@ -266,5 +276,21 @@ impl Column {
         let found = self.0.iter().zip(names(path));
         let mut found = found.filter_map(|(map, name)| map.get(name)?.as_deref());
         found.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_some_images_are_by_their_places() {
+        let found = Groups {
+            groups: vec![vec![0, 3, 5], vec![1, 2], vec![4, 6]],
+            silent: vec![],
+        };
+        // 1, 2 and 5 cannot be read.
+        assert_eq!(found.among(&[0, 3, 4, 6]), [[0, 1], [2, 3]]);
+        assert_eq!(found.among(&[5, 6]), [[0], [1]]);
     }
 }

@@ -47,23 +47,19 @@ pub fn plan(
     let (taken, labels): (Vec<usize>, Vec<u32>) = taken
         .filter_map(|(&i, label)| Some((i, new[label.as_ref()?])))
         .unzip();
-    let place: BTreeMap<usize, usize> = taken.iter().copied().zip(0..).collect();
-    let places = |images: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
-        images.filter_map(|i| place.get(&i).copied()).collect()
-    };
+    let place = |i: usize| taken.binary_search(&i).ok();
     let equal = duplicates.groups.iter();
-    let equal: Vec<_> = equal
-        .map(|group| places(&mut group.images.iter().map(|i| i.index)))
+    let equal: Vec<Vec<usize>> = equal
+        .map(|group| {
+            let images = group.images.iter();
+            images.filter_map(|image| place(image.index)).collect()
+        })
         .collect();
     let found_groups = match config.group_by.is_empty() && data.groups().is_empty() {
         true => None,
         false => Some(Groups::new(data, found, &config.group_by)?),
     };
-    let groups = found_groups.as_ref().map(|found| {
-        let groups = found.groups.iter();
-        let groups = groups.map(|group| places(&mut group.iter().copied()));
-        groups.filter(|group| !group.is_empty()).collect::<Vec<_>>()
-    });
+    let groups = found_groups.as_ref().map(|found| found.among(&taken));
     let assigned = assign(&labels, &equal, groups.as_deref(), config)?;
     let rows = taken.iter().zip(&labels).zip(&assigned);
     let rows = rows.map(|((&i, &label), &part)| {

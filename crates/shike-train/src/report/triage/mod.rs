@@ -49,7 +49,7 @@ impl Subject {
     /// together, and the [groups](Dataset::groups) of the data. `progress` is told how many pictures were opened, from several threads.
     ///
     /// # Errors
-    /// If the parts have other classes, or no picture of a class can be read.
+    /// If the parts have other classes.
     pub fn new(
         data: &TrainData,
         thresholds: ShotThresholds,
@@ -67,9 +67,9 @@ impl Subject {
             progress,
         )?;
         let mut rules = vec![GroupBy::NearDuplicates];
-        let alike = Groups::new(&all.clone().without_groups(), &found, &rules)?.groups;
+        let alike = Groups::new(&all.clone().without_groups(), &found, &rules)?;
         rules.extend((found.in_bursts > 0).then_some(GroupBy::Time(BURST)));
-        let groups = Groups::new(&all, &found, &rules)?.groups;
+        let groups = Groups::new(&all, &found, &rules)?;
         let mut unreadable = std::mem::take(&mut found.unreadable);
         let bad: BTreeSet<usize> = unreadable.iter().map(|bad| bad.image.index).collect();
         for bad in &mut unreadable {
@@ -79,28 +79,24 @@ impl Subject {
         }
         let good: Vec<usize> = (0..all.len()).filter(|i| !bad.contains(i)).collect();
         let images = all.select(&good);
-        if let Some(class) = images.class_counts().iter().position(|n| *n == 0) {
-            let name = &images.class_names()[class];
-            return Err(SplitError::Data(format!(
-                "no picture of class {name} can be read: mend one, or leave the class out"
-            )));
-        }
-        let place = |i: &usize| good.binary_search(i).ok();
-        let of_good = |groups: Vec<Vec<usize>>| -> Vec<Vec<usize>> {
-            let groups = groups.into_iter();
-            groups
-                .map(|group| group.iter().filter_map(place).collect())
-                .collect()
-        };
         Ok(Self {
-            folds: held_out_at_most(images.labels(), &of_good(groups), FOLDS, 0)?,
+            folds: held_out_at_most(images.labels(), &groups.among(&good), FOLDS, 0)?,
             parts: good.iter().map(|&i| parts[i]).collect(),
-            alike: of_good(alike),
+            alike: alike.among(&good),
             images,
             unreadable,
             train_counts: data.train.class_counts(),
             thresholds,
         })
+    }
+
+    /// The classes that have a picture, ascending: heads know these alone.
+    pub fn classes(&self) -> Vec<u32> {
+        let counts = self.images.class_counts();
+        let classes = (0u32..).zip(counts);
+        classes
+            .filter_map(|(class, n)| (n > 0).then_some(class))
+            .collect()
     }
 
     fn name(&self, class: u32) -> &str {
@@ -119,12 +115,13 @@ impl Subject {
         }
     }
 
-    /// The classes of the most frequent group that there is.
+    /// The classes of the most frequent group that has pictures.
     fn frequent(&self) -> Vec<u32> {
-        let classes = 0..self.train_counts.len() as u32;
+        let classes = self.classes();
         let shots = [Shot::Many, Shot::Medium, Shot::Few].into_iter();
         let mut groups = shots.map(|shot| {
-            let group = classes.clone().filter(|class| self.shot(*class) == shot);
+            let group = classes.iter().copied();
+            let group = group.filter(|class| self.shot(*class) == shot);
             group.collect::<Vec<u32>>()
         });
         groups.find(|group| !group.is_empty()).unwrap_or_default()
@@ -226,13 +223,21 @@ pub struct Triage {
 }
 
 impl Triage {
-    /// By the log-probabilities that heads gave the pictures which they had not seen, `[pictures, classes]`, as
-    /// [`Candidate::held_out`](shike_heads::Candidate::held_out) gives them, and the pictures' features.
+    /// By the log-probabilities that heads gave the pictures which they had not seen, `[pictures, classes]` of the
+    /// [classes that have one](Subject::classes), as [`Candidate::held_out`](shike_heads::Candidate::held_out) gives them, and the
+    /// pictures' features.
     ///
     /// # Panics
     /// If they are of other pictures.
     pub fn new(subject: &Subject, features: &Features, log_probabilities: &[f32]) -> Self {
-        let probabilities: Vec<f32> = log_probabilities.iter().map(|log| log.exp()).collect();
+        let (known, all) = (subject.classes(), subject.images.num_classes());
+        let mut probabilities = vec![0.0; subject.images.len() * all];
+        let rows = probabilities.chunks_exact_mut(all);
+        for (row, logs) in rows.zip(log_probabilities.chunks_exact(known.len().max(1))) {
+            for (&class, log) in known.iter().zip(logs) {
+                row[class as usize] = log.exp();
+            }
+        }
         let judged: Vec<bool> = subject.folds.iter().map(Option::is_some).collect();
         let said = Said {
             probabilities: &probabilities,
@@ -267,7 +272,13 @@ impl Triage {
         }
     }
 
-    /// Writes `triage.csv`, `triage_classes.csv` and `triage.html`, the pictures as `decoding` says, and gives their paths.
+    /// `triage.csv`, `triage_classes.csv` and `triage.html` in a folder.
+    pub fn files(folder: &Path) -> [PathBuf; 3] {
+        let files = ["triage.csv", "triage_classes.csv", "triage.html"];
+        files.map(|file| folder.join(file))
+    }
+
+    /// Writes its [files](Self::files), the pictures as `decoding` says, and gives their paths.
     ///
     /// # Errors
     /// If one cannot be written; it is then as it was.
@@ -277,8 +288,7 @@ impl Triage {
         decoding: &Decoding,
         folder: &Path,
     ) -> Result<[PathBuf; 3], WriteError> {
-        let files = ["triage.csv", "triage_classes.csv", "triage.html"];
-        let files = files.map(|file| folder.join(file));
+        let files = Self::files(folder);
         table::write_csv(&files[0], Row::COLUMNS, &self.rows)?;
         table::write_csv(&files[1], ClassRow::COLUMNS, &self.classes)?;
         let page = self.page(subject, decoding);
@@ -418,6 +428,10 @@ fn class_row(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use image::RgbImage;
+    use image::imageops::{FilterType, resize};
+    use shike_data::rng::{Draw, Purpose, rng};
+
     use super::*;
 
     fn images(labels: &[u32]) -> Dataset {
@@ -459,6 +473,115 @@ mod tests {
             contents: vec![],
             rows,
         }
+    }
+
+    /// Blurred noise, of which no two pictures look alike.
+    fn picture(seed: u64) -> RgbImage {
+        let mut draw = rng(seed, 0, 0, Purpose::Other);
+        let noise = RgbImage::from_fn(9, 7, |_, _| image::Rgb([draw.below(256) as u8; 3]));
+        resize(&noise, 64, 48, FilterType::CatmullRom)
+    }
+
+    /// What a split kept together need not look alike: it is held out together, and nobody is told of it. What looks alike is
+    /// told, and held out together, whether a split kept it together or not.
+    #[test]
+    fn what_looks_alike_and_what_was_kept_together_are_two_things() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for class in ["a", "b"] {
+            std::fs::create_dir(at(class)).unwrap();
+        }
+        for seed in 0..20 {
+            let class = if seed < 10 { "a" } else { "b" };
+            let file = at(&format!("{class}/{}.png", seed % 10));
+            picture(seed).save(file).unwrap();
+        }
+        // Smaller copies under the other label.
+        for i in 0..3 {
+            let copy = resize(&picture(i), 40, 30, FilterType::Triangle);
+            copy.save(at(&format!("b/copy{i}.png"))).unwrap();
+        }
+        // A patient, who has a copy as well.
+        let patient = [
+            "a/2.png",
+            "b/copy2.png",
+            "a/5.png",
+            "a/6.png",
+            "b/5.png",
+            "b/6.png",
+        ];
+        let groups = patient.map(|path| format!("{path} 0\n")).concat();
+        std::fs::write(at("groups.txt"), groups).unwrap();
+        let train = shike_data::image_folder(dir.path()).unwrap();
+        let data = TrainData {
+            train: train.with_groups(&at("groups.txt")).unwrap(),
+            val: None,
+            test: None,
+        };
+        let subject = Subject::new(&data, ShotThresholds::default(), &|_| {}).unwrap();
+        let paths = |group: &Vec<usize>| -> Vec<String> {
+            let paths = group.iter().map(|&i| subject.path(i));
+            paths.collect()
+        };
+        let alike: Vec<Vec<String>> = subject.alike.iter().map(paths).collect();
+        let expected = [0, 1, 2].map(|i| [format!("a/{i}.png"), format!("b/copy{i}.png")]);
+        assert_eq!(alike, expected);
+        let fold = |path: &str| {
+            let at = (0..subject.images.len()).find(|&i| subject.path(i) == path);
+            subject.folds[at.unwrap()].unwrap()
+        };
+        let mut folds = vec![];
+        for i in 0..2 {
+            folds.push(fold(&format!("a/{i}.png")));
+            assert_eq!(folds[i], fold(&format!("b/copy{i}.png")));
+        }
+        folds.extend(patient.map(fold));
+        assert!(folds[2..].iter().all(|fold| *fold == folds[2]), "{folds:?}");
+    }
+
+    #[test]
+    fn a_class_without_a_picture_is_left_out() {
+        // Of class 1, which has four for training, none can be read.
+        let mut subject = subject(&[0, 0, 0, 2, 2], &[]);
+        subject.train_counts = vec![3, 5, 2];
+        assert_eq!(subject.classes(), [0, 2]);
+        let features = features(&subject, vec![1.0; 5]);
+        // Of classes 0 and 2.
+        let log: Vec<f32> = [[0.9, 0.1], [0.7, 0.3], [0.02, 0.98], [0.5, 0.5], [0.2, 0.8]]
+            .concat()
+            .into_iter()
+            .map(f32::ln)
+            .collect();
+        let triage = Triage::new(&subject, &features, &log);
+        let row = &triage.rows[0];
+        let found = (&*row.path, &*row.class, row.suggested.as_deref());
+        assert_eq!(
+            (triage.rows.len(), found),
+            (1, ("memory record 2", "0", Some("2")))
+        );
+        let of = |class: usize| {
+            let row = &triage.classes[class];
+            let nearest = row.nearest_frequent.as_deref();
+            (&*row.class, row.images, row.judged, nearest)
+        };
+        // The rarest stands first; the only many-shot class has no picture that one could be taken for.
+        assert_eq!(
+            [of(0), of(1), of(2)],
+            [
+                ("2", 2, 2, Some("0")),
+                ("0", 3, 3, Some("2")),
+                ("1", 0, 0, None)
+            ]
+        );
+        let text = triage.to_string();
+        assert!(
+            text.contains("5 of 5 pictures were judged")
+                && text.contains(
+                    "classes without a picture that can be read, which are left out: 1\n"
+                )
+                && !text.contains("belong together"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -15,14 +15,25 @@ impl fmt::Display for Triage {
             f,
             "{judged} of {images} pictures were judged, each by a head that had seen neither it nor what belongs to it"
         )?;
-        let unjudged = self.classes.iter().filter(|c| c.judged == 0);
-        let unjudged: Vec<&str> = unjudged.map(|c| c.class.as_str()).collect();
-        if !unjudged.is_empty() {
-            writeln!(
-                f,
-                "classes of which none was, as all of their pictures belong together, or there is one: {}",
-                some_names(&unjudged)
-            )?;
+        let none = [
+            (
+                "of which none was, as all of their pictures belong together, or there is one",
+                true,
+            ),
+            (
+                "without a picture that can be read, which are left out",
+                false,
+            ),
+        ];
+        for (why, there) in none {
+            let those = self
+                .classes
+                .iter()
+                .filter(|c| c.judged == 0 && (c.images > 0) == there);
+            let names: Vec<&str> = those.map(|c| c.class.as_str()).collect();
+            if !names.is_empty() {
+                writeln!(f, "classes {why}: {}", some_names(&names))?;
+            }
         }
         let of_shot = |shot: Shot| {
             let those = self.classes.iter().filter(|c| c.shot == shot);

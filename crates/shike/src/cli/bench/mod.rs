@@ -11,7 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use shike_infer::{Precision, device, device::memory};
 
-use super::{CliError, Status, print};
+use super::{CliError, Status, print, writable};
 use cases::{Case, Setting};
 
 /// Time training steps, scoring, losses and convolutions on every device of this binary.
@@ -127,6 +127,9 @@ impl BenchArgs {
 }
 
 fn run(args: &BenchArgs) -> Result<(), CliError> {
+    if let Some(file) = &args.json {
+        writable(file)?;
+    }
     let all = cases::names();
     // A whole name means that case alone, though others may begin with it.
     let chosen = |name: &String| {

@@ -177,10 +177,7 @@ fn dealt(
     let bad: BTreeSet<usize> = found.unreadable.iter().map(|bad| bad.image.index).collect();
     let good: Vec<usize> = (0..all.len()).filter(|i| !bad.contains(i)).collect();
     let labels: Vec<u32> = good.iter().map(|&i| all.label(i)).collect();
-    let place = |i: &usize| good.binary_search(i).ok();
-    let groups = Groups::new(&all, &found, group_by)?.groups.into_iter();
-    let groups = groups.map(|group| group.iter().filter_map(place).collect());
-    let groups: Vec<Vec<usize>> = groups.collect();
+    let groups = Groups::new(&all, &found, group_by)?.among(&good);
     let fold = split::held_out(&labels, &groups, folds, seed)?;
     let of_all = |group: Vec<usize>| group.into_iter().map(|i| good[i]).collect();
     pictures.groups = groups.into_iter().map(of_all).collect();
