@@ -396,6 +396,14 @@ fn a_run_predicts_is_scored_exported_and_compared() {
         assert!(report.contains(wanted), "{wanted}");
     }
 
+    // A single expert is the model.
+    let plain = fs::read_to_string(run("ce").join("report.html")).unwrap();
+    for wanted in ["accuracy by group", ">model<", "Where the model looks"] {
+        assert!(plain.contains(wanted), "{wanted}");
+    }
+    assert!(report.contains(">ensemble<"));
+    assert!(!plain.contains("ensemble") && !plain.contains("expert 0"));
+
     // Written anew, it is the same; also for a run from before reports and receipts existed.
     let other = path("report.html");
     let said = works(&["report", &a0, "--out", &other]);

@@ -63,6 +63,14 @@ impl Evaluation {
         format!("{accuracies}loss {loss:.4}")
     }
 
+    /// What answers: a single expert is the model.
+    pub fn answerer(&self) -> &'static str {
+        match self.experts.len() {
+            0 | 1 => "model",
+            _ => "ensemble",
+        }
+    }
+
     /// A row per expert where there are several, the ensemble, what its numbers are worth, and the size of each group. Groups are
     /// averaged over classes; where the test set is unbalanced a further row averages them over images.
     pub fn table(&self) -> Table {
@@ -77,11 +85,7 @@ impl Evaluation {
         for (i, expert) in experts.filter(|_| self.experts.len() > 1) {
             row(&format!("expert {i}"), &|metric| of(expert, metric));
         }
-        let answer = match self.experts.len() {
-            0 | 1 => "model",
-            _ => "ensemble",
-        };
-        row(answer, &|metric| of(&self.ensemble, metric));
+        row(self.answerer(), &|metric| of(&self.ensemble, metric));
         if self.is_unbalanced() {
             row("  over images", &|metric| {
                 let pooled = metric.shot.map(Metric::pooled);

@@ -24,9 +24,9 @@ const CONFUSIONS: usize = 12;
 const EXAMPLES: usize = 4;
 /// Confusions of which it is shown where experts look.
 const LOOKED_AT: usize = 6;
-const LOOKS: &str = "A picture of each of the largest confusions as the network gets it; then, for each expert, where it \
-                     sees its own class, and where it sees the class that it was taken for (class activation maps; the \
-                     stronger the shade, the more speaks for the class, each map by its own strongest place).";
+const LOOKS: &str = "A picture of each of the largest confusions as the network gets it; then where the model, or each of \
+                     its experts, sees its own class, and where the class that it was taken for (class activation maps; \
+                     the stronger the shade, the more speaks for the class, each map by its own strongest place).";
 /// Side of an example picture in pixels, at most.
 const SIDE: u32 = 96;
 /// Classes that are listed, worst first.
@@ -99,7 +99,10 @@ impl View {
         }
         blocks.extend(subject.blocks()?);
         if let Some(table) = subject.looks(predictor) {
-            blocks.push(heading("Where experts look"));
+            blocks.push(heading(match evaluation.experts.len() {
+                0 | 1 => "Where the model looks",
+                _ => "Where experts look",
+            }));
             blocks.push(table);
             blocks.push(Block::Note(LOOKS.into()));
         }
@@ -321,7 +324,7 @@ impl Subject<'_> {
         let evaluation = self.evaluation;
         let experts = evaluation.experts.iter().enumerate();
         let experts = experts.map(|(i, scores)| (format!("expert {i}"), scores));
-        let mut scorers = vec![("ensemble".to_owned(), &evaluation.ensemble)];
+        let mut scorers = vec![(evaluation.answerer().to_owned(), &evaluation.ensemble)];
         scorers.extend(experts.filter(|_| evaluation.experts.len() > 1));
         let calibration = evaluation.calibration();
         let plots = [
@@ -410,6 +413,7 @@ impl Subject<'_> {
                     let title = match i {
                         0 if !row.is_empty() => continue,
                         0 => "as the network gets it".to_owned(),
+                        _ if drawn.len() == 2 => name.to_owned(),
                         _ => format!("expert {}: {name}", i - 1),
                     };
                     row.extend(thumbnail(image).map(|jpeg| Picture { title, jpeg }));
