@@ -74,6 +74,18 @@ fn a_model_says_how_sure_it_is() {
     ] {
         assert!(out.contains(row), "{out}");
     }
+    // One blank line between two tables.
+    let (out, _) = works(&format!(
+        "eval {run} --coverage 0.8 --unknown {unknown} --tta flip"
+    ));
+    for table in [
+        "--tta flip",
+        "sets of classes",
+        "against images of no class",
+    ] {
+        assert!(out.contains(&format!("\n\n{table}")), "{table}: {out}");
+    }
+    assert!(!out.contains("\n\n\n"), "{out}");
     let (out, _) = works(&format!(
         "eval {run} --coverage 0.8 --unknown {unknown} --json"
     ));

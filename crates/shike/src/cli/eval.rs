@@ -267,11 +267,11 @@ impl EvalArgs {
                 print_json(&json)
             }
             false => {
-                let tables: String = tables
-                    .iter()
-                    .map(|(.., table)| format!("\n\n{table}"))
-                    .collect();
-                print(format!("{header}\n{evaluation}{tables}").trim_end())
+                let first = format!("{header}\n{evaluation}");
+                let others = tables.into_iter().map(|(.., table)| table);
+                let tables: Vec<String> = std::iter::once(first).chain(others).collect();
+                let tables: Vec<&str> = tables.iter().map(|table| table.trim_end()).collect();
+                print(&tables.join("\n\n"))
             }
         }?;
         Ok(Status::Success)
