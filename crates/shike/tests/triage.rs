@@ -179,6 +179,32 @@ fn wrong_labels_and_twins_come_first_class_by_class() {
     );
     fs::remove_dir(folder.join("run/triage.html")).unwrap();
 
+    // For programs.
+    let (out, _) = success(&shike(
+        folder,
+        "triage run --data moved --device flex --json",
+    ));
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["pairs"], 1);
+    assert_eq!(json["files"][2], "run/triage.html");
+    let picture = &json["pictures"][0];
+    assert_eq!(
+        [
+            &picture["path"],
+            &picture["reason"],
+            &picture["part"],
+            &picture["twin"]
+        ],
+        ["blue/copy.png", "label+twin", "val", "red/05.png"]
+    );
+    assert_eq!(json["pictures"].as_array().unwrap().len(), 6);
+    let classes = json["classes"].as_array().unwrap();
+    let judged: Vec<u64> = classes
+        .iter()
+        .map(|class| class["judged"].as_u64().unwrap())
+        .collect();
+    assert_eq!(judged, [0, 9, 12, 25]);
+
     // A class of which no picture is left.
     fs::remove_dir_all(folder.join("moved/blue")).unwrap();
     let (told, _) = success(&shike(folder, "triage run --data moved --device flex"));

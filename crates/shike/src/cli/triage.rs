@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
+use serde_json::json;
 use shike_data::Part;
 use shike_data::write::can_write;
 use shike_heads::heads::{DEFAULT, head};
@@ -20,7 +21,7 @@ use super::model::{Which, model_of};
 use super::pixels::PixelArgs;
 use super::scoring::{same_images, still_there};
 use super::train::stop_on_ctrl_c;
-use super::{CliError, DataArgs, Status, print, say};
+use super::{CliError, DataArgs, Status, print, print_json, say};
 
 /// List which pictures of a run to look at first: labels that are probably wrong, and more.
 ///
@@ -49,6 +50,9 @@ pub struct TriageArgs {
     /// Where the run's images are now, if they are not where they were.
     #[command(flatten)]
     data: DataArgs,
+    /// JSON, for machines.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     way: WayArgs,
 }
@@ -74,8 +78,8 @@ impl TriageArgs {
             "give --data with the folder that they are in now",
         )?;
         same_images(&paths, Part::Train, &data.train, &names)?;
-        if !data.train.left_out().is_empty() {
-            say(&data.train.left_out().to_string());
+        for left_out in data.left_out().values() {
+            say(&left_out.to_string());
         }
         let counter = Counter::new(data.sizes().iter().sum(), "checked");
         let thresholds = recorded.train.thresholds;
@@ -105,6 +109,13 @@ impl TriageArgs {
         let triage = Triage::new(&subject, &features, &log);
         let files = triage.write(&subject, &decoding, paths.root());
         let files = files.map_err(TrainError::from)?;
+        if self.json {
+            let mut json = json!(triage);
+            json["files"] = json!(files);
+            json["left_out"] = json!(data.left_out());
+            print_json(&json)?;
+            return Ok(Status::Success);
+        }
         print(&triage.to_string())?;
         let files = files.map(|file| file.display().to_string());
         print(&format!("written: {}", files.join(", ")))?;

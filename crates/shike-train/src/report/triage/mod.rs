@@ -13,6 +13,7 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use shike_data::inspect::{InspectConfig, Unreadable, inspect};
 use shike_data::split::{GroupBy, Groups, SplitError, held_out_at_most};
 use shike_data::write::{WriteError, atomic_write};
@@ -129,10 +130,12 @@ impl Subject {
 }
 
 /// Why to look at a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
     /// Both of the next two.
+    #[serde(rename = "label+twin")]
     LabelAndTwin,
     /// Its label is probably wrong.
     Label,
@@ -143,7 +146,7 @@ pub enum Reason {
 }
 
 /// A picture to look at; a line of `triage.csv`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Row {
     /// Its path below the folder of the data set, or where it stands in a file.
@@ -169,6 +172,7 @@ pub struct Row {
     /// The label of that.
     pub twin_class: Option<String>,
     /// Its number and that of its twin, where they can be read.
+    #[serde(skip)]
     pictures: (Option<usize>, Option<usize>),
 }
 
@@ -181,7 +185,7 @@ impl Row {
 }
 
 /// A class; a line of `triage_classes.csv`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ClassRow {
     /// Its name.
@@ -211,10 +215,11 @@ pub struct ClassRow {
 }
 
 /// What there is to look at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Triage {
     /// The pictures, class by class from the rarest on.
+    #[serde(rename = "pictures")]
     pub rows: Vec<Row>,
     /// The classes, from the rarest on.
     pub classes: Vec<ClassRow>,
