@@ -737,6 +737,9 @@ fn given_parts_are_bounded_by_their_training_images() {
     let root = dir.path().join("data");
     classes(&root.join("train"), &[("ant", 20), ("bee", 6), ("cow", 2)]);
     classes(&root.join("test"), &[("ant", 12), ("cow", 5)]);
+    fs::write(root.join("train/ant/1.heic"), "").unwrap();
+    fs::write(root.join("test/ant/2.heic"), "").unwrap();
+    fs::write(root.join("test/notes.txt"), "").unwrap();
     let train = image_folder_as_found(root.join("train"), &[]).unwrap();
     let test = image_folder_as_found(root.join("test"), train.class_names()).unwrap();
     let parts = [(Part::Train, train), (Part::Test, test)];
@@ -762,6 +765,8 @@ fn given_parts_are_bounded_by_their_training_images() {
         (named(&sizes.small), named(&sizes.capped)),
         (vec![("cow", 2)], vec![("ant", 20)])
     );
+    let left_out = &found.record().left_out.folder.files;
+    assert_eq!((left_out[".heic"], left_out["other"]), (2, 1));
     // Ten of ant, two of cow, and those of cow in the test.
     assert_eq!(sizes.images, 10 + 2 + 5);
     assert_eq!(found.parts.iter().flatten().count(), 16);

@@ -109,7 +109,13 @@ fn from_a_folder_to_predictions() {
     let paths = RunPaths::new(dir.join("run"));
     let again = format!("train {} --run again --json", paths.recipe().display());
     works(dir, &again);
-    for run in ["run", "again"] {
+    let refit = "train --refit run --run refit --device flex";
+    let (_, told) = works(dir, refit);
+    assert!(
+        told.contains("skipped: 1 .heic, 1 that cannot be read"),
+        "{told}"
+    );
+    for run in ["run", "again", "refit"] {
         let paths = RunPaths::new(dir.join(run));
         let receipt = json(&fs::read_to_string(paths.receipt()).unwrap());
         let files = &receipt["left_out"]["train"]["files"];

@@ -187,5 +187,7 @@ pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPla
         .map(|((part, _), label)| label.map(|_| *part))
         .collect();
     plan.record.sizes = bounded.record;
+    let left_out = parts.iter().map(|(_, data)| data.left_out().clone());
+    left_out.for_each(|of| plan.record.left_out.folder.add(of));
     Ok(plan)
 }

@@ -15,7 +15,7 @@ use shike_train::run::RunPaths;
 use shike_train::{Progress, TrainConfig, TrainError};
 
 use super::job::{Images, Job, listed};
-use super::lists::Pictures;
+use super::lists::{Pictures, all_of};
 use super::seeds::{One, train_each};
 use super::session::Session;
 use super::time::Planned;
@@ -147,17 +147,14 @@ fn dealt(
         )));
     }
     let data = images.data()?;
-    let mut left_out = LeftOut::default();
-    data.left_out()
-        .into_values()
-        .for_each(|of| left_out.add(of));
+    let left_out = all_of(data.left_out());
     let sets: Vec<&Dataset> = [Some(&data.train), data.val.as_ref()]
         .into_iter()
         .flatten()
         .collect();
     let mut pictures = Pictures::of(&sets)?;
     let all = pictures.lists(&[(Part::Train, (0..pictures.labels.len()).collect())]);
-    let all = Images::listed(all)?.pictures().clone();
+    let all = Images::listed(all, LeftOut::default())?.pictures().clone();
     progress.message(&format!(
         "looking at {} pictures to deal them into {folds} folds",
         all.len()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shike_data::dataset::FolderParts;
+use shike_data::dataset::{FolderParts, LeftOut};
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, SplitConfig, SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
@@ -148,13 +148,15 @@ impl Images {
         }
     }
 
-    /// Images in lists that are yet to be written.
-    pub fn listed(lists: Lists) -> Result<Self, CliError> {
+    /// Images in lists that are yet to be written, and what was not taken for them, which no list says.
+    pub fn listed(lists: Lists, left_out: LeftOut) -> Result<Self, CliError> {
         let folder = unwritten_lists();
         let source = lists.write(&folder);
         let data = source.and_then(|source| Ok(source.open()?));
         std::fs::remove_dir_all(&folder).ok();
-        Ok(Self::Listed(lists, Box::new(data?)))
+        let mut data = data?;
+        data.train = data.train.with_left_out(left_out);
+        Ok(Self::Listed(lists, Box::new(data)))
     }
 
     /// The images; lists of a split that is not written yet are not left behind.
@@ -172,12 +174,15 @@ impl Images {
 
     /// Writes the lists of a split into `lists`, if there is one, and reads them.
     pub fn settle(&self, lists: &Path) -> Result<(DataSource, TrainData), CliError> {
-        let source = match self {
+        let (source, left_out) = match self {
             Self::Source(source, data) => return Ok((source.clone(), (**data).clone())),
-            Self::Listed(written, _) => written.write(lists)?,
-            Self::Unwritten(plan, _) => Lists::of(plan)?.write(lists)?,
+            Self::Listed(written, data) => (written.write(lists)?, Some(data.train.left_out())),
+            Self::Unwritten(plan, _) => (Lists::of(plan)?.write(lists)?, None),
         };
-        let data = source.open()?;
+        let mut data = source.open()?;
+        if let Some(left_out) = left_out {
+            data.train = data.train.with_left_out(left_out.clone());
+        }
         Ok((source, data))
     }
 }

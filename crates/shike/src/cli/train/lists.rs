@@ -1,7 +1,9 @@
 //! Lists of pictures that come from several data sets.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use shike_data::dataset::LeftOut;
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitPlan, group_list, list_names};
 use shike_data::write::atomic_write;
@@ -25,6 +27,13 @@ pub(super) struct Pictures {
 pub(super) struct Lists {
     root: PathBuf,
     files: Vec<(String, String)>,
+}
+
+/// What was not taken, of all parts: lists of them have one place for it.
+pub(super) fn all_of(parts: BTreeMap<Part, LeftOut>) -> LeftOut {
+    let mut all = LeftOut::default();
+    parts.into_values().for_each(|part| all.add(part));
+    all
 }
 
 impl Pictures {
@@ -93,20 +102,25 @@ impl Lists {
 
     /// Writes them into a folder, where nothing or the same may lie.
     pub fn write(&self, folder: &Path) -> Result<DataSource, CliError> {
+        let mut there = vec![];
         for name in list_names() {
             let path = folder.join(&name);
+            if !path.exists() {
+                continue;
+            }
             let own = self.files.iter().find(|(own, _)| *own == name);
-            let differs = |there| own.is_none_or(|(_, text)| *text != there);
-            if path.exists() && differs(read_to_string(&path).map_err(CliError::file(&path))?) {
+            let text = read_to_string(&path).map_err(CliError::file(&path))?;
+            if own.is_none_or(|(_, own)| *own != text) {
                 return Err(CliError::Usage(format!(
                     "{} holds lists of another split ({name} differs; pictures may have changed since): choose another \
                      name, or take them away",
                     folder.display()
                 )));
             }
+            there.push(name);
         }
         std::fs::create_dir_all(folder).map_err(CliError::file(folder))?;
-        for (name, text) in &self.files {
+        for (name, text) in self.files.iter().filter(|(name, _)| !there.contains(name)) {
             let written = atomic_write(&folder.join(name), |file| file.write_all(text.as_bytes()));
             written.map_err(TrainError::from)?;
         }

@@ -10,7 +10,7 @@ use shike_train::run::RunPaths;
 use shike_train::{DataSource, Recipe, RunConfig, StageConfig, TrainConfig, TrainError};
 
 use super::job::{Images, Job};
-use super::lists::Pictures;
+use super::lists::{Pictures, all_of};
 use super::resume::refuse_changes;
 use super::session::Session;
 use super::{RecipeArgs, TrainArgs};
@@ -69,10 +69,14 @@ pub(super) fn refit(
         (Part::Train, (0..fitted).collect()),
         (Part::Test, (fitted..pictures.labels.len()).collect()),
     ]);
+    let left_out = all_of(data.left_out());
+    if !left_out.is_empty() {
+        session.progress.message(&left_out.to_string());
+    }
     let text = to_toml(&config).map_err(TrainError::from)?;
     let recipe = Recipe::parse(paths.recipe(), &text).map_err(TrainError::from)?;
     Ok(Job {
-        images: Images::listed(lists)?,
+        images: Images::listed(lists, left_out)?,
         recipe,
         plan: None,
         group_by: vec![],
