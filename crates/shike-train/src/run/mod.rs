@@ -38,6 +38,7 @@ use same_file::Handle;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shike_data::read::read_to_string;
+use shike_data::split::list_names;
 use shike_data::{BadImage, Dataset};
 use shike_heads::Choice;
 use thiserror::Error;
@@ -83,6 +84,18 @@ pub enum RunDirError {
         pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process, where the lock file tells.
+        pid: Option<u32>,
+    },
+    /// Another process is about to begin a run there, or has just done so.
+    #[error(
+        "another process{} has just begun a run in {}: choose another folder",
+        pid.map_or_else(String::new, |pid| format!(" ({pid})")),
+        path.display()
+    )]
+    Begun {
         /// The folder.
         path: PathBuf,
         /// The process, where the lock file tells.
@@ -148,7 +161,7 @@ impl RunDir {
     /// # Errors
     ///
     /// [`RunDirError::AlreadyARun`], [`RunDirError::NotEmpty`] or [`RunDirError::NotAFolder`] if
-    /// the folder is taken, [`RunDirError::Locked`] if another process is faster, and errors of
+    /// the folder is taken, [`RunDirError::Begun`] if another process is faster, and errors of
     /// writing.
     pub fn create(
         folder: impl Into<PathBuf>,
@@ -160,7 +173,10 @@ impl RunDir {
         let root = paths.root().to_owned();
         Self::check_free(&root)?;
         fs::create_dir_all(&root).map_err(io_error(&root))?;
-        let lock = lock(&paths)?;
+        let lock = lock(&paths).map_err(|error| match error {
+            RunDirError::Locked { path, pid } => RunDirError::Begun { path, pid },
+            other => other,
+        })?;
         if paths.is_run() {
             return Err(RunDirError::AlreadyARun(root));
         }
@@ -180,8 +196,8 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// [`RunDirError::NotAFolder`], [`RunDirError::AlreadyARun`], or [`RunDirError::NotEmpty`] if
-    /// there is something else in it.
+    /// [`RunDirError::NotAFolder`], [`RunDirError::AlreadyARun`], [`RunDirError::Begun`], or
+    /// [`RunDirError::NotEmpty`] if there is something else in it.
     pub fn check_free(folder: &Path) -> Result<(), RunDirError> {
         let paths = RunPaths::new(folder);
         let root = paths.root().to_owned();
@@ -196,7 +212,12 @@ impl RunDir {
         let started = paths.lock().is_file();
         let of_a_start = |lists: &Path| {
             let written = ["split.json", "classes.txt"];
+            // Before those are there, another process may be about to write them.
+            let begun = |path: &PathBuf| {
+                is_temporary(path) || list_names().iter().any(|name| path.ends_with(name))
+            };
             written.iter().any(|file| lists.join(file).is_file())
+                || list(lists).is_ok_and(|files| files.iter().all(begun))
         };
         let leftover = |path: &PathBuf| {
             *path == paths.lock()
@@ -204,10 +225,18 @@ impl RunDir {
                 || (started && [paths.recipe(), paths.classes()].contains(path))
                 || (*path == paths.lists() && of_a_start(path))
         };
-        match list(&root)?.iter().all(leftover) {
-            true => Ok(()),
-            false => Err(RunDirError::NotEmpty(root)),
+        if list(&root)?.iter().all(leftover) {
+            return Ok(());
         }
+        // Between two looks another process may have begun.
+        if is_locked(&paths) {
+            let pid = locked_by(&paths);
+            return Err(RunDirError::Begun { path: root, pid });
+        }
+        Err(match paths.is_run() {
+            true => RunDirError::AlreadyARun(root),
+            false => RunDirError::NotEmpty(root),
+        })
     }
 
     /// Opens a run to go on with it, and removes temporary files that a crash has left.
@@ -469,10 +498,9 @@ fn lock(paths: &RunPaths) -> Result<Handle, RunDirError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let pid = fs::read_to_string(&path).ok();
             return Err(RunDirError::Locked {
                 path: paths.root().to_owned(),
-                pid: pid.and_then(|pid| pid.trim().parse().ok()),
+                pid: locked_by(paths),
             });
         }
         Err(TryLockError::Error(error)) => return Err(io_error(&path)(error)),
@@ -482,6 +510,18 @@ fn lock(paths: &RunPaths) -> Result<Handle, RunDirError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(io_error(&path))?;
     Handle::from_file(file).map_err(io_error(&path))
+}
+
+/// Whether a process writes into a run.
+fn is_locked(paths: &RunPaths) -> bool {
+    let tried = File::open(paths.lock()).map(|file| file.try_lock_shared());
+    matches!(tried, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// The process that says so in the lock file.
+fn locked_by(paths: &RunPaths) -> Option<u32> {
+    let pid = fs::read_to_string(paths.lock()).ok()?;
+    pid.trim().parse().ok()
 }
 
 /// The entries of a folder; none if it does not exist.

@@ -125,6 +125,50 @@ fn only_one_process_writes() {
     RunDir::open(&path).unwrap();
 }
 
+/// Whoever is slower is told so, however far the other one has come.
+#[test]
+fn of_two_that_begin_at_once_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = |path: &std::path::Path| RunDir::create(path, &json!({}), classes(), Some(""));
+    for round in 0..200 {
+        let path = folder.path().join(round.to_string());
+        // A split is written before the lock.
+        fs::create_dir_all(path.join("lists")).unwrap();
+        fs::write(path.join("lists/train.txt"), "").unwrap();
+        let both = [(); 2].map(|()| path.clone());
+        let threads = both.map(|path| std::thread::spawn(move || begin(&path)));
+        let [one, other] = threads.map(|thread| thread.join().unwrap());
+        let (run, error) = match (one, other) {
+            (Ok(run), Err(error)) | (Err(error), Ok(run)) => (run, error),
+            both => panic!("{both:?}"),
+        };
+        assert!(
+            matches!(
+                error,
+                RunDirError::Begun { .. } | RunDirError::AlreadyARun(_)
+            ),
+            "{error}"
+        );
+        drop(run);
+    }
+    // Files of a start that is under way.
+    let (folder, run) = new_run();
+    let path = folder.path().join("run");
+    fs::remove_file(run.paths().classes()).unwrap();
+    let error = RunDir::check_free(&path).unwrap_err();
+    assert!(matches!(error, RunDirError::Begun { .. }), "{error}");
+    let start = match cfg!(unix) {
+        true => format!("another process ({}) has just begun", std::process::id()),
+        false => "another process".to_owned(),
+    };
+    assert!(error.to_string().starts_with(&start), "{error}");
+    fs::remove_file(run.paths().config()).unwrap();
+    let error = begin(&path).unwrap_err();
+    assert!(matches!(error, RunDirError::Begun { .. }), "{error}");
+    drop(run);
+    begin(&path).unwrap();
+}
+
 #[test]
 fn stale_temporary_files_go_and_nothing_else() {
     let (folder, run) = new_run();
