@@ -199,6 +199,53 @@ fn turns_are_applied_where_they_are_asked_for() {
     }
 }
 
+/// A PNG with EXIF data of this orientation behind its header.
+fn with_turn(png: &[u8], orientation: u8) -> Vec<u8> {
+    let mut body = b"eXIfMM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    body.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    let mut chunk = ((body.len() - 4) as u32).to_be_bytes().to_vec();
+    let mut crc = flate2::Crc::new();
+    crc.update(&body);
+    chunk.extend(body);
+    chunk.extend(crc.sum().to_be_bytes());
+    // The signature, and IHDR.
+    let mut png = png.to_vec();
+    png.splice(33..33, chunk);
+    png
+}
+
+#[test]
+fn sixteen_bits_are_turned_as_eight_are() {
+    let level = |x: u32, y: u32| {
+        let value = (x * 2500 + y * 300).clamp(1000, 41_000) - 1000;
+        ((value * 255 + 20_000) / 40_000) as u8
+    };
+    let stored = RgbImage::from_fn(23, 17, |x, y| image::Rgb([level(x, y); 3]));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("cat")).unwrap();
+    for (orientation, upright) in [
+        (3, image::imageops::rotate180(&stored)),
+        (6, image::imageops::rotate90(&stored)),
+        (8, image::imageops::rotate270(&stored)),
+    ] {
+        let png = with_turn(&bytes("deep_grey.png"), orientation);
+        let decode = |upright| {
+            let decoding = Decoding {
+                range: [1000, 41_000],
+                upright,
+                ..Decoding::default()
+            };
+            decode_as(&png, "a.png", &DecodeLimits::default(), &decoding).unwrap()
+        };
+        assert_eq!(decode(true), upright, "{orientation}");
+        assert_eq!(decode(false), stored, "{orientation}");
+        let file = dir.path().join(format!("cat/{orientation}.png"));
+        std::fs::write(file, png).unwrap();
+    }
+    let found = Pixels::of([&image_folder(dir.path()).unwrap()], usize::MAX);
+    assert_eq!([found.looked_at, found.sixteen_bits, found.turned], [3; 3]);
+}
+
 #[test]
 fn headers_tell_what_a_person_should_know() {
     let dir = tempfile::tempdir().unwrap();
