@@ -48,6 +48,22 @@ fn exit_codes_and_json() {
         Some(2)
     );
 
+    // Pictures of no class.
+    let hint = "is a class like any other";
+    assert!(!said(&fine).contains(hint), "{}", said(&fine));
+    let none = dir.path().join("pictures/None_of-these");
+    fs::create_dir(&none).unwrap();
+    fs::write(none.join("0.png"), include_bytes!("indexed_trns.png")).unwrap();
+    let plan = "train --data pictures --weights none --write-recipe plan.toml";
+    for words in ["inspect pictures", plan] {
+        let text = said(&run(words));
+        assert!(
+            text.contains(&format!("`None_of-these` {hint}")),
+            "{words}: {text}"
+        );
+    }
+    fs::remove_dir_all(none).unwrap();
+
     fs::write(dir.path().join("pictures/broken.txt"), "").unwrap();
     let folders = fs::read_dir(dir.path().join("pictures")).unwrap();
     let folders = folders

@@ -16,7 +16,7 @@ use shike_train::text::clean;
 use shike_train::{DataSource, TrainData};
 
 use self::text::{advised, describe, describe_split, parts};
-pub(super) use self::text::{describe_taken, group_lines, pixel_lines};
+pub(super) use self::text::{describe_taken, group_lines, no_class_line, pixel_lines};
 use super::counter::Counter;
 use super::{CliError, LayoutArgs, SplitArgs, Status};
 
@@ -251,10 +251,11 @@ fn run(args: &InspectArgs) -> Result<bool, CliError> {
             let notes = data.notes().iter();
             notes.map(move |note| format!("{}: {note}", part.name()))
         });
-        let advice = match is_plain(&source) {
+        let mut advice = match is_plain(&source) {
             true => group_lines(&found, &subsets[0].1, &args.taken.group_by),
             false => vec![],
         };
+        advice.extend(no_class_line(subsets[0].1.class_names()));
         let notes: Vec<String> = notes.collect();
         clean(&match written {
             // Who splits has looked at the pictures before.

@@ -193,6 +193,29 @@ pub(in crate::cli) fn pixel_lines(pixels: &Pixels, pipeline: Option<&Pipeline>) 
     lines
 }
 
+/// A class that seems to be of pictures that belong to none.
+pub(in crate::cli) fn no_class_line(names: &[String]) -> Option<String> {
+    const NAMES: [&str; 8] = [
+        "unknown",
+        "unknowns",
+        "other",
+        "others",
+        "none",
+        "no class",
+        "none of these",
+        "none of the above",
+    ];
+    let is_one = |name: &&String| {
+        let words = name.to_lowercase().replace(['_', '-'], " ");
+        NAMES.contains(&words.trim())
+    };
+    let name = names.iter().find(is_one)?;
+    Some(format!(
+        "`{name}` is a class like any other. If its pictures are of no class, they may lie elsewhere: `shike eval --unknown \
+         DIR` tells how many of them a model without this class takes for one, and `shike predict --unknown` names such pictures"
+    ))
+}
+
 /// What a split of these images should keep together beside what it does by `rules`, and how.
 pub(in crate::cli) fn group_lines(
     found: &Inspection,
@@ -476,6 +499,9 @@ fn describe_groups(record: &SplitRecord, show: usize) -> String {
         .filter(|(_, silent)| **silent > 0)
     {
         let _ = writeln!(text, "  {rule} says nothing of {}", images(*silent));
+    }
+    if record.classes.iter().all(|class| class.wanted.is_none()) {
+        return text + "  none of them lies in two of the parts that are given\n";
     }
     let count = |of: &BTreeMap<Part, usize>, part| of.get(&part).copied().unwrap_or(0);
     let parts: Vec<Part> = record.lists.keys().copied().collect();

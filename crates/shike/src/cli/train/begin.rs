@@ -17,7 +17,7 @@ use super::session::Session;
 use super::settings::{describe as table, settings};
 use super::time::{deadline, plan_time};
 use super::{OutputArgs, TrainArgs, Trained};
-use crate::cli::inspect::pixel_lines;
+use crate::cli::inspect::{no_class_line, pixel_lines};
 use crate::cli::{CliError, ResumeArgs, print};
 
 /// Timed steps of a stage in a dry run.
@@ -70,7 +70,10 @@ pub(super) fn begin(
     let data = job.images.data()?;
     let runs = output.seeds.or(output.folds).unwrap_or(1);
     let mut planned = None;
-    let mut notes = job.plan.as_ref().map_or(vec![], |plan| plan.notes.clone());
+    let mut notes = job.plan.as_ref().map_or(vec![], |plan| {
+        let of_none = no_class_line(job.images.pictures().class_names());
+        plan.notes.iter().cloned().chain(of_none).collect()
+    });
     if job.plan.is_some() || args.run.time.is_some() {
         let has_stage1 = resume.stage2_from.is_some();
         let (found, lines) = plan_time(&mut config, &data, has_stage1, runs, session)?;
