@@ -749,7 +749,7 @@ fn given_parts_are_bounded_by_their_training_images() {
         ..SplitConfig::default()
     };
     let out = dir.path().join("lists");
-    let found = bound(&parts, &config("3")).unwrap();
+    let found = bound(&parts, None, &config("3")).unwrap();
     found.write(&out, false).unwrap();
     let train = list_file(&root, out.join("train.txt"), None, None).unwrap();
     let test = list_file_like(&root, out.join("test.txt"), &train).unwrap();
@@ -771,7 +771,7 @@ fn given_parts_are_bounded_by_their_training_images() {
     assert_eq!(sizes.images, 10 + 2 + 5);
     assert_eq!(found.parts.iter().flatten().count(), 16);
     assert_eq!(found.parts.len(), 28);
-    let merged = bound(&parts, &config("3:rest")).unwrap();
+    let merged = bound(&parts, None, &config("3:rest")).unwrap();
     let rest = &merged.record().classes[2];
     assert_eq!(
         (
@@ -781,6 +781,72 @@ fn given_parts_are_bounded_by_their_training_images() {
         ),
         ("rest", 2, 5)
     );
+}
+
+#[test]
+fn groups_of_given_parts_lie_in_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    for (folder, colour) in [
+        ("train/ant/site1", 0),
+        ("train/bee/site1", 40),
+        ("test/ant/site2", 80),
+    ] {
+        classes(&root.join(folder), &[("day", 2)]);
+        // Equal images are one group in any case.
+        for i in 0..2 {
+            let file = root.join(format!("{folder}/day/{i:02}.png"));
+            RgbImage::from_pixel(8, 8, image::Rgb([colour, i, 9]))
+                .save(file)
+                .unwrap();
+        }
+    }
+    let planned = |rule: &str| {
+        let train = image_folder_as_found(root.join("train"), &[]).unwrap();
+        let test = image_folder_as_found(root.join("test"), train.class_names()).unwrap();
+        let all = Dataset::side_by_side(&[&train, &test]).unwrap();
+        // Paths are those of the parts; the images are where they are.
+        assert_eq!(all.relative_path(4), Some("ant/site2/day/00.png"));
+        assert!(all.origin(4).ends_with("test/ant/site2/day/00.png"));
+        let found = inspect(&[(Part::Train, all)], &InspectConfig::default(), &|_| {}).unwrap();
+        let config = SplitConfig {
+            group_by: vec![rule.parse().unwrap()],
+            ..SplitConfig::default()
+        };
+        bound(
+            &[(Part::Train, train), (Part::Test, test)],
+            Some(&found),
+            &config,
+        )
+    };
+    let plan = planned("path:2").unwrap();
+    let out = dir.path().join("lists");
+    plan.write(&out, false).unwrap();
+    assert_eq!(
+        fs::read_to_string(out.join("groups.txt")).unwrap(),
+        "train/ant/site1/day/00.png 0\ntrain/ant/site1/day/01.png 0\ntrain/bee/site1/day/00.png 0\n\
+         train/bee/site1/day/01.png 0\ntest/ant/site2/day/00.png 1\ntest/ant/site2/day/01.png 1\n"
+    );
+    let groups = plan.record().groups.as_ref().unwrap();
+    assert_eq!(
+        (groups.groups, groups.across_classes, groups.largest),
+        (2, 1, 4)
+    );
+    let error = planned("path:3").unwrap_err().to_string();
+    for part in [
+        "group_by path:3: 1 of its 1 groups lie in several of the parts",
+        "train/ant/site1/day/00.png (training) and ",
+        "test/ant/site2/day/00.png (test): move each into one part",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    // An image that is equal is no reason to refuse a rule that says nothing of it, and one for likeness.
+    fs::copy(
+        root.join("train/ant/site1/day/00.png"),
+        root.join("test/ant/site2/day/00.png"),
+    )
+    .unwrap();
+    planned("path:2").unwrap();
 }
 
 #[test]

@@ -200,6 +200,43 @@ fn a_frozen_trunk_is_folded_and_refitted_with_features_that_are_embedded_once() 
     assert_eq!(chosen("all"), chosen("one"));
 }
 
+/// A place of a path is counted from the folder whose folders are classes, in whatever part they lie.
+#[test]
+fn folds_of_given_parts_keep_groups_over_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for (part, sites) in [("train", 0..4), ("val", 2..6)] {
+        for (site, class) in sites.flat_map(|site| [(site, "ant"), (site, "bee")]) {
+            let folder = dir.join(format!("pictures/{part}/{class}/site{site}"));
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..3u8 {
+                let colour = image::Rgb([site * 40, i * 50, u8::from(class == "ant") * 90]);
+                let image = image::RgbImage::from_pixel(40, 40, colour);
+                image.save(folder.join(format!("{part}{i}.png"))).unwrap();
+            }
+        }
+    }
+    let (_, told) = success(&shike(
+        dir,
+        &format!("train --data pictures {TINY} --folds 2 --group-by path:2 --run cv"),
+    ));
+    assert!(
+        told.contains("no group of path:2 lies in two folds"),
+        "{told}"
+    );
+    assert!(!told.contains("folders below others"), "{told}");
+    let sites = |list: &str| -> std::collections::BTreeSet<String> {
+        let lines = lines(&dir.join("cv/lists").join(list)).into_iter();
+        let site = lines.map(|line| line.split('/').nth(2).unwrap().to_owned());
+        site.collect()
+    };
+    for fold in 0..2 {
+        let [train, test] = ["train", "test"].map(|list| sites(&format!("fold{fold}/{list}.txt")));
+        assert_eq!((train.len(), test.len()), (3, 3));
+        assert!(train.is_disjoint(&test), "{train:?} {test:?}");
+    }
+}
+
 #[test]
 fn a_refit_has_the_settings_of_its_run() {
     let dir = tempfile::tempdir().unwrap();

@@ -136,6 +136,34 @@ fn groups_lie_in_one_list_each() {
             "{listed}"
         );
     }
+    // Parts that are given keep to it, and the lists of the run know the groups.
+    let given = "train --data pictures --train-list folders/train.txt --test-list folders/test.txt";
+    let taken = run(&format!(
+        "{given} --group-by path:2 --weights none --write-recipe given.toml"
+    ));
+    assert_eq!(taken.status.code(), Some(0), "{}", said(&taken));
+    assert!(
+        said(&taken).contains("none of them lies in two of the parts that are given"),
+        "{}",
+        said(&taken)
+    );
+    let listed = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    for name in ["train.txt", "test.txt"] {
+        assert_eq!(
+            listed(&format!("given-lists/{name}")),
+            listed(&format!("folders/{name}"))
+        );
+    }
+    let kept = [
+        listed("given-lists/train.txt"),
+        listed("given-lists/test.txt"),
+    ]
+    .concat();
+    assert_eq!(
+        listed("given-lists/groups.txt").lines().count(),
+        kept.lines().count()
+    );
+
     // What a rule groups already is no advice any more, and a split says little else.
     let split = "inspect pictures --split test=20% --out";
     for (words, near) in [
@@ -259,7 +287,12 @@ fn groups_lie_in_one_list_each() {
         (
             "train --data pictures --train-list plain/train.txt --test-list plain/test.txt --group-by path:2",
             2,
-            "--group-by says what is kept together where pictures are split",
+            "--group-by path:2: 9 of its 12 groups lie in several of the parts that are given, such as that of",
+        ),
+        (
+            "train list.toml --data pictures --train-list all.csv --group-by place",
+            2,
+            "with a recipe nothing is split",
         ),
     ] {
         let refused = run(words);

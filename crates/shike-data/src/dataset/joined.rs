@@ -1,4 +1,4 @@
-//! Images of several data sets that lie in no folder, one set behind the other.
+//! Images of several data sets, one set behind the other.
 
 use super::Dataset;
 use super::source::{Images, Raw};
@@ -11,10 +11,12 @@ pub(super) struct Joined {
     /// The number of the first image of each.
     starts: Vec<usize>,
     len: usize,
+    /// Whether an image has the path that it has in its set.
+    own_paths: bool,
 }
 
 impl Joined {
-    pub fn new(sets: Vec<Dataset>) -> Self {
+    pub fn new(sets: &[&Dataset], own_paths: bool) -> Self {
         let mut len = 0;
         let starts = sets.iter().map(|set| {
             len += set.len();
@@ -23,7 +25,8 @@ impl Joined {
         Self {
             starts: starts.collect(),
             len,
-            sets,
+            sets: sets.iter().copied().cloned().collect(),
+            own_paths,
         }
     }
 
@@ -47,6 +50,11 @@ impl Images for Joined {
     fn origin(&self, i: usize) -> String {
         let (set, i) = self.at(i);
         set.origin(i)
+    }
+
+    fn key(&self, i: usize) -> Option<&str> {
+        let (set, i) = self.at(i);
+        set.relative_path(i).filter(|_| self.own_paths)
     }
 
     fn size(&self) -> Option<(u32, u32)> {

@@ -247,6 +247,23 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Dataset`] if there is no set, or two have other classes.
     pub fn joined(sets: &[&Self]) -> Result<Self> {
+        let images: Arc<dyn Images> = match Self::one_folder(sets) {
+            Some((root, paths)) => Arc::new(Files { root, paths }),
+            None => Arc::new(Joined::new(sets, false)),
+        };
+        Self::behind_one_another(sets, images)
+    }
+
+    /// As [`joined`](Self::joined), but an image has the path that it has in its own set, which is what rules are about; two
+    /// sets may have the same.
+    ///
+    /// # Errors
+    /// As [`joined`](Self::joined).
+    pub fn side_by_side(sets: &[&Self]) -> Result<Self> {
+        Self::behind_one_another(sets, Arc::new(Joined::new(sets, true)))
+    }
+
+    fn behind_one_another(sets: &[&Self], images: Arc<dyn Images>) -> Result<Self> {
         let names = sets.first().map_or(&[][..], |set| set.class_names());
         if sets.is_empty() || sets.iter().any(|set| set.class_names() != names) {
             return Err(DataError::Dataset {
@@ -255,13 +272,7 @@ impl Dataset {
             });
         }
         let labels = sets.iter().flat_map(|set| set.labels()).copied().collect();
-        let mut joined = match Self::one_folder(sets) {
-            Some((root, paths)) => Self::from_files(root, paths, labels, names.to_vec())?,
-            None => {
-                let sets = sets.iter().copied().cloned().collect();
-                Self::from_images(Arc::new(Joined::new(sets)), labels, names.to_vec())?
-            }
-        };
+        let mut joined = Self::from_images(images, labels, names.to_vec())?;
         joined.groups = groups::joined(sets);
         Ok(joined)
     }

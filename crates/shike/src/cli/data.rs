@@ -60,7 +60,8 @@ pub struct SplitArgs {
     /// Pictures that are never parted by a split: those with the same value in a column of the list (`patient`) or of
     /// another CSV file (`meta.csv:patient`), in the same folder at a place of their path (`path:2`), with the same
     /// text in a regular expression's group (`path:(site\d+)`), taken within so many seconds of one another in one
-    /// folder (`time:30`), or that look alike (`near-duplicates`). Given several times, all hold.
+    /// folder (`time:30`), or that look alike (`near-duplicates`). Given several times, all hold. Where validation or
+    /// test pictures are given, such pictures in two parts are an error.
     #[arg(long, value_name = "RULE")]
     pub group_by: Vec<GroupBy>,
     /// Leave out classes with fewer pictures than N (training pictures, where test pictures are given); as `5:other`

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lists::{SplitPlan, group_list};
 use super::record::{GroupRecord, LeftOutImage, Together};
 use super::sizes::Bounded;
-use super::{Groups, SplitConfig, SplitError, assign};
+use super::{GroupBy, Groups, SplitConfig, SplitError, assign};
 use crate::dataset::Dataset;
 use crate::inspect::Inspection;
 use crate::part::Part;
@@ -124,20 +124,26 @@ pub fn plan(
 /// Plans lists of parts that are given, within `min_images` and `max_images`: they bound the training images, and
 /// validation and test images of classes that are left out go with them.
 ///
-/// The parts have the same class names. Paths start at the folder that holds all of them.
+/// The parts have the same class names. Paths start at the folder that holds all of them. With `found`, what a full
+/// [`inspect`](crate::inspect::inspect) found in the parts [side by side](Dataset::side_by_side), `group_by` is looked at as well:
+/// no group may lie in two parts, and the lists come with the groups.
 ///
 /// # Errors
-/// [`SplitError::Config`] for a setting, [`SplitError::Data`] if the images are no files,
+/// [`SplitError::Config`] for a setting, [`SplitError::Group`] for a rule, [`SplitError::Data`] if the images are no files,
 /// [`SplitError::Name`] for a path that a list cannot hold.
-pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPlan, SplitError> {
+pub fn bound(
+    parts: &[(Part, Dataset)],
+    found: Option<&Inspection>,
+    config: &SplitConfig,
+) -> Result<SplitPlan, SplitError> {
     let wrong = |problem: &str| SplitError::Data(problem.into());
     let sets: Vec<&Dataset> = parts.iter().map(|(_, data)| data).collect();
     let names = sets
         .first()
         .ok_or_else(|| wrong("there is no image"))?
         .class_names();
-    let (root, paths) =
-        Dataset::one_folder(&sets).ok_or_else(|| wrong("only classes of files can be bounded"))?;
+    let (root, paths) = Dataset::one_folder(&sets)
+        .ok_or_else(|| wrong("only images in files can be put into lists"))?;
     let of_parts = parts
         .iter()
         .flat_map(|(part, data)| (0..data.len()).map(move |i| (*part, data.label(i))));
@@ -161,18 +167,18 @@ pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPla
         .iter()
         .map(|label| new.get(label.as_ref()?).copied());
     let labels: Vec<Option<u32>> = labels.collect();
-    let mut groups = vec![];
-    let mut first = 0;
-    for (_, data) in parts {
-        let path = |i: &usize| labels[first + i].map(|_| rows[first + i].1.as_str());
-        let own = data.groups();
-        groups.extend(
-            own.iter()
-                .map(|group| group.iter().filter_map(path).collect()),
-        );
-        first += data.len();
-    }
-    let groups = group_list(groups.into_iter());
+    let all = Dataset::side_by_side(&sets)?;
+    let by_rules = found.map(|found| whole_groups(parts, &all, found, &config.group_by));
+    let by_rules = by_rules.transpose()?;
+    let groups = match &by_rules {
+        Some(found) => found.groups.clone(),
+        None => all.groups(),
+    };
+    let path = |i: &usize| labels[*i].map(|_| rows[*i].1.as_str());
+    let groups = groups
+        .iter()
+        .map(|group| group.iter().filter_map(path).collect());
+    let groups = group_list(groups);
     let of = rows.iter().zip(&labels);
     let taken = of.filter_map(|((part, path), label)| Some((*part, path.clone(), (*label)?)));
     let asked = parts.iter().map(|(part, _)| *part);
@@ -186,8 +192,60 @@ pub fn bound(parts: &[(Part, Dataset)], config: &SplitConfig) -> Result<SplitPla
     plan.parts = training
         .map(|((part, _), label)| label.map(|_| *part))
         .collect();
+    if let Some(found) = by_rules {
+        let taken: Vec<usize> = (0..labels.len()).filter(|&i| labels[i].is_some()).collect();
+        let labels: Vec<u32> = labels.iter().copied().flatten().collect();
+        let groups = found.among(&taken);
+        plan.record.groups = Some(GroupRecord::new(found, &groups, &labels));
+    }
     plan.record.sizes = bounded.record;
     let left_out = parts.iter().map(|(_, data)| data.left_out().clone());
     left_out.for_each(|of| plan.record.left_out.folder.add(of));
     Ok(plan)
+}
+
+/// The groups of parts that are given, none of which may lie in two.
+fn whole_groups(
+    parts: &[(Part, Dataset)],
+    all: &Dataset,
+    found: &Inspection,
+    rules: &[GroupBy],
+) -> Result<Groups, SplitError> {
+    let of = parts
+        .iter()
+        .flat_map(|(part, data)| vec![*part; data.len()]);
+    let of: Vec<Part> = of.collect();
+    let alone = all.clone().without_groups();
+    let unequal = Inspection {
+        duplicates: None,
+        ..found.clone()
+    };
+    for by in rules {
+        // Equal images are no matter of a patient.
+        let found = match by {
+            GroupBy::NearDuplicates => found,
+            _ => &unequal,
+        };
+        let groups = Groups::new(&alone, found, std::slice::from_ref(by))?.groups;
+        let elsewhere = |group: &Vec<usize>| {
+            let other = group.iter().find(|&&i| of[i] != of[group[0]]);
+            other.map(|&other| [group[0], other])
+        };
+        let parted: Vec<[usize; 2]> = groups.iter().filter_map(elsewhere).collect();
+        if let Some(&[one, other]) = parted.first() {
+            let name = |i: usize| format!("{} ({})", all.origin(i), of[i]);
+            return Err(SplitError::Group {
+                by: by.clone(),
+                problem: format!(
+                    "{} of its {} groups lie in several of the parts that are given, such as that of {} and {}: \
+                     move each into one part, or give all images in one folder or list, to be split by it",
+                    parted.len(),
+                    groups.len(),
+                    name(one),
+                    name(other),
+                ),
+            });
+        }
+    }
+    Groups::new(all, found, rules)
 }

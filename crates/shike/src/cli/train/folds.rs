@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shike_data::dataset::{LeftOut, some_names};
-use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, Groups};
 use shike_data::write::atomic_write;
@@ -14,7 +13,7 @@ use shike_train::report::folds::Folds;
 use shike_train::run::RunPaths;
 use shike_train::{Progress, TrainConfig, TrainError};
 
-use super::job::{Images, Job, listed};
+use super::job::{Images, Job, listed, looked_at};
 use super::lists::{Pictures, all_of};
 use super::seeds::{One, train_each};
 use super::session::Session;
@@ -22,7 +21,6 @@ use super::time::Planned;
 use super::trained::Several;
 use super::{TrainArgs, Trained};
 use crate::cli::CliError;
-use crate::cli::counter::Counter;
 use crate::cli::inspect::group_lines;
 
 /// `folds.json` beside the lists: what was dealt, and how. It is written last.
@@ -153,21 +151,12 @@ fn dealt(
         .flatten()
         .collect();
     let mut pictures = Pictures::of(&sets)?;
-    let all = pictures.lists(&[(Part::Train, (0..pictures.labels.len()).collect())]);
-    let all = Images::listed(all, LeftOut::default())?.pictures().clone();
+    let all = Dataset::side_by_side(&sets)?;
     progress.message(&format!(
         "looking at {} pictures to deal them into {folds} folds",
         all.len()
     ));
-    let counter = Counter::new(all.len(), "checked");
-    let inspect = InspectConfig {
-        depth: Depth::Full,
-        ..InspectConfig::default()
-    };
-    let parts = [(Part::Train, all.clone())];
-    let found = look::inspect(&parts, &inspect, &|done| counter.show(done));
-    counter.clear();
-    let found = found?;
+    let found = looked_at(&all)?;
     for line in group_lines(&found, &all, group_by) {
         progress.message(&line);
     }

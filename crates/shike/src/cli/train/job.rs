@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shike_data::dataset::{FolderParts, LeftOut};
+use shike_data::inspect::{self as look, Depth, InspectConfig, Inspection};
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, SplitConfig, SplitPlan, SplitRecord, is_inside};
 use shike_data::{Dataset, Part};
@@ -12,6 +13,7 @@ use shike_train::run::RunPaths;
 use shike_train::{DataSource, Progress, Recipe, TrainData, TrainError};
 
 use super::lists::Lists;
+use crate::cli::counter::Counter;
 use crate::cli::inspect::describe_taken;
 use crate::cli::{CliError, SplitArgs};
 
@@ -88,7 +90,7 @@ pub(super) enum Images {
 }
 
 impl Images {
-    /// Those of parts that are given, of which lists are written where classes are bounded.
+    /// Those of parts that are given, of which lists are written where classes are bounded, or groups are to lie in one part.
     ///
     /// `folds`: they are dealt into folds later, which keep groups.
     pub fn given(
@@ -97,19 +99,22 @@ impl Images {
         config: &SplitConfig,
         folds: bool,
     ) -> Result<Self, CliError> {
-        if !config.group_by.is_empty() && !folds {
-            let message = "--group-by says what is kept together where pictures are split: those of a folder of \
-                           classes or of one list, without a recipe; `shike inspect --split` writes lists for others";
-            return Err(CliError::Usage(message.into()));
-        }
-        if config.min_images.is_none() && config.max_images.is_none() {
-            return Ok(Self::Source(source, Box::new(data)));
-        }
         let parts: Vec<_> = data
             .parts()
             .map(|(part, data)| (part, data.clone()))
             .collect();
-        let plan = split::bound(&parts, config)?;
+        let grouped = !config.group_by.is_empty() && !folds;
+        if grouped && parts.len() < 2 {
+            let message = "--group-by says what lies in one part, and with a recipe nothing is split: these pictures are \
+                           all trained on; `shike inspect --split` writes lists for it";
+            return Err(CliError::Usage(message.into()));
+        }
+        if !grouped && config.min_images.is_none() && config.max_images.is_none() {
+            return Ok(Self::Source(source, Box::new(data)));
+        }
+        let sets: Vec<&Dataset> = parts.iter().map(|(_, data)| data).collect();
+        let found = grouped.then(|| looked_at(&Dataset::side_by_side(&sets)?));
+        let plan = split::bound(&parts, found.transpose()?.as_ref(), config)?;
         let pictures = trained_on(&plan, &data.train);
         Ok(Self::Unwritten(Box::new(plan), pictures))
     }
@@ -185,6 +190,19 @@ impl Images {
         }
         Ok((source, data))
     }
+}
+
+/// What is equal or looks alike, and when pictures were taken.
+pub(super) fn looked_at(pictures: &Dataset) -> Result<Inspection, CliError> {
+    let counter = Counter::new(pictures.len(), "checked");
+    let config = InspectConfig {
+        depth: Depth::Full,
+        ..InspectConfig::default()
+    };
+    let parts = [(Part::Train, pictures.clone())];
+    let found = look::inspect(&parts, &config, &|done| counter.show(done));
+    counter.clear();
+    Ok(found?)
 }
 
 /// Where the lists of a split are for as long as they are read.

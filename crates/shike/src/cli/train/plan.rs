@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use shike_data::dataset::some_names;
-use shike_data::inspect::{self as look, Depth, InspectConfig};
 use shike_data::split::{self, SplitConfig, SplitError, SplitPlan};
 use shike_data::{Dataset, Part};
 use shike_hub::Environment;
@@ -14,9 +13,8 @@ use shike_train::recipe::{self, auto};
 use shike_train::{DataSource, Progress, Recipe, RecipeError, TrainError};
 
 use super::TrainArgs;
-use super::job::{Images, Job, trained_on, unsplit};
+use super::job::{Images, Job, looked_at, trained_on, unsplit};
 use crate::cli::CliError;
-use crate::cli::counter::Counter;
 use crate::cli::inspect::group_lines;
 use crate::cli::weights::at_hand;
 
@@ -183,16 +181,8 @@ fn split_pictures(
     progress.message(&format!(
         "no validation or test images: looking at {total} pictures to split them"
     ));
-    let counter = Counter::new(total, "checked");
-    let whole = InspectConfig {
-        depth: Depth::Full,
-        ..InspectConfig::default()
-    };
     notes.extend(pictures.notes().iter().cloned());
-    let parts = [(Part::Train, pictures.clone())];
-    let found = look::inspect(&parts, &whole, &|done| counter.show(done));
-    counter.clear();
-    let found = found?;
+    let found = looked_at(&pictures)?;
     let bad = found.unreadable.len();
     if bad as f64 > MAX_BAD_SHARE * total as f64 && bad > 1 {
         let first = &found.unreadable[0];
