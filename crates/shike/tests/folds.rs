@@ -279,3 +279,52 @@ fn a_refit_has_the_settings_of_its_run() {
     assert!(refused.contains("not the folder of a run"), "{refused}");
     assert!(!dir.join("x").exists());
 }
+
+#[test]
+fn a_run_does_not_go_on_with_other_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir, &[("ant", 4, 7), ("bee", 4, 3), ("cow", 4, 1)]);
+    let given = |part: &str| dir.join("given").join(part);
+    for part in ["train", "val"] {
+        let copied = pictures_of(&dir.join("pictures"), &given(part));
+        assert_eq!(copied, 12);
+    }
+    success(&shike(dir, &format!("train --data given {TINY} --run one")));
+    // Fewer pictures are said, and no obstacle to a refit.
+    fs::remove_file(given("train/ant/3.png")).unwrap();
+    let (_, told) = success(&shike(dir, "train --refit one --run all"));
+    assert!(
+        told.contains(
+            "the training images are not those of the run, by its receipt.json (12 then, 11 now)"
+        ),
+        "{told}"
+    );
+    for part in ["train", "val"] {
+        fs::remove_dir_all(given(part).join("bee")).unwrap();
+        pictures_of(&dir.join("pictures/bee"), &given(part).join("dog"));
+    }
+    for words in ["train --refit one --run x", "train --resume one"] {
+        let refused = failure(1, &shike(dir, words));
+        assert!(
+            refused.contains("other classes than the run (gone: bee; new: dog)"),
+            "{words}: {refused}"
+        );
+    }
+}
+
+/// Copies a folder of pictures; how many.
+fn pictures_of(from: &Path, into: &Path) -> usize {
+    fs::create_dir_all(into).unwrap();
+    let copy = |entry: fs::DirEntry| {
+        let (from, into) = (entry.path(), into.join(entry.file_name()));
+        match from.is_dir() {
+            true => pictures_of(&from, &into),
+            false => fs::copy(from, into).map(|_| 1).unwrap(),
+        }
+    };
+    fs::read_dir(from)
+        .unwrap()
+        .map(|entry| copy(entry.unwrap()))
+        .sum()
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
+use shike_data::dataset::some_names;
 use shike_data::{Dataset, Loader, LoaderConfig, Part};
 use shike_infer::Predictor;
 use shike_infer::metrics::{Evaluation, ShotThresholds};
@@ -76,16 +77,36 @@ pub(super) fn same_images(
     images: &Dataset,
     names: &[String],
 ) -> Result<(), CliError> {
-    if images.class_names() != names {
-        let message = "the images have other classes, or another order, than the run";
-        return Err(TrainError::Mismatch(message.into()).into());
-    }
+    same_classes(images, names)?;
     if let Some(receipt) = paths.receipt_if_any()?
         && let Some(differ) = receipt.other_images(part, images)?
     {
         say(&format!("warning: {differ}"));
     }
     Ok(())
+}
+
+/// Refuses images with other classes than the run.
+pub(super) fn same_classes(images: &Dataset, names: &[String]) -> Result<(), CliError> {
+    let now = images.class_names();
+    if now == names {
+        return Ok(());
+    }
+    let behind = |word, all: &[String], known: &[String]| {
+        let others = all.iter().filter(|name| !known.contains(name));
+        let others: Vec<&String> = others.collect();
+        (!others.is_empty()).then(|| format!("{word}: {}", some_names(&others)))
+    };
+    let differ = [behind("gone", names, now), behind("new", now, names)];
+    let differ: Vec<String> = differ.into_iter().flatten().collect();
+    let message = match differ.is_empty() {
+        true => "the classes of the images have another order than those of the run".into(),
+        false => format!(
+            "the images have other classes than the run ({})",
+            differ.join("; ")
+        ),
+    };
+    Err(TrainError::Mismatch(message).into())
 }
 
 /// The scores of the ensemble with their 95 % intervals, for programs.

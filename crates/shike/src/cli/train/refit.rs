@@ -16,6 +16,7 @@ use super::session::Session;
 use super::{RecipeArgs, TrainArgs};
 use crate::cli::CliError;
 use crate::cli::model::{Which, model_of};
+use crate::cli::scoring::same_images;
 
 /// What the run in `folder` did, on its training and validation pictures.
 pub(super) fn refit(
@@ -38,6 +39,10 @@ pub(super) fn refit(
             return Err(CliError::Usage(message));
         }
     };
+    let names = paths.read_classes()?.names;
+    for (part, images) in data.parts() {
+        same_images(&paths, part, images, &names)?;
+    }
     let Some(val) = &data.val else {
         return Err(CliError::Usage(format!(
             "{shown} has no validation pictures: it was trained on all that are not for the test, and there is nothing \

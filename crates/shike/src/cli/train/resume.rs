@@ -15,6 +15,7 @@ use super::session::Session;
 use super::time::deadline;
 use super::{RecipeArgs, TrainArgs, Trained};
 use crate::cli::CliError;
+use crate::cli::scoring::same_classes;
 
 /// Goes on with a run.
 pub(super) fn resumed(
@@ -44,6 +45,7 @@ pub(super) fn resumed(
         CliError::Usage(message.into())
     })?;
     let data = source.open()?;
+    same_classes(&data.train, &run.classes().names)?;
     if recorded.train.frozen.is_some() && has_ended(run.paths(), &data)? {
         session.progress.message(&format!(
             "{} is finished: its head was chosen and fitted, and nothing is left to do; `shike eval` scores it again",
