@@ -94,6 +94,18 @@ pub enum TrainError {
         /// What the backend said, where it was tried.
         cause: Option<String>,
     },
+    /// The features of the training images do not fit into the memory.
+    #[error("{}", too_many_features(*images, *needed, *available, *fits))]
+    TooManyFeatures {
+        /// Training images.
+        images: usize,
+        /// Estimate of what heads on their features need, in bytes.
+        needed: u64,
+        /// What the machine has, in bytes.
+        available: u64,
+        /// The most images of a class with which they fit; 0 if not even one does.
+        fits: usize,
+    },
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
@@ -128,6 +140,20 @@ fn out_of_memory(
     format!(
         "out of memory{cause}: a step with batch {batch_size} needs about {}, and {} are there; \
          {advice}",
+        gib(needed),
+        gib(available)
+    )
+}
+
+fn too_many_features(images: usize, needed: u64, available: u64, fits: usize) -> String {
+    let advice = match fits {
+        0 => "take a smaller network".to_owned(),
+        fits => format!(
+            "try `max_images` = {fits}: with so many of a class at most they fit, and the small classes lose none"
+        ),
+    };
+    format!(
+        "out of memory: heads on the features of {images} training images need about {}, and {} are there; {advice}",
         gib(needed),
         gib(available)
     )

@@ -111,9 +111,11 @@ pub fn gib(bytes: u64) -> String {
 /// Bytes that a device could still take, where that can be known: what the machine and the control
 /// group of this process have left, for a device in the machine's own memory.
 pub fn available(device: &Device) -> Option<u64> {
-    if !is_host(device) {
-        return None;
-    }
+    is_host(device).then(of_machine).flatten()
+}
+
+/// Bytes that the machine and the control group of this process have left, where that can be known.
+pub fn of_machine() -> Option<u64> {
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory));
     let machine = system.available_memory();

@@ -74,6 +74,7 @@ impl Learner {
         let mut receipt = self.begin_receipt(false, session)?;
         session.run.write_receipt(&mut receipt)?;
         let embedder = self.embedder()?;
+        self.check_features(embedder.source().width())?;
         let Some(train) = self.embed(embedder, &self.data.train, Part::Train, session)? else {
             return Ok(Outcome::Interrupted);
         };
@@ -128,6 +129,7 @@ impl Learner {
         cache: Option<&FeatureCache>,
     ) -> Result<EmbedTime, TrainError> {
         let embedder = self.embedder()?;
+        self.check_features(embedder.source().width())?;
         let size = self.config.eval_pipeline.output_size();
         let size = size.map_or([0, 0], |size| size.height_width());
         let config = self.config.loader;

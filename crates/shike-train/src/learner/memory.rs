@@ -61,6 +61,15 @@ impl Learner {
         self.check(&needed)
     }
 
+    /// Refuses features of training images, `[images, width]`, that heads cannot be fitted on here: before they are
+    /// embedded.
+    pub(super) fn check_features(&self, width: usize) -> Result<(), TrainError> {
+        match memory::of_machine() {
+            Some(available) => features_fit(&self.train_counts, width, available),
+            None => Ok(()),
+        }
+    }
+
     /// Turns a backend's panic over its memory into an error; any other panic goes on.
     pub(super) fn catch_out_of_memory<T>(
         &self,
@@ -82,6 +91,33 @@ impl Learner {
     }
 }
 
+/// Floats that heads hold at their peak for each feature: 2.95 were measured.
+const COPIES: u64 = 3;
+
+fn features_fit(counts: &[usize], width: usize, available: u64) -> Result<(), TrainError> {
+    let images_of = |most: usize| counts.iter().map(|count| *count.min(&most)).sum();
+    let needed = |images: usize| COPIES * 4 * (images * width) as u64;
+    let largest = counts.iter().copied().max().unwrap_or(0);
+    let images = images_of(largest);
+    if needed(images) <= available {
+        return Ok(());
+    }
+    let (mut fits, mut too_many) = (0, largest);
+    while too_many - fits > 1 {
+        let most = usize::midpoint(fits, too_many);
+        match needed(images_of(most)) <= available {
+            true => fits = most,
+            false => too_many = most,
+        }
+    }
+    Err(TrainError::TooManyFeatures {
+        images,
+        needed: needed(images),
+        available,
+        fits,
+    })
+}
+
 /// Parameters that get gradients in stage 1.
 pub(super) fn stage1_params(model: &Shike, summary: &ModelSummary) -> usize {
     let trainable = model.trainable_params();
@@ -95,5 +131,30 @@ fn out_of_memory(needed: &StepMemory, available: u64, cause: Option<String>) -> 
         available,
         fits: needed.batch_that_fits(available),
         cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_do_not_fit_name_the_most_of_a_class_that_does() {
+        // An image of 10 values takes 120 bytes.
+        let fit = |available| features_fit(&[50, 20, 3], 10, available);
+        assert!(fit(73 * 120).is_ok());
+        let fits = |available| match fit(available).unwrap_err() {
+            TrainError::TooManyFeatures {
+                images: 73,
+                needed: 8760,
+                fits,
+                ..
+            } => fits,
+            other => panic!("{other}"),
+        };
+        assert_eq!(fits(73 * 120 - 1), 49);
+        assert_eq!(fits((20 + 20 + 3) * 120), 20);
+        assert_eq!(fits((4 + 4 + 3) * 120), 4);
+        assert_eq!(fits(2 * 120), 0);
     }
 }

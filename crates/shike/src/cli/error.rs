@@ -100,9 +100,11 @@ impl CliError {
             Self::Train(TrainError::Recipe(error)) if options::is_of_set(error) => {
                 format!("--set {self}")
             }
-            Self::Train(TrainError::OutOfMemory { .. } | TrainError::NonFinite { .. }) => {
-                options::with_options(&self.to_string())
-            }
+            Self::Train(
+                TrainError::OutOfMemory { .. }
+                | TrainError::TooManyFeatures { .. }
+                | TrainError::NonFinite { .. },
+            ) => options::with_options(&self.to_string()),
             Self::Train(TrainError::RunDir(RunDirError::AlreadyARun(_))) => {
                 format!("{self} (--resume, --run)")
             }

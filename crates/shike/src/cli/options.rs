@@ -119,6 +119,7 @@ pub(super) fn of(error: &TrainConfigError) -> Option<&'static str> {
 /// What a message may advise beside fields.
 const ADVICE: &[(&str, &str)] = &[
     ("horizontal_flip", "--no-flip"),
+    ("max_images", "--max-images"),
     ("model.plain", "--baseline ce"),
 ];
 
