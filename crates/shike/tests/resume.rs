@@ -451,13 +451,17 @@ fn ends_with_a_checkpoint(signal: &str) {
     let training = || fs::read_to_string(&log).unwrap().contains("1/3");
     assert!(process.wait_until(training), "{}", process.said());
     let pid = process.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args([signal, &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    // `timeout` and queue systems send it to the process, and to its group.
+    for _ in 0..2 {
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.unwrap().success());
+        let heard = || {
+            fs::read_to_string(&log)
+                .unwrap()
+                .contains("after this step")
+        };
+        assert!(process.wait_until(heard), "{}", process.said());
+    }
     assert_eq!(process.end().code(), Some(130), "{}", process.said());
     let said = process.said();
     assert!(

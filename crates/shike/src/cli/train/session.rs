@@ -135,16 +135,25 @@ impl Session {
     }
 }
 
-/// A second Ctrl-C ends the program at once.
+/// A second Ctrl-C ends the program at once. What comes within a second of the first is taken for the same: `timeout` and
+/// queue systems send a signal to the process and to its group.
 pub(in crate::cli) fn stop_on_ctrl_c(end: fn()) -> Arc<Stop> {
+    const SAME: Duration = Duration::from_secs(1);
     let stop = Arc::new(Stop::default());
     let shared = Arc::clone(&stop);
+    let mut first: Option<Instant> = None;
     let handler = move || {
-        let again = shared.asked.swap(true, Ordering::SeqCst);
+        shared.asked.store(true, Ordering::SeqCst);
+        let again = first.is_some_and(|first| first.elapsed() > SAME);
         if again || !shared.training.load(Ordering::SeqCst) {
+            // Threads of a GPU that are still at work panic when its driver is gone.
+            std::panic::set_hook(Box::new(|_| ()));
             end();
         }
-        say("stopping after this step; press Ctrl-C again to stop at once");
+        if first.is_none() {
+            say("stopping after this step; press Ctrl-C again to stop at once");
+        }
+        first.get_or_insert_with(Instant::now);
     };
     // Without a handler Ctrl-C kills the run, which a resume survives as well.
     if let Err(error) = ctrlc::set_handler(handler) {
