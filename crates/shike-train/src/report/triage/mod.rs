@@ -58,19 +58,21 @@ impl Subject {
     ) -> Result<Self, SplitError> {
         let sets: Vec<&Dataset> = data.parts().map(|(_, images)| images).collect();
         let all = Dataset::joined(&sets)?;
+        // A burst may lie in `train/fox` and `test/fox`.
+        let sides = Dataset::side_by_side(&sets)?;
         let parts = data
             .parts()
             .flat_map(|(part, images)| vec![part; images.len()]);
         let parts: Vec<Part> = parts.collect();
         let mut found = inspect(
-            &[(Part::Train, all.clone())],
+            &[(Part::Train, sides.clone())],
             &InspectConfig::default(),
             progress,
         )?;
         let mut rules = vec![GroupBy::NearDuplicates];
-        let alike = Groups::new(&all.clone().without_groups(), &found, &rules)?;
+        let alike = Groups::new(&sides.clone().without_groups(), &found, &rules)?;
         rules.extend((found.in_bursts > 0).then_some(GroupBy::Time(BURST)));
-        let groups = Groups::new(&all, &found, &rules)?;
+        let groups = Groups::new(&sides, &found, &rules)?;
         let mut unreadable = std::mem::take(&mut found.unreadable);
         let bad: BTreeSet<usize> = unreadable.iter().map(|bad| bad.image.index).collect();
         for bad in &mut unreadable {
@@ -487,14 +489,27 @@ mod tests {
         resize(&noise, 64, 48, FilterType::CatmullRom)
     }
 
+    /// A picture whose EXIF data say when it was taken.
+    fn taken_at(path: &Path, seed: u64, time: &str) {
+        picture(seed).save(path).unwrap();
+        let jpeg = std::fs::read(path).unwrap();
+        // One field, DateTime, at 26.
+        let field = b"Exif\0\0MM\0\x2A\0\0\0\x08\0\x01\x01\x32\0\x02\0\0\0\x14\0\0\0\x1A\0\0\0\0";
+        let exif = [field, time.as_bytes(), b"\0"].concat();
+        let length = ((exif.len() + 2) as u16).to_be_bytes();
+        let whole = [&jpeg[..2], &[0xFF, 0xE1], &length, &exif, &jpeg[2..]].concat();
+        std::fs::write(path, whole).unwrap();
+    }
+
     /// What a split kept together need not look alike: it is held out together, and nobody is told of it. What looks alike is
     /// told, and held out together, whether a split kept it together or not.
     #[test]
     fn what_looks_alike_and_what_was_kept_together_are_two_things() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        for class in ["a", "b"] {
-            std::fs::create_dir(at(class)).unwrap();
+        let at = |name: &str| dir.path().join("train").join(name);
+        let val = dir.path().join("val");
+        for folder in [at("a"), at("b"), val.join("a")] {
+            std::fs::create_dir_all(folder).unwrap();
         }
         for seed in 0..20 {
             let class = if seed < 10 { "a" } else { "b" };
@@ -517,10 +532,22 @@ mod tests {
         ];
         let groups = patient.map(|path| format!("{path} 0\n")).concat();
         std::fs::write(at("groups.txt"), groups).unwrap();
-        let train = shike_data::image_folder(dir.path()).unwrap();
+        // Bursts of two, one of which is for validation.
+        for minute in 0..4 {
+            let [one, other] = [at("a"), val.clone().join("a")]
+                .map(|folder| folder.join(format!("burst{minute}.jpg")));
+            taken_at(&one, 50 + minute, &format!("2024:01:01 12:{minute:02}:00"));
+            taken_at(
+                &other,
+                60 + minute,
+                &format!("2024:01:01 12:{minute:02}:20"),
+            );
+        }
+        let train = shike_data::image_folder(dir.path().join("train")).unwrap();
+        let val = shike_data::image_folder_with_classes(val, train.class_names()).unwrap();
         let data = TrainData {
             train: train.with_groups(&at("groups.txt")).unwrap(),
-            val: None,
+            val: Some(val),
             test: None,
         };
         let subject = Subject::new(&data, ShotThresholds::default(), &|_| {}).unwrap();
@@ -529,7 +556,8 @@ mod tests {
             paths.collect()
         };
         let alike: Vec<Vec<String>> = subject.alike.iter().map(paths).collect();
-        let expected = [0, 1, 2].map(|i| [format!("a/{i}.png"), format!("b/copy{i}.png")]);
+        let expected =
+            [0, 1, 2].map(|i| [format!("train/a/{i}.png"), format!("train/b/copy{i}.png")]);
         assert_eq!(alike, expected);
         let fold = |path: &str| {
             let at = (0..subject.images.len()).find(|&i| subject.path(i) == path);
@@ -537,10 +565,15 @@ mod tests {
         };
         let mut folds = vec![];
         for i in 0..2 {
-            folds.push(fold(&format!("a/{i}.png")));
-            assert_eq!(folds[i], fold(&format!("b/copy{i}.png")));
+            folds.push(fold(&format!("train/a/{i}.png")));
+            assert_eq!(folds[i], fold(&format!("train/b/copy{i}.png")));
         }
-        folds.extend(patient.map(fold));
+        for minute in 0..4 {
+            let [one, other] =
+                ["train", "val"].map(|part| fold(&format!("{part}/a/burst{minute}.jpg")));
+            assert_eq!(one, other);
+        }
+        folds.extend(patient.map(|path| fold(&format!("train/{path}"))));
         assert!(folds[2..].iter().all(|fold| *fold == folds[2]), "{folds:?}");
     }
 
