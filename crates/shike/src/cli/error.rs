@@ -108,6 +108,9 @@ impl CliError {
             Self::Train(TrainError::RunDir(RunDirError::AlreadyARun(_))) => {
                 format!("{self} (--resume, --run)")
             }
+            Self::Train(TrainError::RunDir(RunDirError::Begun { .. })) => {
+                format!("{self} (--run)")
+            }
             Self::Compare(CompareError::Unfinished(run)) => {
                 format!("{self} (shike train --resume {})", run.display())
             }
