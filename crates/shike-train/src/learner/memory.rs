@@ -135,6 +135,7 @@ fn out_of_memory(needed: &StepMemory, available: u64, cause: Option<String>) -> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
