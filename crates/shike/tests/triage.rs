@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use burn::tensor::Device;
 use common::{failure, success};
@@ -51,12 +52,16 @@ fn fixture() -> (tempfile::TempDir, PathBuf) {
     let copied = image::open(pictures.join("red/05.png")).unwrap().to_rgb8();
     let copy = resize(&copied, 40, 30, FilterType::Triangle);
     copy.save(pictures.join("blue/copy.png")).unwrap();
+    // All tests draw from one generator.
+    static SEEDED: Mutex<()> = Mutex::new(());
+    let drawn = SEEDED.lock();
     let device = Device::flex();
     device.seed(5);
     let backbone = BackboneConfig::named("resnet10").unwrap();
     let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
     let path = folder.path().join("weights.safetensors");
     weights::export(&model, &path, 0).unwrap();
+    drop(drawn);
     (folder, path)
 }
 
