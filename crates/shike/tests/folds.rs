@@ -225,6 +225,13 @@ fn folds_of_given_parts_keep_groups_over_them() {
         "{told}"
     );
     assert!(!told.contains("folders below others"), "{told}");
+    // What is not taken is said, in whatever lists of the parts are written anew.
+    for file in ["train/ant/a.heic", "val/bee/b.heic"] {
+        fs::write(dir.join("pictures").join(file), "").unwrap();
+    }
+    let few = format!("train --data pictures {TINY} --max-images 5 --write-recipe few.toml");
+    let (_, told) = success(&shike(dir, &few));
+    assert_eq!(told.matches("skipped: 2 .heic").count(), 1, "{told}");
     let sites = |list: &str| -> std::collections::BTreeSet<String> {
         let lines = lines(&dir.join("cv/lists").join(list)).into_iter();
         let site = lines.map(|line| line.split('/').nth(2).unwrap().to_owned());

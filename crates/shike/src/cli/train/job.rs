@@ -124,10 +124,14 @@ impl Images {
         match self {
             Self::Source(..) | Self::Listed(..) => vec![],
             Self::Unwritten(plan, _) => {
-                let text = describe_taken(plan.record(), SHOWN);
-                text.lines()
-                    .map(|line| format!("split: {}", line.trim()))
-                    .collect()
+                let record = plan.record();
+                let text = describe_taken(record, SHOWN);
+                let lines = text.lines().map(|line| format!("split: {}", line.trim()));
+                // Who splits has told it of all pictures.
+                let given = record.config.val + record.config.test == 0.0;
+                let left_out = given.then_some(&record.left_out.folder);
+                let left_out = left_out.filter(|of| !of.is_empty());
+                lines.chain(left_out.map(ToString::to_string)).collect()
             }
         }
     }
