@@ -34,15 +34,15 @@ impl Precision {
         }
     }
 
-    /// A device's name, for records, with the instructions of a CPU that computes in bfloat16.
+    /// A device's name, for records; of a CPU with the instructions that the kernels take there.
     pub fn name_on(self, device: &Device) -> String {
         let name = name(device);
-        match self {
-            Self::Bf16 if is_host(device) => {
-                format!("{name} ({})", kernels::in_bf16(kernels::instructions))
-            }
-            _ => name,
-        }
+        let instructions = match self {
+            _ if !is_host(device) => return name,
+            Self::F32 => kernels::instructions(),
+            Self::Bf16 => kernels::in_bf16(kernels::instructions),
+        };
+        format!("{name} ({instructions})")
     }
 
     /// Whether a device has it.
