@@ -164,13 +164,21 @@ fn networks_train_alike(devices: &[(&str, Device)]) {
             "{name}: relative difference of logits {logits:.1e}, of the worst gradient \
              {gradients:.1e}, of the losses of 5 steps {losses:.1e}"
         );
-        // TF32 products, which GPUs take for float32 convolutions, have 10 bits.
-        assert!(logits < 5e-3, "{name}: logits differ by {logits:.1e}");
-        assert!(
-            gradients < 5e-2,
-            "{name}: gradients differ by {gradients:.1e}"
-        );
-        assert!(losses < 5e-2, "{name}: losses differ by {losses:.1e}");
+        // CUDA takes TF32 products, of 10 bits, for those of float32, and small changes turn units of ReLU on and off.
+        // PyTorch with products rounded so, over eight seeds: logits up to 6.8e-4, gradients 5.3e-2 to 1.6e-1, losses
+        // 1.4e-2 to 1.7e-1.
+        let limits = match *name {
+            "cuda" => [5e-3, 0.25, 0.25],
+            _ => [1e-4, 1e-3, 1e-3],
+        };
+        let found = [logits, gradients, losses];
+        for ((what, found), limit) in ["logits", "gradients", "losses"]
+            .iter()
+            .zip(found)
+            .zip(limits)
+        {
+            assert!(found < limit, "{name}: {what} differ by {found:.1e}");
+        }
     }
 }
 
