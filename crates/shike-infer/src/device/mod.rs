@@ -2,6 +2,8 @@
 
 pub mod batch;
 pub mod burn_loader;
+#[cfg(feature = "cubecl")]
+mod kept;
 pub mod memory;
 
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -80,6 +82,8 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     if index.is_some() && matches!(backend, "flex" | "cpu") {
         return Err(error(format!("`{backend}` has no device numbers")));
     }
+    #[cfg(feature = "cubecl")]
+    kept::keep_kernels();
     let device = open(backend, index);
     attempt(backend, || probe(&device)).map_err(error)?;
     Ok(device)
