@@ -13,6 +13,7 @@
 //! | [`config`] | what a run does: stages, schedules, sources of images, and how two of them differ |
 //! | [`recipe`] | how people write it, and [what fits their pictures](recipe::auto) |
 //! | [`run`] | what lies in a run's folder: configuration, rows, checkpoints, receipt |
+//! | [`ranks`] | processes that train together |
 //! | [`learner`] | what changes weights |
 //! | [`report`] | what people look at: pages, plots, comparisons |
 //! | [`text`] | names of others, made safe to show; all may use it |
@@ -20,6 +21,7 @@
 pub mod config;
 pub mod error;
 pub mod learner;
+pub mod ranks;
 pub mod recipe;
 pub mod report;
 pub mod run;

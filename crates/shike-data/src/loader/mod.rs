@@ -293,7 +293,18 @@ impl Loader {
     /// start changes anything.
     pub fn epoch(&self, epoch: u64, order: Vec<u32>, start_batch: usize) -> Epoch {
         let positions = 0..order.len();
-        self.start(epoch, order, positions, start_batch)
+        let total = self.batches_per_epoch(order.len());
+        let start = start_batch.min(total);
+        self.start(epoch, order, positions, start, (start..total).collect())
+    }
+
+    /// As [`Loader::epoch`], with the batches of these numbers alone, in this order: for one of several processes that
+    /// share an epoch. Each batch is what it is in the whole epoch; one that the epoch has not is left out.
+    pub fn epoch_batches(&self, epoch: u64, order: Vec<u32>, mut numbers: Vec<usize>) -> Epoch {
+        let total = self.batches_per_epoch(order.len());
+        numbers.retain(|number| *number < total);
+        let positions = 0..order.len();
+        self.start(epoch, order, positions, 0, numbers)
     }
 
     /// As [`Loader::epoch`], with the images at these `positions` of the order alone, for one of several
@@ -301,18 +312,20 @@ impl Loader {
     pub fn epoch_part(&self, epoch: u64, order: Vec<u32>, positions: Range<usize>) -> Epoch {
         let end = positions.end.min(order.len());
         let positions = positions.start.min(end)..end;
-        self.start(epoch, order, positions, 0)
+        let total = self.batches_per_epoch(positions.len());
+        self.start(epoch, order, positions, 0, (0..total).collect())
     }
 
+    /// `start`: batches that were handed out before; `numbers`: those that are made.
     fn start(
         &self,
         epoch: u64,
         order: Vec<u32>,
         positions: Range<usize>,
-        start_batch: usize,
+        start: usize,
+        numbers: Vec<usize>,
     ) -> Epoch {
-        let total = self.batches_per_epoch(positions.len());
-        let start = start_batch.min(total);
+        let total = start + numbers.len();
         let stop = Arc::new(AtomicBool::new(false));
         let job = Arc::new(Job {
             loader: self.clone(),
@@ -336,9 +349,10 @@ impl Loader {
             let waiting = (self.config.prefetch + lanes - 1 - lane) / lanes;
             let (sender, receiver) = sync_channel(waiting);
             let job = Arc::clone(&job);
+            let numbers: Vec<usize> = numbers.iter().copied().skip(lane).step_by(lanes).collect();
             let thread = std::thread::Builder::new()
                 .name("shike-data".into())
-                .spawn(move || job.run((start + lane..total).step_by(lanes), &sender));
+                .spawn(move || job.run(numbers.into_iter(), &sender));
             match thread {
                 Ok(thread) => epoch.lanes.push(Lane { receiver, thread }),
                 Err(e) => {
@@ -355,10 +369,17 @@ impl Loader {
     /// Starts a pass over all images in order, for evaluation (epoch number 0). The last batch is
     /// kept, full or not, and an image that cannot be read is an error under every policy: each counts.
     pub fn sequential(&self) -> Epoch {
+        self.sequential_part(0, 1)
+    }
+
+    /// Of the batches of such a pass every `of`-th, from number `first` on.
+    pub fn sequential_part(&self, first: usize, of: usize) -> Epoch {
         let mut all = self.clone();
         all.config.drop_last = false;
         all.replacer = None;
-        all.epoch(0, (0..self.dataset.len() as u32).collect(), 0)
+        let total = all.batches_per_epoch(self.dataset.len());
+        let numbers = (first..total).step_by(of).collect();
+        all.epoch_batches(0, (0..self.dataset.len() as u32).collect(), numbers)
     }
 }
 

@@ -123,6 +123,8 @@ fn photographs_do_not_depend_on_workers_or_on_the_start() {
         let pixels = |batches: &[Batch]| -> Vec<u8> {
             batches.iter().flat_map(|b| b.images.clone()).collect()
         };
+        let some = all(loader(2).epoch_batches(2, order.clone(), vec![1, 3, 5, 7]));
+        assert_eq!(some, [1, 3, 5].map(|number| one[number].clone()));
         let part = all(loader(2).epoch_part(2, order, 2..7));
         assert_eq!([part[0].len(), part[1].len(), part.len()], [3, 2, 2]);
         let image = 3 * 32 * 32;
@@ -148,6 +150,9 @@ fn the_last_batch() {
     let batches = all(loader.sequential());
     let indices: Vec<u32> = batches.iter().flat_map(|b| b.indices.clone()).collect();
     assert!(indices.into_iter().eq(0..20));
+    let odd = all(loader.sequential_part(1, 2));
+    assert_eq!(odd, [batches[1].clone()]);
+    assert!(all(loader.sequential_part(3, 4)).is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A network as it answers, and scoring it on a data set.
 
 use burn::tensor::{Device, Tensor};
-use shike_data::{Loader, Normalization};
+use shike_data::{Batch, Loader, Normalization};
 use shike_model::ExpertLogits;
 
 use crate::device::batch::{Upload, normalized};
@@ -71,6 +71,14 @@ impl Scorer {
         }
     }
 
+    /// Logits of each expert for a batch, `[batch, classes]` row by row.
+    pub fn batch_logits(&self, batch: &Batch) -> Vec<Vec<f32>> {
+        read(
+            self.logits(&batch.images, [batch.height, batch.width])
+                .experts,
+        )
+    }
+
     fn answer(&self, bytes: &[u8], size: [usize; 2]) -> ExpertLogits {
         self.network.forward(self.images(bytes, size), &self.device)
     }
@@ -92,8 +100,7 @@ impl Scorer {
         let mut batches = loader.sequential();
         for batch in batches.by_ref() {
             let batch = batch?;
-            let logits = self.logits(&batch.images, [batch.height, batch.width]);
-            let values = read(logits.experts);
+            let values = self.batch_logits(&batch);
             let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
             evaluator.add_batch(&values, &batch.labels)?;
         }

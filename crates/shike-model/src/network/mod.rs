@@ -8,6 +8,7 @@ mod decoupled;
 mod dkf;
 mod parts;
 mod shike;
+mod statistics;
 mod summary;
 mod trunk;
 

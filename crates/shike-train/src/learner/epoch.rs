@@ -57,15 +57,20 @@ impl Learner {
         let total = loader.batches_per_epoch(images);
         // Counted before the loader's threads begin, which may meet the first at once.
         let mut none_yet = self.bad_images.is_empty();
-        let mut batches = loader.epoch(state.position.epoch as u64, order, state.position.batch);
+        let ranks = &*self.ranks;
+        // The batches of a step go round.
+        let is_mine =
+            |number: &usize| number % self.config.accumulation % ranks.size() == ranks.rank();
+        let numbers: Vec<usize> = (state.position.batch..total).filter(is_mine).collect();
+        let mut batches = loader.epoch_batches(state.position.epoch as u64, order, numbers);
         let mut started = Instant::now();
         let mut saved = Instant::now();
-        let mut losses = Losses::new(lr);
+        let mut losses = Losses::new(ranks, lr);
         while state.position.batch < total {
             let group =
                 state.position.batch..(state.position.batch + self.config.accumulation).min(total);
             let group_images = (images - group.start * batch_size).min(group.len() * batch_size);
-            let inputs = group.clone().map(|number| {
+            let inputs = group.clone().filter(is_mine).map(|number| {
                 let next = batches.next();
                 if none_yet && let Some(first) = self.bad_images.entries().first() {
                     none_yet = false;
@@ -83,17 +88,28 @@ impl Learner {
                 Ok::<_, TrainError>(self.inputs(next.ok_or(short)??, &state.position, number))
             });
             let read;
-            (state.trained, read) = step.run(state.trained, group_images, inputs)?;
-            for (number, loss) in group.clone().zip(read) {
-                losses.push(number, loss, &mut state.position, session.progress)?;
-            }
+            (state.trained, read) = match ranks.is_alone() {
+                true => step.run(state.trained, group_images, inputs)?,
+                false => {
+                    let step_of = (group_images, group.len());
+                    step.run_shared(ranks, state.trained, step_of, inputs)?
+                }
+            };
+            losses.push(group.clone(), read, &mut state.position, session.progress)?;
             state.position.batch = group.end;
             state.position.step += 1;
             state.position.sums.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
 
-            let stopping = session.stopping();
+            // What one of the processes is asked, or finds, all do.
             let due = saved.elapsed().as_secs_f64() >= self.config.checkpoint_seconds;
+            let over = session.is_over(state.position.stage, Duration::ZERO);
+            let found = [session.stopping(), due && ranks.writes(), over];
+            let flags = (0u8..)
+                .zip(found)
+                .map(|(bit, found)| u8::from(found) << bit);
+            let flags = ranks.any(flags.sum());
+            let [stopping, due, over] = [1, 2, 4].map(|flag| flags & flag != 0);
             // The end of an epoch writes its own, with the scores' row.
             if stopping || (due && state.position.batch < total) {
                 losses.read(&mut state.position, session.progress)?;
@@ -104,7 +120,7 @@ impl Learner {
                 return Ok((state, Ended::Stopped));
             }
             let within = state.position.batch < total;
-            if within && session.is_over(state.position.stage, Duration::ZERO) {
+            if within && over {
                 losses.read(&mut state.position, session.progress)?;
                 return Ok((state, Ended::OutOfTime));
             }

@@ -28,6 +28,11 @@ impl Learner {
         stages: [bool; 2],
     ) -> Result<Vec<String>, TrainError> {
         let root = run.paths().root().display().to_string();
+        if !self.ranks.is_alone() {
+            return Err(TrainError::Mismatch(format!(
+                "{root}: its length is changed by one process: start it without others, which can come later"
+            )));
+        }
         let differ = differing(&begun.with_length_of(&self.config), &self.config);
         if !differ.is_empty() {
             return Err(TrainError::Mismatch(format!(

@@ -1,15 +1,18 @@
 //! Losses of batches, read while the device works on.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::state::Position;
 use super::step::{BatchLoss, TOTAL};
 use crate::error::TrainError;
 use crate::learner::progress::Progress;
+use crate::ranks::Ranks;
 
-/// Losses of an epoch, each read while the device works on the batch after it: reading at once would
+/// Losses of an epoch, those of each step read while the device works on the step after it: reading at once would
 /// leave a GPU without work until the next batch has been uploaded and launched.
-pub(super) struct Losses {
+pub(super) struct Losses<'a> {
+    ranks: &'a dyn Ranks,
     lr: f64,
     started: Instant,
     images: usize,
@@ -17,14 +20,21 @@ pub(super) struct Losses {
 }
 
 struct Waiting {
+    /// The number of the first batch, and of how many.
     batch: usize,
+    parts: usize,
     step: u64,
-    loss: BatchLoss,
+    /// Those of this process.
+    losses: Vec<BatchLoss>,
 }
 
-impl Losses {
-    pub fn new(lr: f64) -> Self {
+/// A batch's loss as it goes from process to process: its images, and each term with the bits of its value.
+type Sent = (usize, Vec<(String, u64)>);
+
+impl<'a> Losses<'a> {
+    pub fn new(ranks: &'a dyn Ranks, lr: f64) -> Self {
         Self {
+            ranks,
             lr,
             started: Instant::now(),
             images: 0,
@@ -32,19 +42,20 @@ impl Losses {
         }
     }
 
-    /// Takes the loss of a batch, and reads the one before.
+    /// Takes the losses of a step over `batches`, and reads those of the one before.
     pub fn push(
         &mut self,
-        batch: usize,
-        loss: BatchLoss,
+        batches: Range<usize>,
+        losses: Vec<BatchLoss>,
         position: &mut Position,
         progress: &mut Progress,
     ) -> Result<(), TrainError> {
         self.read(position, progress)?;
         self.waiting = Some(Waiting {
-            batch,
+            batch: batches.start,
+            parts: batches.len(),
             step: position.step,
-            loss,
+            losses,
         });
         Ok(())
     }
@@ -59,19 +70,37 @@ impl Losses {
         let Some(waiting) = self.waiting.take() else {
             return Ok(());
         };
-        let values = waiting.loss.read();
-        check_finite(&values, position, waiting.step, self.lr)?;
-        position.sums.add(waiting.loss.images, &values);
-        self.images += waiting.loss.images;
-        let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
-        progress.step(waiting.batch + 1, speed, &values);
+        let mine = waiting.losses.iter().map(|loss| {
+            let values = loss.read().into_iter();
+            let values = values.map(|(name, value)| (name.to_owned(), value.to_bits()));
+            (loss.images, values.collect())
+        });
+        let mine: Vec<Sent> = mine.collect();
+        let all = self
+            .ranks
+            .gather_json(&mine)
+            .map_err(|error| TrainError::Mismatch(format!("losses of another process: {error}")))?;
+        for part in 0..waiting.parts {
+            let (rank, turn) = (part % self.ranks.size(), part / self.ranks.size());
+            let Some((images, values)) = all.get(rank).and_then(|of| of.get(turn)) else {
+                continue;
+            };
+            let values = values.iter();
+            let values = values.map(|(name, bits)| (name.as_str(), f64::from_bits(*bits)));
+            let values: Vec<(&str, f64)> = values.collect();
+            check_finite(&values, position, waiting.step, self.lr)?;
+            position.sums.add(*images, &values);
+            self.images += images;
+            let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
+            progress.step(waiting.batch + part + 1, speed, &values);
+        }
         Ok(())
     }
 }
 
 /// Stops a run whose loss is NaN or infinite, and names the term that was first.
 pub(super) fn check_finite(
-    values: &[(&'static str, f64)],
+    values: &[(&str, f64)],
     position: &Position,
     step: u64,
     lr: f64,

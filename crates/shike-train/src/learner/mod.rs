@@ -1,5 +1,6 @@
 //! The training loop: two stages, checkpoints, scoring.
 
+mod bucket;
 mod check;
 mod dry_run;
 mod ema;
@@ -13,6 +14,7 @@ mod pace;
 pub mod progress;
 mod scores;
 mod session;
+mod shared;
 mod stages;
 mod state;
 pub mod step;
@@ -33,6 +35,7 @@ use crate::config::stage::Stage2;
 use crate::config::{DataSource, TrainData};
 use crate::config::{TrainConfig, TrainConfigError};
 use crate::error::TrainError;
+use crate::ranks::{Alone, Ranks};
 use crate::run::{Classes, RunConfig, RunDir, RunPaths};
 use shike_infer::Embedder;
 use shike_infer::metrics::Evaluator;
@@ -79,6 +82,8 @@ pub struct Learner {
     begun: Mutex<Begun>,
     /// The frozen trunk, read once.
     embedder: OnceLock<Arc<Embedder>>,
+    /// The processes that train together.
+    ranks: Arc<dyn Ranks>,
 }
 
 /// A run before its first step, and a line on the weights that it starts from.
@@ -214,6 +219,7 @@ impl Learner {
             notes,
             begun: Mutex::default(),
             embedder: OnceLock::new(),
+            ranks: Arc::new(Alone),
         };
         for stage in 1..=2 {
             learner.stage_loss(stage, 0)?;
@@ -236,6 +242,18 @@ impl Learner {
             self.embedder = embedder.into();
         }
         self
+    }
+
+    /// The same as one of several processes, each of which calls what follows: a run is created, trained and written as
+    /// by one.
+    ///
+    /// # Errors
+    /// [`TrainError::Mismatch`] if another process has other settings, images or another version, or the run is not one
+    /// that can be shared out.
+    pub fn on_ranks(mut self, ranks: Arc<dyn Ranks>) -> Result<Self, TrainError> {
+        self.ranks = ranks;
+        self.check_ranks()?;
+        Ok(self)
     }
 
     /// The images.
@@ -292,6 +310,10 @@ impl Learner {
         stage2_from: Option<std::path::PathBuf>,
         recipe: Option<&str>,
     ) -> Result<RunDir, TrainError> {
+        if !self.ranks.writes() {
+            self.ranks.barrier();
+            return Ok(RunDir::watch(folder)?);
+        }
         // What cannot start leaves no folder behind that would be in the way of the next try.
         let begun = match self.config.frozen {
             Some(_) => {
@@ -312,6 +334,7 @@ impl Learner {
         let classes = self.classes();
         let run = RunDir::create(folder, &config, classes, recipe)?;
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).0 = begun;
+        self.ranks.barrier();
         Ok(run.keep_last(self.config.keep_checkpoints))
     }
 
@@ -322,6 +345,8 @@ impl Learner {
     /// If images cannot be read, the loss is not finite, or a file cannot be written. The newest
     /// checkpoint stays good.
     pub fn run(&self, session: &mut Session<'_>) -> Result<Outcome, TrainError> {
+        // Nobody reads what another has yet to write.
+        self.ranks.barrier();
         // Folders that other programs made hold configurations of theirs.
         let recorded: serde_json::Value = session.run.paths().read_config()?;
         if recorded.get("train").is_some() {
@@ -389,6 +414,7 @@ impl Learner {
                 state
             }
         };
+        self.same_state(&state)?;
         self.train_and_list(state, session)
     }
 
@@ -435,6 +461,9 @@ impl Learner {
 
     /// Writes the list of bad images, if it has grown.
     fn list_bad_images(&self, run: &RunDir) -> Result<(), TrainError> {
+        if !self.ranks.writes() {
+            return Ok(());
+        }
         if self.bad_images.len() > self.listed.load(Ordering::Relaxed) {
             let images = self.bad_images.entries();
             run.write_bad_images(&images)?;
@@ -457,6 +486,7 @@ impl Learner {
                 "the configuration has no stage 2 to run".into(),
             ));
         }
+        self.ranks.barrier();
         if session.run.paths().latest()?.is_some() {
             return self.run(session);
         }
@@ -500,6 +530,7 @@ impl Learner {
         let mut state = self.restore_from(checkpoint, &path, &theirs)?;
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
+        self.same_state(&state)?;
         self.save(session.run, &state)?;
         self.train_and_list(state, session)
     }

@@ -122,7 +122,10 @@ impl Learner {
             config.upload,
             &self.device,
         );
-        Ok(scorer.score(loader, evaluator)?)
+        match self.ranks.is_alone() {
+            true => Ok(scorer.score(loader, evaluator)?),
+            false => self.score_shared(&scorer, loader, evaluator),
+        }
     }
 
     /// What the validation pictures say about a model that was not chosen on them.
@@ -195,7 +198,10 @@ impl Learner {
             }
         }
         if let Some(model) = better {
-            self.save_model(&run.writable()?.best(), model, &state.position, stage, None)?;
+            if run.writes() {
+                let best = run.writable()?.best();
+                self.save_model(&best, model, &state.position, stage, None)?;
+            }
             state.position.best = best;
         }
         Ok(())

@@ -91,12 +91,14 @@ impl Learner {
                     Some(scored) => scored,
                     None => self.score(&state, last, true)?,
                 };
-                let paths = session.run.writable()?;
-                let (model, at) = (&state.trained.model, &position);
-                self.save_model(&paths.model(), model, at, last, scored.val.as_ref())?;
-                if let Some(ema) = &state.trained.ema {
-                    let val = scored.val_ema.as_ref();
-                    self.save_model(&paths.ema(), ema.model(), at, last, val)?;
+                if session.run.writes() {
+                    let paths = session.run.writable()?;
+                    let (model, at) = (&state.trained.model, &position);
+                    self.save_model(&paths.model(), model, at, last, scored.val.as_ref())?;
+                    if let Some(ema) = &state.trained.ema {
+                        let val = scored.val_ema.as_ref();
+                        self.save_model(&paths.ema(), ema.model(), at, last, val)?;
+                    }
                 }
                 scores = Some(scored);
             }
@@ -105,7 +107,7 @@ impl Learner {
             state.trained.model = self.prepare(state.trained.model, state.position.stage);
             // Before the step's own: a kill between the two must not leave a run that goes on with
             // stage 2 and never gets this file.
-            if stage == 1 {
+            if stage == 1 && session.run.writes() {
                 session
                     .run
                     .save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
@@ -353,7 +355,8 @@ impl Learner {
             let mut last = epoch + 1 == config.epochs;
             // Another epoch takes as long, and both are scored.
             let next = began.elapsed() + 2 * scoring;
-            if ended == Ended::OutOfTime || !last && session.is_over(stage, next) {
+            let over = self.ranks.any(u8::from(session.is_over(stage, next))) != 0;
+            if ended == Ended::OutOfTime || !last && over {
                 last = true;
                 early = Some(Because::Time);
             }

@@ -145,7 +145,7 @@ impl Position {
 }
 
 impl EpochSums {
-    pub fn add(&mut self, images: usize, values: &[(&'static str, f64)]) {
+    pub fn add(&mut self, images: usize, values: &[(&str, f64)]) {
         self.images += images;
         for (name, value) in values {
             let sum = value * images as f64;
@@ -275,7 +275,12 @@ impl Learner {
                 lr: stage.map_or(0.0, |stage| stage.schedule.lr(position.epoch)),
             });
         }
+        self.same_weights(sum)?;
         // A run that goes on from here does not meet them again.
+        self.gather_bad_images()?;
+        if !run.writes() {
+            return Ok(());
+        }
         self.list_bad_images(run)?;
         run.save_checkpoint(state.position.step, &self.checkpoint(state)?)?;
         Ok(())

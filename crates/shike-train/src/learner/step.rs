@@ -7,8 +7,9 @@ use burn::tensor::{Int, Tensor, TensorData, Transaction};
 use shike_infer::Precision;
 use shike_model::{Head, Loss, LossOutput, Shike};
 
-use super::Ema;
 use super::optim::clip_global_norm;
+use super::{Ema, bucket};
+use crate::ranks::{Ranks, Sums};
 
 /// What steps change.
 pub struct Trained {
@@ -82,7 +83,7 @@ impl Step {
     }
 
     /// Takes one step on the mean loss over the `images` of these batches, and gives the loss of each; it waits
-    /// for nothing.
+    /// for nothing. Running statistics move by the mean over the batches.
     ///
     /// # Errors
     /// Those of the batches.
@@ -106,26 +107,89 @@ impl Step {
         images: usize,
         batches: impl IntoIterator<Item = Result<Inputs, E>>,
     ) -> Result<(GradientsParams, Vec<BatchLoss>), E> {
+        let before = model.running_statistics();
         let mut accumulator = GradientsAccumulator::new();
-        let mut losses = Vec::new();
+        let (mut losses, mut statistics) = (vec![], vec![]);
         for inputs in batches {
-            let inputs = inputs?;
-            let [batch] = inputs.labels.dims();
-            let forward = |images| model.forward(images, self.head);
-            let logits = self.precision.compute(inputs.images, forward);
-            let loss = match inputs.share {
-                None => self.loss.forward(&logits, inputs.labels),
-                Some(share) => self.loss.forward_mixed(&logits, inputs.labels, share),
-            };
-            losses.push(BatchLoss::new(batch, &loss));
-            // Each batch's loss is a mean; the step's is the mean over all images.
-            let total = match batch == images {
-                true => loss.total(),
-                false => loss.total().mul_scalar(batch as f64 / images as f64),
-            };
-            accumulator.accumulate(model, GradientsParams::from_grads(total.backward(), model));
+            if !losses.is_empty() {
+                model.set_running_statistics(before.clone());
+            }
+            let (gradients, loss) = self.batch(model, images, inputs?);
+            accumulator.accumulate(model, gradients);
+            losses.push(loss);
+            statistics.push(model.running_statistics());
+        }
+        if losses.len() > 1 {
+            let moves = statistics.into_iter().map(|after| moved(&before, after));
+            let sum = moves.reduce(|sum, more| {
+                let both = sum.into_iter().zip(more);
+                both.map(|(sum, more)| sum + more).collect()
+            });
+            move_statistics(model, before, sum.unwrap_or_default(), losses.len());
         }
         Ok((accumulator.grads(), losses))
+    }
+
+    /// As [`run`](Self::run) of `parts` batches that are dealt out: `batches` are those of this process, whose losses
+    /// are given. It waits for the sums.
+    ///
+    /// # Errors
+    /// Those of the batches.
+    pub fn run_shared<E>(
+        &self,
+        ranks: &dyn Ranks,
+        trained: Trained,
+        (images, parts): (usize, usize),
+        batches: impl IntoIterator<Item = Result<Inputs, E>>,
+    ) -> Result<(Trained, Vec<BatchLoss>), E> {
+        let model = &trained.model;
+        let before = model.running_statistics();
+        let mut sums = Sums::new(ranks, bucket::length(model).0);
+        let (mut losses, mut batches) = (vec![], batches.into_iter());
+        for first in (0..parts).step_by(ranks.size()) {
+            let active = ranks.size().min(parts - first);
+            let next = (ranks.rank() < active).then(|| batches.next()).flatten();
+            let mine = match next {
+                None => vec![],
+                Some(inputs) => {
+                    model.set_running_statistics(before.clone());
+                    let (gradients, loss) = self.batch(model, images, inputs?);
+                    losses.push(loss);
+                    let after = model.running_statistics();
+                    let statistics = match parts {
+                        1 => after,
+                        _ => moved(&before, after),
+                    };
+                    bucket::pack(model, gradients, statistics)
+                }
+            };
+            sums.add(mine, active);
+        }
+        let (gradients, statistics) = bucket::unpack(model, &sums.finish());
+        match parts {
+            1 => model.set_running_statistics(statistics),
+            _ => move_statistics(model, before, statistics, parts),
+        }
+        Ok((self.update(trained, gradients), losses))
+    }
+
+    /// What one batch of a step over so many images adds to its gradients.
+    fn batch(&self, model: &Shike, images: usize, inputs: Inputs) -> (GradientsParams, BatchLoss) {
+        let [batch] = inputs.labels.dims();
+        let forward = |images| model.forward(images, self.head);
+        let logits = self.precision.compute(inputs.images, forward);
+        let loss = match inputs.share {
+            None => self.loss.forward(&logits, inputs.labels),
+            Some(share) => self.loss.forward_mixed(&logits, inputs.labels, share),
+        };
+        let of_batch = BatchLoss::new(batch, &loss);
+        // Each batch's loss is a mean; the step's is the mean over all images.
+        let total = match batch == images {
+            true => loss.total(),
+            false => loss.total().mul_scalar(batch as f64 / images as f64),
+        };
+        let gradients = GradientsParams::from_grads(total.backward(), model);
+        (gradients, of_batch)
     }
 
     /// The second half of a step: the weights, and their average.
@@ -148,6 +212,20 @@ impl Step {
             ema,
         }
     }
+}
+
+/// How far a batch has moved running statistics.
+fn moved(before: &[Tensor<1>], after: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+    let both = after.into_iter().zip(before);
+    both.map(|(after, before)| after - before.clone()).collect()
+}
+
+/// Moves running statistics by the mean over `parts` batches, each of which began at `before`. What none has moved
+/// stays as it is.
+fn move_statistics(model: &Shike, before: Vec<Tensor<1>>, sum: Vec<Tensor<1>>, parts: usize) {
+    let both = before.into_iter().zip(sum);
+    let mean = both.map(|(before, sum)| before + sum.div_scalar(parts as f64));
+    model.set_running_statistics(mean.collect());
 }
 
 impl BatchLoss {

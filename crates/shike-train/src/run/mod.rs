@@ -150,8 +150,8 @@ pub struct RunDir {
     classes: Classes,
     rows: Vec<EpochRow>,
     keep_last: usize,
-    /// Unlocked by the system when it is closed, even if the process is killed.
-    lock: Handle,
+    /// Unlocked by the system when it is closed, even if the process is killed. None where another process writes.
+    lock: Option<Handle>,
 }
 
 impl RunDir {
@@ -257,13 +257,38 @@ impl RunDir {
         Ok(Self::with_lock(paths, classes, rows, lock))
     }
 
-    fn with_lock(paths: RunPaths, classes: Classes, rows: Vec<EpochRow>, lock: Handle) -> Self {
+    /// A run that another process of the same job writes: nothing is written here.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), but for the lock.
+    pub fn watch(folder: impl Into<PathBuf>) -> Result<Self, RunDirError> {
+        let paths = RunPaths::new(folder);
+        if !paths.is_run() {
+            return Err(RunDirError::NotARun(paths.root().to_owned()));
+        }
+        let classes = paths.read_classes()?;
+        let rows = paths.read_rows()?;
+        Ok(Self::with_lock(paths, classes, rows, None))
+    }
+
+    /// Whether this process writes it.
+    pub fn writes(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    fn with_lock(
+        paths: RunPaths,
+        classes: Classes,
+        rows: Vec<EpochRow>,
+        lock: impl Into<Option<Handle>>,
+    ) -> Self {
         Self {
             paths,
             classes,
             rows,
             keep_last: 2,
-            lock,
+            lock: lock.into(),
         }
     }
 
@@ -286,7 +311,7 @@ impl RunDir {
     pub(crate) fn writable(&self) -> Result<&RunPaths, RunDirError> {
         let path = self.paths.lock();
         match Handle::from_path(&path) {
-            Ok(lock) if lock == self.lock => Ok(&self.paths),
+            Ok(lock) if Some(&lock) == self.lock.as_ref() => Ok(&self.paths),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path)(error)),
             _ => Err(RunDirError::Gone(self.paths.root().to_owned())),
         }
@@ -345,6 +370,9 @@ impl RunDir {
     /// Both files are written as a whole: a log is small, a torn last line cannot happen, and the CSV
     /// header can gain the loss terms of stage 2.
     fn write_rows(&self) -> Result<(), RunDirError> {
+        if !self.writes() {
+            return Ok(());
+        }
         let paths = self.writable()?;
         atomic_write(&paths.metrics_jsonl(), |writer| {
             for row in &self.rows {
@@ -393,6 +421,9 @@ impl RunDir {
         evaluation: &Evaluation,
         images: &Dataset,
     ) -> Result<(), RunDirError> {
+        if !self.writes() {
+            return Ok(());
+        }
         let paths = self.writable()?;
         atomic_write(&paths.per_class_csv(), |writer| {
             evaluation.write_per_class_csv(writer, &self.classes.names)
@@ -413,6 +444,9 @@ impl RunDir {
     ///
     /// [`RunDirError::Write`].
     pub(crate) fn write_receipt(&self, receipt: &mut Receipt) -> Result<(), RunDirError> {
+        if !self.writes() {
+            return Ok(());
+        }
         let best = self.paths().best().exists();
         receipt.best_chosen_on = best.then_some(ChosenOn::Validation);
         if !self.rows().is_empty() {
@@ -450,6 +484,9 @@ impl RunDir {
     ///
     /// [`RunDirError::Io`].
     pub(crate) fn remove_old_checkpoints(&self, step: u64) -> Result<(), RunDirError> {
+        if !self.writes() {
+            return Ok(());
+        }
         let mut past = self.writable()?.step_checkpoints()?;
         past.retain(|(other, _)| *other <= step);
         past.truncate(past.len().saturating_sub(self.keep_last));
