@@ -125,9 +125,13 @@ impl Threads {
         if workers > 1024 {
             return Err(wrong(format!("is {workers}, must be 0 to 1024")));
         }
-        // Rayon takes 0 for "as many as there are cores".
+        // One for each core, unless the process was given fewer.
+        let threads = match workers {
+            0 => rayon::current_num_threads(),
+            workers => workers,
+        };
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(workers)
+            .num_threads(threads)
             .thread_name(|i| format!("shike-data-{i}"))
             .build()
             .map_err(|e| wrong(format!("{workers} threads could not be started: {e}")))?;

@@ -173,7 +173,13 @@ impl Learner {
         };
         Ok(Receipt {
             version: env!("CARGO_PKG_VERSION").into(),
-            device: self.config.precision.name_on(&self.device),
+            device: match (
+                self.config.precision.name_on(&self.device),
+                self.ranks.size(),
+            ) {
+                (name, 1) => name,
+                (name, processes) => format!("{name} ({processes} processes)"),
+            },
             settings: Some(settings),
             weights: weights.map(hash).transpose()?,
             seed: self.config.seed,

@@ -4,6 +4,9 @@
 //! batches in their order, whatever the number of processes, so that it changes no bit of a run: several processes are
 //! one that accumulates.
 
+#[cfg(feature = "mpi")]
+pub mod mpi;
+
 use std::fmt;
 
 use serde::Serialize;

@@ -18,6 +18,7 @@ mod output;
 mod pixels;
 mod plot;
 mod predict;
+mod processes;
 mod report;
 mod scoring;
 mod train;

@@ -67,6 +67,9 @@ pub(super) fn begin(
     if let Some(scaling) = scaling {
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
+    if let Some(line) = deal(&mut config, session.ranks.size())? {
+        progress.message(&line);
+    }
     let data = job.images.data()?;
     let runs = output.seeds.or(output.folds).unwrap_or(1);
     let mut planned = None;
@@ -109,6 +112,7 @@ pub(super) fn begin(
     let (source, data) = job.images.settle(&RunPaths::new(&folder).lists())?;
     let recipe = job.written(&settings, &source)?;
     let learner = Learner::new(config, data, session.device.clone())?;
+    let learner = learner.on_ranks(session.ranks.clone())?;
     let trunk = planned.as_mut().and_then(|planned| planned.trunk.take());
     let learner = learner.with_embedder(trunk);
     session.check_images(&learner, args)?;
@@ -124,6 +128,34 @@ pub(super) fn begin(
         outcome,
         left_out: learner.data().left_out(),
     })
+}
+
+/// Cuts the batches of a step until they can be dealt to so many processes: the step stays the same.
+fn deal(config: &mut TrainConfig, processes: usize) -> Result<Option<String>, CliError> {
+    let (batches, size) = (config.accumulation, config.loader.batch_size);
+    let common =
+        (1..=processes).rfind(|n| batches.is_multiple_of(*n) && processes.is_multiple_of(*n));
+    let cut = processes / common.unwrap_or(1);
+    if cut == 1 || config.frozen.is_some() {
+        return Ok(None);
+    }
+    if !size.is_multiple_of(cut) {
+        let (less, more) = (size / cut * cut, size.div_ceil(cut) * cut);
+        let other = match less {
+            0 => more.to_string(),
+            less => format!("{less} or {more}"),
+        };
+        return Err(CliError::Usage(format!(
+            "a batch of {size} pictures cannot be divided by {cut} for {processes} processes: --batch-size {other} can"
+        )));
+    }
+    (config.accumulation, config.loader.batch_size) = (batches * cut, size / cut);
+    Ok(Some(format!(
+        "{processes} processes: a step of {} pictures is computed as {} batches of {}",
+        batches * size,
+        config.accumulation,
+        config.loader.batch_size
+    )))
 }
 
 /// Writes the recipe, with the lists of a split beside it.

@@ -33,6 +33,7 @@ use self::resume::resumed;
 use self::session::Session;
 pub(super) use self::session::stop_on_ctrl_c;
 use self::trained::Trained;
+use super::processes::Processes;
 use super::{CliError, DataArgs, SplitArgs, Status, weights};
 
 /// Train a network on long-tailed images.
@@ -72,10 +73,14 @@ impl TrainCommand {
     /// Trains as a recipe says; without one, CIFAR as published, and other pictures with settings that are
     /// chosen for them. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
-        self.train(end)?.finish(self.output.json)
+        let processes = Processes::join()?;
+        processes.together(|| {
+            self.train(&processes, end)?
+                .finish(self.output.json, &processes)
+        })
     }
 
-    fn train(&self, end: fn()) -> Result<Trained, CliError> {
+    fn train(&self, processes: &Processes, end: fn()) -> Result<Trained, CliError> {
         let Self {
             recipe,
             output,
@@ -84,7 +89,16 @@ impl TrainCommand {
             resume,
             train: args,
         } = self;
-        let mut session = Session::new(args, end)?;
+        by_one(
+            processes,
+            &[
+                ("--seeds", output.seeds.is_some()),
+                ("--folds", output.folds.is_some()),
+                ("--write-recipe", output.write_recipe.is_some()),
+                ("--refit", resume.refit.is_some()),
+            ],
+        )?;
+        let mut session = Session::new(args, processes, end)?;
         let mut args = args.clone();
         if let Some(text) = &args.tuning.weights {
             let mut say = |text: &str| session.progress.message(text);
@@ -254,11 +268,35 @@ pub fn train_with(
     args: &TrainArgs,
     end: fn(),
 ) -> Result<Status, CliError> {
-    let mut session = Session::new(args, end)?;
-    let trained = match &resume.resume {
+    let processes = Processes::join()?;
+    processes.together(|| {
+        train_on(source, recipe, resume, args, &processes, end)?.finish(false, &processes)
+    })
+}
+
+/// Refuses options that were given and that processes do not share out.
+fn by_one(processes: &Processes, options: &[(&str, bool)]) -> Result<(), CliError> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) if !processes.ranks.is_alone() => Err(CliError::Usage(format!(
+            "{option} is for one process: start it without others"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn train_on(
+    source: Option<DataSource>,
+    recipe: Option<Recipe>,
+    resume: &ResumeArgs,
+    args: &TrainArgs,
+    processes: &Processes,
+    end: fn(),
+) -> Result<Trained, CliError> {
+    let mut session = Session::new(args, processes, end)?;
+    match &resume.resume {
         Some(folder) => {
             let source = |recorded| Ok(source.or(recorded));
-            resumed(folder, source, &RecipeArgs::default(), args, &mut session)?
+            resumed(folder, source, &RecipeArgs::default(), args, &mut session)
         }
         None => {
             let mut given = source.zip(recipe);
@@ -267,10 +305,9 @@ pub fn train_with(
                 args.change(recipe, &[])?;
             }
             let job = Job::known(given, (&SplitArgs::default(), false), &mut session.progress)?;
-            begin(&job, &OutputArgs::default(), resume, args, &mut session)?
+            begin(&job, &OutputArgs::default(), resume, args, &mut session)
         }
-    };
-    trained.finish(false)
+    }
 }
 
 /// How a run begins.

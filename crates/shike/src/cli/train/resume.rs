@@ -29,7 +29,10 @@ pub(super) fn resumed(
         let message = "--dry-run is for a run that has not begun; leave --resume out";
         return Err(CliError::Usage(message.into()));
     }
-    let run = RunDir::open(folder)?;
+    let run = match session.ranks.writes() {
+        true => RunDir::open(folder)?,
+        false => RunDir::watch(folder)?,
+    };
     let mut recorded: RunConfig = run.paths().read_config()?;
     let begun = recorded.train.clone();
     let early = run.paths().receipt_if_any()?;
@@ -59,6 +62,13 @@ pub(super) fn resumed(
     }
     let mut run = run.keep_last(recorded.train.keep_checkpoints);
     let learner = Learner::new(recorded.train, data, session.device.clone())?;
+    let learner = learner.on_ranks(session.ranks.clone())?;
+    let (processes, batches) = (session.ranks.size(), learner.config().accumulation);
+    if !batches.is_multiple_of(processes) {
+        session.progress.message(&format!(
+            "a step of this run has {batches} batches, which are no whole share for each of {processes} processes: some wait"
+        ));
+    }
     session.check_images(&learner, args)?;
     session.check_embedding(&learner, 1)?;
     let asked = ["--epochs", "--stage2-epochs"].map(|option| args.given.has(option));

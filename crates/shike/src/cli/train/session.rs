@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use shike_infer::{FeatureCache, device};
 use shike_train::learner::human;
+use shike_train::ranks::Ranks;
 use shike_train::report::write_run_report;
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{Deadline, Learner, Outcome, Progress, TrainError};
 
-use super::TrainArgs;
+use super::{TrainArgs, by_one};
 use crate::cli::cache::CacheArgs;
+use crate::cli::processes::Processes;
 use crate::cli::{CliError, say};
 
 /// Device, messages, and the wish to stop.
@@ -24,26 +26,34 @@ pub(super) struct Session {
     began: Instant,
     limit: Option<Duration>,
     stop: Arc<Stop>,
+    /// The processes that train together.
+    pub ranks: Arc<dyn Ranks>,
 }
 
 /// What Ctrl-C does: while a network is trained it asks for a checkpoint; before and after there is
 /// nothing to save, and it ends the program.
 #[derive(Default)]
 pub(in crate::cli) struct Stop {
-    pub asked: AtomicBool,
+    pub asked: Arc<AtomicBool>,
     pub training: AtomicBool,
 }
 
 impl Session {
     /// `end` ends the program at once.
-    pub fn new(args: &TrainArgs, end: fn()) -> Result<Self, CliError> {
+    pub fn new(args: &TrainArgs, processes: &Processes, end: fn()) -> Result<Self, CliError> {
+        let (time, dry_run) = (args.run.time.is_some(), args.run.dry_run);
+        by_one(processes, &[("--time", time), ("--dry-run", dry_run)])?;
         Ok(Self {
-            device: device::parse(&args.run.device)?,
-            progress: Progress::auto(),
+            device: device::parse(&processes.device(&args.run.device))?,
+            progress: match processes.ranks.writes() {
+                true => Progress::auto(),
+                false => Progress::silent(),
+            },
             cache: args.run.cache.clone(),
             began: Instant::now(),
             limit: args.run.time,
             stop: stop_on_ctrl_c(end),
+            ranks: processes.ranks.clone(),
         })
     }
 
@@ -115,7 +125,9 @@ impl Session {
         };
         stop.training.store(false, Ordering::SeqCst);
         let outcome = outcome?;
-        if let Outcome::Finished(Some(scores)) = &outcome {
+        if let Outcome::Finished(Some(scores)) = &outcome
+            && run.writes()
+        {
             write_run_report(run.paths(), scores, learner.data(), learner.device())?;
         }
         Ok(outcome)
@@ -140,6 +152,13 @@ impl Session {
 pub(in crate::cli) fn stop_on_ctrl_c(end: fn()) -> Arc<Stop> {
     const SAME: Duration = Duration::from_secs(1);
     let stop = Arc::new(Stop::default());
+    // Queue systems send it some time before a job is over.
+    #[cfg(unix)]
+    if let Err(error) =
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&stop.asked))
+    {
+        say(&format!("SIGUSR1 will end the run at once ({error})"));
+    }
     let shared = Arc::clone(&stop);
     let mut first: Option<Instant> = None;
     let handler = move || {

@@ -10,6 +10,7 @@ use shike_train::report::compare::Comparison;
 use shike_train::report::folds::Folds;
 use shike_train::{FinalScores, Outcome};
 
+use crate::cli::processes::Processes;
 use crate::cli::scoring::scores;
 use crate::cli::{CliError, Status, print, print_json};
 
@@ -132,8 +133,9 @@ impl Trained {
     }
 
     /// Prints it.
-    pub fn finish(&self, as_json: bool) -> Result<Status, CliError> {
+    pub fn finish(&self, as_json: bool, processes: &Processes) -> Result<Status, CliError> {
         match (as_json, self.text()) {
+            _ if !processes.ranks.writes() => {}
             (true, _) => print_json(&self.json())?,
             (false, Some(text)) => print(&text)?,
             (false, None) => {}
