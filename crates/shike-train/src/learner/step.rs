@@ -107,19 +107,26 @@ impl Step {
         images: usize,
         batches: impl IntoIterator<Item = Result<Inputs, E>>,
     ) -> Result<(GradientsParams, Vec<BatchLoss>), E> {
-        let before = model.running_statistics();
+        let mut batches = batches.into_iter().peekable();
         let mut accumulator = GradientsAccumulator::new();
         let (mut losses, mut statistics) = (vec![], vec![]);
-        for inputs in batches {
-            if !losses.is_empty() {
+        let mut before = None;
+        while let Some(inputs) = batches.next() {
+            let inputs = inputs?;
+            // The step of one batch asks for none of them.
+            if before.is_none() && batches.peek().is_some() {
+                before = Some(model.running_statistics());
+            } else if let Some(before) = &before {
                 model.set_running_statistics(before.clone());
             }
-            let (gradients, loss) = self.batch(model, images, inputs?);
+            let (gradients, loss) = self.batch(model, images, inputs);
             accumulator.accumulate(model, gradients);
             losses.push(loss);
-            statistics.push(model.running_statistics());
+            if before.is_some() {
+                statistics.push(model.running_statistics());
+            }
         }
-        if losses.len() > 1 {
+        if let Some(before) = before {
             let moves = statistics.into_iter().map(|after| moved(&before, after));
             let sum = moves.reduce(|sum, more| {
                 let both = sum.into_iter().zip(more);
