@@ -609,3 +609,22 @@ fn backends_are_checked() {
             .contains("kernels portable: conv2d\n")
     );
 }
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn several_processes_need_the_feature() {
+    let train = |size| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
+        command.args(["train", "--data", "nowhere", "--run", "nowhere-run"]);
+        let output = command.env("OMPI_COMM_WORLD_SIZE", size).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (status, said) = train("2");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("the feature `mpi`"), "{said}");
+    let (_, said) = train("1");
+    assert!(!said.contains("mpi") && said.contains("nowhere"), "{said}");
+}

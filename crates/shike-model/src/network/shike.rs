@@ -1,3 +1,5 @@
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -209,11 +211,30 @@ impl ShikeConfig {
 
     /// Initialises the network with random weights from the device's generator
     /// ([`Device::seed`]). Weights are drawn here, in a fixed order, so that the same seed gives
-    /// the same network, as long as no other thread draws from the generator meanwhile.
+    /// the same network, as long as no other thread draws from the generator meanwhile: see
+    /// [`init_seeded`](Self::init_seeded).
     ///
     /// # Errors
     /// If a field is out of range; see [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Result<Shike, ConfigError> {
+        let model = self.lazy(device)?;
+        draw(&model, None);
+        Ok(model)
+    }
+
+    /// Seeds the device's generator and initialises the network: the same seed gives the same network, whatever
+    /// networks other threads initialise meanwhile.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn init_seeded(&self, device: &Device, seed: u64) -> Result<Shike, ConfigError> {
+        let model = self.lazy(device)?;
+        draw(&model, Some((device, seed)));
+        Ok(model)
+    }
+
+    /// The network, whose weights are not drawn until they are used.
+    fn lazy(&self, device: &Device) -> Result<Shike, ConfigError> {
         self.validate()?;
         let backbone = self.backbone.family();
         let build = |depths: core::ops::RangeInclusive<usize>| -> Vec<Layer> {
@@ -239,9 +260,7 @@ impl ShikeConfig {
         };
         let (stem, shared) = (backbone.init(0, device), build(1..=shared));
         let experts = (0..self.experts).map(expert).collect::<Result<_, _>>()?;
-        let model = Shike::of(&self.backbone, stem, shared, experts);
-        draw(&model);
-        Ok(model)
+        Ok(Shike::of(&self.backbone, stem, shared, experts))
     }
 }
 
@@ -252,8 +271,9 @@ setters!(ShikeConfig {
 });
 
 /// Draws the random weights, in the order of the modules: Burn would when they are first used, and so in the order
-/// of the first forward pass.
-pub(super) fn draw(model: &Shike) {
+/// of the first forward pass. The generator is the process's: one network at a time.
+pub(super) fn draw(model: &Shike, seed: Option<(&Device, u64)>) {
+    static DRAWING: Mutex<()> = Mutex::new(());
     struct Materialize;
 
     impl ModuleVisitor for Materialize {
@@ -262,6 +282,10 @@ pub(super) fn draw(model: &Shike) {
         }
     }
 
+    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((device, seed)) = seed {
+        device.seed(seed);
+    }
     model.visit(&mut Materialize);
 }
 

@@ -33,7 +33,7 @@ impl BackboneConfig {
     pub fn init(&self, device: &Device) -> Result<Trunk, ConfigError> {
         self.family().validate()?;
         let trunk = self.lazy(device);
-        draw(&trunk.network);
+        draw(&trunk.network, None);
         Ok(trunk)
     }
 

@@ -570,11 +570,9 @@ impl Learner {
     /// The network with the random weights that a run starts from.
     fn new_model(&self) -> Result<Shike, TrainError> {
         self.check_weights()?;
-        // The generator is the process's: another run that begins must not draw in between.
-        static DRAWING: Mutex<()> = Mutex::new(());
-        let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-        self.device.seed(self.config.seed);
-        self.init_model(&self.config.model)
+        let (config, seed) = (&self.config.model, self.config.seed);
+        let model = config.init_seeded(&self.device, seed);
+        Ok(model.map_err(TrainConfigError::from)?)
     }
 
     fn init_model(&self, config: &ShikeConfig) -> Result<Shike, TrainError> {
