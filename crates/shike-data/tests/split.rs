@@ -296,6 +296,7 @@ fn rules_for_groups_are_read_and_written() {
         ("time:soon", "no number of seconds"),
         ("", "names no column"),
         ("a.csv:", "names no column"),
+        ("exif:5", "time:30"),
     ] {
         let error = text.parse::<GroupBy>().unwrap_err();
         assert!(error.contains(says), "{text}: {error}");

@@ -36,13 +36,12 @@ impl Precision {
 
     /// A device's name, for records; of a CPU with the instructions that the kernels take there.
     pub fn name_on(self, device: &Device) -> String {
-        let name = name(device);
         let instructions = match self {
-            _ if !is_host(device) => return name,
+            _ if !is_host(device) => return name(device),
             Self::F32 => kernels::instructions(),
             Self::Bf16 => kernels::in_bf16(kernels::instructions),
         };
-        format!("{name} ({instructions})")
+        format!("flex ({instructions})")
     }
 
     /// Whether a device has it.

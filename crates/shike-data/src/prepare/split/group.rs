@@ -54,9 +54,11 @@ impl FromStr for GroupBy {
                 .map(Self::Time)
                 .map_err(|_| format!("{rest:?} is no number of seconds, as in time:30"));
         }
-        if rest.trim().is_empty() {
+        // A file of a list has an extension.
+        let is_file = kind.is_empty() || Path::new(kind).extension().is_some();
+        if rest.trim().is_empty() || !is_file {
             return Err(
-                "names no column; wanted a column, path:2, path:REGEX, time:30 or near-duplicates"
+                "names no column; wanted a column, FILE.csv:COLUMN, path:2, path:REGEX, time:30 or near-duplicates"
                     .into(),
             );
         }
