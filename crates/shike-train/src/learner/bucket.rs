@@ -62,8 +62,8 @@ pub(super) fn pack(
     all
 }
 
-/// How many numbers [`pack`] gives, and how many of them are gradients.
-pub(super) fn length(model: &Shike) -> (usize, usize) {
+/// How many numbers [`pack`] gives with so shaped statistics, and how many of them are gradients.
+pub(super) fn length(model: &Shike, statistics: &[Tensor<1>]) -> (usize, usize) {
     #[derive(Default)]
     struct Count {
         values: usize,
@@ -79,13 +79,16 @@ pub(super) fn length(model: &Shike) -> (usize, usize) {
     }
     let mut count = Count::default();
     model.visit(&mut count);
-    let statistics = model.running_statistics();
     let statistics: usize = statistics.iter().map(|s| s.shape().num_elements()).sum();
     (count.values + count.parameters + statistics, count.values)
 }
 
-/// The gradients and the statistics of such a row.
-pub(super) fn unpack(model: &Shike, all: &[f32]) -> (GradientsParams, Vec<Tensor<1>>) {
+/// The gradients and the statistics of such a row; the latter in the shapes and types of those `before`.
+pub(super) fn unpack(
+    model: &Shike,
+    all: &[f32],
+    before: &[Tensor<1>],
+) -> (GradientsParams, Vec<Tensor<1>>) {
     struct Unpack<'a> {
         gradients: GradientsParams,
         values: &'a [f32],
@@ -112,11 +115,11 @@ pub(super) fn unpack(model: &Shike, all: &[f32]) -> (GradientsParams, Vec<Tensor
     let mut unpack = Unpack {
         gradients: GradientsParams::new(),
         values: all,
-        is_there: &all[length(model).1..],
+        is_there: &all[length(model, before).1..],
     };
     model.visit(&mut unpack);
     let mut rest = unpack.is_there;
-    let statistics = model.running_statistics().into_iter().map(|before| {
+    let statistics = before.iter().map(|before| {
         let (mine, after) = rest.split_at(before.shape().num_elements());
         rest = after;
         Tensor::from_data(mine, (&before.device(), before.dtype()))

@@ -151,7 +151,7 @@ impl Step {
     ) -> Result<(Trained, Vec<BatchLoss>), E> {
         let model = &trained.model;
         let before = model.running_statistics();
-        let mut sums = Sums::new(ranks, bucket::length(model).0);
+        let mut sums = Sums::new(ranks, bucket::length(model, &before).0);
         let (mut losses, mut batches) = (vec![], batches.into_iter());
         for first in (0..parts).step_by(ranks.size()) {
             let active = ranks.size().min(parts - first);
@@ -172,7 +172,7 @@ impl Step {
             };
             sums.add(mine, active);
         }
-        let (gradients, statistics) = bucket::unpack(model, &sums.finish());
+        let (gradients, statistics) = bucket::unpack(model, &sums.finish(), &before);
         match parts {
             1 => model.set_running_statistics(statistics),
             _ => move_statistics(model, before, statistics, parts),
