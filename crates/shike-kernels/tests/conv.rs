@@ -212,6 +212,21 @@ fn the_models_shapes_agree_with_burn_in_float64() {
         Case::new(2, [32, 64], 15, 3, 2),
         Case::new(2, [32, 32], 11, 3, 1).with_groups(2),
         Case::new(3, [512, 128], 7, 1, 1),
+        // Fewer products: odd sides, unequal margins, channels that do not fill a vector, rows of many tiles, more
+        // channels than a run of k, images in several steps.
+        Case::new(6, [128, 96], 7, 3, 1),
+        Case {
+            size: [12, 15],
+            pad: [0, 2, 1, 0],
+            ..Case::new(3, [33, 50], 13, 3, 1)
+        },
+        Case {
+            size: [2, 70],
+            pad: [2, 1, 1, 1],
+            ..Case::new(1, [40, 32], 70, 3, 1)
+        },
+        Case::new(1, [600, 32], 14, 3, 1),
+        Case::new(13, [256, 264], 9, 3, 1),
         // Large weights: the weight gradient is shared out by filters.
         Case::new(2, [512, 520], 7, 3, 1),
         // Large frames for one pixel each: they do not all fit into a step of the weight gradient.

@@ -112,7 +112,7 @@ impl Finish<'_> {
     /// # Safety
     /// There are so many, and the processor has the instructions.
     #[inline(always)]
-    unsafe fn constants<V: Vector>(&self, at: usize, lanes: Option<usize>) -> [V; 3] {
+    pub unsafe fn constants<V: Vector>(&self, at: usize, lanes: Option<usize>) -> [V; 3] {
         let Affine { mean, scale, shift } = self.affine;
         let at = self.first + at;
         // SAFETY: the caller's promise.
@@ -135,7 +135,7 @@ impl Finish<'_> {
     #[inline(always)]
     // A closure would not be inlined where the instructions are allowed.
     #[allow(clippy::manual_map)]
-    unsafe fn apply<V: Vector>(&self, constants: [V; 3], sum: V, at: usize, lanes: usize) -> V {
+    pub unsafe fn apply<V: Vector>(&self, constants: [V; 3], sum: V, at: usize, lanes: usize) -> V {
         // SAFETY: the caller's promise.
         unsafe {
             let residual = match self.residual {

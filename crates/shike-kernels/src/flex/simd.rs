@@ -203,6 +203,48 @@ pub(crate) trait Vector: Copy {
     /// `self` where `of > 0`, 0 elsewhere.
     fn where_positive(self, of: Self) -> Self;
 
+    /// Fetches what lies at an address, which need not be one, into the caches.
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
+    /// Of `self` and then `other`, every lane of even number, and every lane of odd number.
+    #[inline(always)]
+    fn unzip(self, other: Self) -> (Self, Self) {
+        let [mut lanes, mut parts] = [[0.0f32; 32]; 2];
+        // SAFETY: there is room for two of the widest vectors.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            other.store(lanes[Self::LANES..].as_mut_ptr());
+            for i in 0..Self::LANES {
+                parts[i] = lanes[2 * i];
+                parts[Self::LANES + i] = lanes[2 * i + 1];
+            }
+            (
+                Self::load(parts.as_ptr()),
+                Self::load(parts[Self::LANES..].as_ptr()),
+            )
+        }
+    }
+
+    /// Lanes of `self` and `other` in turns: the opposite of [`unzip`](Self::unzip).
+    #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        let [mut lanes, mut parts] = [[0.0f32; 32]; 2];
+        // SAFETY: there is room for two of the widest vectors.
+        unsafe {
+            self.store(parts.as_mut_ptr());
+            other.store(parts[Self::LANES..].as_mut_ptr());
+            for i in 0..Self::LANES {
+                lanes[2 * i] = parts[i];
+                lanes[2 * i + 1] = parts[Self::LANES + i];
+            }
+            (
+                Self::load(lanes.as_ptr()),
+                Self::load(lanes[Self::LANES..].as_ptr()),
+            )
+        }
+    }
+
     /// `2^self` of a whole number from −126 to 127; anything of others.
     fn power_of_two(self) -> Self;
 
@@ -532,6 +574,35 @@ pub(crate) mod x86 {
         }
 
         #[inline(always)]
+        fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        #[inline(always)]
+        fn unzip(self, other: Self) -> (Self, Self) {
+            unsafe {
+                let low = _mm256_permute2f128_ps::<0x20>(self.0, other.0);
+                let high = _mm256_permute2f128_ps::<0x31>(self.0, other.0);
+                // Of each half, two of `self` or `other` below and two above.
+                let even = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+                let odd = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+                (Self(even), Self(odd))
+            }
+        }
+
+        #[inline(always)]
+        fn zip(self, other: Self) -> (Self, Self) {
+            unsafe {
+                let low = _mm256_unpacklo_ps(self.0, other.0);
+                let high = _mm256_unpackhi_ps(self.0, other.0);
+                (
+                    Self(_mm256_permute2f128_ps::<0x20>(low, high)),
+                    Self(_mm256_permute2f128_ps::<0x31>(low, high)),
+                )
+            }
+        }
+
+        #[inline(always)]
         fn power_of_two(self) -> Self {
             Self(unsafe {
                 let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
@@ -745,6 +816,39 @@ pub(crate) mod x86 {
                 let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(of.0, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(mask, self.0)
             })
+        }
+
+        #[inline(always)]
+        fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        #[inline(always)]
+        fn unzip(self, other: Self) -> (Self, Self) {
+            unsafe {
+                let even =
+                    _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd =
+                    _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+                (
+                    Self(_mm512_permutex2var_ps(self.0, even, other.0)),
+                    Self(_mm512_permutex2var_ps(self.0, odd, other.0)),
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn zip(self, other: Self) -> (Self, Self) {
+            unsafe {
+                let first =
+                    _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let second =
+                    _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+                (
+                    Self(_mm512_permutex2var_ps(self.0, first, other.0)),
+                    Self(_mm512_permutex2var_ps(self.0, second, other.0)),
+                )
+            }
         }
 
         #[inline(always)]

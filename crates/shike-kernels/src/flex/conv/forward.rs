@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::class::{Class, Weights, panel_rows};
 use super::frame::{Frame, fill_frame, frame_len};
-use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part};
+use super::{Epilogue, Shape, depthwise, images_per_task, panel_len, panel_parts, part, winograd};
 use crate::flex::bf16;
 use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::{By, k_blocks};
@@ -29,6 +29,9 @@ pub fn forward(
     }
     if s.is_depthwise() {
         return depthwise::forward(simd, s, x, w, epilogue);
+    }
+    if winograd::serves(simd, s) {
+        return winograd::forward(simd, s, x, w, epilogue);
     }
     let [out_h, out_w] = s.out();
     let pixels = out_h * out_w;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::class::{Class, Weights, panel_rows};
 use super::frame::{Frame, fill_frame, frame_len};
-use super::{Shape, depthwise, images_per_task, panel_len, panel_parts, part};
+use super::{Shape, depthwise, images_per_task, panel_len, panel_parts, part, winograd};
 use crate::flex::bf16;
 use crate::flex::buffer::{Target, filled, scratch};
 use crate::flex::gemm::k_blocks;
@@ -17,25 +17,18 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([dy.len(), w.len()], [y_len, w_len]);
     let out = s.out();
-    let room: [_; 2] = core::array::from_fn(|d| {
-        [s.pad[d], s.pad_end[d]].map(|p| (s.kernel[d] - 1).checked_sub(p))
-    });
-    if let (true, [1, 1], [[Some(top), Some(bottom)], [Some(left), Some(right)]]) =
-        (s.is_depthwise(), s.stride, room)
-    {
-        // The same convolution with its weights turned.
-        let turned: Vec<f32> = w
-            .chunks_exact(s.taps())
-            .flat_map(|w| w.iter().rev())
-            .copied()
-            .collect();
-        let turned_shape = Shape {
-            size: out,
-            pad: [top, left],
-            pad_end: [bottom, right],
-            ..*s
-        };
-        return depthwise::forward(simd, &turned_shape, dy, &turned, None);
+    if let Some(turned) = s.turned() {
+        if s.is_depthwise() {
+            let w: Vec<f32> = w
+                .chunks_exact(s.taps())
+                .flat_map(|w| w.iter().rev())
+                .copied()
+                .collect();
+            return depthwise::forward(simd, &turned, dy, &w, None);
+        }
+        if winograd::serves(simd, &turned) {
+            return winograd::input_gradient(simd, &turned, dy, w);
+        }
     }
     // Filters in pairs, if the operands are.
     let pairs = simd.values() == 2;

@@ -10,7 +10,8 @@
 //! - weight gradient: rows are output channels, k runs over pixels, columns over (tap, channel) of a
 //!   padded scratch image with its channels innermost.
 //!
-//! A convolution of each channel by itself needs no product: `depthwise`.
+//! A convolution of each channel by itself needs no product: `depthwise`. One of 3×3 with many channels needs fewer:
+//! `winograd`.
 //!
 //! Sums are cut into blocks by shape alone, never by the number of threads.
 
@@ -20,6 +21,7 @@ mod forward;
 mod frame;
 mod input_gradient;
 mod weight_gradient;
+mod winograd;
 
 pub use super::gemm::Epilogue;
 use super::gemm::{Range2, TILE_VECTORS};
@@ -115,6 +117,23 @@ impl Shape {
 
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.pad == [0, 0] && self.pad_end == [0, 0]
+    }
+
+    /// The convolution of the output's gradient, with its weights turned around, that gives the input's.
+    fn turned(&self) -> Option<Self> {
+        let room = |pad: [usize; 2]| {
+            let room = |d: usize| (self.kernel[d] - 1).checked_sub(pad[d]);
+            Some([room(0)?, room(1)?])
+        };
+        let turned = Self {
+            channels: self.filters,
+            filters: self.channels,
+            size: self.out(),
+            pad: room(self.pad)?,
+            pad_end: room(self.pad_end)?,
+            ..*self
+        };
+        (self.stride == [1, 1]).then_some(turned)
     }
 
     /// The path that computes it, and the shape as it is computed there: in bfloat16 without groups, pixels in a
