@@ -6,10 +6,10 @@
 //! that batch normalisation is made of. The kernels here read pictures where they lie, and do
 //! normalisation, residual and ReLU in one pass forward and two backward.
 //!
-//! [`conv2d`], [`conv2d_norm`], [`batch_norm_train`], [`batch_norm`], and for transformers [`linear`],
+//! [`conv2d`], [`conv2d_norm`], [`batch_norm_train`], [`batch_norm`], [`max_pool2d`], and for transformers [`linear`],
 //! [`layer_norm`], [`gelu`] and [`attention`] may be called with any tensor. The kernels run where the
 //! feature `flex` is on and the tensors are float32 on Flex, plain or with autodiff without gradient
-//! checkpointing; a convolution must have no dilation and its padding given in numbers. Those for
+//! checkpointing; a convolution must have no dilation and its padding given in numbers, a pooling no dilation and equal sides. Those for
 //! transformers, a convolution with a bias, and both steps of [`conv2d_norm`] in one pass ask that nothing is
 //! tracked for gradients. Everywhere else Burn's own modules answer, with the same result up to rounding.
 //! [`stats`] tells how often which of the two happened.
@@ -38,8 +38,8 @@ pub use stats::{Stats, stats};
 #[cfg(feature = "burn")]
 pub use tensors::{
     FixedNorm, LossLabels, Then, batch_norm, batch_norm_train, conv2d, conv2d_norm,
-    cross_entropy_terms, dkt_terms, enabled, has_bf16, in_bf16, instructions, keep_memory, path,
-    set_enabled, sgd_step,
+    cross_entropy_terms, dkt_terms, enabled, has_bf16, in_bf16, instructions, keep_memory,
+    max_pool2d, path, set_enabled, sgd_step,
 };
 #[cfg(feature = "burn")]
 pub use transformer::{ThenLinear, attention, gelu, layer_norm, linear};

@@ -17,6 +17,8 @@ pub struct Stats {
     pub batch_norm: u64,
     /// Backward passes of both kinds.
     pub batch_norm_backward: u64,
+    /// Maximum poolings.
+    pub max_pool2d: u64,
     /// Losses.
     pub loss: u64,
     /// Optimizer steps, one for each parameter.

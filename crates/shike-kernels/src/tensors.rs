@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
+use burn::nn::pool::MaxPool2d;
 use burn::tensor::activation::relu;
 use burn::tensor::module::BatchNormTrainOutput;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
@@ -17,19 +18,21 @@ use crate::stats::count;
 const VARIABLE: &str = "SHIKE_KERNELS";
 
 /// Kernels by the names that [`VARIABLE`] takes. The first number is a bit of [`STATE`].
-const SWITCHES: [(u8, &str); 5] = [
+const SWITCHES: [(u8, &str); 6] = [
     (CONV2D, "conv2d"),
     (BATCH_NORM, "batch_norm"),
     (LOSS, "loss"),
     (SGD, "sgd"),
     (TRANSFORMER, "transformer"),
+    (MAX_POOL, "max_pool"),
 ];
 const CONV2D: u8 = 1;
 const BATCH_NORM: u8 = 2;
 const LOSS: u8 = 4;
 const SGD: u8 = 8;
 pub(crate) const TRANSFORMER: u8 = 16;
-const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD | TRANSFORMER;
+const MAX_POOL: u8 = 32;
+const ALL: u8 = CONV2D | BATCH_NORM | LOSS | SGD | TRANSFORMER | MAX_POOL;
 const UNKNOWN: u8 = u8::MAX;
 
 /// The kernels that are on.
@@ -37,8 +40,8 @@ static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Whether all kernels are used where they can be. Until [`set_enabled`] is called, the environment
 /// variable `SHIKE_KERNELS` decides: `off` or `0` turns them off, and a list such as
-/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`, `transformer`) turns the others off, to see what each
-/// is worth. `portable`, `avx2` or `avx512`, by itself or in the list, is the instruction set that they take.
+/// `conv2d,batch_norm` (of `conv2d`, `batch_norm`, `loss`, `sgd`, `transformer`, `max_pool`) turns the others off, to see
+/// what each is worth. `portable`, `avx2` or `avx512`, by itself or in the list, is the instruction set that they take.
 pub fn enabled() -> bool {
     state() == ALL
 }
@@ -304,6 +307,20 @@ pub fn batch_norm(input: Tensor<4>, norm: FixedNorm, then: Then) -> Tensor<4> {
     then.apply(as_type(output, dtype))
 }
 
+/// The maximum of each window of a pooling module. A window with a value that is not a number gives that.
+///
+/// # Shapes
+/// - `input`: `[batch, channels, height, width]`
+/// - output: `[batch, channels, height_out, width_out]`
+pub fn max_pool2d(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if on(MAX_POOL) && flex::max_pool2d_fits(pool, &input) {
+        return flex::max_pool2d(pool, input);
+    }
+    count(|stats| &mut stats.fallback);
+    pool.forward(input)
+}
+
 /// The labels of a loss.
 #[derive(Clone, Debug)]
 pub enum LossLabels {
@@ -411,7 +428,7 @@ mod tests {
             ("on", ALL),
             ("conv2d", CONV2D),
             ("batch_norm, loss", BATCH_NORM | LOSS),
-            ("conv2d,batch_norm,loss,sgd,transformer", ALL),
+            ("conv2d,batch_norm,loss,sgd,transformer,max_pool", ALL),
             ("convolution", 0),
         ] {
             assert_eq!(chosen(text), expected, "{text}");

@@ -1,4 +1,4 @@
-//! The kernels for Burn's CPU backend Flex. All but `ops`, `loss_op` and `transformer_op` work on slices and know nothing
+//! The kernels for Burn's CPU backend Flex. All but `ops`, `loss_op`, `pool_op` and `transformer_op` work on slices and know nothing
 //! of Burn, so that Miri can run them.
 #![cfg_attr(not(feature = "flex"), allow(dead_code))]
 
@@ -15,6 +15,9 @@ mod math;
 mod norm;
 #[cfg(feature = "flex")]
 mod ops;
+mod pool;
+#[cfg(feature = "flex")]
+mod pool_op;
 mod shuffle;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -31,6 +34,8 @@ pub(crate) use ops::{
     batch_norm, batch_norm_fits, batch_norm_train, conv2d, conv2d_fits, conv2d_norm,
     conv2d_norm_fits, sgd_fits, sgd_step, untracked,
 };
+#[cfg(feature = "flex")]
+pub(crate) use pool_op::{max_pool2d, max_pool2d_fits};
 pub use simd::Simd;
 #[cfg(feature = "flex")]
 pub(crate) use transformer_op::{

@@ -9,7 +9,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use shike_kernels::Then;
+use shike_kernels::{Then, max_pool2d};
 
 use super::{Block, Family, FeatureShape, Layer};
 use crate::network::conv::{ConvInit, Cost, conv_cost, conv_norm_values};
@@ -389,7 +389,7 @@ impl Stem {
     pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let out = self.bn.after(&self.conv, images, Then::Relu);
         match &self.pool {
-            Some(pool) => pool.forward(out),
+            Some(pool) => max_pool2d(pool, out),
             None => out,
         }
     }
