@@ -1,8 +1,10 @@
 //! Maximum pooling of planes.
 
+use core::ops::Range;
+
 use rayon::prelude::*;
 
-use super::buffer::{scratch, zeroed};
+use super::buffer::zeroed;
 use super::shuffle::strided;
 
 /// Everything about a pooling but its numbers.
@@ -38,14 +40,20 @@ impl Windows {
         self.pad[d].saturating_sub(output * self.stride[d])
     }
 
-    /// Outputs along an axis that see a pixel with this tap, and the pixel that the first of them sees.
-    fn seen(&self, d: usize, tap: usize, outputs: usize) -> (usize, usize, usize) {
-        let (pad, stride) = (self.pad[d], self.stride[d]);
-        let first = pad.saturating_sub(tap).div_ceil(stride).min(outputs);
-        let end = (self.size[d] + pad).saturating_sub(tap).div_ceil(stride);
-        (first, end.clamp(first, outputs), first * stride + tap)
+    /// Outputs of a part of a row that see a pixel with this tap, and the pixel that the first of them sees.
+    fn seen(&self, tap: usize, part: &Range<usize>) -> (Range<usize>, usize) {
+        let (pad, stride) = (self.pad[1], self.stride[1]);
+        let first = pad.saturating_sub(tap).div_ceil(stride).max(part.start);
+        let end = (self.size[1] + pad).saturating_sub(tap).div_ceil(stride);
+        (
+            first..end.clamp(first, part.end.max(first)),
+            first * stride + tap,
+        )
     }
 }
+
+/// Outputs of a row that are worked out together.
+const PART: usize = 64;
 
 /// The maximum of each window, and which of its pixels that is: the first of equal ones, the last that is not a number.
 ///
@@ -61,35 +69,56 @@ pub fn forward(s: &Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let planes = planes.zip(taps.par_chunks_exact_mut(area));
     let planes = planes.zip(x.par_chunks_exact(s.plane()));
     planes.for_each(|((y, taps), x)| {
-        scratch(width, |row| {
-            y.fill(f32::NEG_INFINITY);
-            for (i, tap) in taps.iter_mut().enumerate() {
-                // The first pixel of the window, should none be larger than that.
-                let [ky, kx] = [s.first(0, i / width), s.first(1, i % width)];
-                *tap = (ky * s.kernel[1] + kx) as u8;
-            }
-            for tap in 0..s.kernel[0] * s.kernel[1] {
-                let (ky, kx) = (tap / s.kernel[1], tap % s.kernel[1]);
-                let (top, bottom, _) = s.seen(0, ky, height);
-                let (left, right, x0) = s.seen(1, kx, width);
-                for oy in top..bottom {
-                    let from = &x[(oy * s.stride[0] + ky - s.pad[0]) * s.size[1]..][..s.size[1]];
-                    let row = &mut row[..right - left];
-                    if !row.is_empty() {
-                        strided(row, &from[x0 - s.pad[1]..], s.stride[1]);
-                    }
-                    let at = oy * width + left;
-                    let y = y[at..].iter_mut().zip(&mut taps[at..]);
-                    for ((y, to), &value) in y.zip(&*row) {
-                        let larger = value > *y || value.is_nan();
-                        *to = if larger { tap as u8 } else { *to };
-                        *y = if larger { value } else { *y };
-                    }
+        let rows = y.chunks_exact_mut(width).zip(taps.chunks_exact_mut(width));
+        for (oy, (y, taps)) in rows.enumerate() {
+            let parts = y.chunks_mut(PART).zip(taps.chunks_mut(PART));
+            for (i, (y, taps)) in parts.enumerate() {
+                let part = i * PART..(i * PART + y.len());
+                let (largest, which) = row(s, x, oy, part);
+                y.copy_from_slice(&largest[..y.len()]);
+                for (tap, which) in taps.iter_mut().zip(which) {
+                    *tap = which as u8;
                 }
             }
-        });
+        }
     });
     (y, taps)
+}
+
+/// A part of row `oy`. Arrays of one length and numbers of one width: the compiler makes vectors of them, if nothing
+/// asks for a branch.
+fn row(s: &Windows, x: &[f32], oy: usize, part: Range<usize>) -> ([f32; PART], [u32; PART]) {
+    let (mut largest, mut which) = ([f32::NEG_INFINITY; PART], [0; PART]);
+    let top = s.first(0, oy);
+    for (which, ox) in which.iter_mut().zip(part.clone()) {
+        // The first pixel, should none be larger than that.
+        *which = (top * s.kernel[1] + s.first(1, ox)) as u32;
+    }
+    for ky in top..s.kernel[0] {
+        let y = oy * s.stride[0] + ky - s.pad[0];
+        if y >= s.size[0] {
+            break;
+        }
+        let from = &x[y * s.size[1]..][..s.size[1]];
+        for kx in 0..s.kernel[1] {
+            let (seen, pixel) = s.seen(kx, &part);
+            if seen.is_empty() {
+                continue;
+            }
+            let mut values = [f32::NEG_INFINITY; PART];
+            let to = &mut values[seen.start - part.start..seen.end - part.start];
+            strided(to, &from[pixel - s.pad[1]..], s.stride[1]);
+            let tap = (ky * s.kernel[1] + kx) as u32;
+            for i in 0..PART {
+                let value = values[i];
+                let larger = (value > largest[i]) | value.is_nan();
+                let mask = u32::from(larger).wrapping_neg();
+                which[i] = which[i] & !mask | tap & mask;
+                largest[i] = if larger { value } else { largest[i] };
+            }
+        }
+    }
+    (largest, which)
 }
 
 /// The gradient for `x`, given that of the output, and which pixels were the largest.
