@@ -248,7 +248,7 @@ impl Comparison {
     pub fn choose(
         &self,
         features: &Features,
-        mut progress: impl FnMut(usize, usize, &dyn Head),
+        mut progress: impl FnMut(usize, usize, &Head),
     ) -> Result<(FittedHead, Choice)> {
         let began = Instant::now();
         let heads = self.heads()?;
@@ -279,7 +279,7 @@ impl Comparison {
                 match trial {
                     Ok(trial) => trials.push(trial),
                     Err(why) => left_out.push(LeftOut {
-                        head: head.name().into(),
+                        head: head.name.into(),
                         depths: names(depths),
                         why,
                     }),
@@ -327,20 +327,18 @@ impl Comparison {
     }
 
     /// The heads to try, the default and its parts first, others after their parts.
-    fn heads(&self) -> Result<Vec<&'static dyn Head>> {
+    fn heads(&self) -> Result<Vec<&'static Head>> {
         let mut wanted = vec![];
         for name in &self.heads {
             wanted.push(heads::head(name)?);
         }
-        let is_wanted = |head: &dyn Head| {
-            let named = |other: &&dyn Head| {
-                other.name() == head.name() || other.parts().contains(&head.name())
-            };
+        let is_wanted = |head: &Head| {
+            let named = |other: &&Head| other.name == head.name || other.parts.contains(&head.name);
             self.heads.is_empty() || is_default_or_part(head) || wanted.iter().any(named)
         };
-        let all = HEADS.iter().copied();
-        let mut heads: Vec<&dyn Head> = all.filter(|head| is_wanted(*head)).collect();
-        heads.sort_by_key(|head| !is_default_or_part(*head));
+        let all = HEADS.iter();
+        let mut heads: Vec<&Head> = all.filter(|head| is_wanted(head)).collect();
+        heads.sort_by_key(|head| !is_default_or_part(head));
         Ok(heads)
     }
 
@@ -369,9 +367,9 @@ fn names(depths: &[Depth]) -> Vec<String> {
 }
 
 /// Whether the default cannot be had without it.
-fn is_default_or_part(head: &dyn Head) -> bool {
+fn is_default_or_part(head: &Head) -> bool {
     let default = heads::head(DEFAULT);
-    default.is_ok_and(|d| d.name() == head.name() || d.parts().contains(&head.name()))
+    default.is_ok_and(|d| d.name == head.name || d.parts.contains(&head.name))
 }
 
 /// A head that was tried.
@@ -511,17 +509,17 @@ impl HeldOut {
     fn try_head(
         &self,
         features: &Features,
-        head: &'static dyn Head,
+        head: &'static Head,
         depths: &[Depth],
         before: &[Trial],
     ) -> Result<Trial> {
         let began = Instant::now();
         heads::refuse_too_many(head, features.pictures())?;
-        let mut candidate = Candidate::usual(head.name(), depths)?;
+        let mut candidate = Candidate::usual(head.name, depths)?;
         let mut path = vec![];
-        let scores = if head.parts().is_empty() {
-            let training = Training::of(features, &self.pictures, depths, head.rows());
-            path = head.path(&Training {
+        let scores = if head.parts.is_empty() {
+            let training = Training::of(features, &self.pictures, depths, head.rows);
+            path = (head.path)(&Training {
                 weights: self.weights.clone(),
                 groups: self.groups.clone(),
                 ..training
@@ -533,14 +531,14 @@ impl HeldOut {
             scores
         } else {
             let mut sum = vec![0.0; self.labels.len() * features.classes()];
-            for name in head.parts() {
+            for name in head.parts {
                 let part = before
                     .iter()
                     .find(|trial| trial.row.candidate.head == *name);
                 let part = part.ok_or_else(|| {
                     HeadError::Setting(format!("{name}, which it is made of, was left out"))
                 })?;
-                let share = 1.0 / head.parts().len() as f32;
+                let share = 1.0 / head.parts.len() as f32;
                 let pairs = sum.iter_mut().zip(&part.scores);
                 pairs.for_each(|(sum, v)| *sum += share * v);
                 candidate.strength = candidate.strength.max(part.row.candidate.strength);
@@ -548,7 +546,7 @@ impl HeldOut {
             sum
         };
         let (mut best, mut adjusted) = (Scale::NONE, vec![]);
-        for &tau in head.taus() {
+        for &tau in head.taus {
             let with_tau = self.adjusted(&scores, tau);
             let scale = best_scale(&with_tau, &self.labels, &self.weights, features.classes());
             if scale.loss < best.loss {
@@ -563,7 +561,7 @@ impl HeldOut {
         Ok(Trial {
             row: Row {
                 candidate,
-                about: head.about().into(),
+                about: head.about.into(),
                 log_loss: best.loss,
                 behind: 0.0,
                 behind_error: 0.0,
@@ -629,8 +627,8 @@ fn nothing_to_compare(depths: &[Depth]) -> Result<Trial> {
     let head = heads::head(DEFAULT)?;
     Ok(Trial {
         row: Row {
-            candidate: Candidate::usual(head.name(), depths)?,
-            about: head.about().into(),
+            candidate: Candidate::usual(head.name, depths)?,
+            about: head.about.into(),
             log_loss: 0.0,
             behind: 0.0,
             behind_error: 0.0,

@@ -37,10 +37,10 @@ impl Candidate {
     pub fn usual(head: &str, depths: &[Depth]) -> Result<Self> {
         let head = heads::head(head)?;
         Ok(Self {
-            head: head.name().into(),
+            head: head.name.into(),
             depths: depths.iter().map(|d| d.name.clone()).collect(),
-            strength: head.usual_strength(),
-            tau: head.taus()[0],
+            strength: head.usual_strength,
+            tau: head.taus[0],
             temperature: 1.0,
         })
     }
@@ -118,9 +118,9 @@ impl Candidate {
         let head = heads::head(&self.head)?;
         heads::refuse_too_many(head, pictures.len())?;
         let depths = features.named(&self.depths)?;
-        let training = Training::of(features, pictures, &depths, head.rows());
+        let training = Training::of(features, pictures, &depths, head.rows);
         Ok(FittedHead {
-            scorer: head.fit(&training, self.strength)?,
+            scorer: (head.fit)(&training, self.strength)?,
             log_prior: training.log_prior(),
             standardisation: training.standardisation,
             about: About {
@@ -387,7 +387,7 @@ impl FittedHead {
     /// # Errors
     /// If this program knows no head of its name.
     pub fn prior(&self) -> Result<Vec<f64>> {
-        let held = heads::head(&self.candidate().head)?.holds_prior();
+        let held = heads::head(&self.candidate().head)?.holds_prior;
         let power = f64::from(u8::from(held)) - f64::from(self.candidate().tau);
         let shares = self
             .log_prior

@@ -326,8 +326,8 @@ fn fitted() -> Vec<FittedHead> {
     let (values, labels) = pictures(&[9, 5, 3, 1], 0.5, 3);
     let depths = depths();
     let features = Features::new(&values, &labels, 4, &depths).unwrap();
-    let fit = |head: &&dyn shike_heads::heads::Head| {
-        Candidate::usual(head.name(), &depths[1..])
+    let fit = |head: &shike_heads::heads::Head| {
+        Candidate::usual(head.name, &depths[1..])
             .unwrap()
             .fit(&features)
             .unwrap()
@@ -465,10 +465,10 @@ proptest! {
         let depths = depths();
         let features = Features::new(&values, &labels, counts.len(), &depths).unwrap();
         for head in HEADS {
-            let fitted = Candidate::usual(head.name(), &depths).unwrap().fit(&features).unwrap();
+            let fitted = Candidate::usual(head.name, &depths).unwrap().fit(&features).unwrap();
             for row in fitted.log_probabilities(&values).unwrap().chunks_exact(counts.len()) {
                 let sum: f32 = row.iter().map(|v| v.exp()).sum();
-                prop_assert!((sum - 1.0).abs() < 1e-4, "{} {row:?}", head.name());
+                prop_assert!((sum - 1.0).abs() < 1e-4, "{} {row:?}", head.name);
             }
         }
     }

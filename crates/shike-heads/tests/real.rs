@@ -89,22 +89,22 @@ fn table() {
     for seen in [&depths[2..], &depths[..]] {
         println!("{} depths", seen.len());
         for head in HEADS {
-            let strengths = match head.name() {
+            let strengths = match head.name {
                 "ridge" => vec![2e-3, 4e-3, 1e-2],
                 "kernel-ridge" => vec![1e-4, 1e-3, 4e-3],
-                _ => vec![head.usual_strength()],
+                _ => vec![head.usual_strength],
             };
             for strength in strengths {
-                let mut candidate = Candidate::usual(head.name(), seen).unwrap();
+                let mut candidate = Candidate::usual(head.name, seen).unwrap();
                 candidate.strength = strength;
-                candidate.tau = if head.taus().len() > 1 { 1.0 } else { 0.0 };
+                candidate.tau = if head.taus.len() > 1 { 1.0 } else { 0.0 };
                 let began = Instant::now();
                 let fitted = candidate.fit(&features).unwrap();
                 let seconds = began.elapsed().as_secs_f64();
                 let (all, few) = accuracy(&fitted, &test, &train);
                 println!(
                     "{:<50} {strength:>8} {all:>6.1} {few:>6.1} {seconds:>6.2} s",
-                    head.about()
+                    head.about
                 );
             }
         }

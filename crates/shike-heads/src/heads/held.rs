@@ -8,42 +8,29 @@ use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
 use crate::softmax::Layer;
 
-/// See the module.
-pub struct Held;
+/// Logits 20 · x·(μ_c + δ_c) + log prior, mean loss + 1e-2 Σ ‖δ_c‖².
+pub const HELD: Head = Head::new(
+    "held-to-means",
+    "balanced softmax held to class means",
+    Rows::UnitLength,
+    fit,
+);
 
-/// The only one.
-pub static HELD: Held = Held;
-
-impl Head for Held {
-    fn name(&self) -> &'static str {
-        "held-to-means"
-    }
-
-    fn about(&self) -> &'static str {
-        "balanced softmax held to class means"
-    }
-
-    fn rows(&self) -> Rows {
-        Rows::UnitLength
-    }
-
-    /// Logits 20 · x·(μ_c + δ_c) + log prior, mean loss + 1e-2 Σ ‖δ_c‖².
-    fn fit(&self, training: &Training, _: f64) -> Result<Scorer> {
-        let means = training.class_means();
-        let layer = Layer {
-            training,
-            offset: training.log_prior(),
-            scale: SCALE,
-            unit: false,
-            bias: false,
-            penalty: 1e-2,
-            centre: Some(means.clone()),
-        };
-        let stop = Stop {
-            steps: 100,
-            gradient: 1e-4,
-        };
-        let (weights, bias) = layer.fit(means, stop);
-        Ok(Scorer::linear(Rows::UnitLength, weights, bias))
-    }
+fn fit(training: &Training, _: f64) -> Result<Scorer> {
+    let means = training.class_means();
+    let layer = Layer {
+        training,
+        offset: training.log_prior(),
+        scale: SCALE,
+        unit: false,
+        bias: false,
+        penalty: 1e-2,
+        centre: Some(means.clone()),
+    };
+    let stop = Stop {
+        steps: 100,
+        gradient: 1e-4,
+    };
+    let (weights, bias) = layer.fit(means, stop);
+    Ok(Scorer::linear(Rows::UnitLength, weights, bias))
 }

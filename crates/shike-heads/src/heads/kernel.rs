@@ -9,11 +9,18 @@ use crate::linalg;
 use crate::prepare::{Rows, Training};
 use crate::scorer::{Scorer, gaussian};
 
-/// See the module.
-pub struct KernelRidge;
-
-/// The only one.
-pub static KERNEL_RIDGE: KernelRidge = KernelRidge;
+/// A weight of each picture, by their likeness.
+pub const KERNEL_RIDGE: Head = Head {
+    most_pictures: Some(MOST),
+    usual_strength: 1e-3,
+    path,
+    ..Head::new(
+        "kernel-ridge",
+        "class-weighted ridge regression, Gaussian kernel",
+        Rows::UnitLength,
+        fit,
+    )
+};
 
 /// Of the kernel exp(−γ ‖a − b‖²).
 const GAMMA: f32 = 0.5;
@@ -21,68 +28,44 @@ const GAMMA: f32 = 0.5;
 /// Its matrices have a row and a column for every picture.
 const MOST: usize = 4000;
 
-impl KernelRidge {
-    /// √w_i k(x_i, x_j) √w_j.
-    fn products(&self, training: &Training, data: &Weighted) -> Mat<f64> {
-        let n = training.pictures();
-        let mut products = vec![0.0; n * n];
-        linalg::times_transposed(
-            &training.values,
-            &training.values,
-            training.width,
-            &mut products,
-        );
-        gaussian(&mut products, GAMMA);
-        Mat::from_fn(n, n, |i, j| {
-            data.root(i) * data.root(j) * f64::from(products[i * n + j])
-        })
-    }
+/// √w_i k(x_i, x_j) √w_j.
+fn products(training: &Training, data: &Weighted) -> Mat<f64> {
+    let n = training.pictures();
+    let mut products = vec![0.0; n * n];
+    linalg::times_transposed(
+        &training.values,
+        &training.values,
+        training.width,
+        &mut products,
+    );
+    gaussian(&mut products, GAMMA);
+    Mat::from_fn(n, n, |i, j| {
+        data.root(i) * data.root(j) * f64::from(products[i * n + j])
+    })
 }
 
-impl Head for KernelRidge {
-    fn name(&self) -> &'static str {
-        "kernel-ridge"
-    }
+fn path(training: &Training) -> Result<Vec<Strength>> {
+    let data = Weighted::of(training);
+    let products = products(training, &data);
+    Decomposition::of_products(&data, products)
+        .and_then(|decomposition| decomposition.path(&data, false))
+        .ok_or(HeadError::Decomposition(KERNEL_RIDGE.name))
+}
 
-    fn about(&self) -> &'static str {
-        "class-weighted ridge regression, Gaussian kernel"
-    }
-
-    fn rows(&self) -> Rows {
-        Rows::UnitLength
-    }
-
-    fn most_pictures(&self) -> Option<usize> {
-        Some(MOST)
-    }
-
-    fn usual_strength(&self) -> f64 {
-        1e-3
-    }
-
-    fn path(&self, training: &Training) -> Result<Vec<Strength>> {
-        let data = Weighted::of(training);
-        let products = self.products(training, &data);
-        Decomposition::of_products(&data, products)
-            .and_then(|decomposition| decomposition.path(&data, false))
-            .ok_or(HeadError::Decomposition(self.name()))
-    }
-
-    fn fit(&self, training: &Training, strength: f64) -> Result<Scorer> {
-        let data = Weighted::of(training);
-        let (n, classes) = (training.pictures(), training.classes());
-        let solution = data
-            .solve_products(self.products(training, &data), strength * n as f64)
-            .ok_or(HeadError::Decomposition(self.name()))?;
-        let coefficient = |at: usize| {
-            let (picture, class) = (at / classes, at % classes);
-            (SCALE * data.root(picture) * solution[(picture, class)]) as f32
-        };
-        Ok(Scorer::Kernel {
-            gamma: GAMMA,
-            pictures: n,
-            support: training.values.clone(),
-            coefficients: (0..n * classes).map(coefficient).collect(),
-        })
-    }
+fn fit(training: &Training, strength: f64) -> Result<Scorer> {
+    let data = Weighted::of(training);
+    let (n, classes) = (training.pictures(), training.classes());
+    let solution = data
+        .solve_products(products(training, &data), strength * n as f64)
+        .ok_or(HeadError::Decomposition(KERNEL_RIDGE.name))?;
+    let coefficient = |at: usize| {
+        let (picture, class) = (at / classes, at % classes);
+        (SCALE * data.root(picture) * solution[(picture, class)]) as f32
+    };
+    Ok(Scorer::Kernel {
+        gamma: GAMMA,
+        pictures: n,
+        support: training.values.clone(),
+        coefficients: (0..n * classes).map(coefficient).collect(),
+    })
 }

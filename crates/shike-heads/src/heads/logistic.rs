@@ -7,46 +7,32 @@ use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
 use crate::softmax::Layer;
 
-/// See the module.
-pub struct Logistic;
+/// scikit-learn's `LogisticRegression()`: C = 1, that is Σ loss + ½ Σ ‖w‖², from 0, up to 100 steps.
+pub const LOGISTIC: Head = Head {
+    holds_prior: true,
+    ..Head::new(
+        "logistic-regression",
+        "logistic regression as scikit-learn's default",
+        Rows::Standardised,
+        fit,
+    )
+};
 
-/// The only one.
-pub static LOGISTIC: Logistic = Logistic;
-
-impl Head for Logistic {
-    fn name(&self) -> &'static str {
-        "logistic-regression"
-    }
-
-    fn about(&self) -> &'static str {
-        "logistic regression as scikit-learn's default"
-    }
-
-    fn holds_prior(&self) -> bool {
-        true
-    }
-
-    fn rows(&self) -> Rows {
-        Rows::Standardised
-    }
-
-    /// scikit-learn's `LogisticRegression()`: C = 1, that is Σ loss + ½ Σ ‖w‖², from 0, up to 100 steps.
-    fn fit(&self, training: &Training, _: f64) -> Result<Scorer> {
-        let classes = training.classes();
-        let layer = Layer {
-            training,
-            offset: vec![0.0; classes],
-            scale: 1.0,
-            unit: false,
-            bias: true,
-            penalty: 0.5 / training.pictures() as f64,
-            centre: None,
-        };
-        let stop = Stop {
-            steps: 100,
-            gradient: 1e-3,
-        };
-        let (weights, bias) = layer.fit(vec![0.0; classes * training.width], stop);
-        Ok(Scorer::linear(Rows::Standardised, weights, bias))
-    }
+fn fit(training: &Training, _: f64) -> Result<Scorer> {
+    let classes = training.classes();
+    let layer = Layer {
+        training,
+        offset: vec![0.0; classes],
+        scale: 1.0,
+        unit: false,
+        bias: true,
+        penalty: 0.5 / training.pictures() as f64,
+        centre: None,
+    };
+    let stop = Stop {
+        steps: 100,
+        gradient: 1e-3,
+    };
+    let (weights, bias) = layer.fit(vec![0.0; classes * training.width], stop);
+    Ok(Scorer::linear(Rows::Standardised, weights, bias))
 }

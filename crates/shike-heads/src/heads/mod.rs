@@ -15,22 +15,22 @@ use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
 
 /// Every head, in the order of the table; a head that is made of others comes after them.
-pub static HEADS: &[&dyn Head] = &[
-    &none::NONE,
-    &logistic::LOGISTIC,
-    &neighbours::NEIGHBOURS,
-    &class_means::CLASS_MEANS,
-    &held::HELD,
-    &ridge::USUAL,
-    &average::AVERAGE,
-    &ridge::RIDGE,
-    &linear::CROSS_ENTROPY,
-    &linear::ADJUSTED,
-    &linear::BALANCED,
-    &linear::COSINE,
-    &linear::COSINE_ADJUSTED,
-    &linear::COSINE_BALANCED,
-    &kernel::KERNEL_RIDGE,
+pub static HEADS: &[Head] = &[
+    none::NONE,
+    logistic::LOGISTIC,
+    neighbours::NEIGHBOURS,
+    class_means::CLASS_MEANS,
+    held::HELD,
+    ridge::USUAL,
+    average::AVERAGE,
+    ridge::RIDGE,
+    linear::CROSS_ENTROPY,
+    linear::ADJUSTED,
+    linear::BALANCED,
+    linear::COSINE,
+    linear::COSINE_ADJUSTED,
+    linear::COSINE_BALANCED,
+    kernel::KERNEL_RIDGE,
 ];
 
 /// The head that every other has to beat.
@@ -46,58 +46,54 @@ pub struct Strength {
 }
 
 /// A way to fit a classifier on features.
-pub trait Head: Sync {
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head {
     /// What settings and stored heads call it.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// What it does, in a line for a table.
-    fn about(&self) -> &'static str;
-
+    pub about: &'static str,
     /// How it wants its rows.
-    fn rows(&self) -> Rows;
-
+    pub rows: Rows,
     /// The most pictures that it is made for.
-    fn most_pictures(&self) -> Option<usize> {
-        None
-    }
-
+    pub most_pictures: Option<usize>,
     /// The heads whose log-probabilities this one is the average of; a head with parts fits nothing of its own.
-    fn parts(&self) -> &'static [&'static str] {
-        &[]
-    }
-
+    pub parts: &'static [&'static str],
     /// The factors on the logarithm of the classes' shares that may be taken off its scores; the best one is chosen
     /// (logit adjustment after training, Menon et al. 2021).
-    fn taus(&self) -> &'static [f32] {
-        &[0.0]
-    }
-
+    pub taus: &'static [f32],
     /// Whether its scores stand for classes as frequent as among the training pictures, and not for equal ones.
-    fn holds_prior(&self) -> bool {
-        false
-    }
-
+    pub holds_prior: bool,
     /// The strength of its penalty where none can be chosen.
-    fn usual_strength(&self) -> f64 {
-        0.0
-    }
-
+    pub usual_strength: f64,
     /// How it does with each strength of its penalty, leaving out one picture at a time, or a group of those that belong
-    /// together; empty if there is no choice.
-    ///
-    /// # Errors
-    ///
-    /// A decomposition that fails.
-    fn path(&self, _training: &Training) -> Result<Vec<Strength>> {
-        Ok(vec![])
-    }
+    /// together; empty if there is no choice. A decomposition that fails is an error.
+    pub path: fn(&Training) -> Result<Vec<Strength>>,
+    /// Fits it with a strength of `path`. A decomposition that fails is an error.
+    pub fit: fn(&Training, f64) -> Result<Scorer>,
+}
 
-    /// Fits it with a strength of [`Head::path`].
-    ///
-    /// # Errors
-    ///
-    /// A decomposition that fails.
-    fn fit(&self, training: &Training, strength: f64) -> Result<Scorer>;
+impl Head {
+    /// For any number of pictures, with nothing to choose, and scores for equal classes.
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        rows: Rows,
+        fit: fn(&Training, f64) -> Result<Scorer>,
+    ) -> Self {
+        Self {
+            name,
+            about,
+            rows,
+            most_pictures: None,
+            parts: &[],
+            taus: &[0.0],
+            holds_prior: false,
+            usual_strength: 0.0,
+            path: |_| Ok(vec![]),
+            fit,
+        }
+    }
 }
 
 /// The head of this name.
@@ -105,23 +101,19 @@ pub trait Head: Sync {
 /// # Errors
 ///
 /// A name that no head has; the message lists those that there are.
-pub fn head(name: &str) -> Result<&'static dyn Head> {
-    let known = HEADS.iter().find(|head| head.name() == name);
-    known.copied().ok_or_else(|| HeadError::UnknownHead {
+pub fn head(name: &str) -> Result<&'static Head> {
+    let known = HEADS.iter().find(|head| head.name == name);
+    known.ok_or_else(|| HeadError::UnknownHead {
         name: name.into(),
-        known: HEADS
-            .iter()
-            .map(|h| h.name())
-            .collect::<Vec<_>>()
-            .join(", "),
+        known: HEADS.iter().map(|h| h.name).collect::<Vec<_>>().join(", "),
     })
 }
 
 /// Refuses more pictures than a head is made for.
-pub(crate) fn refuse_too_many(head: &dyn Head, pictures: usize) -> Result<()> {
-    match head.most_pictures() {
+pub(crate) fn refuse_too_many(head: &Head, pictures: usize) -> Result<()> {
+    match head.most_pictures {
         Some(most) if pictures > most => Err(HeadError::TooManyPictures {
-            head: head.name(),
+            head: head.name,
             most,
             pictures,
         }),
@@ -172,13 +164,9 @@ mod tests {
     #[test]
     fn names_are_distinct_and_parts_come_first() {
         for (at, head) in HEADS.iter().enumerate() {
-            let before = |name: &str| HEADS[..at].iter().any(|h| h.name() == name);
-            assert!(!before(head.name()), "{}", head.name());
-            assert!(
-                head.parts().iter().all(|part| before(part)),
-                "{}",
-                head.name()
-            );
+            let before = |name: &str| HEADS[..at].iter().any(|h| h.name == name);
+            assert!(!before(head.name), "{}", head.name);
+            assert!(head.parts.iter().all(|part| before(part)), "{}", head.name);
         }
         assert!(head(DEFAULT).is_ok());
         let error = head("rigde")

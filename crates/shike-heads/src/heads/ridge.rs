@@ -14,27 +14,25 @@ use crate::prepare::{Rows, Training};
 use crate::scorer::Scorer;
 use crate::softmax::best_scale;
 
-/// See the module.
-pub struct Ridge {
-    name: &'static str,
-    about: &'static str,
-    /// Whether its strength is chosen.
-    chooses: bool,
-}
-
-/// With the strength that leaving out one picture at a time chooses.
-pub static RIDGE: Ridge = Ridge {
-    name: "ridge",
-    about: "class-weighted ridge regression",
-    chooses: true,
-};
-
 /// With the usual strength. Classes of one picture have no say in a choice, so that it takes too weak a penalty
 /// where there are many of them.
-pub static USUAL: Ridge = Ridge {
-    name: "ridge-usual",
-    about: "class-weighted ridge regression, usual strength",
-    chooses: false,
+pub const USUAL: Head = Head {
+    usual_strength: 4e-3,
+    ..Head::new(
+        "ridge-usual",
+        "class-weighted ridge regression, usual strength",
+        Rows::UnitLength,
+        |training, strength| fit("ridge-usual", training, strength),
+    )
+};
+
+/// With the strength that leaving out one picture at a time chooses.
+pub const RIDGE: Head = Head {
+    name: "ridge",
+    about: "class-weighted ridge regression",
+    path,
+    fit: |training, strength| fit("ridge", training, strength),
+    ..USUAL
 };
 
 /// What outputs, 0 to 1, are multiplied with before a softmax.
@@ -45,94 +43,73 @@ pub(super) const STRENGTHS: [f64; 15] = [
     1e-5, 2e-5, 4e-5, 1e-4, 2e-4, 4e-4, 1e-3, 2e-3, 4e-3, 1e-2, 2e-2, 4e-2, 1e-1, 2e-1, 4e-1,
 ];
 
-impl Head for Ridge {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn about(&self) -> &'static str {
-        self.about
-    }
-
-    fn rows(&self) -> Rows {
-        Rows::UnitLength
-    }
-
-    fn usual_strength(&self) -> f64 {
-        4e-3
-    }
-
-    fn path(&self, training: &Training) -> Result<Vec<Strength>> {
-        if !self.chooses {
-            return Ok(vec![]);
+fn path(training: &Training) -> Result<Vec<Strength>> {
+    let data = Weighted::of(training);
+    let (n, d, classes) = (training.pictures(), training.width, training.classes());
+    let decomposition = if n < d {
+        let rows = data.rows(0..n);
+        let rows = linalg::rows(&rows, n, d);
+        let mut gram = Mat::zeros(n, n);
+        linalg::times64(rows, rows.transpose(), gram.as_mut());
+        Decomposition::of_products(&data, gram)
+    } else {
+        let (values, vectors) =
+            linalg::eigen(data.gram().as_ref()).ok_or(HeadError::Decomposition(RIDGE.name))?;
+        let mut targets = Mat::zeros(d, classes);
+        linalg::times64(
+            vectors.transpose(),
+            data.targets().as_ref(),
+            targets.as_mut(),
+        );
+        // Rows turned into the directions of the eigenvectors.
+        let mut turned = vec![0.0; n * d];
+        for (at, into) in turned.chunks_mut(CHUNK * d).enumerate() {
+            let pictures = into.len() / d;
+            let rows = data.rows(at * CHUNK..at * CHUNK + pictures);
+            let rows = linalg::rows(&rows, pictures, d);
+            let into = MatMut::from_row_major_slice_mut(into, pictures, d);
+            linalg::times64(rows, vectors.as_ref(), into);
         }
-        let data = Weighted::of(training);
-        let (n, d, classes) = (training.pictures(), training.width, training.classes());
-        let decomposition = if n < d {
-            let rows = data.rows(0..n);
-            let rows = linalg::rows(&rows, n, d);
-            let mut gram = Mat::zeros(n, n);
-            linalg::times64(rows, rows.transpose(), gram.as_mut());
-            Decomposition::of_products(&data, gram)
-        } else {
-            let (values, vectors) =
-                linalg::eigen(data.gram().as_ref()).ok_or(HeadError::Decomposition(self.name()))?;
-            let mut targets = Mat::zeros(d, classes);
-            linalg::times64(
-                vectors.transpose(),
-                data.targets().as_ref(),
-                targets.as_mut(),
-            );
-            // Rows turned into the directions of the eigenvectors.
-            let mut turned = vec![0.0; n * d];
-            for (at, into) in turned.chunks_mut(CHUNK * d).enumerate() {
-                let pictures = into.len() / d;
-                let rows = data.rows(at * CHUNK..at * CHUNK + pictures);
-                let rows = linalg::rows(&rows, pictures, d);
-                let into = MatMut::from_row_major_slice_mut(into, pictures, d);
-                linalg::times64(rows, vectors.as_ref(), into);
-            }
-            Some(Decomposition {
-                values,
-                rows: turned,
-                targets,
-            })
-        };
-        let path = decomposition.and_then(|decomposition| decomposition.path(&data, true));
-        path.ok_or(HeadError::Decomposition(self.name()))
-    }
+        Some(Decomposition {
+            values,
+            rows: turned,
+            targets,
+        })
+    };
+    let path = decomposition.and_then(|decomposition| decomposition.path(&data, true));
+    path.ok_or(HeadError::Decomposition(RIDGE.name))
+}
 
-    fn fit(&self, training: &Training, strength: f64) -> Result<Scorer> {
-        let data = Weighted::of(training);
-        let (n, d, classes) = (training.pictures(), training.width, training.classes());
-        let penalty = strength * n as f64;
-        let solution = if n < d {
-            let rows = data.rows(0..n);
-            let rows = linalg::rows(&rows, n, d);
-            let mut gram = Mat::zeros(n, n);
-            linalg::times64(rows, rows.transpose(), gram.as_mut());
-            data.solve_products(gram, penalty).map(|dual| {
-                let mut solution = Mat::zeros(d, classes);
-                linalg::times64(rows.transpose(), dual.as_ref(), solution.as_mut());
-                solution
-            })
-        } else {
-            let mut gram = data.gram();
-            (0..d).for_each(|i| gram[(i, i)] += penalty);
-            let mut solution = data.targets();
-            linalg::solve(gram, solution.as_mut()).map(|()| solution)
-        };
-        let solution = solution.ok_or(HeadError::Decomposition(self.name()))?;
-        let mut weights = Vec::with_capacity(classes * d);
-        let mut bias = Vec::with_capacity(classes);
-        for class in 0..classes {
-            let column = solution.col(class);
-            weights.extend(column.iter().map(|w| (w * SCALE) as f32));
-            let at_centre: f64 = column.iter().zip(&data.centre).map(|(w, m)| w * m).sum();
-            bias.push(((1.0 / classes as f64 - at_centre) * SCALE) as f32);
-        }
-        Ok(Scorer::linear(Rows::UnitLength, weights, bias))
+fn fit(name: &'static str, training: &Training, strength: f64) -> Result<Scorer> {
+    let data = Weighted::of(training);
+    let (n, d, classes) = (training.pictures(), training.width, training.classes());
+    let penalty = strength * n as f64;
+    let solution = if n < d {
+        let rows = data.rows(0..n);
+        let rows = linalg::rows(&rows, n, d);
+        let mut gram = Mat::zeros(n, n);
+        linalg::times64(rows, rows.transpose(), gram.as_mut());
+        data.solve_products(gram, penalty).map(|dual| {
+            let mut solution = Mat::zeros(d, classes);
+            linalg::times64(rows.transpose(), dual.as_ref(), solution.as_mut());
+            solution
+        })
+    } else {
+        let mut gram = data.gram();
+        (0..d).for_each(|i| gram[(i, i)] += penalty);
+        let mut solution = data.targets();
+        linalg::solve(gram, solution.as_mut()).map(|()| solution)
+    };
+    let solution = solution.ok_or(HeadError::Decomposition(name))?;
+    let mut weights = Vec::with_capacity(classes * d);
+    let mut bias = Vec::with_capacity(classes);
+    for class in 0..classes {
+        let column = solution.col(class);
+        weights.extend(column.iter().map(|w| (w * SCALE) as f32));
+        let at_centre: f64 = column.iter().zip(&data.centre).map(|(w, m)| w * m).sum();
+        bias.push(((1.0 / classes as f64 - at_centre) * SCALE) as f32);
     }
+    Ok(Scorer::linear(Rows::UnitLength, weights, bias))
 }
 
 /// Training pictures of which every class counts the same.
@@ -422,7 +399,7 @@ mod tests {
         for training in both() {
             let strength = 1e-2;
             let expected = directly(&training, &weights_of(&training), strength * 12.0);
-            let fitted = RIDGE.fit(&training, strength);
+            let fitted = (RIDGE.fit)(&training, strength);
             let Ok(Scorer::Linear { weights, bias, .. }) = fitted else {
                 panic!("{fitted:?}")
             };
@@ -499,7 +476,7 @@ mod tests {
     #[test]
     fn without_a_class_of_two_there_is_no_path() {
         let training = fixed(&numbers(6), &[0, 1, 2], 3);
-        assert_eq!(RIDGE.path(&training), Ok(vec![]));
-        assert!(RIDGE.fit(&training, RIDGE.usual_strength()).is_ok());
+        assert_eq!((RIDGE.path)(&training), Ok(vec![]));
+        assert!((RIDGE.fit)(&training, RIDGE.usual_strength).is_ok());
     }
 }

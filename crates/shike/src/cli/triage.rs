@@ -177,7 +177,7 @@ fn held_out(
     let suits = |candidate: &Candidate| {
         let most = head(&candidate.head)
             .ok()
-            .and_then(|head| head.most_pictures());
+            .and_then(|head| head.most_pictures);
         most.is_none_or(|most| features.pictures() <= most)
     };
     let candidate = match candidate.filter(suits) {
