@@ -55,6 +55,15 @@ pub fn atomic_write(
     replace(path, write).map_err(|source| WriteError::new(path, source))
 }
 
+/// Writes a file of these bytes by [`atomic_write`].
+///
+/// # Errors
+///
+/// As [`atomic_write`].
+pub fn write_bytes(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), WriteError> {
+    atomic_write(path, |writer| writer.write_all(bytes.as_ref()))
+}
+
 /// Whether [`atomic_write`] can write a file, to be asked before the work that it takes.
 ///
 /// # Errors

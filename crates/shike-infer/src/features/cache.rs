@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{EmbedEvent, FeatureSource};
@@ -298,8 +298,7 @@ impl<'c> Rows<'c> {
         let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.folder)
             .map_err(|error| format!("cannot make {}: {error}", self.folder.display()))?;
-        atomic_write(&path, |writer| writer.write_all(&bytes))
-            .map_err(|error| error.to_string())?;
+        write_bytes(&path, &bytes).map_err(|error| error.to_string())?;
         self.used.insert(path);
         Ok(())
     }

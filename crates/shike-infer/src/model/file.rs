@@ -15,7 +15,7 @@ use crate::metrics::confidence::Confidence;
 use crate::metrics::prior;
 use crate::model::network::Network;
 use crate::model::origin::Origin;
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 
 /// All that is needed to use a network's weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -188,7 +188,7 @@ pub fn save_model(path: &Path, network: &Network, info: &ModelInfo) -> Result<()
     let metadata = BTreeMap::from([(KEY.to_owned(), text)]);
     let steps = i64::try_from(info.steps).unwrap_or(i64::MAX);
     let bytes = weights::pack(network.tensors(), steps, &metadata, true)?;
-    Ok(atomic_write(path, |writer| writer.write_all(&bytes))?)
+    Ok(write_bytes(path, &bytes)?)
 }
 
 /// Reads a model file onto a device. Nothing is built before the file was compared with its checksum, and

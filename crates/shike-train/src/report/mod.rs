@@ -13,6 +13,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use shike_data::Dataset;
+use shike_data::write::{WriteError, write_bytes};
 use shike_infer::metrics::Evaluation;
 use shike_infer::{InferError, Predictor};
 use thiserror::Error;
@@ -20,7 +21,6 @@ use thiserror::Error;
 use self::view::View;
 use crate::config::TrainData;
 use crate::learner::FinalScores;
-use crate::run::checkpoint::{WriteError, atomic_write};
 use crate::run::{RunDirError, RunPaths};
 
 /// Why there is no report.
@@ -59,9 +59,7 @@ pub fn write_report(
 
 fn write_page(view: &View, out: &Path) -> Result<(), ReportError> {
     let html = html::page(view);
-    Ok(atomic_write(out, |writer| {
-        writer.write_all(html.as_bytes())
-    })?)
+    Ok(write_bytes(out, html)?)
 }
 
 /// Writes the report of a run that has ended with these scores, where something was scored. Its model is read onto

@@ -39,11 +39,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shike_data::read::read_to_string;
 use shike_data::split::list_names;
+use shike_data::write::{WriteError, atomic_write, write_bytes};
 use shike_data::{BadImage, Dataset};
 use shike_heads::Choice;
 use thiserror::Error;
 
-use self::checkpoint::{Checkpoint, CheckpointError, WriteError, atomic_write};
+use self::checkpoint::{Checkpoint, CheckpointError};
 pub use self::config::RunConfig;
 pub use self::paths::{Latest, RunPaths};
 use self::receipt::{ChosenOn, Receipt};
@@ -183,9 +184,7 @@ impl RunDir {
         remove_temporaries(&paths)?;
         // config.json makes it a run, which has all that a resume needs.
         if let Some(recipe) = recipe {
-            atomic_write(&paths.recipe(), |writer| {
-                writer.write_all(recipe.as_bytes())
-            })?;
+            write_bytes(&paths.recipe(), recipe)?;
         }
         write_json(&paths.classes(), &classes)?;
         write_json(&paths.config(), config)?;

@@ -6,7 +6,7 @@ use clap::Args;
 use shike_data::LongTail;
 use shike_data::dataset::ListColumns;
 use shike_data::split::{GroupBy, MinImages, SplitConfig};
-use shike_train::{DataSource, Recipe, TrainError};
+use shike_train::{DataSource, Recipe};
 
 use super::CliError;
 
@@ -155,11 +155,11 @@ impl DataArgs {
 
     /// As [`source`](Self::source), where a recipe says what lies in the folder.
     pub fn source_for(&self, recipe: &Recipe) -> Result<Option<DataSource>, CliError> {
-        let own = recipe.data_dir().map_err(TrainError::from)?;
+        let own = recipe.data_dir()?;
         let Some(dir) = self.data.as_deref().or(own.as_deref()) else {
             return Ok(None);
         };
-        let layout = recipe.layout().map_err(TrainError::from)?;
+        let layout = recipe.layout()?;
         let source = match layout {
             Some(layout) => layout.below(dir).with_names_beside(),
             None => DataSource::detect(dir),

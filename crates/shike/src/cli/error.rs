@@ -85,6 +85,11 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Work that failed, in the words of what it failed by.
+    pub(super) fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
     /// For `map_err` of what is done with the file at `path`.
     pub(super) fn file(path: &Path) -> impl Fn(std::io::Error) -> Self {
         let path = path.to_owned();
@@ -140,14 +145,23 @@ impl CliError {
     }
 }
 
-impl From<shike_data::DataError> for CliError {
-    fn from(error: shike_data::DataError) -> Self {
-        Self::Train(error.into())
-    }
+/// What the library's own error holds anyway.
+macro_rules! of_training {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::Train(error.into())
+            }
+        })*
+    };
 }
 
-impl From<RunDirError> for CliError {
-    fn from(error: RunDirError) -> Self {
-        Self::Train(error.into())
-    }
-}
+of_training!(
+    shike_data::DataError,
+    shike_data::write::WriteError,
+    shike_heads::HeadError,
+    shike_model::weights::WeightsError,
+    shike_train::RecipeError,
+    shike_train::TrainConfigError,
+    RunDirError,
+);

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use shike_model::weights;
-use shike_train::TrainError;
 
 use super::{CliError, ModelArgs, Status, print, writable};
 
@@ -63,10 +62,8 @@ impl ExportArgs {
         let metadata: BTreeMap<_, _> =
             metadata.map_err(|error| CliError::Format(error.to_string()))?;
         let tensors = predictor.network().tensors();
-        let bytes = weights::pack(tensors, steps, &metadata, false);
-        let bytes = bytes.map_err(TrainError::from)?;
-        atomic_write(&self.safetensors, |writer| writer.write_all(&bytes))
-            .map_err(TrainError::from)?;
+        let bytes = weights::pack(tensors, steps, &metadata, false)?;
+        write_bytes(&self.safetensors, &bytes)?;
         print(&self.safetensors.display().to_string())?;
         Ok(Status::Success)
     }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use shike_data::write::can_write;
-use shike_train::TrainError;
 use shike_train::run::RunPaths;
 use shike_train::text::clean;
 
@@ -58,7 +57,7 @@ pub(super) fn writable(out: &Path) -> Result<(), CliError> {
         return wrong("belongs to a run: choose another name");
     }
     match out.metadata() {
-        Err(_) => can_write(out).map_err(|error| TrainError::from(error).into()),
+        Err(_) => Ok(can_write(out)?),
         // Nothing is tried of a pipe, or of a terminal.
         Ok(file) if file.is_file() => {
             let opened = File::options().append(true).open(out);

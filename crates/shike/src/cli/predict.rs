@@ -7,7 +7,7 @@ use clap::Args;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use shike_data::dataset::{LeftOut, images_below, list_paths, names_disagree};
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use shike_data::{class_names_file, format_names, header_size};
 use shike_infer::metrics::confidence::Sets;
 use shike_infer::{Prediction, Predictor, Tta};
@@ -430,8 +430,7 @@ impl Sink {
                 )
             }
         };
-        atomic_write(out, |writer| writer.write_all(&bytes))
-            .map_err(shike_train::TrainError::from)?;
+        write_bytes(out, &bytes)?;
         say(&format!("{}: {count} predictions", out.display()));
         Ok(())
     }

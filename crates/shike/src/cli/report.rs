@@ -7,9 +7,9 @@ use shike_data::Part;
 use shike_data::write::can_write;
 use shike_infer::Predictor;
 use shike_infer::device;
+use shike_train::RunConfig;
 use shike_train::report::write_report;
 use shike_train::run::{RunDirError, RunPaths};
-use shike_train::{RunConfig, TrainError};
 
 use super::scoring::{ScoringArgs, same_images, still_there};
 use super::{CliError, DataArgs, Status, print, writable};
@@ -58,7 +58,7 @@ impl ReportArgs {
         let out = self.out.clone().unwrap_or_else(|| paths.report());
         match &self.out {
             Some(out) => writable(out)?,
-            None => can_write(&out).map_err(TrainError::from)?,
+            None => can_write(&out)?,
         }
         let recorded = RunConfig::read(&paths)?;
         let source = self.data.known_source_of_run(recorded.data)?;

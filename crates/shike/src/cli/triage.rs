@@ -65,7 +65,7 @@ impl TriageArgs {
             return Err(RunDirError::NotARun(self.run.clone()).into());
         }
         for file in Triage::files(paths.root()) {
-            can_write(&file).map_err(TrainError::from)?;
+            can_write(&file)?;
         }
         let recorded = RunConfig::read(&paths)?;
         let decoding = recorded.train.eval_pipeline.decoding();
@@ -103,12 +103,10 @@ impl TriageArgs {
         let classes = subject.classes();
         let place = |label: &u32| classes.partition_point(|class| class < label) as u32;
         let labels: Vec<u32> = features.labels.iter().map(place).collect();
-        let of_heads = Features::new(&features.rows, &labels, classes.len(), &depths);
-        let of_heads = of_heads.map_err(TrainError::from)?;
-        let log = held_out(candidate, &of_heads, &subject).map_err(TrainError::from)?;
+        let of_heads = Features::new(&features.rows, &labels, classes.len(), &depths)?;
+        let log = held_out(candidate, &of_heads, &subject)?;
         let triage = Triage::new(&subject, &features, &log);
-        let files = triage.write(&subject, &decoding, paths.root());
-        let files = files.map_err(TrainError::from)?;
+        let files = triage.write(&subject, &decoding, paths.root())?;
         if self.json {
             let mut json = json!(triage);
             json["files"] = json!(files);

@@ -7,7 +7,7 @@ use super::record::{LeftOut, ListRecord, SplitClass, SplitRecord, Together};
 use super::{SplitConfig, SplitError};
 use crate::dataset::check_path;
 use crate::part::Part;
-use crate::write::atomic_write;
+use crate::write::write_bytes;
 
 /// The record of a split, written last.
 pub(super) const RECORD: &str = "split.json";
@@ -146,7 +146,7 @@ impl SplitPlan {
             }
         }
         for (name, text) in self.files()? {
-            atomic_write(&out.join(name), |file| file.write_all(text.as_bytes()))?;
+            write_bytes(&out.join(name), text)?;
         }
         Ok(())
     }

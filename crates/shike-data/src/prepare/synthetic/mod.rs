@@ -24,7 +24,7 @@ use crate::error::{DataError, Result};
 use crate::imbalance::{self, LongTail};
 use crate::part::Part;
 use crate::read::read;
-use crate::write::atomic_write;
+use crate::write::write_bytes;
 
 /// Raised whenever the same configuration would give other pictures.
 const GENERATOR_VERSION: u64 = 1;
@@ -186,7 +186,7 @@ fn make_split(
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    atomic_write(path, |file| file.write_all(text.as_bytes())).map_err(DataError::Write)
+    write_bytes(path, text).map_err(DataError::Write)
 }
 
 /// Whether `root` has a record, which then must equal `wanted`.

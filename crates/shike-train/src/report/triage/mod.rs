@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use shike_data::inspect::{InspectConfig, Unreadable, inspect};
 use shike_data::split::{GroupBy, Groups, SplitError, held_out_at_most};
-use shike_data::write::{WriteError, atomic_write};
+use shike_data::write::{WriteError, write_bytes};
 use shike_data::{Dataset, Decoding, Part, Shot, ShotThresholds};
 use shike_infer::Features;
 
@@ -299,7 +299,7 @@ impl Triage {
         table::write_csv(&files[0], Row::COLUMNS, &self.rows)?;
         table::write_csv(&files[1], ClassRow::COLUMNS, &self.classes)?;
         let page = self.page(subject, decoding);
-        atomic_write(&files[2], |writer| writer.write_all(page.as_bytes()))?;
+        write_bytes(&files[2], page)?;
         Ok(files)
     }
 }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use shike_data::inspect::Pixels;
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use shike_infer::{Precision, device};
 use shike_train::recipe::Choice;
 use shike_train::run::{RunDir, RunDirError, RunPaths};
-use shike_train::{Learner, TrainConfig, TrainData, TrainError};
+use shike_train::{Learner, TrainConfig, TrainData};
 
 use super::folds::train_folds;
 use super::job::{Job, unwritten_lists};
@@ -169,8 +169,7 @@ fn write_recipe(job: &Job, settings: &[Choice], file: &Path) -> Result<Trained, 
         .images
         .settle(&file.with_file_name(format!("{stem}-lists")))?;
     let recipe = job.written(settings, &source)?;
-    let written = atomic_write(file, |writer| writer.write_all(recipe.as_bytes()));
-    written.map_err(TrainError::from)?;
+    write_bytes(file, recipe)?;
     Ok(Trained::Recipe(file.to_owned()))
 }
 

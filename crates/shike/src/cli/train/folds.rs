@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use shike_data::dataset::{LeftOut, some_names};
 use shike_data::read::read_to_string;
 use shike_data::split::{self, GroupBy, Groups};
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use shike_data::{Dataset, Part};
 use shike_train::report::folds::Folds;
 use shike_train::run::RunPaths;
-use shike_train::{Progress, TrainConfig, TrainError};
+use shike_train::{Progress, TrainConfig};
 
 use super::job::{Images, Job, listed, looked_at};
 use super::lists::{Pictures, all_of};
@@ -200,8 +200,7 @@ fn dealt(
             .collect(),
     };
     let text = serde_json::to_string_pretty(&record).unwrap_or_default() + "\n";
-    let written = atomic_write(&file, |writer| writer.write_all(text.as_bytes()));
-    written.map_err(TrainError::from)?;
+    write_bytes(&file, text)?;
     Ok(record)
 }
 

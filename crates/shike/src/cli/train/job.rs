@@ -10,7 +10,7 @@ use shike_data::{Dataset, Part};
 use shike_train::recipe::auto::Plan;
 use shike_train::recipe::{self, Choice, GIVEN};
 use shike_train::run::RunPaths;
-use shike_train::{DataSource, Progress, Recipe, TrainData, TrainError};
+use shike_train::{DataSource, Progress, Recipe, TrainData};
 
 use super::lists::Lists;
 use crate::cli::counter::Counter;
@@ -41,7 +41,7 @@ impl Job {
                 "no images: give --data DIR (or --resume RUN to go on with a run)".into(),
             ));
         };
-        let card = recipe.card().map_err(TrainError::from)?;
+        let card = recipe.card()?;
         let data = source.open().inspect_err(|_| {
             if let Some(card) = &card {
                 progress.message(&card.instructions());

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use shike_data::dataset::LeftOut;
 use shike_data::read::read_to_string;
 use shike_data::split::{SplitPlan, group_list, list_names};
-use shike_data::write::atomic_write;
+use shike_data::write::write_bytes;
 use shike_data::{Dataset, Part};
-use shike_train::{DataSource, TrainError};
+use shike_train::DataSource;
 
 use super::job::listed;
 use crate::cli::CliError;
@@ -121,8 +121,7 @@ impl Lists {
         }
         std::fs::create_dir_all(folder).map_err(CliError::file(folder))?;
         for (name, text) in self.files.iter().filter(|(name, _)| !there.contains(name)) {
-            let written = atomic_write(&folder.join(name), |file| file.write_all(text.as_bytes()));
-            written.map_err(TrainError::from)?;
+            write_bytes(&folder.join(name), text)?;
         }
         Ok(listed(&self.root, folder))
     }

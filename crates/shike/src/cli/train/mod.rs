@@ -21,7 +21,7 @@ use clap::Args;
 use shike_data::Cifar;
 use shike_hub::Environment;
 use shike_train::run::RunPaths;
-use shike_train::{DataSource, Recipe, TrainError};
+use shike_train::{DataSource, Recipe};
 
 pub use self::args::TrainArgs;
 use self::begin::begin;
@@ -146,7 +146,7 @@ impl TrainCommand {
                 return Err(CliError::Usage(message));
             }
             (Some(path), _) => {
-                let mut read = Recipe::read(path).map_err(TrainError::from)?;
+                let mut read = Recipe::read(path)?;
                 args.change(&mut read, &recipe.set)?;
                 let source = data.source_for(&read)?;
                 if let Some(source) = &source {
@@ -253,7 +253,7 @@ pub fn cifar(source: &DataSource) -> Result<Recipe, CliError> {
             include_str!("../../../datasets/cifar100_lt.toml"),
         ),
     };
-    let recipe = Recipe::parse(file, text).map_err(TrainError::from)?;
+    let recipe = Recipe::parse(file, text)?;
     Ok(recipe.for_source(source))
 }
 

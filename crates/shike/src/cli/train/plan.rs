@@ -70,8 +70,7 @@ pub(super) fn planned(
     };
     notes.extend(images.taken());
     let file = args.tuning.weights.as_ref().filter(|path| !path.is_dir());
-    let recognised = file.map(weights::recognise).transpose();
-    let recognised = recognised.map_err(TrainError::from)?.flatten();
+    let recognised = file.map(weights::recognise).transpose()?.flatten();
     let default = ShotThresholds::default();
     let facts = Facts {
         class_counts: images.class_counts(),

@@ -7,7 +7,7 @@ use shike_infer::load_model;
 use shike_train::config::{Schedule, Stage2};
 use shike_train::recipe::to_toml;
 use shike_train::run::RunPaths;
-use shike_train::{DataSource, Recipe, RunConfig, StageConfig, TrainConfig, TrainError};
+use shike_train::{DataSource, Recipe, RunConfig, StageConfig, TrainConfig};
 
 use super::job::{Images, Job};
 use super::lists::{Pictures, all_of};
@@ -78,8 +78,8 @@ pub(super) fn refit(
     if !left_out.is_empty() {
         session.progress.message(&left_out.to_string());
     }
-    let text = to_toml(&config).map_err(TrainError::from)?;
-    let recipe = Recipe::parse(paths.recipe(), &text).map_err(TrainError::from)?;
+    let text = to_toml(&config)?;
+    let recipe = Recipe::parse(paths.recipe(), &text)?;
     Ok(Job {
         images: Images::listed(lists, left_out)?,
         recipe,

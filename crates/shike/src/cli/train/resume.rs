@@ -138,11 +138,10 @@ fn wanted(
     recipe: &RecipeArgs,
     args: &TrainArgs,
 ) -> Result<TrainConfig, CliError> {
-    let wanted = match &recipe.recipe {
-        Some(path) => Recipe::read(path),
-        None => to_toml(recorded).and_then(|text| Recipe::parse(folder.join("config.json"), &text)),
+    let mut wanted = match &recipe.recipe {
+        Some(path) => Recipe::read(path)?,
+        None => Recipe::parse(folder.join("config.json"), &to_toml(recorded)?)?,
     };
-    let mut wanted = wanted.map_err(TrainError::from)?;
     args.change(&mut wanted, &recipe.set)?;
     Ok(args.config(&wanted, recorded.model.num_classes)?.0)
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use shike_data::{BadImages, Pipeline, Size, Transform};
-use shike_train::{Recipe, TrainConfig, TrainError};
+use shike_train::{Recipe, TrainConfig};
 
 use crate::cli::CliError;
 use crate::cli::pixels::PixelArgs;
@@ -60,7 +60,7 @@ impl ImageArgs {
 
     /// Refuses what is for image files, where the images are CIFAR's.
     pub(super) fn check(&self, recipe: &Recipe) -> Result<(), CliError> {
-        let cifar = recipe.is_for_cifar().map_err(TrainError::from)?;
+        let cifar = recipe.is_for_cifar()?;
         let of_files = [
             (
                 self.pixels.first().is_some(),

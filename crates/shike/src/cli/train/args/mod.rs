@@ -11,7 +11,7 @@ mod tuning;
 use clap::Args;
 use shike_train::config::frozen::TRAINING;
 use shike_train::recipe::{Scaling, scale_rates};
-use shike_train::{Recipe, TrainConfig, TrainError};
+use shike_train::{Recipe, TrainConfig};
 
 use self::images::ImageArgs;
 use self::loss::LossArgs;
@@ -54,9 +54,9 @@ impl TrainArgs {
     pub(super) fn change(&self, recipe: &mut Recipe, set: &[String]) -> Result<(), CliError> {
         let plain = self.network.baseline == Some(Baseline::Ce);
         if plain {
-            recipe.make_plain().map_err(TrainError::from)?;
+            recipe.make_plain()?;
         }
-        recipe.set(set).map_err(TrainError::from)?;
+        recipe.set(set)?;
         let both = |option: &str, field: &str| match recipe.set_by(field) {
             None => Ok(()),
             Some(assignment) => Err(CliError::Usage(format!(
@@ -106,7 +106,7 @@ impl TrainArgs {
         recipe: &Recipe,
         num_classes: usize,
     ) -> Result<(TrainConfig, Option<Scaling>), CliError> {
-        let mut config = recipe.config(num_classes).map_err(TrainError::from)?;
+        let mut config = recipe.config(num_classes)?;
         if let (Some(_), Some(option)) = (&config.frozen, self.given.trains()) {
             return Err(CliError::Usage(format!(
                 "{option} has no effect on a frozen trunk, which the recipe asks for: leave one of them out"
@@ -155,7 +155,7 @@ impl TrainArgs {
         }
         config.freeze_batch_norm |= self.stage2.freeze_bn;
         self.run.apply(&mut config);
-        config.validate().map_err(TrainError::from)?;
+        config.validate()?;
         Ok((config, scaling))
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use shike_data::Sampling;
 use shike_train::recipe::images_of_a_step;
-use shike_train::{Recipe, Schedule, Stage2, TrainConfig, TrainError};
+use shike_train::{Recipe, Schedule, Stage2, TrainConfig};
 
 use super::TrainArgs;
 use crate::cli::CliError;
@@ -52,8 +52,7 @@ impl TrainArgs {
         let mut second = config.stage(2).map(|stage| stage.epochs);
         if let (None, Some(Baseline::Ce)) = (second, self.network.baseline) {
             // A plain network has no stage 2 by itself, but the budget of the recipe.
-            let written = recipe.written(config.model.num_classes);
-            let written = written.map_err(TrainError::from)?;
+            let written = recipe.written(config.model.num_classes)?;
             second = written.stage(2).map(|stage| stage.epochs);
         }
         let mut epochs = [
