@@ -8,31 +8,19 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use shike_data::write::write_bytes;
 use shike_data::{Dataset, Loader, LoaderConfig, Normalization, Pipeline};
 use shike_infer::Precision;
 use shike_infer::device::batch::{Upload, to_tensors};
-use shike_model::network::resnet::ResnetConfig;
 use shike_model::{
-    BackboneConfig, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike, ShikeConfig,
-    weights,
+    BackboneConfig, ConfigError, DktLossConfig, ExpertLogits, Head, LossConfig, LossContext, Shike,
+    ShikeConfig, weights,
 };
 use shike_train::learner::optim::Sgd;
-use shike_train::learner::step::{BatchLoss, Inputs, Step, Trained};
+use shike_train::learner::step::{Inputs, Step, Trained};
 
-use super::unknown;
+use super::{BenchArgs, unknown};
 use crate::cli::CliError;
-
-/// What a case is given beside its name.
-#[derive(Clone, Debug)]
-pub(super) struct Setting {
-    pub device: Device,
-    /// Images of a batch, where it is not the case's own number.
-    pub batch: Option<usize>,
-    /// Type of float of convolutions and activations in networks.
-    pub precision: Precision,
-    /// A folder that weights and batch are written to, for another program to do the same work.
-    pub exchange: Option<std::path::PathBuf>,
-}
 
 /// Work that can be done again and again.
 pub(super) struct Case {
@@ -41,58 +29,52 @@ pub(super) struct Case {
     /// Floating-point operations of one run (two a multiply-add, backward counted as twice the
     /// forward pass), where convolutions are all there is to count.
     pub flops: Option<f64>,
-    /// Does the work and gives a number that depends on it: a loss, say.
+    /// Does the work and gives a number that depends on it: a loss, say. The device may still be at it.
     pub run: Box<dyn FnMut() -> Result<f64, CliError>>,
 }
 
 /// A network that steps and scorings are timed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
-    ShikeResnet32,
-    Resnet50,
-    ShikeResnet50,
-    /// A trunk that is seldom trained here, by its name.
-    Trunk(&'static str),
+#[derive(Clone, Copy)]
+struct Network {
+    name: &'static str,
+    /// Images of a batch, and the sides of one.
+    batch: usize,
+    side: usize,
+    /// Whether its steps are timed, too.
+    trained: bool,
+    config: fn(&str) -> Result<ShikeConfig, ConfigError>,
 }
 
-impl Network {
-    fn config(self) -> Result<ShikeConfig, CliError> {
-        let config = match self {
-            Self::Trunk(name) => {
-                BackboneConfig::named(name).map(|backbone| ShikeConfig::plain(backbone, 1000))
-            }
-            Self::ShikeResnet32 => ShikeConfig::cifar(32, 100),
-            Self::Resnet50 => {
-                ResnetConfig::imagenet(50).map(|backbone| ShikeConfig::plain(backbone, 1000))
-            }
-            Self::ShikeResnet50 => ShikeConfig::resnet(50, 1000),
-        };
-        config.map_err(|error| CliError::Failed(error.to_string()))
-    }
-
-    fn batch(self) -> usize {
-        match self {
-            Self::ShikeResnet32 => 128,
-            Self::Trunk(_) => 32,
-            _ => 16,
-        }
-    }
-
-    fn side(self) -> usize {
-        match self {
-            Self::ShikeResnet32 => 32,
-            _ => 224,
-        }
+const fn network(name: &'static str, batch: usize, side: usize) -> Network {
+    Network {
+        name,
+        batch,
+        side,
+        trained: false,
+        config: |name| Ok(ShikeConfig::plain(BackboneConfig::named(name)?, 1000)),
     }
 }
 
-const NETWORKS: [(&str, Network); 6] = [
-    ("shike-resnet32", Network::ShikeResnet32),
-    ("resnet50", Network::Resnet50),
-    ("shike-resnet50", Network::ShikeResnet50),
-    ("efficientnet_lite0", Network::Trunk("efficientnet_lite0")),
-    ("vit_s16", Network::Trunk("vit_s16")),
-    ("dinov2_s14", Network::Trunk("dinov2_s14")),
+const SHIKE_RESNET32: Network = Network {
+    trained: true,
+    config: |_| ShikeConfig::cifar(32, 100),
+    ..network("shike-resnet32", 128, 32)
+};
+
+const NETWORKS: [Network; 6] = [
+    SHIKE_RESNET32,
+    Network {
+        trained: true,
+        ..network("resnet50", 16, 224)
+    },
+    Network {
+        trained: true,
+        config: |_| ShikeConfig::resnet(50, 1000),
+        ..network("shike-resnet50", 16, 224)
+    },
+    network("efficientnet_lite0", 32, 224),
+    network("vit_s16", 32, 224),
+    network("dinov2_s14", 32, 224),
 ];
 
 /// A convolution of the networks: channels in and out, kernel, stride, groups, side of the input,
@@ -132,10 +114,8 @@ fn convolution_name([from, to, kernel, stride, groups, side, _]: [usize; 7]) -> 
 /// The names of all cases, in the order of the report.
 pub(super) fn names() -> Vec<String> {
     let mut names = Vec::new();
-    for (name, network) in NETWORKS {
-        if !matches!(network, Network::Trunk(_)) {
-            names.push(format!("step/{name}"));
-        }
+    for Network { name, trained, .. } in NETWORKS {
+        names.extend(trained.then(|| format!("step/{name}")));
         names.push(format!("eval/{name}"));
     }
     names.extend(["epoch/from-loader", "epoch/from-memory"].map(str::to_owned));
@@ -147,59 +127,58 @@ pub(super) fn names() -> Vec<String> {
     names
 }
 
-/// Prepares a case.
-pub(super) fn prepare(name: &str, setting: &Setting) -> Result<Case, CliError> {
-    setting.device.seed(0);
+/// Prepares a case on a device, as the options say.
+pub(super) fn prepare(name: &str, device: &Device, args: &BenchArgs) -> Result<Case, CliError> {
+    device.seed(0);
     let unknown = || unknown(name);
     let (kind, what) = name.split_once('/').ok_or_else(unknown)?;
-    let network = NETWORKS.iter().find(|(known, _)| *known == what);
+    let network = NETWORKS.into_iter().find(|network| network.name == what);
     match (kind, network) {
-        ("step", Some((_, Network::Trunk(_)))) => Err(unknown()),
-        ("step", Some((_, network))) => step(*network, setting),
-        ("eval", Some((_, network))) => eval(*network, setting),
-        ("epoch", _) => match what {
-            "from-loader" => epoch(true, setting),
-            "from-memory" => epoch(false, setting),
-            _ => Err(unknown()),
-        },
+        ("step", Some(network)) if network.trained => step(network, device, args),
+        ("eval", Some(network)) => eval(network, device, args),
+        ("epoch", _) if what == "from-loader" => epoch(true, device, args),
+        ("epoch", _) if what == "from-memory" => epoch(false, device, args),
         ("dkt" | "balanced", _) => {
             let found = LOSSES
-                .iter()
+                .into_iter()
                 .find(|(experts, classes)| what == format!("{experts}x{classes}"));
-            let (experts, classes) = found.ok_or_else(unknown)?;
-            loss(kind == "dkt", *experts, *classes, setting)
+            loss(kind == "dkt", found.ok_or_else(unknown)?, device, args)
         }
         ("conv", _) => {
             let found = CONVOLUTIONS
                 .into_iter()
                 .find(|shape| convolution_name(*shape) == name);
-            Ok(convolution(found.ok_or_else(unknown)?, setting))
+            Ok(convolution(found.ok_or_else(unknown)?, device, args))
         }
         _ => Err(unknown()),
     }
 }
 
+/// Labels of all classes.
+fn labels(batch: usize, classes: usize) -> TensorData {
+    let label = |image| (image * 37 % classes) as i64;
+    TensorData::new((0..batch).map(label).collect::<Vec<_>>(), [batch])
+}
+
 /// A network with running statistics of a network that has seen images, its images and labels.
-fn network(
+fn prepared(
     network: Network,
-    setting: &Setting,
+    device: &Device,
+    args: &BenchArgs,
 ) -> Result<(Shike, Tensor<4>, Tensor<1, Int>), CliError> {
-    let device = setting.device.clone().autodiff();
-    let config = network.config()?;
-    let model = config
-        .init(&device)
-        .map_err(|error| CliError::Failed(error.to_string()))?;
-    let (batch, side) = (setting.batch.unwrap_or(network.batch()), network.side());
+    let device = device.clone().autodiff();
+    let config = (network.config)(network.name).map_err(CliError::failed)?;
+    let model = config.init(&device).map_err(CliError::failed)?;
+    let (batch, side) = (args.batch.unwrap_or(network.batch), network.side);
     let normal = Distribution::Normal(0.0, 1.0);
     let images = Tensor::<4>::random([batch, 3, side, side], normal, &device);
-    let labels: Vec<i64> = (0..batch)
-        .map(|image| (image * 37 % config.num_classes) as i64)
-        .collect();
-    let labels = TensorData::new(labels, [batch]);
-    if let Some(folder) = &setting.exchange {
-        exchange(folder, &model, &images, &labels)?;
+    let labels = labels(batch, config.num_classes);
+    if let Some(folder) = &args.exchange {
+        let tensors = [("images", images.to_data()), ("labels", labels.clone())];
+        exchange(folder, tensors.map(|(name, data)| (name.into(), data)))?;
+        weights::export(&model, folder.join("weights.safetensors"), 0)?;
     }
-    let precision = setting.precision.check(&device);
+    let precision = args.precision.check(&device);
     precision.map_err(|reason| CliError::Failed(format!("bf16: {reason}")))?;
     let labels = Tensor::<1, Int>::from_data(labels, &device);
     Ok((model, images, labels))
@@ -208,36 +187,12 @@ fn network(
 /// Writes what another program needs to do the same work.
 fn exchange(
     folder: &Path,
-    model: &Shike,
-    images: &Tensor<4>,
-    labels: &TensorData,
+    tensors: impl IntoIterator<Item = (String, TensorData)>,
 ) -> Result<(), CliError> {
-    let failed =
-        |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", folder.display()));
-    fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    let path = folder.join("weights.safetensors");
-    weights::export(model, path, 0).map_err(|error| failed(&error))?;
-    let images = images.to_data();
-    let shape = images.shape().to_vec();
-    let view = |dtype, shape, bytes| {
-        safetensors::tensor::TensorView::new(dtype, shape, bytes).map_err(|error| failed(&error))
-    };
-    let tensors = BTreeMap::from([
-        (
-            "images",
-            view(safetensors::Dtype::F32, shape, images.as_bytes())?,
-        ),
-        (
-            "labels",
-            view(
-                safetensors::Dtype::I64,
-                labels.shape().to_vec(),
-                labels.as_bytes(),
-            )?,
-        ),
-    ]);
-    let bytes = safetensors::serialize(tensors, None).map_err(|error| failed(&error))?;
-    fs::write(folder.join("batch.safetensors"), bytes).map_err(|error| failed(&error))
+    fs::create_dir_all(folder).map_err(CliError::file(folder))?;
+    let tensors = tensors.into_iter().collect();
+    let bytes = weights::pack(tensors, 0, &BTreeMap::new(), false)?;
+    Ok(write_bytes(&folder.join("batch.safetensors"), bytes)?)
 }
 
 /// The number that a loss holds; reading it waits for the device.
@@ -246,17 +201,6 @@ fn value(loss: Tensor<1>) -> Result<f64, CliError> {
         .try_into_data()
         .map_err(|error| CliError::Failed(format!("{error:?}")))?;
     Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
-}
-
-/// The loss of a step; reading it waits for the device.
-fn total(loss: &BatchLoss) -> f64 {
-    loss.read().first().map_or(f64::NAN, |(_, value)| *value)
-}
-
-fn synchronise(device: &Device) -> Result<(), CliError> {
-    device
-        .sync()
-        .map_err(|error| CliError::Failed(format!("{error:?}")))
 }
 
 /// A network that is trained as a run trains it: forward, DKT loss (cross-entropy for the plain network),
@@ -275,7 +219,7 @@ impl Training {
         };
         let loss = loss
             .init(&LossContext::new(&[]))
-            .map_err(|error| CliError::Failed(error.to_string()))?;
+            .map_err(CliError::failed)?;
         Ok(Self {
             trained: Some(Trained {
                 model,
@@ -286,7 +230,8 @@ impl Training {
         })
     }
 
-    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<BatchLoss, CliError> {
+    /// A step, and its loss; reading it waits for the device.
+    fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>) -> Result<f64, CliError> {
         let failed = || CliError::Failed("a step before failed".into());
         let trained = self.trained.take().ok_or_else(failed)?;
         let [batch] = labels.dims();
@@ -295,27 +240,22 @@ impl Training {
             labels,
             share: None,
         };
-        let (trained, mut losses) = self.step.run(trained, batch, [Ok::<_, CliError>(inputs)])?;
+        let (trained, losses) = self.step.run(trained, batch, [Ok::<_, CliError>(inputs)])?;
         self.trained = Some(trained);
-        losses.pop().ok_or_else(failed)
+        let loss = losses.first().ok_or_else(failed)?.read();
+        Ok(loss.first().map_or(f64::NAN, |(_, value)| *value))
     }
 }
 
-fn step(which: Network, setting: &Setting) -> Result<Case, CliError> {
-    let (model, images, labels) = network(which, setting)?;
-    let summary = model.describe([which.side(), which.side()]);
+fn step(network: Network, device: &Device, args: &BenchArgs) -> Result<Case, CliError> {
+    let (model, images, labels) = prepared(network, device, args)?;
+    let macs = model.describe([network.side; 2]).macs();
     let batch = images.dims()[0];
-    let mut training = Training::new(model, setting.precision)?;
-    let device = setting.device.clone();
-    let run = move || {
-        let loss = training.step(images.clone(), labels.clone())?;
-        synchronise(&device)?;
-        Ok(total(&loss))
-    };
+    let mut training = Training::new(model, args.precision)?;
     Ok(Case {
         images: batch,
-        flops: Some(6.0 * summary.macs() as f64 * batch as f64),
-        run: Box::new(run),
+        flops: Some(6.0 * macs as f64 * batch as f64),
+        run: Box::new(move || training.step(images.clone(), labels.clone())),
     })
 }
 
@@ -324,47 +264,38 @@ const EPOCH_STEPS: usize = 10;
 
 /// Steps of SHIKE-ResNet-32: on batches that the loader makes meanwhile of images in memory, with the
 /// reference's augmentation; or on one batch that is there.
-fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, CliError> {
-    let which = Network::ShikeResnet32;
-    let (model, images, labels) = network(which, setting)?;
-    let macs = model.describe([which.side(), which.side()]).macs();
+fn epoch(from_loader: bool, device: &Device, args: &BenchArgs) -> Result<Case, CliError> {
+    let (model, images, labels) = prepared(SHIKE_RESNET32, device, args)?;
+    let macs = model.describe([SHIKE_RESNET32.side; 2]).macs();
     let batch = images.dims()[0];
     let count = EPOCH_STEPS * batch;
-    let mut training = Training::new(model, setting.precision)?;
-    let device = setting.device.clone();
-    let failed = |error: shike_data::DataError| CliError::Failed(error.to_string());
+    let mut training = Training::new(model, args.precision)?;
+    let device = device.clone().autodiff();
     let mut numbers = 0u32..;
     let noise = (0..count * 3072).map(|_| {
         let number = numbers.next().unwrap_or_default();
         (number.wrapping_mul(0x9E37_79B9) >> 24) as u8
     });
     let of_class = (0..count).map(|i| (i % 100) as u32).collect();
-    let data = Dataset::from_pixels(noise.collect(), 32, 32, of_class, 100).map_err(failed)?;
+    let data = Dataset::from_pixels(noise.collect(), 32, 32, of_class, 100)?;
     let config = LoaderConfig {
         batch_size: batch,
         ..LoaderConfig::default()
     };
-    let loader = Loader::new(data, Pipeline::cifar_train(), config, 0).map_err(failed)?;
+    let loader = Loader::new(data, Pipeline::cifar_train(), config, 0)?;
     let run = move || {
         let mut last = f64::NAN;
-        match from_loader {
-            true => {
-                for batch in loader.epoch(0, (0..count as u32).collect(), 0) {
-                    let batch = batch.map_err(failed)?;
-                    let autodiff = device.clone().autodiff();
-                    let normalization = Normalization::CIFAR10;
-                    let (images, labels) =
-                        to_tensors(&batch, &normalization, Upload::default(), &autodiff);
-                    last = total(&training.step(images, labels)?);
-                }
+        if !from_loader {
+            for _ in 0..EPOCH_STEPS {
+                last = training.step(images.clone(), labels.clone())?;
             }
-            false => {
-                for _ in 0..EPOCH_STEPS {
-                    last = total(&training.step(images.clone(), labels.clone())?);
-                }
-            }
+            return Ok(last);
         }
-        synchronise(&device)?;
+        for batch in loader.epoch(0, (0..count as u32).collect(), 0) {
+            let upload = Upload::default();
+            let (images, labels) = to_tensors(&batch?, &Normalization::CIFAR10, upload, &device);
+            last = training.step(images, labels)?;
+        }
         Ok(last)
     };
     Ok(Case {
@@ -375,39 +306,40 @@ fn epoch(from_loader: bool, setting: &Setting) -> Result<Case, CliError> {
 }
 
 /// The forward pass of scoring.
-fn eval(which: Network, setting: &Setting) -> Result<Case, CliError> {
-    let (model, images, _) = network(which, setting)?;
-    let summary = model.describe([which.side(), which.side()]);
+fn eval(network: Network, device: &Device, args: &BenchArgs) -> Result<Case, CliError> {
+    let (model, images, _) = prepared(network, device, args)?;
+    let macs = model.describe([network.side; 2]).macs();
     let (model, images) = (model.valid(), images.inner());
     let batch = images.dims()[0];
-    let (device, precision) = (setting.device.clone(), setting.precision);
+    let precision = args.precision;
     let run = move || {
         let forward = |images| model.forward(images, Head::Stage1);
         let logits = precision.compute(images.clone(), forward).mean();
-        synchronise(&device)?;
         value(logits.abs().mean())
     };
     Ok(Case {
         images: batch,
-        flops: Some(2.0 * summary.macs() as f64 * batch as f64),
+        flops: Some(2.0 * macs as f64 * batch as f64),
         run: Box::new(run),
     })
 }
 
 /// Value and gradient of a loss with respect to the logits.
-fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<Case, CliError> {
-    let batch = setting.batch.unwrap_or(512);
-    let device = setting.device.clone().autodiff();
+fn loss(
+    dkt: bool,
+    (experts, classes): (usize, usize),
+    device: &Device,
+    args: &BenchArgs,
+) -> Result<Case, CliError> {
+    let batch = args.batch.unwrap_or(512);
+    let device = device.clone().autodiff();
     let logits: Vec<Tensor<2>> = (0..experts)
         .map(|_| {
             let uniform = Distribution::Uniform(-10.0, 10.0);
             Tensor::random([batch, classes], uniform, &device).require_grad()
         })
         .collect();
-    let labels: Vec<i64> = (0..batch)
-        .map(|image| (image * 37 % classes) as i64)
-        .collect();
-    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
+    let labels = Tensor::<1, Int>::from_data(labels(batch, classes), &device);
     let counts: Vec<usize> = (0..classes).map(|class| 1 + 1280 / (class + 1)).collect();
     let loss = match dkt {
         true => LossConfig::Dkt(DktLossConfig::default()),
@@ -415,36 +347,18 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
     };
     let loss = loss
         .init(&LossContext::new(&counts))
-        .map_err(|error| CliError::Failed(error.to_string()))?;
-    if let Some(folder) = &setting.exchange {
-        fs::create_dir_all(folder)
-            .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))?;
-        let data: Vec<TensorData> = logits.iter().map(Tensor::to_data).collect();
-        let views = data.iter().enumerate().map(|(expert, data)| {
-            let shape = data.shape().to_vec();
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data.as_bytes())
-                .map(|view| (format!("logits{expert}"), view))
-        });
-        let written = views
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|views| safetensors::serialize(views, None))
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| {
-                let path = folder.join("batch.safetensors");
-                fs::write(path, bytes).map_err(|error| error.to_string())
-            });
-        written.map_err(CliError::Failed)?;
+        .map_err(CliError::failed)?;
+    if let Some(folder) = &args.exchange {
+        let data = logits.iter().map(Tensor::to_data).enumerate();
+        exchange(folder, data.map(|(i, data)| (format!("logits{i}"), data)))?;
     }
-    let sync = setting.device.clone();
     let run = move || {
         let logits = ExpertLogits {
             experts: logits.clone(),
         };
         let total = loss.forward(&logits, labels.clone()).total();
         let gradients = total.backward();
-        let gradient = logits.experts[0].grad(&gradients);
-        synchronise(&sync)?;
-        drop(gradient);
+        drop(logits.experts[0].grad(&gradients));
         value(total)
     };
     Ok(Case {
@@ -455,10 +369,10 @@ fn loss(dkt: bool, experts: usize, classes: usize, setting: &Setting) -> Result<
 }
 
 /// A convolution, forward and backward.
-fn convolution(shape: [usize; 7], setting: &Setting) -> Case {
+fn convolution(shape: [usize; 7], device: &Device, args: &BenchArgs) -> Case {
     let [from, to, kernel, stride, groups, side, images] = shape;
-    let batch = setting.batch.unwrap_or(images);
-    let device = setting.device.clone().autodiff();
+    let batch = args.batch.unwrap_or(images);
+    let device = device.clone().autodiff();
     let pad = kernel / 2;
     let conv: Conv2d = Conv2dConfig::new([from, to], [kernel, kernel])
         .with_stride([stride, stride])
@@ -475,14 +389,11 @@ fn convolution(shape: [usize; 7], setting: &Setting) -> Case {
         normal,
         &device,
     );
-    let sync = setting.device.clone();
     let run = move || {
         let output = shike_model::kernels::conv2d(&conv, input.clone());
         let total = (output * out.clone()).sum();
         let gradients = total.backward();
-        let gradient = input.grad(&gradients);
-        synchronise(&sync)?;
-        drop(gradient);
+        drop(input.grad(&gradients));
         value(total)
     };
     Case {

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shike_data::write::write_bytes;
 use shike_infer::{Precision, device, device::memory};
 
-use super::{CliError, Status, print, writable};
-use cases::{Case, Setting};
+use super::{CliError, Status, print, print_json, writable};
 
 /// Time training steps, scoring, losses and convolutions on every device of this binary.
 ///
@@ -107,97 +108,82 @@ impl Measured {
     }
 }
 
-/// What a served case says of a run.
-#[derive(Serialize)]
-struct Run {
-    seconds: f64,
-    value: f64,
-    peak_memory: Option<u64>,
-}
-
 impl BenchArgs {
     /// Runs the cases and prints their times.
     ///
     /// # Errors
     /// If there is no such case or device, or one could not run.
     pub fn run(&self) -> Result<Status, CliError> {
-        run(self)?;
-        Ok(Status::Success)
-    }
-}
-
-fn run(args: &BenchArgs) -> Result<(), CliError> {
-    if let Some(file) = &args.json {
-        writable(file)?;
-    }
-    let all = cases::names();
-    // A whole name means that case alone, though others may begin with it.
-    let chosen = |name: &String| {
-        let mut words = args.case.iter();
-        args.case.is_empty()
-            || words.any(|word| match all.contains(word) {
-                true => word == name,
-                false => name.contains(word.as_str()),
-            })
-    };
-    let names: Vec<String> = all.iter().filter(|name| chosen(name)).cloned().collect();
-    if args.list {
-        for name in names {
-            print(&name)?;
+        if let Some(file) = &self.json {
+            writable(file)?;
         }
-        return Ok(());
-    }
-    let first = args.device.first().map_or("auto", String::as_str);
-    if let Some(case) = &args.serve {
-        return serve(case, first, args);
-    }
-    if names.is_empty() {
-        return Err(unknown(&args.case.join(" ")));
-    }
-    for device in &args.device {
-        device::parse(device)?;
-    }
-    let devices = match args.device.is_empty() {
-        true => device::available().into_iter().map(str::to_owned).collect(),
-        false => args.device.clone(),
-    };
-    let mut results = Vec::new();
-    let mut failed = 0;
-    print(HEADER)?;
-    for device in &devices {
-        match device::parse(device) {
-            Err(error) if args.device.is_empty() => {
-                print(&format!("{device}: left out ({})", error.reason()))?;
-                continue;
+        let all = cases::names();
+        // A whole name means that case alone, though others may begin with it.
+        let chosen = |name: &String| {
+            let mut words = self.case.iter();
+            self.case.is_empty()
+                || words.any(|word| match all.contains(word) {
+                    true => word == name,
+                    false => name.contains(word.as_str()),
+                })
+        };
+        let names: Vec<String> = all.iter().filter(|name| chosen(name)).cloned().collect();
+        if self.list {
+            for name in names {
+                print(&name)?;
             }
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
+            return Ok(Status::Success);
         }
-        for name in &names {
-            match measure(name, device, args) {
-                Ok(measured) => {
-                    print(&line(&measured))?;
-                    results.push(measured);
+        let first = self.device.first().map_or("auto", String::as_str);
+        if let Some(case) = &self.serve {
+            return serve(case, first, self);
+        }
+        if names.is_empty() {
+            return Err(unknown(&self.case.join(" ")));
+        }
+        for device in &self.device {
+            device::parse(device)?;
+        }
+        let devices = match self.device.is_empty() {
+            true => device::available().into_iter().map(str::to_owned).collect(),
+            false => self.device.clone(),
+        };
+        let mut results = Vec::new();
+        let mut failed = 0;
+        print(HEADER)?;
+        for device in &devices {
+            match device::parse(device) {
+                Err(error) if self.device.is_empty() => {
+                    print(&format!("{device}: left out ({})", error.reason()))?;
+                    continue;
                 }
-                Err(error) => {
-                    failed += 1;
-                    print(&format!("{device:<8} {name:<28} failed: {error}"))?;
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+            for name in &names {
+                match measure(name, device, self) {
+                    Ok(measured) => {
+                        print(&line(&measured))?;
+                        results.push(measured);
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        print(&format!("{device:<8} {name:<28} failed: {error}"))?;
+                    }
                 }
             }
         }
-    }
-    if let Some(path) = &args.json {
-        let written = serde_json::to_string_pretty(&results)
-            .map_err(|error| error.to_string())
-            .and_then(|text| std::fs::write(path, text).map_err(|error| error.to_string()));
-        written.map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?;
-    }
-    match failed {
-        0 => Ok(()),
-        n => Err(CliError::Failed(format!(
-            "{n} of {} cases failed",
-            n + results.len()
-        ))),
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&results).map_err(CliError::failed)?;
+            write_bytes(path, text)?;
+        }
+        match failed {
+            0 => Ok(Status::Success),
+            n => Err(CliError::Failed(format!(
+                "{n} of {} cases failed",
+                n + results.len()
+            ))),
+        }
     }
 }
 
@@ -230,8 +216,7 @@ fn line(measured: &Measured) -> String {
 
 /// Runs a case in a process of its own: its memory is then its own, and what fails fails alone.
 fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
-    let program = std::env::current_exe().map_err(|error| failed(&error))?;
+    let program = std::env::current_exe().map_err(CliError::failed)?;
     let mut command = Command::new(program);
     // The program has subcommands, the benchmark binary has none.
     if !args.bench {
@@ -248,7 +233,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .map_err(|error| failed(&error))?;
+        .map_err(CliError::failed)?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
         return Err(CliError::Failed("the case has no pipes".into()));
@@ -256,7 +241,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
     let mut lines = std::io::BufReader::new(stdout).lines();
     let mut next = || match lines.next() {
         Some(Ok(line)) => {
-            serde_json::from_str::<serde_json::Value>(&line).map_err(|error| failed(&error))
+            serde_json::from_str::<serde_json::Value>(&line).map_err(CliError::failed)
         }
         _ => Err(CliError::Failed("the process ended".into())),
     };
@@ -272,7 +257,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
         peak_memory: None,
     };
     for run in 0..args.runs + WARM_UP {
-        writeln!(stdin).map_err(|error| failed(&error))?;
+        writeln!(stdin).map_err(CliError::failed)?;
         let said = next()?;
         if run >= WARM_UP {
             measured.seconds.extend(said["seconds"].as_f64());
@@ -281,7 +266,7 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
         measured.peak_memory = said["peak_memory"].as_u64();
     }
     drop(stdin);
-    child.wait().map_err(|error| failed(&error))?;
+    child.wait().map_err(CliError::failed)?;
     Ok(measured)
 }
 
@@ -289,33 +274,20 @@ fn measure(name: &str, device: &str, args: &BenchArgs) -> Result<Measured, CliEr
 const WARM_UP: usize = 2;
 
 /// One run of the case for each line that comes.
-fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<(), CliError> {
+fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<Status, CliError> {
     let device = device::parse(device_name)?;
-    let setting = Setting {
-        device: device.clone(),
-        batch: args.batch,
-        precision: args.precision,
-        exchange: args.exchange.clone(),
-    };
-    let Case {
-        images,
-        flops,
-        mut run,
-    } = cases::prepare(name, &setting)?;
-    let facts = serde_json::json!({ "images": images, "flops": flops, "dtype": args.precision });
-    print(&facts.to_string())?;
+    let mut case = cases::prepare(name, &device, args)?;
+    let (images, flops) = (case.images, case.flops);
+    print_json(&json!({ "images": images, "flops": flops, "dtype": args.precision }))?;
     for line in std::io::stdin().lock().lines() {
-        line.map_err(|error| CliError::Failed(error.to_string()))?;
+        line.map_err(CliError::failed)?;
         let started = Instant::now();
-        let value = run()?;
-        let said = Run {
-            seconds: started.elapsed().as_secs_f64(),
-            value,
-            peak_memory: memory::peak(&device),
-        };
-        let text =
-            serde_json::to_string(&said).map_err(|error| CliError::Failed(error.to_string()))?;
-        print(&text)?;
+        let value = (case.run)()?;
+        let waited = device.sync();
+        waited.map_err(|error| CliError::Failed(format!("{error:?}")))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let peak = memory::peak(&device);
+        print_json(&json!({ "seconds": seconds, "value": value, "peak_memory": peak }))?;
     }
-    Ok(())
+    Ok(Status::Success)
 }
