@@ -166,8 +166,10 @@ pub struct Row {
     /// The class that it probably is of, where its label is doubted.
     pub suggested: Option<String>,
     /// The probability of its label, as if all classes were equally frequent, where it was judged.
+    #[serde(serialize_with = "table::short")]
     pub label_probability: Option<f32>,
     /// That of the suggested class.
+    #[serde(serialize_with = "table::short")]
     pub suggested_probability: Option<f32>,
     /// A picture with another label that looks like it.
     pub twin: Option<String>,
@@ -207,10 +209,12 @@ pub struct ClassRow {
     /// Those that cannot be read.
     pub unreadable: usize,
     /// The mean probability of its label.
+    #[serde(serialize_with = "table::short")]
     pub label_probability: Option<f64>,
     /// The frequent class that its pictures are most probably taken for.
     pub nearest_frequent: Option<String>,
     /// The mean probability of that.
+    #[serde(serialize_with = "table::short")]
     pub nearest_probability: Option<f64>,
     /// Pictures to which no class is more probable than that.
     pub taken_for_it: Option<usize>,
@@ -296,8 +300,8 @@ impl Triage {
         folder: &Path,
     ) -> Result<[PathBuf; 3], WriteError> {
         let files = Self::files(folder);
-        table::write_csv(&files[0], Row::COLUMNS, &self.rows)?;
-        table::write_csv(&files[1], ClassRow::COLUMNS, &self.classes)?;
+        table::write_csv(&files[0], table::ROW, &self.rows)?;
+        table::write_csv(&files[1], table::CLASS_ROW, &self.classes)?;
         let page = self.page(subject, decoding);
         write_bytes(&files[2], page)?;
         Ok(files)

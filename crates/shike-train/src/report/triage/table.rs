@@ -2,88 +2,40 @@
 
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
 use shike_data::write::{WriteError, atomic_write};
 
-use super::{ClassRow, Reason, Row};
+/// The columns of `triage.csv`: the fields of a [`Row`](super::Row).
+pub(super) const ROW: &str = "path,class,shot,rank,part,reason,suggested,label_probability,suggested_probability,twin,\
+                              twin_class";
 
-/// The name of a column, and what stands there.
-type Column<T> = (&'static str, fn(&T) -> String);
+/// The columns of `triage_classes.csv`: the fields of a [`ClassRow`](super::ClassRow).
+pub(super) const CLASS_ROW: &str = "class,shot,training_images,images,judged,doubted,twins,unreadable,\
+                                    label_probability,nearest_frequent,nearest_probability,taken_for_it";
 
-pub(super) fn write_csv<T>(
+/// Writes rows below a head, which a table without rows has, too.
+pub(super) fn write_csv(
     path: &Path,
-    columns: &[Column<T>],
-    rows: &[T],
+    head: &str,
+    rows: &[impl Serialize],
 ) -> Result<(), WriteError> {
     atomic_write(path, |writer| {
-        let mut csv = csv::Writer::from_writer(writer);
-        csv.write_record(columns.iter().map(|(name, _)| name))?;
+        let mut csv = csv::WriterBuilder::new()
+            .has_headers(false)
+            .from_writer(writer);
+        csv.write_record(head.split(','))?;
         for row in rows {
-            csv.write_record(columns.iter().map(|(_, value)| value(row)))?;
+            csv.serialize(row)?;
         }
         csv.flush()
     })
 }
 
-/// Nothing where there is none.
-fn or_empty<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(String::new, |value| value.to_string())
-}
-
-fn probability(value: Option<impl Into<f64>>) -> String {
-    value.map_or_else(String::new, |value| format!("{:.4}", value.into()))
-}
-
-impl Reason {
-    /// Its name in a file.
-    fn name(self) -> &'static str {
-        match self {
-            Self::LabelAndTwin => "label+twin",
-            Self::Label => "label",
-            Self::Twin => "twin",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-impl Row {
-    pub(super) const COLUMNS: &[Column<Self>] = &[
-        ("path", |row| row.path.clone()),
-        ("class", |row| row.class.clone()),
-        ("shot", |row| row.shot.to_string()),
-        ("rank", |row| row.rank.to_string()),
-        ("part", |row| row.part.name().to_owned()),
-        ("reason", |row| row.reason.name().to_owned()),
-        ("suggested", |row| or_empty(row.suggested.as_ref())),
-        ("label_probability", |row| {
-            probability(row.label_probability)
-        }),
-        ("suggested_probability", |row| {
-            probability(row.suggested_probability)
-        }),
-        ("twin", |row| or_empty(row.twin.as_ref())),
-        ("twin_class", |row| or_empty(row.twin_class.as_ref())),
-    ];
-}
-
-impl ClassRow {
-    pub(super) const COLUMNS: &[Column<Self>] = &[
-        ("class", |row| row.class.clone()),
-        ("shot", |row| row.shot.to_string()),
-        ("training_images", |row| row.training_images.to_string()),
-        ("images", |row| row.images.to_string()),
-        ("judged", |row| row.judged.to_string()),
-        ("doubted", |row| row.doubted.to_string()),
-        ("twins", |row| row.twins.to_string()),
-        ("unreadable", |row| row.unreadable.to_string()),
-        ("label_probability", |row| {
-            probability(row.label_probability)
-        }),
-        ("nearest_frequent", |row| {
-            or_empty(row.nearest_frequent.as_ref())
-        }),
-        ("nearest_probability", |row| {
-            probability(row.nearest_probability)
-        }),
-        ("taken_for_it", |row| or_empty(row.taken_for_it)),
-    ];
+/// A probability with four digits.
+pub(super) fn short<P: Copy + Into<f64>, S: Serializer>(
+    value: &Option<P>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let short = value.map(|value| (value.into() * 1e4).round() / 1e4);
+    short.serialize(serializer)
 }
