@@ -277,7 +277,7 @@ impl TrainConfigError {
             },
             Self::Images { field, source } => match source {
                 // `transforms[1] (cutout).size`
-                DataError::Config { field: inner, .. } => {
+                DataError::Field { field: inner, .. } => {
                     let inner = inner.replace(['[', ']'], ".").replace("..", ".");
                     let parts = inner.split('.').filter(|part| !part.starts_with(" ("));
                     let parts: Vec<&str> = parts.collect();
@@ -286,7 +286,7 @@ impl TrainConfigError {
                 _ => (*field).into(),
             },
             Self::Mixing { stage, source } => match source {
-                DataError::Config { field, .. } => format!("{stage}.mixing.{field}"),
+                DataError::Field { field, .. } => format!("{stage}.mixing.{field}"),
                 _ => format!("{stage}.mixing"),
             },
             Self::HeadWeights(_) => "frozen.class_weights".into(),
@@ -534,45 +534,18 @@ impl TrainConfig {
         )?;
         let clip = self.clip_norm.unwrap_or(1.0);
         let seconds = self.checkpoint_seconds;
+        let sane = |field, n: usize| check(field, (1..=LARGEST).contains(&n), &n, RANGE);
+        let some = |field, n: usize| check(field, n > 0, &n, "at least 1");
         self.optimizer.validate()?;
-        check(
-            "clip_norm",
-            clip.is_finite() && clip > 0.0,
-            &clip,
-            "above 0",
-        )?;
-        check(
-            "accumulation",
-            (1..=LARGEST).contains(&self.accumulation),
-            &self.accumulation,
-            RANGE,
-        )?;
-        check(
-            "evaluate_every",
-            self.evaluate_every > 0,
-            &self.evaluate_every,
-            "at least 1",
-        )?;
-        let patience = self.patience.unwrap_or(1);
-        check("patience", patience > 0, &patience, "at least 1")?;
-        check(
-            "keep_checkpoints",
-            self.keep_checkpoints > 0,
-            &self.keep_checkpoints,
-            "at least 1",
-        )?;
-        check(
-            "checkpoint_seconds",
-            seconds.is_finite() && seconds >= 0.0,
-            &seconds,
-            "0 or more",
-        )?;
-        check(
-            "loader.batch_size",
-            (1..=LARGEST).contains(&self.loader.batch_size),
-            &self.loader.batch_size,
-            RANGE,
-        )?;
+        let positive = clip.is_finite() && clip > 0.0;
+        check("clip_norm", positive, &clip, "above 0")?;
+        sane("accumulation", self.accumulation)?;
+        some("evaluate_every", self.evaluate_every)?;
+        some("patience", self.patience.unwrap_or(1))?;
+        some("keep_checkpoints", self.keep_checkpoints)?;
+        let not_less = seconds.is_finite() && seconds >= 0.0;
+        check("checkpoint_seconds", not_less, &seconds, "0 or more")?;
+        sane("loader.batch_size", self.loader.batch_size)?;
         let images = |field, result: Result<(), DataError>| {
             result.map_err(|source| TrainConfigError::Images { field, source })
         };
@@ -581,19 +554,9 @@ impl TrainConfig {
         images("bad_images", self.bad_images.validate())?;
         images("normalization", self.normalization.validate())?;
         self.thresholds.validate()?;
-        check(
-            "stage1.epochs",
-            (1..=LARGEST).contains(&self.stage1.epochs),
-            &self.stage1.epochs,
-            RANGE,
-        )?;
+        sane("stage1.epochs", self.stage1.epochs)?;
         if let Some(stage2) = self.stage(2) {
-            check(
-                "stage2.epochs",
-                (1..=LARGEST).contains(&stage2.epochs),
-                &stage2.epochs,
-                RANGE,
-            )?;
+            sane("stage2.epochs", stage2.epochs)?;
         }
         check(
             "freeze_batch_norm",
