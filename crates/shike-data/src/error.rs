@@ -36,15 +36,6 @@ pub enum DataError {
         hint: String,
     },
 
-    /// A binary CIFAR file is damaged or of the other kind.
-    #[error("{}: {problem}", path.display())]
-    Cifar {
-        /// The `.bin` file.
-        path: PathBuf,
-        /// What is wrong, with the record's number (counted from 0) where there is one.
-        problem: String,
-    },
-
     /// A line of a list file is wrong.
     #[error("{}:{line}: {problem}", path.display())]
     ListLine {
@@ -56,38 +47,12 @@ pub enum DataError {
         problem: String,
     },
 
-    /// A list file is wrong as a whole (empty, or a label is missing).
+    /// A file or folder is not what it should be: a folder without the layout `class/name.jpg`, a list that is empty or
+    /// lacks a label, a CIFAR file that is damaged or of the other kind.
     #[error("{}: {problem}", path.display())]
-    List {
-        /// The list file.
+    File {
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-
-    /// An image folder does not have the layout `class/name.jpg`.
-    #[error("{}: {problem}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-
-    /// Two descriptions of one data set do not agree (labels, names, pixels).
-    #[error("{field}: {problem}")]
-    Dataset {
-        /// The argument that is wrong.
-        field: &'static str,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-
-    /// A long-tail profile cannot be applied.
-    #[error("{field}: {problem}")]
-    Imbalance {
-        /// The argument that is wrong.
-        field: &'static str,
         /// What is wrong, and what would be right.
         problem: String,
     },
@@ -139,10 +104,10 @@ pub enum DataError {
         problem: String,
     },
 
-    /// A field of a configuration is out of range.
+    /// A setting or an argument is out of its range, or does not agree with another.
     #[error("{field}: {problem}")]
-    Config {
-        /// The field.
+    Field {
+        /// The setting, with those that it is in, or the argument.
         field: String,
         /// What is wrong, and what would be right.
         problem: String,
@@ -252,6 +217,16 @@ pub enum DataError {
 
 impl DataError {
     /// An [`DataError::Io`] for `path`.
+    pub(crate) fn file(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        let (path, problem) = (path.into(), problem.into());
+        Self::File { path, problem }
+    }
+
+    pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        let (field, problem) = (field.into(), problem.into());
+        Self::Field { field, problem }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),

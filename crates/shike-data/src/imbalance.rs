@@ -31,7 +31,7 @@ pub enum LongTail {
 /// reference has one class too few then.
 ///
 /// # Errors
-/// [`DataError::Imbalance`] if there is no class, the factor is below 1 or not a number, or a
+/// [`DataError::Field`] if there is no class, the factor is below 1 or not a number, or a
 /// class would be left without an image.
 ///
 /// ```
@@ -49,19 +49,16 @@ pub fn class_counts(
     imbalance_factor: f64,
 ) -> Result<Vec<usize>> {
     if num_classes == 0 {
-        return Err(DataError::Imbalance {
-            field: "num_classes",
-            problem: "is 0, must be at least 1".into(),
-        });
+        return Err(DataError::field("num_classes", "is 0, must be at least 1"));
     }
     if !(imbalance_factor >= 1.0 && imbalance_factor.is_finite()) {
-        return Err(DataError::Imbalance {
-            field: "imbalance_factor",
-            problem: format!(
+        return Err(DataError::field(
+            "imbalance_factor",
+            format!(
                 "is {imbalance_factor}, must be at least 1 (largest class over smallest class, \
                  so 100 where the reference writes 0.01)"
             ),
-        });
+        ));
     }
     let n = n_max as f64;
     // The reference is given the reciprocal; the quotient rounds to the same number.
@@ -76,13 +73,13 @@ pub fn class_counts(
         })
         .collect();
     match counts.iter().position(|&count| count == 0) {
-        Some(class) => Err(DataError::Imbalance {
-            field: "imbalance_factor",
-            problem: format!(
+        Some(class) => Err(DataError::field(
+            "imbalance_factor",
+            format!(
                 "is {imbalance_factor}, which leaves class {class} without an image when the \
                  largest class has {n_max}; it has to be smaller"
             ),
-        }),
+        )),
         None => Ok(counts),
     }
 }
@@ -91,33 +88,33 @@ pub fn class_counts(
 /// in ascending order, as the reference's `gen_imbalanced_data` does.
 ///
 /// # Errors
-/// [`DataError::Imbalance`] if a label has no entry in `counts` or a class has too few images.
+/// [`DataError::Field`] if a label has no entry in `counts` or a class has too few images.
 pub fn first_n_per_class(labels: &[u32], counts: &[usize]) -> Result<Vec<usize>> {
     let mut chosen: Vec<Vec<usize>> = counts.iter().map(|_| Vec::new()).collect();
     for (i, &label) in labels.iter().enumerate() {
-        let class = chosen
-            .get_mut(label as usize)
-            .ok_or_else(|| DataError::Imbalance {
-                field: "counts",
-                problem: format!(
+        let class = chosen.get_mut(label as usize).ok_or_else(|| {
+            DataError::field(
+                "counts",
+                format!(
                     "has {} classes, but image {i} has label {label}",
                     counts.len()
                 ),
-            })?;
+            )
+        })?;
         if class.len() < counts[label as usize] {
             class.push(i);
         }
     }
     for (class, (found, &wanted)) in chosen.iter().zip(counts).enumerate() {
         if found.len() < wanted {
-            return Err(DataError::Imbalance {
-                field: "counts",
-                problem: format!(
+            return Err(DataError::field(
+                "counts",
+                format!(
                     "wants {wanted} images of class {class}, which has only {}; apply a profile \
                      to a data set at least as balanced as the profile",
                     found.len()
                 ),
-            });
+            ));
         }
     }
     Ok(chosen.concat())

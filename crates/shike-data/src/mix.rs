@@ -49,7 +49,7 @@ impl Mixing {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`DataError::Config`] naming the first field that is out of range.
+    /// [`DataError::Field`] naming the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         let fields = [
             ("mixup_alpha", self.mixup_alpha, 1000.0),
@@ -59,10 +59,10 @@ impl Mixing {
         ];
         for (field, value, max) in fields {
             if !(0.0..=max).contains(&value) {
-                return Err(DataError::Config {
-                    field: field.into(),
-                    problem: format!("is {value}, must be 0 to {max}"),
-                });
+                return Err(DataError::field(
+                    field,
+                    format!("is {value}, must be 0 to {max}"),
+                ));
             }
         }
         let (usual, wanted) = (Self::default(), [self.mixup_alpha, self.cutmix_alpha]);
@@ -76,10 +76,10 @@ impl Mixing {
         };
         match idle {
             None => Ok(()),
-            Some((field, needed)) => Err(DataError::Config {
-                field: field.into(),
-                problem: format!("has no effect without {needed} mixup_alpha and cutmix_alpha"),
-            }),
+            Some((field, needed)) => Err(DataError::field(
+                field,
+                format!("has no effect without {needed} mixup_alpha and cutmix_alpha"),
+            )),
         }
     }
 

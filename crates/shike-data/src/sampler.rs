@@ -82,12 +82,9 @@ impl Sampler {
     /// A sampler over the images with these `labels`, `[n]`.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is no image or a label is not below `num_classes`.
+    /// [`DataError::Field`] if there is no image or a label is not below `num_classes`.
     pub fn new(labels: &[u32], num_classes: usize, sampling: Sampling, seed: u64) -> Result<Self> {
-        let wrong = |problem| DataError::Dataset {
-            field: "labels",
-            problem,
-        };
+        let wrong = |problem| DataError::field("labels", problem);
         if labels.is_empty() {
             return Err(wrong("is empty; a sampler needs an image".into()));
         }

@@ -54,11 +54,13 @@ impl Normalization {
     /// Checks that what comes out are numbers.
     ///
     /// # Errors
-    /// [`DataError::Config`] naming the field.
+    /// [`DataError::Field`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field: &str, found: [f32; 3], expected| DataError::Config {
-            field: field.into(),
-            problem: format!("is {found:?}, must be three numbers{expected}"),
+        let wrong = |field: &str, found: [f32; 3], expected| {
+            DataError::field(
+                field,
+                format!("is {found:?}, must be three numbers{expected}"),
+            )
         };
         if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
             return Err(wrong("std", self.std, " above 0"));

@@ -388,7 +388,7 @@ impl Pipeline {
     /// Checks the parameters of every transform.
     ///
     /// # Errors
-    /// [`DataError::Config`] naming the transform and the parameter.
+    /// [`DataError::Field`] naming the transform and the parameter.
     pub fn validate(&self) -> Result<()> {
         for (i, transform) in self.transforms.iter().enumerate() {
             let before = &self.transforms[..i];
@@ -396,16 +396,16 @@ impl Pipeline {
             let late = before.iter().any(|t| !t.is_of_decoding())
                 || before.iter().any(|t| std::mem::discriminant(t) == kind);
             if late && transform.is_of_decoding() {
-                return Err(DataError::Config {
-                    field: format!("transforms[{i}] ({})", transform.name()),
-                    problem: "must come before all that is done with pixels, and once".into(),
-                });
+                return Err(DataError::field(
+                    format!("transforms[{i}] ({})", transform.name()),
+                    "must come before all that is done with pixels, and once",
+                ));
             }
             if let Some((parameter, problem)) = transform.problem() {
-                return Err(DataError::Config {
-                    field: format!("transforms[{i}] ({}).{parameter}", transform.name()),
+                return Err(DataError::field(
+                    format!("transforms[{i}] ({}).{parameter}", transform.name()),
                     problem,
-                });
+                ));
             }
         }
         Ok(())

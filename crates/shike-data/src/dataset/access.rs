@@ -14,9 +14,11 @@ impl Dataset {
     /// The number of image `i` in its source.
     pub(super) fn entry(&self, i: usize) -> Result<usize> {
         let entry = self.entries.get(i).map(|&entry| entry as usize);
-        entry.ok_or_else(|| DataError::Dataset {
-            field: "index",
-            problem: format!("is {i}, but there are {} images", self.len()),
+        entry.ok_or_else(|| {
+            DataError::field(
+                "index",
+                format!("is {i}, but there are {} images", self.len()),
+            )
         })
     }
 
@@ -37,7 +39,7 @@ impl Dataset {
     /// The pixels of image `i`, decoded now where it is a file.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
+    /// [`DataError::Field`] if there is no image `i`; errors of the file, and those of
     /// [`decode_rgb`](crate::decode_rgb).
     pub fn image(&self, i: usize, limits: &DecodeLimits) -> Result<RgbImage> {
         self.image_as(i, limits, &Decoding::default())
@@ -65,7 +67,7 @@ impl Dataset {
     /// Width and height of image `i`, from the header where it is a file.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is no image `i`; errors of the file, and those of
+    /// [`DataError::Field`] if there is no image `i`; errors of the file, and those of
     /// [`decode_rgb`](crate::decode_rgb) that the header shows.
     pub fn header_size(&self, i: usize) -> Result<[u32; 2]> {
         if let Some((width, height)) = self.images.size() {

@@ -86,8 +86,8 @@ impl Cifar {
 /// any number of records, so a subset in the same layout can be read too.
 ///
 /// # Errors
-/// [`DataError::Missing`] says what to download; [`DataError::Cifar`] if a file is no multiple of
-/// the record's length or a label is out of range; [`DataError::Dataset`] for validation images, which
+/// [`DataError::Missing`] says what to download; [`DataError::File`] if a file is no multiple of
+/// the record's length or a label is out of range; [`DataError::Field`] for validation images, which
 /// CIFAR has none of.
 pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, part: Part) -> Result<Dataset> {
     let dir = locate(dir.as_ref(), kind, part)?;
@@ -107,10 +107,10 @@ pub fn cifar(dir: impl AsRef<Path>, kind: Cifar, part: Part) -> Result<Dataset> 
 
 fn locate(dir: &Path, kind: Cifar, part: Part) -> Result<PathBuf> {
     let Some(first) = kind.files(part).first() else {
-        return Err(DataError::Dataset {
-            field: "part",
-            problem: format!("is {}, but CIFAR has train and test alone", part.name()),
-        });
+        return Err(DataError::field(
+            "part",
+            format!("is {}, but CIFAR has train and test alone", part.name()),
+        ));
     };
     let below = dir.join(kind.folder());
     if dir.join(first).exists() {
@@ -142,10 +142,7 @@ fn read_records(
     pixels: &mut Vec<u8>,
     labels: &mut Vec<u32>,
 ) -> Result<()> {
-    let wrong = |problem| DataError::Cifar {
-        path: path.to_owned(),
-        problem,
-    };
+    let wrong = |problem| DataError::file(path, problem);
     let head = kind.label_bytes();
     let record = head + 3 * PLANE;
     if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
@@ -192,14 +189,14 @@ fn class_names(path: &Path, kind: Cifar) -> Result<Vec<String>> {
         .map(str::to_owned)
         .collect();
     if names.len() != kind.num_classes() {
-        return Err(DataError::Cifar {
-            path: path.to_owned(),
-            problem: format!(
+        return Err(DataError::file(
+            path,
+            format!(
                 "holds {} class names, but {kind:?} has {} classes",
                 names.len(),
                 kind.num_classes(),
             ),
-        });
+        ));
     }
     Ok(names)
 }

@@ -112,7 +112,7 @@ impl FolderParts {
     /// Looks for the parts in `dir`.
     ///
     /// # Errors
-    /// [`DataError::Folder`] for a folder beside `train` that is meant for a part and would not be
+    /// [`DataError::File`] for a folder beside `train` that is meant for a part and would not be
     /// read, and for two validation folders.
     pub fn find(dir: &Path) -> Result<Self> {
         let part = |name: &str| Some(dir.join(name)).filter(|path| path.is_dir());
@@ -127,12 +127,10 @@ impl FolderParts {
         let mut vals = VAL.into_iter().filter(|name| part(name).is_some());
         let val = match (vals.next(), vals.next()) {
             (Some(first), Some(second)) => {
-                return Err(DataError::Folder {
-                    path: dir.to_owned(),
-                    problem: format!(
-                        "holds both {first} and {second}; one of them is the validation set"
-                    ),
-                });
+                return Err(DataError::file(
+                    dir,
+                    format!("holds both {first} and {second}; one of them is the validation set"),
+                ));
             }
             (first, _) => first.and_then(part),
         };
@@ -144,11 +142,10 @@ impl FolderParts {
         let mut beside = subfolders(dir, &mut LeftOut::default())?;
         beside.retain(|name| !parts.contains(&canonical(&dir.join(name))));
         match beside.iter().find(|name| is_part_name(name)) {
-            Some(name) => Err(DataError::Folder {
-                path: dir.join(name),
-                problem: "is not read beside `train`: call it `val` or `test`, or move it away"
-                    .into(),
-            }),
+            Some(name) => Err(DataError::file(
+                dir.join(name),
+                "is not read beside `train`: call it `val` or `test`, or move it away",
+            )),
             None => Ok(Self {
                 train,
                 val,
@@ -210,17 +207,15 @@ impl FolderParts {
     /// `bus`, `car` and `train` may be vehicles.
     fn is_train_a_class(&self, error: DataError) -> DataError {
         match error {
-            DataError::Folder { path, problem }
-                if path == self.train && !self.beside.is_empty() =>
-            {
+            DataError::File { path, problem } if path == self.train && !self.beside.is_empty() => {
                 let others = some_names(&self.beside);
-                DataError::Folder {
+                DataError::file(
                     path,
-                    problem: format!(
+                    format!(
                         "{problem}. If it is a class as {others}, move all class folders into a new \
                          folder `train`"
                     ),
-                }
+                )
             }
             other => other,
         }
@@ -234,7 +229,7 @@ impl FolderParts {
 /// `.heic` or the like, or have no ending. Class folders without an image, hidden files and folders, and other files do not: [`Dataset::left_out`] counts them.
 ///
 /// # Errors
-/// [`DataError::Folder`] if there is no class or no image, or for a class that is called as a part
+/// [`DataError::File`] if there is no class or no image, or for a class that is called as a part
 /// (`test`); beside other classes one may be called `train`.
 pub fn image_folder(dir: impl AsRef<Path>) -> Result<Dataset> {
     let found = Found::training(dir.as_ref(), &[])?;
@@ -260,7 +255,7 @@ pub fn image_folder_as_found(dir: impl AsRef<Path>, known: &[String]) -> Result<
 /// Reads a folder whose classes have the numbers of `classes`: the test folder of a training set.
 ///
 /// # Errors
-/// [`DataError::Folder`] if there is no image, or the folder has images of a class that `classes` lacks. A
+/// [`DataError::File`] if there is no image, or the folder has images of a class that `classes` lacks. A
 /// class without a folder, or with an empty one, has no images; that is allowed, since a test set need not
 /// hold every class.
 pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> Result<Dataset> {
@@ -270,9 +265,9 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
         !classes.contains(name) && (is_part_name(name) || !found.images[*name].is_empty())
     };
     if let Some(unknown) = found.classes.iter().find(is_unknown) {
-        return Err(DataError::Folder {
-            path: found.dir.join(unknown),
-            problem: match is_part_name(unknown) {
+        return Err(DataError::file(
+            found.dir.join(unknown),
+            match is_part_name(unknown) {
                 true => "is a part of a data set: name the folder whose folders are classes".into(),
                 false => format!(
                     "is no class of the training set, whose {} classes start with {:?}",
@@ -280,7 +275,7 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
                     &classes[..classes.len().min(3)],
                 ),
             },
-        });
+        ));
     }
     found.dataset(classes.to_vec())
 }
@@ -289,7 +284,7 @@ pub fn image_folder_with_classes(dir: impl AsRef<Path>, classes: &[String]) -> R
 /// what was left out. Whatever is read from a folder is found so.
 ///
 /// # Errors
-/// [`DataError::Io`]; [`DataError::Folder`] for a name that is not UTF-8, or a loop of links.
+/// [`DataError::Io`]; [`DataError::File`] for a name that is not UTF-8, or a loop of links.
 pub fn images_below(dir: &Path) -> Result<(Vec<String>, LeftOut)> {
     let (mut paths, mut left_out) = (Vec::new(), LeftOut::default());
     collect(dir, "", 0, &mut paths, &mut left_out)?;
@@ -353,14 +348,14 @@ impl<'a> Found<'a> {
             1 => "is no class",
             _ => "are no classes",
         };
-        Err(DataError::Folder {
-            path: dir.to_owned(),
-            problem: format!(
+        Err(DataError::file(
+            dir,
+            format!(
                 "{} here {are}: folders of such names are parts of a data set. Put the class folders into \
                  `train`, beside `val` and `test`, or give the folder that holds classes alone",
                 parts.join(" and ")
             ),
-        })
+        ))
     }
 
     /// The images with the numbers of `classes`.
@@ -392,10 +387,7 @@ impl<'a> Found<'a> {
             Some(_) => "; images to be named, not to be scored, belong elsewhere",
             None => "",
         };
-        DataError::Folder {
-            path: self.dir.to_owned(),
-            problem: format!("{holds}; {wanted}{test}"),
-        }
+        DataError::file(self.dir, format!("{holds}; {wanted}{test}"))
     }
 }
 
@@ -412,12 +404,10 @@ fn subfolders(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<String>> {
         }
         // Lists of names are read without such spaces, which nobody sees.
         if name.trim() != name {
-            return Err(DataError::Folder {
+            return Err(DataError::file(
                 path,
-                problem: format!(
-                    "the name {name:?} begins or ends with a space: rename the folder"
-                ),
-            });
+                format!("the name {name:?} begins or ends with a space: rename the folder"),
+            ));
         }
         names.push(name);
     }
@@ -434,10 +424,10 @@ fn collect(
     left_out: &mut LeftOut,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(DataError::Folder {
-            path: folder.to_owned(),
-            problem: format!("lies more than {MAX_DEPTH} folders deep; is a link a loop?"),
-        });
+        return Err(DataError::file(
+            folder,
+            format!("lies more than {MAX_DEPTH} folders deep; is a link a loop?"),
+        ));
     }
     for (name, path) in entries(folder, left_out)? {
         let reason = refused(&name, &path);
@@ -491,10 +481,10 @@ fn entries(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<(String, PathBuf)>>
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
-            return Err(DataError::Folder {
+            return Err(DataError::file(
                 path,
-                problem: "has a name that is not UTF-8; rename it".into(),
-            });
+                "has a name that is not UTF-8; rename it",
+            ));
         };
         match name.starts_with('.') {
             true => left_out.count("hidden"),

@@ -52,8 +52,8 @@ pub struct ListColumns {
 /// # Errors
 /// [`DataError::ListLine`] with the line for a wrong number of fields, a label that is no number,
 /// negative or too large, a path that is absolute or has `..`, an image that is listed twice, or
-/// a gap in the labels; [`DataError::List`] for an empty list, or another number or other names of
-/// classes than asked for; [`DataError::Dataset`] if the two optional arguments disagree.
+/// a gap in the labels; [`DataError::File`] for an empty list, or another number or other names of
+/// classes than asked for; [`DataError::Field`] if the two optional arguments disagree.
 pub fn list_file(
     root: impl AsRef<Path>,
     list_path: impl AsRef<Path>,
@@ -92,10 +92,10 @@ impl ListColumns {
         if let (Some(n), Some(names)) = (num_classes, &class_names)
             && names.len() != n
         {
-            return Err(DataError::Dataset {
-                field: "class_names",
-                problem: format!("has {} names, but num_classes is {n}", names.len()),
-            });
+            return Err(DataError::field(
+                "class_names",
+                format!("has {} names, but num_classes is {n}", names.len()),
+            ));
         }
         let named = |wrong: Wrong| wrong.of(list_path);
         let bytes = match list_path.is_dir() {
@@ -189,10 +189,9 @@ impl ListColumns {
 
     /// Paths, and what they tell.
     fn by_path(&self, rule: &str, list_path: &Path, known: Option<&[String]>) -> Result<Rows> {
-        let rule: PathRule = rule.parse().map_err(|problem| DataError::Config {
-            field: "columns.label".into(),
-            problem,
-        })?;
+        let rule: PathRule = rule
+            .parse()
+            .map_err(|problem| DataError::field("columns.label", problem))?;
         let paths = match list_path.is_dir() {
             true => (1..).zip(images_below(list_path)?.0).collect(),
             false => self.paths(list_path)?,

@@ -54,7 +54,7 @@ impl Dataset {
     /// A data set from pixels in memory: `pixels` is `[n, height, width, 3]`, `labels` is `[n]`.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if the lengths do not agree or a label is not below `num_classes`.
+    /// [`DataError::Field`] if the lengths do not agree or a label is not below `num_classes`.
     pub fn from_pixels(
         pixels: Vec<u8>,
         height: usize,
@@ -94,32 +94,34 @@ impl Dataset {
     /// A data set of the images of a source, with a label for each, `[n]`, and a name for each class.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there are more or fewer labels, or one is not below the number of classes.
+    /// [`DataError::Field`] if there are more or fewer labels, or one is not below the number of classes.
     pub fn from_images(
         images: Arc<dyn Images>,
         labels: Vec<u32>,
         class_names: Vec<String>,
     ) -> Result<Self> {
         if images.len() != labels.len() {
-            return Err(DataError::Dataset {
-                field: "labels",
-                problem: format!("has {} entries for {} images", labels.len(), images.len()),
-            });
+            return Err(DataError::field(
+                "labels",
+                format!("has {} entries for {} images", labels.len(), images.len()),
+            ));
         }
-        let n = u32::try_from(labels.len()).map_err(|_| DataError::Dataset {
-            field: "labels",
-            problem: format!("has {} entries, more than can be numbered", labels.len()),
+        let n = u32::try_from(labels.len()).map_err(|_| {
+            DataError::field(
+                "labels",
+                format!("has {} entries, more than can be numbered", labels.len()),
+            )
         })?;
         if let Some(i) = labels.iter().position(|&l| l as usize >= class_names.len()) {
-            return Err(DataError::Dataset {
-                field: "labels",
-                problem: format!(
+            return Err(DataError::field(
+                "labels",
+                format!(
                     "image {i} has label {}, but there are {} classes (0 to {})",
                     labels[i],
                     class_names.len(),
                     class_names.len().saturating_sub(1),
                 ),
-            });
+            ));
         }
         Ok(Self {
             images,
@@ -245,7 +247,7 @@ impl Dataset {
     /// The images of several data sets with the same classes, one set behind the other.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is no set, or two have other classes.
+    /// [`DataError::Field`] if there is no set, or two have other classes.
     pub fn joined(sets: &[&Self]) -> Result<Self> {
         let images: Arc<dyn Images> = match Self::one_folder(sets) {
             Some((root, paths)) => Arc::new(Files { root, paths }),
@@ -266,10 +268,10 @@ impl Dataset {
     fn behind_one_another(sets: &[&Self], images: Arc<dyn Images>) -> Result<Self> {
         let names = sets.first().map_or(&[][..], |set| set.class_names());
         if sets.is_empty() || sets.iter().any(|set| set.class_names() != names) {
-            return Err(DataError::Dataset {
-                field: "class_names",
-                problem: "differ between the data sets, or there is no set".into(),
-            });
+            return Err(DataError::field(
+                "class_names",
+                "differ between the data sets, or there is no set",
+            ));
         }
         let labels = sets.iter().flat_map(|set| set.labels()).copied().collect();
         let mut joined = Self::from_images(images, labels, names.to_vec())?;
@@ -281,7 +283,7 @@ impl Dataset {
     /// class. `n_max` is the size of the largest class here. See [`class_counts`].
     ///
     /// # Errors
-    /// [`DataError::Imbalance`] if the factor is wrong or a class has fewer images than its share.
+    /// [`DataError::Field`] if the factor is wrong or a class has fewer images than its share.
     pub fn with_long_tail(&self, profile: LongTail, imbalance_factor: f64) -> Result<Self> {
         let n_max = self.class_counts().into_iter().max().unwrap_or(0);
         let counts = class_counts(profile, n_max, self.num_classes(), imbalance_factor)?;
@@ -291,17 +293,17 @@ impl Dataset {
     /// The same images with other class names.
     ///
     /// # Errors
-    /// [`DataError::Dataset`] if there is not one name a class.
+    /// [`DataError::Field`] if there is not one name a class.
     pub fn with_class_names(mut self, class_names: Vec<String>) -> Result<Self> {
         if class_names.len() != self.num_classes() {
-            return Err(DataError::Dataset {
-                field: "class_names",
-                problem: format!(
+            return Err(DataError::field(
+                "class_names",
+                format!(
                     "has {} names, but there are {} classes",
                     class_names.len(),
                     self.num_classes()
                 ),
-            });
+            ));
         }
         self.class_names = class_names.into();
         Ok(self)

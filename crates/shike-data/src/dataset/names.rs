@@ -66,7 +66,7 @@ pub fn names_disagree(own: &[String], names: &[String]) -> Option<String> {
 ///
 /// # Errors
 /// [`DataError::ListLine`] for a line that is blank, no UTF-8, or holds a name for the second time;
-/// [`DataError::List`] for a file without a name.
+/// [`DataError::File`] for a file without a name.
 pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
     let path = path.as_ref();
     let bytes = read(path).map_err(|e| DataError::io(path, e))?;
@@ -101,10 +101,10 @@ pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
         names.push(name.to_owned());
     }
     match names.is_empty() {
-        true => Err(DataError::List {
-            path: path.to_owned(),
-            problem: "holds no class name; wanted one a line".into(),
-        }),
+        true => Err(DataError::file(
+            path,
+            "holds no class name; wanted one a line",
+        )),
         false => Ok(names),
     }
 }
@@ -113,7 +113,7 @@ pub fn class_names_file(path: impl AsRef<Path>) -> Result<Vec<String>> {
 /// `names` say. The data set notes where its names are from.
 ///
 /// # Errors
-/// As [`list_file`](super::list_file) and [`class_names_file`]; [`DataError::List`] if a name has no image.
+/// As [`list_file`](super::list_file) and [`class_names_file`]; [`DataError::File`] if a name has no image.
 pub fn list_file_named(
     root: impl AsRef<Path>,
     list_path: impl AsRef<Path>,

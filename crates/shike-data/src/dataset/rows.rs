@@ -126,7 +126,7 @@ impl Wrong {
                 line,
                 problem,
             },
-            None => DataError::List { path, problem },
+            None => DataError::file(path, problem),
         }
     }
 

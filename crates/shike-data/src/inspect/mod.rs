@@ -232,7 +232,7 @@ pub enum Problem {
 /// the number of images so far.
 ///
 /// # Errors
-/// [`DataError::Dataset`] if there is no part, one is there twice, or they disagree on classes. A
+/// [`DataError::Field`] if there is no part, one is there twice, or they disagree on classes. A
 /// bad image is no error here but a finding.
 pub fn inspect(
     subsets: &[(Part, Dataset)],
@@ -310,12 +310,7 @@ pub fn inspect(
 
 /// The names of all classes, if the parts agree on them.
 fn class_names(subsets: &[(Part, Dataset)]) -> Result<&[String]> {
-    let wrong = |problem| {
-        Err(DataError::Dataset {
-            field: "subsets",
-            problem,
-        })
-    };
+    let wrong = |problem| Err(DataError::field("subsets", problem));
     let mut seen = BTreeSet::new();
     if let Some((subset, _)) = subsets.iter().find(|(subset, _)| !seen.insert(*subset)) {
         return wrong(format!("holds {} twice", subset.name()));

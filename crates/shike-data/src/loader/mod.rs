@@ -116,12 +116,9 @@ impl Threads {
     /// Starts `workers` threads; 0 takes one for each core.
     ///
     /// # Errors
-    /// [`DataError::Config`] for more than 1024 threads, or if they cannot be started.
+    /// [`DataError::Field`] for more than 1024 threads, or if they cannot be started.
     pub fn new(workers: usize) -> Result<Self> {
-        let wrong = |problem| DataError::Config {
-            field: "workers".into(),
-            problem,
-        };
+        let wrong = |problem| DataError::field("workers", problem);
         if workers > 1024 {
             return Err(wrong(format!("is {workers}, must be 0 to 1024")));
         }
@@ -188,8 +185,8 @@ impl Loader {
     /// Where the pipeline does not fix the size of an image, the first image of the data set does.
     ///
     /// # Errors
-    /// [`DataError::Config`] for a number out of range or a wrong transform; [`DataError::Dataset`]
-    /// if there is no image; what the first image fails with, where it has to be read.
+    /// [`DataError::Field`] for a number out of range or a wrong transform, and if there is no image; what the first
+    /// image fails with, where it has to be read.
     pub fn on(
         threads: &Threads,
         dataset: Dataset,
@@ -208,10 +205,7 @@ impl Loader {
             })
         };
         if dataset.is_empty() {
-            return Err(DataError::Dataset {
-                field: "dataset",
-                problem: "holds no image".into(),
-            });
+            return Err(DataError::field("dataset", "holds no image"));
         }
         let size = match side {
             Some(size) => (size.height as usize, size.width as usize),
@@ -231,10 +225,7 @@ impl Loader {
         size: (usize, usize),
     ) -> Result<Self> {
         // An upper limit, because the queue is allocated at once.
-        let wrong = |field: &str, problem| DataError::Config {
-            field: field.into(),
-            problem,
-        };
+        let wrong = |field: &str, problem| DataError::field(field, problem);
         if config.batch_size == 0 {
             return Err(wrong("batch_size", "is 0, must be at least 1".into()));
         }
@@ -258,7 +249,7 @@ impl Loader {
     /// [`DataError::TooManyBad`].
     ///
     /// # Errors
-    /// [`DataError::Config`] if the share is out of range.
+    /// [`DataError::Field`] if the share is out of range.
     pub fn with_bad_images(
         mut self,
         policy: BadImages,
@@ -361,8 +352,7 @@ impl Loader {
                 Ok(thread) => epoch.lanes.push(Lane { receiver, thread }),
                 Err(e) => {
                     let problem = format!("the loader's thread could not be started: {e}");
-                    let field = "workers".into();
-                    epoch.failed = Some(DataError::Config { field, problem });
+                    epoch.failed = Some(DataError::field("workers", problem));
                     break;
                 }
             }

@@ -30,15 +30,13 @@ impl BadImages {
     /// Checks the share.
     ///
     /// # Errors
-    /// [`DataError::Config`] if it is no share.
+    /// [`DataError::Field`] if it is no share.
     pub fn validate(&self) -> Result<()> {
         match self {
-            Self::Skip { max_share } if !(0.0..=1.0).contains(max_share) => {
-                Err(DataError::Config {
-                    field: "max_share".into(),
-                    problem: format!("is {max_share}, must be a share from 0 to 1"),
-                })
-            }
+            Self::Skip { max_share } if !(0.0..=1.0).contains(max_share) => Err(DataError::field(
+                "max_share",
+                format!("is {max_share}, must be a share from 0 to 1"),
+            )),
             _ => Ok(()),
         }
     }

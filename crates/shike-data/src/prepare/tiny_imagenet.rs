@@ -40,7 +40,7 @@ pub struct TinyImageNetLists {
 ///
 /// # Errors
 /// [`DataError`] with the file or line, if `dir` is not the unpacked archive or has too few images of a
-/// class, and [`DataError::Imbalance`] for a factor that no tail has.
+/// class, and [`DataError::Field`] for a factor that no tail has.
 pub fn tiny_imagenet_lists(dir: &Path, imbalance_factor: f64) -> Result<TinyImageNetLists> {
     let train =
         image_folder(dir.join("train"))?.with_long_tail(LongTail::Exponential, imbalance_factor)?;

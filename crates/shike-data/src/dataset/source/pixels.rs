@@ -17,14 +17,14 @@ pub(crate) struct Pixels {
 
 impl Pixels {
     /// # Errors
-    /// [`DataError::Dataset`] if these are not the bytes of `len` images.
+    /// [`DataError::Field`] if these are not the bytes of `len` images.
     pub fn new(
         pixels: Vec<u8>,
         (height, width): (usize, usize),
         len: usize,
         files: Vec<(String, u32)>,
     ) -> Result<Self> {
-        let wrong = |field, problem| DataError::Dataset { field, problem };
+        let wrong = |field, problem| DataError::field(field, problem);
         let side = |field, n: usize| {
             u32::try_from(n)
                 .ok()

@@ -76,7 +76,7 @@ impl SyntheticConfig {
     /// Training images of each class, `[classes]`, by [`imbalance::class_counts`].
     ///
     /// # Errors
-    /// [`DataError::Config`] or [`DataError::Imbalance`] if a field is outside its range.
+    /// [`DataError::Field`] if a field is outside its range.
     pub fn class_counts(&self) -> Result<Vec<usize>> {
         let size = self.size as usize;
         for (field, value, from, to) in [
@@ -87,10 +87,10 @@ impl SyntheticConfig {
             ("quality", usize::from(self.quality), 1, 100),
         ] {
             if !(from..=to).contains(&value) {
-                return Err(DataError::Config {
-                    field: field.into(),
-                    problem: format!("is {value}, must be {from} to {to}"),
-                });
+                return Err(DataError::field(
+                    field,
+                    format!("is {value}, must be {from} to {to}"),
+                ));
             }
         }
         let factor = self.imbalance_factor;
@@ -116,8 +116,8 @@ pub struct SyntheticSet {
 /// run left, and is made again.
 ///
 /// # Errors
-/// [`DataError::Config`] or [`DataError::Imbalance`] for a field outside its range;
-/// [`DataError::Folder`] if `root` holds a set of another configuration, or files that no run of this
+/// [`DataError::Field`] for a field outside its range;
+/// [`DataError::File`] if `root` holds a set of another configuration, or files that no run of this
 /// function made; [`DataError::Io`] and [`DataError::Write`].
 ///
 /// # Example
@@ -197,9 +197,11 @@ fn is_recorded(root: &Path, wanted: &serde_json::Value) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(DataError::io(&path, error)),
     };
-    let wrong = |problem: String| DataError::Folder {
-        path: root.to_path_buf(),
-        problem: format!("{problem}; delete the folder or give another"),
+    let wrong = |problem: String| {
+        DataError::file(
+            root,
+            format!("{problem}; delete the folder or give another"),
+        )
     };
     let recorded: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|e| wrong(format!("{RECORD} is no record of a synthetic set: {e}")))?;
@@ -255,10 +257,7 @@ fn entries(folder: &Path, ours: impl Fn(&PathBuf, &str) -> bool) -> Result<Vec<P
         if !ours(&path, &entry.file_name().to_string_lossy()) {
             let problem =
                 "is no part of a synthetic set, so its folder is left alone; give an empty folder";
-            return Err(DataError::Folder {
-                path,
-                problem: problem.into(),
-            });
+            return Err(DataError::file(path, problem));
         }
         paths.push(path);
     }
