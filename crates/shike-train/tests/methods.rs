@@ -4,15 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod small;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor};
-use common::random;
 use serde_json::{Value, json};
-use shike_data::{Dataset, Loader, LoaderConfig, Pipeline};
+use shike_data::{Loader, LoaderConfig, Pipeline};
 use shike_infer::metrics::{Evaluator, Metric};
 use shike_infer::{Network, Predictor, Scorer, load_model};
 use shike_model::network::Classifier;
@@ -23,6 +23,7 @@ use shike_train::{
     AdamWConfig, Learner, OptimizerConfig, Outcome, Progress, ScoreTest, Session, Stage2,
     TrainConfig, TrainData, TrainError,
 };
+use small::dataset;
 
 /// Training images of the classes.
 const COUNTS: [usize; 3] = [5, 3, 2];
@@ -31,22 +32,6 @@ const COUNTS: [usize; 3] = [5, 3, 2];
 fn alone() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn dataset(counts: [usize; 3], seed: u32) -> Dataset {
-    let labels: Vec<u32> = (0..3)
-        .flat_map(|class| vec![class as u32; counts[class]])
-        .collect();
-    let mut state = seed;
-    let pixels = labels.iter().flat_map(|label| {
-        (0..8 * 8 * 3)
-            .map(|_| {
-                // Brighter from class to class.
-                (label * 60 + (random(&mut state) >> 26)) as u8
-            })
-            .collect::<Vec<u8>>()
-    });
-    Dataset::from_pixels(pixels.collect(), 8, 8, labels.clone(), 3).unwrap()
 }
 
 fn data(val: bool) -> TrainData {
@@ -71,11 +56,7 @@ fn experts(classifier: ClassifierConfig) -> ShikeConfig {
 
 /// Two epochs of one step each, and where there is a stage 2, as many there.
 fn config(model: ShikeConfig, loss: Value, stage2: Option<Value>) -> TrainConfig {
-    let mut config = TrainConfig::cifar(model, [2, 2]);
-    config.train_pipeline = Pipeline { transforms: vec![] };
-    config.eval_pipeline = Pipeline { transforms: vec![] };
-    config.loader.batch_size = 16;
-    config.loader.workers = 1;
+    let mut config = small::config(model, 16);
     config.stage1.loss = serde_json::from_value(loss).unwrap();
     let stage1 = serde_json::to_value(&config.stage1).unwrap();
     config.stage2 = stage2.map(|mut stage2| {

@@ -9,15 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use burn::tensor::Device;
-use common::success;
+use common::{resnet10_weights, success};
 use shike::data::Part;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
 use shike::data::tiny_imagenet::tiny_imagenet_lists;
 use shike::data::{Dataset, list_file, list_file_like};
-use shike::model::ShikeConfig;
-use shike::model::network::resnet::ResnetConfig;
-use shike::model::weights;
 use shike::train::recipe::{Card, Recipe};
 use shike::train::run::RunPaths;
 use shike::train::{DataSource, OptimizerConfig, TrainData};
@@ -348,12 +344,8 @@ impl Fixture {
     }
 
     fn weights(&self) -> PathBuf {
-        let device = Device::flex();
-        device.seed(5);
-        let backbone = ResnetConfig::imagenet(10).unwrap();
-        let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
         let path = self.folder.path().join("resnet10.safetensors");
-        weights::export(&model, &path, 0).unwrap();
+        resnet10_weights(&path);
         path
     }
 

@@ -14,8 +14,6 @@ use std::time::Duration;
 use burn::tensor::Device;
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::infer::load_model;
-use shike::model::ShikeConfig;
-use shike::model::network::resnet::ResnetConfig;
 use shike::model::weights::{self, StateDict};
 use shike::train::run::RunPaths;
 
@@ -37,23 +35,10 @@ fn fixture() -> Fixture {
         ..SyntheticConfig::default()
     };
     let set = generate(&folder.path().join("images"), &config).unwrap();
-    let shown = |path: &Path| path.display().to_string();
-    let images = [
-        ("--data", &set.root),
-        ("--train-list", &set.train_list),
-        ("--test-list", &set.test_list),
-    ];
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = ResnetConfig::imagenet(10).unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
     let path = folder.path().join("resnet10.safetensors");
-    weights::export(&model, &path, 0).unwrap();
+    common::resnet10_weights(&path);
     Fixture {
-        images: images
-            .into_iter()
-            .flat_map(|(flag, path)| [flag.to_owned(), shown(path)])
-            .collect(),
+        images: common::lists(&set),
         weights: path,
         folder,
     }

@@ -8,12 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use common::{failure, said, success, text};
+use common::{failure, resnet10_weights, said, success, text};
 use serde_json::Value;
 use shike::data::synthetic::{SyntheticConfig, generate};
 use shike::infer::{Network, load_model};
-use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::run::RunPaths;
 
 /// The program, which keeps features in a folder of their own.
@@ -47,12 +45,8 @@ fn fixture() -> (tempfile::TempDir, PathBuf, PathBuf) {
             fs::copy(drawn.root.join(path), into.join(name)).unwrap();
         }
     }
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = BackboneConfig::named("resnet10").unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
     let path = folder.path().join("weights.safetensors");
-    weights::export(&model, &path, 0).unwrap();
+    resnet10_weights(&path);
     (folder, pictures, path)
 }
 

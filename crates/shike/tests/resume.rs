@@ -3,6 +3,8 @@
 #![cfg(all(unix, feature = "flex", feature = "cli"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
+use common::lists;
 use shike::data::synthetic::{SyntheticConfig, SyntheticSet, generate};
 use shike::infer::Predictor;
 use shike::model::weights;
@@ -80,22 +83,10 @@ impl Fixture {
         RunPaths::new(self.folder.path().join(name))
     }
 
-    fn data(&self) -> Vec<String> {
-        let shown = |path: &Path| path.display().to_string();
-        vec![
-            "--data".into(),
-            shown(&self.set.root),
-            "--train-list".into(),
-            shown(&self.set.train_list),
-            "--test-list".into(),
-            shown(&self.set.test_list),
-        ]
-    }
-
     /// Starts a run; `more` are arguments beyond the common ones, or `-name` to leave one of those
     /// out with its value.
     fn start_in(&self, run: &Path, more: &[&str]) -> Process {
-        let data = self.data();
+        let data = lists(&self.set);
         let mut args: Vec<String> = data
             .chunks(2)
             .filter(|pair| !more.contains(&pair[0].as_str()))
@@ -1050,20 +1041,9 @@ fn a_kill_loses_no_entry_of_the_list_of_bad_images() {
         let (path, _) = line.rsplit_once(' ').unwrap();
         fs::write(set.root.join(path), "").unwrap();
     }
-    let lists = [&set.root, &set.train_list, &set.test_list].map(|p| p.display().to_string());
-    let [root, train, test] = &lists;
-    let more = [
-        "--data",
-        root,
-        "--train-list",
-        train,
-        "--test-list",
-        test,
-        "--bad-images",
-        "skip",
-        "--max-bad-share",
-        "0.1",
-    ];
+    let lists = lists(&set);
+    let mut more = vec!["--bad-images", "skip", "--max-bad-share", "0.1"];
+    more.extend(lists.iter().map(String::as_str));
     let whole = fixture.run("bad-whole");
     fixture.start_in(whole.root(), &more).succeed();
     let listed = |run: &RunPaths| fs::read_to_string(run.bad_images()).unwrap();

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use shike::data::synthetic::SyntheticSet;
+
 pub fn shike<A: AsRef<OsStr>>(arguments: &[A]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
     command.args(arguments).output().unwrap()
@@ -15,6 +17,27 @@ pub fn shike_in(folder: &Path, words: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
     command.current_dir(folder).args(words.split_whitespace());
     command.output().unwrap()
+}
+
+/// The options that name a drawn set.
+pub fn lists(set: &SyntheticSet) -> Vec<String> {
+    let options = [
+        ("--data", &set.root),
+        ("--train-list", &set.train_list),
+        ("--test-list", &set.test_list),
+    ];
+    let words = options.map(|(option, path)| [option.to_owned(), path.display().to_string()]);
+    words.concat()
+}
+
+/// Weights of a ResNet-10 that saw none of the pictures, with other classes.
+#[cfg(feature = "flex")]
+pub fn resnet10_weights(path: &Path) {
+    let device = burn::tensor::Device::flex();
+    device.seed(5);
+    let backbone = shike::model::BackboneConfig::named("resnet10").unwrap();
+    let model = shike::model::ShikeConfig::plain(backbone, 9);
+    shike::model::weights::export(&model.init(&device).unwrap(), path, 0).unwrap();
 }
 
 pub fn text(bytes: &[u8]) -> String {
