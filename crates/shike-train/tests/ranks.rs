@@ -3,25 +3,28 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod small;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use burn::tensor::{Device, Int, Tensor};
-use common::random;
 use serde_json::Value;
-use shike_data::{Dataset, Pipeline, Sampling};
-use shike_model::{Head, LossConfig, LossContext, ShikeConfig};
+use shike_data::{LoaderConfig, Normalization, Pipeline, Sampling, Threads, Transform};
+use shike_infer::{EmbedEvent, Embedder, FeatureCache, InferError};
+use shike_model::{Head, LossConfig, LossContext, Shike, ShikeConfig, weights};
+use shike_train::config::FrozenConfig;
 use shike_train::learner::step::{Inputs, Step, Trained};
-use shike_train::ranks::Ranks;
+use shike_train::ranks::{self, Alone, Ranks};
 use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
     AdamWConfig, Learner, OptimizerConfig, Outcome, Progress, Session, Stage2, TrainConfig,
     TrainData, TrainError,
 };
+use small::dataset;
 
 /// What threads that stand for processes share.
 #[derive(Debug)]
@@ -92,18 +95,6 @@ impl Ranks for Thread {
     }
 }
 
-fn dataset(counts: [usize; 3], seed: u32) -> Dataset {
-    let labels: Vec<u32> = (0..3)
-        .flat_map(|class| vec![class as u32; counts[class]])
-        .collect();
-    let mut state = seed;
-    let pixels = labels.iter().flat_map(|label| {
-        let pixel = |_| (label * 60 + (random(&mut state) >> 26)) as u8;
-        (0..8 * 8 * 3).map(pixel).collect::<Vec<u8>>()
-    });
-    Dataset::from_pixels(pixels.collect(), 8, 8, labels.clone(), 3).unwrap()
-}
-
 fn data() -> TrainData {
     TrainData {
         // Batches of 4: seven, of which the last has 3.
@@ -116,11 +107,7 @@ fn data() -> TrainData {
 /// Both stages of SHIKE with what else moves weights.
 fn config(accumulation: usize) -> TrainConfig {
     let model = ShikeConfig::cifar(8, 3).unwrap().with_experts(2);
-    let mut config = TrainConfig::cifar(model, [2, 2]);
-    config.train_pipeline = Pipeline { transforms: vec![] };
-    config.eval_pipeline = Pipeline { transforms: vec![] };
-    config.loader.batch_size = 4;
-    config.loader.workers = 1;
+    let mut config = small::config(model, 4);
     config.accumulation = accumulation;
     config.clip_norm = Some(0.5);
     config.ema_decay = Some(0.9);
@@ -132,11 +119,8 @@ fn config(accumulation: usize) -> TrainConfig {
     config
 }
 
-/// Trains as each of so many processes at a time; how each ended.
-fn together(
-    size: usize,
-    run: impl Fn(usize, Arc<dyn Ranks>) -> Result<Outcome, TrainError> + Sync,
-) -> Vec<Result<Outcome, TrainError>> {
+/// Works as each of so many processes at a time; what each came to.
+fn together<T: Send>(size: usize, run: impl Fn(usize, Arc<dyn Ranks>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let all = Thread::all(size).into_iter().enumerate();
         let run = &run;
@@ -290,7 +274,7 @@ fn a_process_that_differs_is_refused() {
             "{error}"
         );
     }
-    let outcomes = together(3, |rank, ranks| {
+    let outcomes = together(3, |rank, ranks| -> Result<_, TrainError> {
         let mut data = data();
         if rank == 2 {
             data.train = dataset([15, 8, 4], 9);
@@ -304,6 +288,147 @@ fn a_process_that_differs_is_refused() {
         assert!(error.contains("other training images than"), "{error}");
     }
     assert!(!run.exists());
+}
+
+fn plain() -> Shike {
+    let config = ShikeConfig::cifar_plain(8, 3).unwrap();
+    config.init_seeded(&Device::flex(), 5).unwrap()
+}
+
+fn of_8_pixels() -> Pipeline {
+    let size = 8.into();
+    Pipeline {
+        transforms: vec![Transform::CenterCrop { size }],
+    }
+}
+
+#[test]
+fn features_are_those_of_one_process_and_are_kept_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = FeatureCache::new(folder.path(), 1 << 30);
+    let embedder = |normalization| {
+        let backbone = ShikeConfig::cifar_plain(8, 3).unwrap().backbone;
+        Device::flex().seed(5);
+        let trunk = backbone.init(&Device::flex()).unwrap();
+        Embedder::new(&trunk, &of_8_pixels(), normalization, &Device::flex()).unwrap()
+    };
+    let first = embedder(Normalization::CIFAR10);
+    // More than one round of two processes, and less than one of three.
+    let data = dataset([1500, 500, 300], 7);
+    let threads = Threads::new(1).unwrap();
+    let config = LoaderConfig {
+        batch_size: 32,
+        ..LoaderConfig::default()
+    };
+    let loading = || (&threads, config);
+    let embed = |ranks: &dyn Ranks, cache: Option<&FeatureCache>, stop_after: usize| {
+        let (done, now) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut tell = |event| {
+            if let EmbedEvent::Progress {
+                done: pictures,
+                embedded,
+                ..
+            } = event
+            {
+                done.store(pictures, Ordering::Relaxed);
+                now.store(embedded, Ordering::Relaxed);
+            }
+        };
+        let stop = || done.load(Ordering::Relaxed) > stop_after;
+        let made = ranks::embed(ranks, &first, &data, loading(), cache, &mut tell, &stop);
+        (made, now.into_inner())
+    };
+    let (alone, now) = embed(&Alone, None, usize::MAX);
+    let alone = alone.unwrap();
+    assert_eq!(
+        (alone.as_ref().unwrap().rows.len(), now),
+        (2300 * 112, 2300)
+    );
+    let same = |size: usize, cache: Option<&FeatureCache>| {
+        let made = together(size, |_, ranks| embed(&*ranks, cache, usize::MAX));
+        let counts: Vec<usize> = made.iter().map(|(_, now)| *now).collect();
+        assert!(counts.iter().all(|now| *now == counts[0]));
+        for (rank, (made, _)) in made.into_iter().enumerate() {
+            let expected = if rank == 0 { alone.clone() } else { None };
+            assert!(made.unwrap() == expected, "process {rank} of {size}");
+        }
+        counts[0]
+    };
+    assert_eq!([2, 3].map(|size| same(size, None)), [2300; 2]);
+
+    // One is asked to stop in the second round, and all do.
+    let stopped = together(2, |rank, ranks| {
+        embed(&*ranks, Some(&cache), [usize::MAX, 2100][rank]).0
+    });
+    for outcome in stopped {
+        let Err(InferError::Stopped { done, total }) = outcome else {
+            panic!("it went on");
+        };
+        assert_eq!((done, total), (2048, 2300));
+    }
+    // Process 0 had finished its share of the round.
+    let missing = same(3, Some(&cache));
+    assert!(0 < missing && missing < 126, "{missing}");
+    assert_eq!([1, 2].map(|size| same(size, Some(&cache))), [0; 2]);
+
+    let other = embedder(Normalization::IMAGENET);
+    let outcomes = together(2, |rank, ranks| {
+        let embedder = [&first, &other][rank];
+        ranks::embed(
+            &*ranks,
+            embedder,
+            &data,
+            loading(),
+            None,
+            &mut |_| {},
+            &|| false,
+        )
+    });
+    for outcome in outcomes {
+        let error = outcome.unwrap_err().to_string();
+        assert!(
+            error.contains("other normalization than process"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_head_on_a_frozen_trunk_is_that_of_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    weights::export(&plain(), path("weights.safetensors"), 0).unwrap();
+    let mut config = small::config(ShikeConfig::cifar_plain(8, 3).unwrap(), 4);
+    config.eval_pipeline = of_8_pixels();
+    config.weights = Some(path("weights.safetensors"));
+    config.frozen = Some(FrozenConfig::default());
+    let files = |name: &str| {
+        let paths = RunPaths::new(path(name));
+        let files = [
+            paths.model(),
+            paths.predictions_csv(),
+            paths.per_class_csv(),
+        ];
+        files.map(|file| std::fs::read(file).unwrap())
+    };
+    let run = |name: &str, size: usize, stop: Option<usize>| {
+        together(size, |rank, ranks| {
+            begin(&config, &path(name), ranks, stop == Some(rank)).unwrap()
+        })
+    };
+    run("1", 1, None);
+    for size in [2, 3] {
+        let name = size.to_string();
+        let outcomes = run(&name, size, None);
+        let scored = |outcome: &Outcome| matches!(outcome, Outcome::Finished(Some(_)));
+        assert!(scored(&outcomes[0]) && !outcomes[1..].iter().any(scored));
+        assert!(files(&name) == files("1"), "{size} processes");
+    }
+    let stopped = run("stopped", 2, Some(1));
+    let stopped = stopped
+        .iter()
+        .all(|one| matches!(one, Outcome::Interrupted));
+    assert!(stopped && !RunPaths::new(path("stopped")).model().exists());
 }
 
 #[test]

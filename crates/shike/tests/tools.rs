@@ -613,18 +613,23 @@ fn backends_are_checked() {
 #[test]
 #[cfg(not(feature = "mpi"))]
 fn several_processes_need_the_feature() {
-    let train = |size| {
+    let run = |words: &str, size| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shike"));
-        command.args(["train", "--data", "nowhere", "--run", "nowhere-run"]);
+        command.args(words.split_whitespace());
         let output = command.env("OMPI_COMM_WORLD_SIZE", size).output().unwrap();
         (
             output.status.code(),
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let (status, said) = train("2");
-    assert_eq!(status, Some(2), "{said}");
-    assert!(said.contains("the feature `mpi`"), "{said}");
-    let (_, said) = train("1");
-    assert!(!said.contains("mpi") && said.contains("nowhere"), "{said}");
+    for words in [
+        "train --data nowhere --run nowhere-run",
+        "embed nowhere --weights none --out nowhere.safetensors",
+    ] {
+        let (status, said) = run(words, "2");
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains("the feature `mpi`"), "{said}");
+        let (_, said) = run(words, "1");
+        assert!(!said.contains("mpi") && said.contains("nowhere"), "{said}");
+    }
 }

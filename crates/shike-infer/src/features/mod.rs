@@ -36,7 +36,7 @@ pub struct FeatureSource {
     pub normalization: Normalization,
     /// Type of float that it is computed in.
     pub precision: Precision,
-    /// Device, and path through the kernels: others round in another way.
+    /// Kind of device, and path through the kernels: others round in another way.
     pub computed: String,
     /// Version of the program.
     pub program: String,
@@ -155,6 +155,8 @@ impl Embedder {
             ));
         }
         let device = device.clone().without_autodiff();
+        // Cards of a machine have numbers.
+        let kind = name(&device).replace(|c: char| c.is_ascii_digit(), "");
         let source = FeatureSource {
             depths: backbone.widths(),
             backbone,
@@ -162,7 +164,7 @@ impl Embedder {
             pipeline: pipeline.resizing(),
             normalization,
             precision: Precision::F32,
-            computed: format!("{}, {}", name(&device), kernels::path()),
+            computed: format!("{kind}, {}", kernels::path()),
             program: env!("CARGO_PKG_VERSION").into(),
         };
         Ok(Self {
@@ -258,18 +260,24 @@ impl Embedder {
         }
         done.pictures = total;
         tell(done.progress());
+        Ok(self.features(dataset, contents, rows))
+    }
+
+    /// The features of a data set, of which others know the rows, `[pictures, width]`, and the hashes of the pictures'
+    /// files, `[pictures]`.
+    pub fn features(&self, dataset: &Dataset, contents: Vec<u128>, rows: Vec<f32>) -> Features {
         let name = |i| match dataset.relative_path(i) {
             Some(path) => path.to_owned(),
             None => dataset.origin(i),
         };
-        Ok(Features {
+        Features {
             source: self.source.clone(),
             class_names: dataset.class_names().to_vec(),
-            names: (0..total).map(name).collect(),
+            names: (0..dataset.len()).map(name).collect(),
             labels: dataset.labels().to_vec(),
             contents,
             rows,
-        })
+        }
     }
 
     /// How many pictures of a data set [`embed`](Self::embed) would put through the trunk: equal ones count once, those

@@ -1,5 +1,6 @@
 //! A head on a frozen trunk: embed, compare heads, keep the chosen one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use super::scores::FinalScores;
 use super::{Learner, Outcome, Session};
 use crate::config::{FrozenConfig, TrainConfigError};
 use crate::error::TrainError;
+use crate::ranks;
 use crate::run::receipt;
 
 /// What a run with a frozen trunk would take; see [`Learner::dry_run_frozen`].
@@ -75,10 +77,14 @@ impl Learner {
         session.run.write_receipt(&mut receipt)?;
         let embedder = self.embedder()?;
         self.check_features(embedder.source().width())?;
-        let Some(train) = self.embed(embedder, &self.data.train, Part::Train, session)? else {
+        let Some(features) = self.embed_all(embedder, session)? else {
             return Ok(Outcome::Interrupted);
         };
-        let (mut head, choice) = self.choose(frozen, &train, session)?;
+        let Some(train) = features.get(&Part::Train) else {
+            // Process 0 does the rest.
+            return Ok(Outcome::Finished(None));
+        };
+        let (mut head, choice) = self.choose(frozen, train, session)?;
         if let Some(weights) = self.head_weights(frozen)? {
             head = head.with_class_weights(&weights)?;
         }
@@ -91,10 +97,7 @@ impl Learner {
                 Part::Val => &mut scores.val,
                 Part::Test => &mut scores.test,
             };
-            let Some(features) = self.embed(embedder, images, part, session)? else {
-                return Ok(Outcome::Interrupted);
-            };
-            let mut scored = self.score_head(&head, &features, images, temperature)?;
+            let mut scored = self.score_head(&head, &features[&part], images, temperature)?;
             if part == Part::Val {
                 scored.confidence = self.confidence(&scored);
                 temperature = Confidence::temperature_of(scored.confidence.as_ref());
@@ -186,7 +189,31 @@ impl Learner {
         Ok(self.embedder.get_or_init(|| Arc::new(embedder)))
     }
 
-    /// The features of a part; none where the session is to stop.
+    /// The features of all parts, which process 0 has; none where the session is to stop.
+    fn embed_all(
+        &self,
+        embedder: &Embedder,
+        session: &mut Session<'_>,
+    ) -> Result<Option<BTreeMap<Part, Features>>, TrainError> {
+        let mut all = BTreeMap::new();
+        for (part, images) in self.data.parts() {
+            match self.embed(embedder, images, part, session) {
+                Err(TrainError::Infer(InferError::Stopped { done, total })) => {
+                    if !session.stopping() && session.is_over(2, Duration::ZERO) {
+                        session.message(&format!(
+                            "the time is over after {done} of {total} images of the {part} set; the features of \
+                             those are kept, and the next try needs the others alone"
+                        ));
+                    }
+                    return Ok(None);
+                }
+                features => all.extend(features?.map(|features| (part, features))),
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// The features of a part, which process 0 has.
     fn embed(
         &self,
         embedder: &Embedder,
@@ -218,33 +245,23 @@ impl Learner {
             drop_last: false,
             ..self.config.loader
         };
-        let found = embedder.embed(
+        let found = ranks::embed(
+            &*self.ranks,
+            embedder,
             images,
-            &self.threads,
-            loader,
+            (&self.threads, loader),
             cache.as_ref(),
             &mut tell,
             &stop,
         );
         progress.task_end();
-        let found = match found {
-            Err(InferError::Stopped { done, total }) => {
-                if !session.stopping() {
-                    session.message(&format!(
-                        "the time is over after {done} of {total} images of the {part} set; the features of those \
-                         are kept, and the next try needs the others alone"
-                    ));
-                }
-                return Ok(None);
-            }
-            found => found?,
-        };
+        let found = found?;
         session.message(&format!(
             "{part} set: {} images, {embedded} of them embedded now, in {:.1} s",
             images.len(),
             began.elapsed().as_secs_f64()
         ));
-        Ok(Some(found))
+        Ok(found)
     }
 
     fn choose(

@@ -79,7 +79,7 @@ impl<'a> Losses<'a> {
         let all = self
             .ranks
             .gather_json(&mine)
-            .map_err(|error| TrainError::Mismatch(format!("losses of another process: {error}")))?;
+            .map_err(TrainError::Mismatch)?;
         for part in 0..waiting.parts {
             let (rank, turn) = (part % self.ranks.size(), part / self.ranks.size());
             let Some((images, values)) = all.get(rank).and_then(|of| of.get(turn)) else {

@@ -248,8 +248,7 @@ impl Learner {
     /// by one.
     ///
     /// # Errors
-    /// [`TrainError::Mismatch`] if another process has other settings, images or another version, or the run is not one
-    /// that can be shared out.
+    /// [`TrainError::Mismatch`] if another process has other settings, images or another version.
     pub fn on_ranks(mut self, ranks: Arc<dyn Ranks>) -> Result<Self, TrainError> {
         self.ranks = ranks;
         self.check_ranks()?;

@@ -9,18 +9,9 @@ use super::{Learner, State};
 use crate::error::TrainError;
 use crate::run::receipt::{SplitReceipt, class_order, settings_of};
 
-/// What a process that differs says.
-const ALIKE: &str = "start the same program with the same arguments, where it finds the same files";
-
 impl Learner {
     /// Refuses a process with other settings, other images or another version.
     pub(super) fn check_ranks(&self) -> Result<(), TrainError> {
-        if self.config.frozen.is_some() && !self.ranks.is_alone() {
-            return Err(TrainError::Mismatch(
-                "a head on a frozen network is fitted by one process: start it without others"
-                    .into(),
-            ));
-        }
         let split = |data: Option<&_>| data.map(SplitReceipt::new).transpose();
         let mine = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -49,38 +40,14 @@ impl Learner {
     }
 
     fn same(&self, verb: &str, mine: &Value) -> Result<(), TrainError> {
-        let all = self.gathered(mine)?;
-        for (rank, other) in all.iter().enumerate() {
-            let fields = mine.as_object().into_iter().flatten();
-            let differ = fields.filter(|(name, value)| other.get(name) != Some(value));
-            let differ: Vec<&str> = differ.map(|(name, _)| name.as_str()).collect();
-            if !differ.is_empty() {
-                return Err(TrainError::Mismatch(format!(
-                    "process {rank} of {} {verb} other {} than process {}: {ALIKE}",
-                    all.len(),
-                    differ.join(", "),
-                    self.ranks.rank(),
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn gathered<T: serde::Serialize + serde::de::DeserializeOwned>(
-        &self,
-        mine: &T,
-    ) -> Result<Vec<T>, TrainError> {
-        self.ranks.gather_json(mine).map_err(|error| {
-            TrainError::Mismatch(format!(
-                "another process says something else: {error}: {ALIKE}"
-            ))
-        })
+        self.ranks.same(verb, mine).map_err(TrainError::Mismatch)
     }
 
     /// Each process knows all training images that any of them could not read.
     pub(super) fn gather_bad_images(&self) -> Result<(), TrainError> {
         if !self.ranks.is_alone() {
-            let all = self.gathered(&self.bad_images.entries())?;
+            let all = self.ranks.gather_json(&self.bad_images.entries());
+            let all = all.map_err(TrainError::Mismatch)?;
             all.into_iter()
                 .flatten()
                 .for_each(|image| self.bad_images.add(image));

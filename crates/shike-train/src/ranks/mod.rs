@@ -4,6 +4,7 @@
 //! batches in their order, whatever the number of processes, so that it changes no bit of a run: several processes are
 //! one that accumulates.
 
+mod features;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 
@@ -11,6 +12,12 @@ use std::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use features::embed;
+
+/// What a process that differs says.
+const ALIKE: &str = "start the same program with the same arguments, where it finds the same files";
 
 /// What a process knows of the others, and how they put together what each has. All have to call the same in the same
 /// order; a process that is lost ends all of them.
@@ -80,13 +87,33 @@ impl dyn Ranks + '_ {
         all.iter().flatten().fold(0, |all, flags| all | flags)
     }
 
-    /// What each has.
+    /// What each has; or what is wrong, where another program says something else.
     pub(crate) fn gather_json<T: Serialize + DeserializeOwned>(
         &self,
         value: &T,
-    ) -> serde_json::Result<Vec<T>> {
-        let all = self.gather_bytes(&serde_json::to_vec(value)?);
-        all.iter().map(|of| serde_json::from_slice(of)).collect()
+    ) -> Result<Vec<T>, String> {
+        let all = serde_json::to_vec(value).map(|mine| self.gather_bytes(&mine));
+        let all = all.and_then(|all| all.iter().map(|of| serde_json::from_slice(of)).collect());
+        all.map_err(|error| format!("another process says something else: {error}: {ALIKE}"))
+    }
+
+    /// Says which fields of an object others have otherwise.
+    pub(crate) fn same(&self, verb: &str, mine: &Value) -> Result<(), String> {
+        let all = self.gather_json(mine)?;
+        for (rank, other) in all.iter().enumerate() {
+            let fields = mine.as_object().into_iter().flatten();
+            let differ = fields.filter(|(name, value)| other.get(name) != Some(value));
+            let differ: Vec<&str> = differ.map(|(name, _)| name.as_str()).collect();
+            if !differ.is_empty() {
+                return Err(format!(
+                    "process {rank} of {} {verb} other {} than process {}: {ALIKE}",
+                    all.len(),
+                    differ.join(", "),
+                    self.rank(),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -12,11 +12,13 @@ use shike_infer::features::write_features;
 use shike_infer::model::preprocessing::preprocessing;
 use shike_infer::{EmbedEvent, Embedder, FeatureCache, Features, InferError, device};
 use shike_model::{BackboneConfig, weights};
+use shike_train::ranks;
 
 use super::cache::CacheArgs;
 use super::counter::Counter;
 use super::inspect;
 use super::pixels::PixelArgs;
+use super::processes::Processes;
 use super::train::stop_on_ctrl_c;
 use super::{CliError, LayoutArgs, Status, print, say, writable};
 
@@ -75,12 +77,12 @@ pub(super) struct WayArgs {
 }
 
 impl WayArgs {
-    pub(super) fn device(&self) -> Result<Device, CliError> {
-        Ok(device::parse(&self.device)?)
+    pub(super) fn device(&self, processes: &Processes) -> Result<Device, CliError> {
+        Ok(device::parse(&processes.device(&self.device))?)
     }
 
-    pub(super) fn cache(&self) -> Option<FeatureCache> {
-        self.cache.open(&mut say)
+    pub(super) fn cache(&self, processes: &Processes) -> Option<FeatureCache> {
+        self.cache.open(&mut |text| processes.say(text))
     }
 
     pub(super) fn loading(&self) -> Result<(Threads, LoaderConfig), CliError> {
@@ -96,14 +98,19 @@ impl WayArgs {
 impl EmbedArgs {
     /// Embeds and writes. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
+        let processes = Processes::join()?;
+        processes.together(|| self.embed(&processes, end))
+    }
+
+    fn embed(&self, processes: &Processes, end: fn()) -> Result<Status, CliError> {
         writable(&self.out)?;
-        let cache = self.way.cache();
+        let cache = self.way.cache(processes);
         let source = self.layout.source(&self.data);
         self.layout.fits(&source)?;
         let data = inspect::open(&source)?;
         let mut pixels = self.pixels.clone();
         pixels.settle(data.iter().map(|(_, images)| images))?;
-        let embedder = self.embedder(&pixels)?;
+        let embedder = self.embedder(&pixels, processes)?;
         let (threads, config) = self.way.loading()?;
         let stop = stop_on_ctrl_c(end);
         stop.training.store(true, Ordering::SeqCst);
@@ -112,15 +119,18 @@ impl EmbedArgs {
         let (mut parts, mut embedded) = (BTreeMap::new(), 0);
         for (part, images) in &data {
             if !images.left_out().is_empty() {
-                say(&images.left_out().to_string());
+                processes.say(&images.left_out().to_string());
             }
             let images = (&embedder, images, part.name());
-            let found = embed(images, (&threads, config), cache.as_ref(), &stopping)?;
-            let Some((features, now)) = found else {
+            let way = (&threads, config, cache.as_ref());
+            let Some((features, now)) = embed(images, way, processes, &stopping)? else {
                 return Ok(Status::Interrupted);
             };
             embedded += now;
-            parts.insert(*part, features);
+            parts.extend(features.map(|features| (*part, features)));
+        }
+        if !processes.ranks.writes() {
+            return Ok(Status::Success);
         }
         write_features(&self.out, &parts)?;
         let depths = &embedder.source().depths;
@@ -137,10 +147,11 @@ impl EmbedArgs {
         Ok(Status::Success)
     }
 
-    fn embedder(&self, pixels: &PixelArgs) -> Result<Embedder, CliError> {
-        let device = self.way.device()?;
+    fn embedder(&self, pixels: &PixelArgs, processes: &Processes) -> Result<Embedder, CliError> {
+        let device = self.way.device(processes)?;
         let arch = self.arch.as_deref();
-        embedder(&self.weights, arch, self.image_size, pixels, &device)
+        let pictures = (self.image_size, pixels);
+        embedder(&self.weights, arch, pictures, &device, processes)
     }
 }
 
@@ -148,11 +159,11 @@ impl EmbedArgs {
 pub(super) fn embedder(
     weights: &Path,
     arch: Option<&str>,
-    image_size: Option<Size>,
-    pixels: &PixelArgs,
+    (image_size, pixels): (Option<Size>, &PixelArgs),
     device: &Device,
+    processes: &Processes,
 ) -> Result<Embedder, CliError> {
-    let file = super::weights::resolve(weights, &mut say)?;
+    let file = super::weights::resolve(weights, &mut |text| processes.say(text))?;
     let file = file.ok_or_else(|| {
         CliError::Usage("--weights none: pictures are embedded by a trained network".into())
     })?;
@@ -166,7 +177,7 @@ pub(super) fn embedder(
                     file.display()
                 ))
             })?;
-            say(&format!("{}: {name}", file.display()));
+            processes.say(&format!("{}: {name}", file.display()));
             name
         }
     };
@@ -182,20 +193,22 @@ pub(super) fn embedder(
     Ok(Embedder::new(&trunk, &pipeline, normalization, device)?)
 }
 
-/// Embeds pictures, which are called so, and tells how far it is: the features, and how many pictures were embedded now; none
-/// after a stop that was asked for, which is told.
+/// Embeds pictures, which are called so, and tells how far it is: the features, which process 0 has, and how many pictures
+/// were embedded now; none after a stop that was asked for, which is told.
 pub(super) fn embed(
     (embedder, images, name): (&Embedder, &Dataset, &str),
-    (threads, config): (&Threads, LoaderConfig),
-    cache: Option<&FeatureCache>,
+    (threads, config, cache): (&Threads, LoaderConfig, Option<&FeatureCache>),
+    processes: &Processes,
     stopping: &dyn Fn() -> bool,
-) -> Result<Option<(Features, usize)>, CliError> {
+) -> Result<Option<(Option<Features>, usize)>, CliError> {
     let counter = Counter::new(images.len(), "embedded");
     let mut now = 0;
     let mut tell = |event| match event {
         EmbedEvent::Progress { done, embedded, .. } => {
             now = embedded;
-            counter.show(done);
+            if processes.ranks.writes() {
+                counter.show(done);
+            }
         }
         EmbedEvent::Warning(text) => {
             counter.clear();
@@ -203,7 +216,9 @@ pub(super) fn embed(
         }
         _ => {}
     };
-    let made = embedder.embed(images, threads, config, cache, &mut tell, stopping);
+    let ranks = &*processes.ranks;
+    let loading = (threads, config);
+    let made = ranks::embed(ranks, embedder, images, loading, cache, &mut tell, stopping);
     counter.clear();
     match made {
         Ok(features) => Ok(Some((features, now))),
@@ -212,7 +227,7 @@ pub(super) fn embed(
                 Some(_) => "; the same command goes on",
                 None => "",
             };
-            say(&format!(
+            processes.say(&format!(
                 "stopped after {done} of {total} images of {name}{kept}"
             ));
             Ok(None)

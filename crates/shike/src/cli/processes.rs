@@ -36,6 +36,16 @@ impl Processes {
         Ok(processes)
     }
 
+    /// One, and no other.
+    pub fn alone() -> Self {
+        Self {
+            ranks: Arc::new(Alone),
+            here: (0, 1),
+            #[cfg(feature = "mpi")]
+            job: None,
+        }
+    }
+
     #[cfg(feature = "mpi")]
     fn found() -> Result<Self, CliError> {
         let job = shike_train::ranks::mpi::Job::join();
@@ -57,12 +67,9 @@ impl Processes {
         match SIZES.iter().find(several) {
             Some(name) => Err(CliError::Usage(format!(
                 "several processes were started together ({name}), and this program was built without the feature \
-                 `mpi`: each would train alone"
+                 `mpi`: each would work alone"
             ))),
-            None => Ok(Self {
-                ranks: Arc::new(Alone),
-                here: (0, 1),
-            }),
+            None => Ok(Self::alone()),
         }
     }
 
@@ -80,6 +87,13 @@ impl Processes {
                 format!("{backend}:{number}")
             }
             _ => name.to_owned(),
+        }
+    }
+
+    /// A line for people, which process 0 says for all.
+    pub fn say(&self, text: &str) {
+        if self.ranks.writes() {
+            say(text);
         }
     }
 

@@ -19,6 +19,7 @@ use super::counter::Counter;
 use super::embed::{self, WayArgs};
 use super::model::{Which, model_of};
 use super::pixels::PixelArgs;
+use super::processes::Processes;
 use super::scoring::{same_images, still_there};
 use super::train::stop_on_ctrl_c;
 use super::{CliError, DataArgs, Status, print, print_json, say};
@@ -87,16 +88,18 @@ impl TriageArgs {
         counter.clear();
         let subject = subject?;
 
-        let cache = self.way.cache();
+        let processes = Processes::alone();
+        let cache = self.way.cache(&processes);
         let (threads, config) = self.way.loading()?;
         let stop = stop_on_ctrl_c(end);
         stop.training.store(true, Ordering::SeqCst);
         let stopping = || stop.asked.load(Ordering::SeqCst);
         let images = (&embedder, &subject.images, "the run");
-        let found = embed::embed(images, (&threads, config), cache.as_ref(), &stopping)?;
+        let way = (&threads, config, cache.as_ref());
+        let found = embed::embed(images, way, &processes, &stopping)?;
         // What follows has no step to stop after.
         stop.training.store(false, Ordering::SeqCst);
-        let Some((features, _)) = found else {
+        let Some((Some(features), _)) = found else {
             return Ok(Status::Interrupted);
         };
         let depths = Depth::side_by_side(features.source.depths.iter().cloned());
@@ -129,7 +132,8 @@ impl TriageArgs {
         paths: &RunPaths,
         recorded: &RunConfig,
     ) -> Result<(Embedder, Option<Candidate>), CliError> {
-        let device = self.way.device()?;
+        let processes = Processes::alone();
+        let device = self.way.device(&processes)?;
         let frozen = recorded.train.frozen.is_some();
         // A model of the run itself is no other network.
         let own = |weights: &PathBuf| {
@@ -152,7 +156,7 @@ impl TriageArgs {
                 range: Some(super::pixels::Range::Given(decoding.range)),
                 background: decoding.background,
             };
-            let embedder = embed::embedder(weights, None, None, &pixels, &device)?;
+            let embedder = embed::embedder(weights, None, (None, &pixels), &device, &processes)?;
             return Ok((embedder, None));
         }
         let (network, info) = load_model(&model_of(paths, Which::Model)?, &device)?;

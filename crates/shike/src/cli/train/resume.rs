@@ -64,7 +64,7 @@ pub(super) fn resumed(
     let learner = Learner::new(recorded.train, data, session.device.clone())?;
     let learner = learner.on_ranks(session.ranks.clone())?;
     let (processes, batches) = (session.ranks.size(), learner.config().accumulation);
-    if !batches.is_multiple_of(processes) {
+    if learner.config().frozen.is_none() && !batches.is_multiple_of(processes) {
         session.progress.message(&format!(
             "a step of this run has {batches} batches, which are no whole share for each of {processes} processes: some wait"
         ));
