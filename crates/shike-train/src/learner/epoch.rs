@@ -113,7 +113,7 @@ impl Learner {
             // The end of an epoch writes its own, with the scores' row.
             if stopping || (due && state.position.batch < total) {
                 losses.read(&mut state.position, session.progress)?;
-                self.save(session.run, &state)?;
+                self.save_and_tell(session, &state)?;
                 saved = Instant::now();
             }
             if stopping {

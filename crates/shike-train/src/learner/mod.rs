@@ -530,7 +530,7 @@ impl Learner {
         // Its best epoch was chosen among the other run's.
         state.position.best = None;
         self.same_state(&state)?;
-        self.save(session.run, &state)?;
+        self.save_and_tell(session, &state)?;
         self.train_and_list(state, session)
     }
 

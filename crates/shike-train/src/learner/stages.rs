@@ -112,7 +112,7 @@ impl Learner {
                     .run
                     .save_stage_checkpoint(1, &self.checkpoint(&state)?)?;
             }
-            self.save(session.run, &state)?;
+            self.save_and_tell(session, &state)?;
         }
         // A run that was already finished is only scored again.
         let scores = match scores {
@@ -402,7 +402,7 @@ impl Learner {
             session.run.append_row(row)?;
             state.position.next_epoch();
             if !last {
-                self.save(session.run, &state)?;
+                self.save_and_tell(session, &state)?;
             }
         }
         let scores = match scores {

@@ -15,7 +15,7 @@ use shike_model::ShikeConfig;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::step::{TOTAL, Trained};
-use super::{Learner, State};
+use super::{Learner, Session, State};
 use crate::config::TrainConfig;
 use crate::config::diff::differing;
 use crate::config::optimizer::gather;
@@ -255,6 +255,20 @@ impl Learner {
             records,
             state: serde_json::json!({ POSITION: position, SETTINGS: self.config }),
         })
+    }
+
+    /// As [`save`](Self::save); of several processes one may be lost at any time, and where to go on then is told before.
+    pub(super) fn save_and_tell(
+        &self,
+        session: &mut Session<'_>,
+        state: &State,
+    ) -> Result<(), TrainError> {
+        self.save(session.run, state)?;
+        if !self.ranks.is_alone() {
+            let written = session.run.paths().step_checkpoint(state.position.step);
+            session.message(&format!("checkpoint: {}", written.display()));
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint, of which a run can go on: a step may spoil the weights by gradients that
