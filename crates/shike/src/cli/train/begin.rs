@@ -67,9 +67,7 @@ pub(super) fn begin(
     if let Some(scaling) = scaling {
         progress.message(&format!("{scaling}; --no-lr-scaling keeps the recipe's"));
     }
-    if let Some(line) = deal(&mut config, session.ranks.size())? {
-        progress.message(&line);
-    }
+    let dealt = deal(&mut config, session.ranks.size())?;
     let data = job.images.data()?;
     let runs = output.seeds.or(output.folds).unwrap_or(1);
     let mut planned = None;
@@ -84,7 +82,14 @@ pub(super) fn begin(
         planned = Some(found);
     }
     let progress = &mut session.progress;
-    let settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
+    let mut settings = settings(&job.recipe, job.plan.as_ref(), &config, &args.given)?;
+    for row in &mut settings {
+        if let Some(why) = &dealt
+            && DEALT.contains(&row.field.as_str())
+        {
+            row.reason.clone_from(why);
+        }
+    }
     progress.message(&match &job.plan {
         Some(_) => table(&settings, "why", &notes),
         None => table(&settings, "from", &notes),
@@ -130,7 +135,11 @@ pub(super) fn begin(
     })
 }
 
-/// Cuts the batches of a step until they can be dealt to so many processes: the step stays the same.
+/// What [`deal`] changes.
+const DEALT: [&str; 2] = ["loader.batch_size", "accumulation"];
+
+/// Cuts the batches of a step until they can be dealt to so many processes: the step stays the same. Why they are as they are
+/// then, if they were cut.
 fn deal(config: &mut TrainConfig, processes: usize) -> Result<Option<String>, CliError> {
     let (batches, size) = (config.accumulation, config.loader.batch_size);
     let common =
@@ -151,7 +160,7 @@ fn deal(config: &mut TrainConfig, processes: usize) -> Result<Option<String>, Cl
     }
     (config.accumulation, config.loader.batch_size) = (batches * cut, size / cut);
     Ok(Some(format!(
-        "{processes} processes: a step of {} pictures is computed as {} batches of {}",
+        "dealt out: a step of {} pictures is {} batches of {} for {processes} processes",
         batches * size,
         config.accumulation,
         config.loader.batch_size
