@@ -127,3 +127,75 @@ pub(super) fn unpack(
     let statistics = statistics.collect();
     (unpack.gradients, statistics)
 }
+
+#[cfg(all(test, feature = "flex", feature = "mpi"))]
+mod tests {
+    use std::time::Instant;
+
+    use burn::tensor::Device;
+    use shike_model::ShikeConfig;
+
+    use super::*;
+    use crate::ranks::Sums;
+    use crate::ranks::mpi::Job;
+
+    /// Each gradient is its parameter.
+    fn gradients(model: &Shike) -> GradientsParams {
+        struct Fill(GradientsParams);
+        impl ModuleVisitor for Fill {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.register(param.id, param.val().inner());
+            }
+        }
+        let mut fill = Fill(GradientsParams::new());
+        model.visit(&mut fill);
+        fill.0
+    }
+
+    /// What a step pays for having several processes; docs/TESTING.md says how it is run.
+    #[test]
+    #[ignore = "mpirun starts it"]
+    fn cost_of_the_collective() {
+        let job = Job::join().unwrap_or_else(|| panic!("MPI"));
+        let ranks = job.ranks();
+        let networks = [
+            (ShikeConfig::cifar(32, 100), 50),
+            (ShikeConfig::resnet(50, 1000), 5),
+        ];
+        for (config, rounds) in networks {
+            let config = config.unwrap_or_else(|error| panic!("{error}"));
+            let model = config.init_seeded(&Device::flex().autodiff(), 1);
+            let model = model.unwrap_or_else(|error| panic!("{error}"));
+            let before = model.running_statistics();
+            let (length, parameters) = length(&model, &before);
+            let mut times = [const { vec![] }; 3];
+            for _ in 0..=rounds {
+                let (gradients, statistics) = (gradients(&model), before.clone());
+                ranks.barrier();
+                let began = Instant::now();
+                let mine = pack(&model, gradients, statistics);
+                let packed = Instant::now();
+                let mut sums = Sums::new(&*ranks, length);
+                sums.add(mine, ranks.size());
+                let all = sums.finish();
+                let summed = Instant::now();
+                let unpacked = unpack(&model, &all, &before);
+                let spans = [packed - began, summed - packed, summed.elapsed()];
+                drop(unpacked);
+                for (times, span) in times.iter_mut().zip(spans) {
+                    times.push(span.as_secs_f64() * 1e3);
+                }
+            }
+            if ranks.writes() {
+                println!("{} processes, {parameters} parameters, ms", ranks.size());
+                for (what, times) in ["pack", "exchange and sum", "unpack"].iter().zip(times) {
+                    // The first one warms up.
+                    let mut times = times[1..].to_vec();
+                    times.sort_by(f64::total_cmp);
+                    let (least, median) = (times[0], times[rounds / 2]);
+                    println!("{what}: least {least:.1}, median {median:.1}");
+                }
+            }
+        }
+    }
+}
