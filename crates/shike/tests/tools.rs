@@ -595,7 +595,7 @@ fn backends_are_checked() {
     assert!(found["gflops"].as_f64().unwrap() > 0.1);
     let kernels = found["kernels"].as_str().unwrap();
     assert!(
-        kernels.ends_with(": conv2d, batch_norm, loss, sgd, transformer"),
+        kernels.ends_with(": conv2d, batch_norm, loss, sgd, transformer, max_pool"),
         "{kernels}"
     );
     let mut portable = Command::new(env!("CARGO_BIN_EXE_shike"));

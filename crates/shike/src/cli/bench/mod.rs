@@ -13,7 +13,7 @@ use serde_json::json;
 use shike_data::write::write_bytes;
 use shike_infer::{Precision, device, device::memory};
 
-use super::{CliError, Status, print, print_json, writable};
+use super::{CliError, Status, print, print_json, say, writable};
 
 /// Time training steps, scoring, losses and convolutions on every device of this binary.
 ///
