@@ -275,6 +275,11 @@ const WARM_UP: usize = 2;
 
 /// One run of the case for each line that comes.
 fn serve(name: &str, device_name: &str, args: &BenchArgs) -> Result<Status, CliError> {
+    if cfg!(debug_assertions) {
+        say(
+            "this program was built with checks, as `cargo test` builds it, and takes up to twice the time",
+        );
+    }
     let device = device::parse(device_name)?;
     let mut case = cases::prepare(name, &device, args)?;
     let (images, flops) = (case.images, case.flops);
