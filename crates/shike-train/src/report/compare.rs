@@ -148,9 +148,7 @@ impl ScoredRun {
     pub fn read(folder: impl Into<PathBuf>) -> Result<Self, CompareError> {
         let paths = RunPaths::new(folder);
         let path = paths.root().to_owned();
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(path).into());
-        }
+        paths.check()?;
         if !paths.receipt().exists() || !paths.predictions_csv().exists() {
             return Err(CompareError::Unfinished(path));
         }

@@ -188,7 +188,7 @@ impl RunDir {
         }
         write_json(&paths.classes(), &classes)?;
         write_json(&paths.config(), config)?;
-        Ok(Self::with_lock(paths, classes, Vec::new(), lock))
+        Self::read(paths, lock)
     }
 
     /// Whether a run can begin in a folder, before anything is written there.
@@ -246,14 +246,10 @@ impl RunDir {
     /// `classes.json` or `metrics.jsonl` is broken.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, RunDirError> {
         let paths = RunPaths::new(folder);
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(paths.root().to_owned()));
-        }
+        paths.check()?;
         let lock = lock(&paths)?;
         remove_temporaries(&paths)?;
-        let classes = paths.read_classes()?;
-        let rows = paths.read_rows()?;
-        Ok(Self::with_lock(paths, classes, rows, lock))
+        Self::read(paths, lock)
     }
 
     /// A run that another process of the same job writes: nothing is written here.
@@ -263,12 +259,8 @@ impl RunDir {
     /// Those of [`open`](Self::open), but for the lock.
     pub fn watch(folder: impl Into<PathBuf>) -> Result<Self, RunDirError> {
         let paths = RunPaths::new(folder);
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(paths.root().to_owned()));
-        }
-        let classes = paths.read_classes()?;
-        let rows = paths.read_rows()?;
-        Ok(Self::with_lock(paths, classes, rows, None))
+        paths.check()?;
+        Self::read(paths, None)
     }
 
     /// Whether this process writes it.
@@ -276,19 +268,15 @@ impl RunDir {
         self.lock.is_some()
     }
 
-    fn with_lock(
-        paths: RunPaths,
-        classes: Classes,
-        rows: Vec<EpochRow>,
-        lock: impl Into<Option<Handle>>,
-    ) -> Self {
-        Self {
+    /// The run as its folder says.
+    fn read(paths: RunPaths, lock: impl Into<Option<Handle>>) -> Result<Self, RunDirError> {
+        Ok(Self {
+            classes: paths.read_classes()?,
+            rows: paths.read_rows()?,
             paths,
-            classes,
-            rows,
             keep_last: 2,
             lock: lock.into(),
-        }
+        })
     }
 
     /// Keeps the newest `count` step checkpoints (at least 1; 2 unless told).

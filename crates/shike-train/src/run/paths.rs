@@ -105,6 +105,18 @@ impl RunPaths {
         self.config().is_file() && self.classes().is_file()
     }
 
+    /// Checks that the folder holds a run.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::NotARun`].
+    pub fn check(&self) -> Result<(), RunDirError> {
+        match self.is_run() {
+            true => Ok(()),
+            false => Err(RunDirError::NotARun(self.0.clone())),
+        }
+    }
+
     /// Whether a file is one of those that a run lives by; its report can be made again.
     pub fn owns(&self, file: &Path) -> bool {
         OWN.iter().any(|own| self.0.join(own) == file)

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use shike_infer::metrics::{Shot, ShotThresholds};
 use shike_infer::{InferError, Predictor, Prior, device};
 use shike_train::RunConfig;
-use shike_train::run::{RunDirError, RunPaths};
+use shike_train::run::RunPaths;
 
 use super::{CliError, say};
 
@@ -78,9 +78,7 @@ impl ModelArgs {
         let Some(paths) = self.paths() else {
             return Ok(None);
         };
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(paths.root().to_owned()).into());
-        }
+        paths.check()?;
         Ok(Some(RunConfig::read(&paths)?))
     }
 
@@ -128,9 +126,7 @@ impl ModelArgs {
 
 /// The model file of a run.
 pub(super) fn model_of(paths: &RunPaths, which: Which) -> Result<PathBuf, CliError> {
-    if !paths.is_run() {
-        return Err(RunDirError::NotARun(paths.root().to_owned()).into());
-    }
+    paths.check()?;
     let file = match which {
         Which::Model => paths.model(),
         Which::Best => paths.best(),

@@ -9,7 +9,7 @@ use shike_infer::Predictor;
 use shike_infer::device;
 use shike_train::RunConfig;
 use shike_train::report::write_report;
-use shike_train::run::{RunDirError, RunPaths};
+use shike_train::run::RunPaths;
 
 use super::scoring::{ScoringArgs, same_images, still_there};
 use super::{CliError, DataArgs, Status, print, writable};
@@ -46,9 +46,7 @@ impl ReportArgs {
     /// Scores the final model of a run and writes its report.
     pub(super) fn run(&self) -> Result<Status, CliError> {
         let paths = RunPaths::new(&self.run);
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(self.run.clone()).into());
-        }
+        paths.check()?;
         if !paths.model().is_file() {
             let run = self.run.display();
             return Err(CliError::Absent(format!(

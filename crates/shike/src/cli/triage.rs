@@ -12,7 +12,7 @@ use shike_heads::{Candidate, Comparison, Depth, Features};
 use shike_infer::model::file::load_model;
 use shike_infer::{Embedder, Network};
 use shike_train::report::triage::{Subject, Triage};
-use shike_train::run::{RunDirError, RunPaths};
+use shike_train::run::RunPaths;
 use shike_train::{RunConfig, TrainError};
 
 use super::counter::Counter;
@@ -62,9 +62,7 @@ impl TriageArgs {
     /// Judges the pictures of a run. `end` ends the program at once.
     pub(super) fn run(&self, end: fn()) -> Result<Status, CliError> {
         let paths = RunPaths::new(&self.run);
-        if !paths.is_run() {
-            return Err(RunDirError::NotARun(self.run.clone()).into());
-        }
+        paths.check()?;
         for file in Triage::files(paths.root()) {
             can_write(&file)?;
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shike_train::config::diff::{self, Change};
 use shike_train::recipe::to_toml;
-use shike_train::run::{RunDir, RunDirError, RunPaths};
+use shike_train::run::{RunDir, RunPaths};
 use shike_train::{
     DataSource, Learner, Outcome, Pace, Progress, Recipe, RunConfig, StageConfig, TrainConfig,
     TrainError,
@@ -190,9 +190,7 @@ pub(super) fn stage1_of(
     progress: &mut Progress,
 ) -> Result<StageConfig, CliError> {
     let paths = RunPaths::new(folder);
-    if !paths.is_run() {
-        return Err(RunDirError::NotARun(folder.to_owned()).into());
-    }
+    paths.check()?;
     let recorded = RunConfig::read(&paths)?;
     let mut changes = diff::changes(&recorded.train, asked);
     changes.retain(|Change { field, .. }| {
