@@ -9,12 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use burn::tensor::Device;
-use common::{failure, said, success};
+use common::{failure, resnet10_weights, said, success};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
-use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 
 /// A tensor of a file: type, shape, bytes.
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
@@ -33,11 +30,7 @@ fn folder() -> tempfile::TempDir {
             image.save(folder.join(format!("{i}.png"))).unwrap();
         }
     }
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = BackboneConfig::named("resnet10").unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
-    weights::export(&model, dir.path().join("good.safetensors"), 0).unwrap();
+    resnet10_weights(&dir.path().join("good.safetensors"));
     dir
 }
 

@@ -28,10 +28,9 @@ fn pictures(dir: &Path) {
         picture.save(class.join(format!("{number}.png"))).unwrap();
     }
     let device = Device::flex();
-    device.seed(1);
     let mut config = ShikeConfig::cifar(8, 10).unwrap();
     config = ShikeConfig::plain(config.backbone, 10);
-    let model = config.init(&device).unwrap();
+    let model = config.init_seeded(&device, 1).unwrap();
     weights::export(&model, dir.join("weights.safetensors"), 0).unwrap();
 }
 

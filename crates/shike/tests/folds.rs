@@ -9,11 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use burn::tensor::Device;
-use common::{failure, success};
+use common::{failure, resnet10_weights, success};
 use serde_json::Value;
-use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 use shike::train::RunConfig;
 use shike::train::run::RunPaths;
 
@@ -54,14 +51,6 @@ fn pictures(dir: &Path, classes: &[(&str, u32, u32)]) {
             image.save(folder.join(format!("{name}.png"))).unwrap();
         }
     }
-}
-
-fn trained_weights(dir: &Path) {
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = BackboneConfig::named("resnet10").unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
-    weights::export(&model, dir.join("weights.safetensors"), 0).unwrap();
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -169,7 +158,7 @@ fn a_frozen_trunk_is_folded_and_refitted_with_features_that_are_embedded_once() 
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     pictures(dir, &[("ant", 20, 7), ("bee", 20, 3)]);
-    trained_weights(dir);
+    resnet10_weights(&dir.join("weights.safetensors"));
     let common = "train --data pictures --weights weights.safetensors --image-size 32";
     let (_, told) = success(&shike(dir, &format!("{common} --folds 2 --run cv")));
     let embedded = told.matches(" 0 of them embedded now").count();

@@ -7,11 +7,8 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
-use common::{failure, said, shike_in, success};
+use common::{failure, resnet10_weights, said, shike_in, success};
 use serde_json::Value;
-use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 
 const TINY: &str = "--device flex --workers 1 --image-size 32";
 
@@ -27,14 +24,6 @@ fn pictures(dir: &Path) {
             image::RgbImage::from_fn(40, 40, shade).save(name).unwrap();
         }
     }
-}
-
-fn network_weights(dir: &Path) {
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = BackboneConfig::named("resnet10").unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
-    weights::export(&model, dir.join("weights.safetensors"), 0).unwrap();
 }
 
 fn read(path: &Path) -> Value {
@@ -80,7 +69,7 @@ fn what_cannot_be_done_in_time_does_not_begin() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     pictures(dir);
-    network_weights(dir);
+    resnet10_weights(&dir.join("weights.safetensors"));
     for (how, says) in [
         ("--arch resnet8", "one epoch of each stage takes about"),
         (

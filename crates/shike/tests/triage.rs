@@ -7,14 +7,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use burn::tensor::Device;
-use common::{failure, success};
+use common::{failure, resnet10_weights, success};
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
-use shike::model::weights;
-use shike::model::{BackboneConfig, ShikeConfig};
 use shike_data::rng::{Draw, Purpose, rng};
 
 /// Blurred noise of a colour.
@@ -52,16 +48,8 @@ fn fixture() -> (tempfile::TempDir, PathBuf) {
     let copied = image::open(pictures.join("red/05.png")).unwrap().to_rgb8();
     let copy = resize(&copied, 40, 30, FilterType::Triangle);
     copy.save(pictures.join("blue/copy.png")).unwrap();
-    // All tests draw from one generator.
-    static SEEDED: Mutex<()> = Mutex::new(());
-    let drawn = SEEDED.lock();
-    let device = Device::flex();
-    device.seed(5);
-    let backbone = BackboneConfig::named("resnet10").unwrap();
-    let model = ShikeConfig::plain(backbone, 9).init(&device).unwrap();
     let path = folder.path().join("weights.safetensors");
-    weights::export(&model, &path, 0).unwrap();
-    drop(drawn);
+    resnet10_weights(&path);
     (folder, path)
 }
 

@@ -33,11 +33,11 @@ pub fn lists(set: &SyntheticSet) -> Vec<String> {
 /// Weights of a ResNet-10 that saw none of the pictures, with other classes.
 #[cfg(feature = "flex")]
 pub fn resnet10_weights(path: &Path) {
-    let device = burn::tensor::Device::flex();
-    device.seed(5);
     let backbone = shike::model::BackboneConfig::named("resnet10").unwrap();
-    let model = shike::model::ShikeConfig::plain(backbone, 9);
-    shike::model::weights::export(&model.init(&device).unwrap(), path, 0).unwrap();
+    let config = shike::model::ShikeConfig::plain(backbone, 9);
+    let device = burn::tensor::Device::flex();
+    let model = config.init_seeded(&device, 5).unwrap();
+    shike::model::weights::export(&model, path, 0).unwrap();
 }
 
 pub fn text(bytes: &[u8]) -> String {
