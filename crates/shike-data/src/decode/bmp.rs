@@ -47,7 +47,6 @@ pub(super) fn decode(
     check(bytes, limits)?;
     caught(ImageFormat::Bmp, || {
         let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(refused)?;
-        let samples = usize::from(decoder.color_type().channel_count());
-        decode_rows(decoder, samples, rows).map_err(refused)
+        decode_rows(decoder, rows).map_err(refused)
     })
 }

@@ -117,12 +117,9 @@ impl Header {
 }
 
 /// All of a picture of 8 bits a sample.
-pub(super) fn decode_rows(
-    decoder: impl ImageDecoder,
-    samples: usize,
-    rows: &dyn Rows,
-) -> ImageResult<RgbImage> {
+pub(super) fn decode_rows(decoder: impl ImageDecoder, rows: &dyn Rows) -> ImageResult<RgbImage> {
     let (width, height) = decoder.dimensions();
+    let samples = usize::from(decoder.color_type().channel_count());
     let mut image = scratch::black(width, height);
     if samples == 3 {
         decoder.read_image(&mut image)?;

@@ -130,7 +130,6 @@ pub(super) fn decode(
         // A frame may be larger than the picture.
         most.max_alloc = Some(limits.max_alloc / 3);
         decoder.set_limits(most).map_err(damaged)?;
-        let samples = usize::from(decoder.color_type().channel_count());
-        decode_rows(decoder, samples, rows).map_err(damaged)
+        decode_rows(decoder, rows).map_err(damaged)
     })
 }

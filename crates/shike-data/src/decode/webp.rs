@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageFormat, RgbImage};
+use image::{ImageFormat, RgbImage};
 
 use super::convert::Rows;
 use super::formats::{Header, decode_rows};
@@ -107,7 +107,6 @@ pub(super) fn decode(
     check(bytes, limits)?;
     caught(ImageFormat::WebP, || {
         let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
-        let samples = usize::from(decoder.color_type().channel_count());
-        decode_rows(decoder, samples, rows).map_err(damaged)
+        decode_rows(decoder, rows).map_err(damaged)
     })
 }

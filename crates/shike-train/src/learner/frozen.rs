@@ -12,7 +12,7 @@ use shike_data::{Dataset, Loader, LoaderConfig, Part};
 use shike_heads::{Choice, Comparison, Depth, FittedHead};
 use shike_infer::metrics::confidence::Confidence;
 use shike_infer::metrics::{Evaluation, Scored};
-use shike_infer::model::file::{self, FrozenInfo, ModelInfo, save_model};
+use shike_infer::model::file::{FrozenInfo, ModelInfo, save_model};
 use shike_infer::{EmbedEvent, Embedder, FeatureCache, Features};
 use shike_infer::{InferError, Network};
 use shike_model::network::ModelSummary;
@@ -336,30 +336,18 @@ impl Learner {
         receipt: &receipt::Receipt,
         val: Option<&Evaluation>,
     ) -> Result<ModelInfo, TrainError> {
-        let (prior, confidence) = self.calibrated(head.prior()?, val);
         let weights = self
             .config
             .weights
             .as_deref()
             .and_then(|path| path.file_name());
         Ok(ModelInfo {
-            format_version: file::FORMAT_VERSION,
-            model: self.config.model.clone(),
-            head: Head::Stage1,
-            class_names: self.data.train.class_names().to_vec(),
-            train_counts: self.train_counts.clone(),
-            pipeline: self.config.eval_pipeline.clone(),
-            normalization: self.config.normalization,
-            prior,
-            steps: 0,
-            tau: None,
-            weights_origin: self.config.weights_origin.clone(),
-            confidence,
             frozen: Some(FrozenInfo {
                 head: head.clone().take_apart().description,
                 weights: weights.unwrap_or_default().to_string_lossy().into_owned(),
                 weights_sha256: receipt.weights.clone().unwrap_or_default(),
             }),
+            ..self.model_info(Head::Stage1, head.prior()?, val)
         })
     }
 }

@@ -104,14 +104,7 @@ impl Progress {
         let epoch = Epoch::new(stage, epoch, epochs, batches);
         match self {
             Self::Bar(state) => {
-                state.bar.finish_and_clear();
-                let style =
-                    ProgressStyle::with_template("{prefix} [{bar:15}] {pos}/{len} {wide_msg}");
-                // The template is fixed; should it ever be wrong, the plain bar will do.
-                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-                state.bar = ProgressBar::new(batches as u64)
-                    .with_style(style.progress_chars("=> "))
-                    .with_prefix(epoch.label());
+                state.begin(epoch.label(), batches, "{wide_msg}");
                 state.epoch = epoch;
             }
             Self::Lines(lines) => (lines.epoch, lines.shown) = (epoch, 0),
@@ -130,10 +123,7 @@ impl Progress {
             }
             Self::Lines(lines) => {
                 let message = lines.epoch.message(batch, images_per_second, terms);
-                // The tenth that the batch completes, the last one at the very end.
-                let tenth = batch * LINES_PER_EPOCH / lines.epoch.batches.max(1);
-                if tenth > lines.shown {
-                    lines.shown = tenth;
+                if lines.completes_tenth(batch) {
                     let (label, batches) = (lines.epoch.label(), lines.epoch.batches);
                     lines.print(&format!("{label} batch {batch}/{batches} {message}"));
                 }
@@ -160,14 +150,7 @@ impl Progress {
     /// Something of `total` steps begins that is no epoch.
     pub fn task(&mut self, label: &str, total: usize) {
         match self {
-            Self::Bar(state) => {
-                state.bar.finish_and_clear();
-                let style = ProgressStyle::with_template("{prefix} [{bar:15}] {pos}/{len} {eta}");
-                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-                state.bar = ProgressBar::new(total as u64)
-                    .with_style(style.progress_chars("=> "))
-                    .with_prefix(label.to_owned());
-            }
+            Self::Bar(state) => state.begin(label.to_owned(), total, "{eta}"),
             Self::Lines(lines) => {
                 (lines.shown, lines.epoch.batches) = (0, total);
                 lines.print(label);
@@ -181,10 +164,8 @@ impl Progress {
         match self {
             Self::Bar(state) => state.bar.set_position(done as u64),
             Self::Lines(lines) => {
-                let total = lines.epoch.batches;
-                let tenth = done * LINES_PER_EPOCH / total.max(1);
-                if tenth > lines.shown {
-                    lines.shown = tenth;
+                if lines.completes_tenth(done) {
+                    let total = lines.epoch.batches;
                     lines.print(&format!("{done}/{total}"));
                 }
             }
@@ -209,7 +190,29 @@ impl Progress {
     }
 }
 
+impl Bar {
+    /// Another bar takes its place.
+    fn begin(&mut self, label: String, total: usize, rest: &str) {
+        self.bar.finish_and_clear();
+        let template = format!("{{prefix}} [{{bar:15}}] {{pos}}/{{len}} {rest}");
+        // Should the template ever be wrong, the plain bar will do.
+        let style = ProgressStyle::with_template(&template);
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = ProgressBar::new(total as u64)
+            .with_style(style.progress_chars("=> "))
+            .with_prefix(label);
+    }
+}
+
 impl Lines {
+    /// Whether a tenth is complete with this step, the last one at the very end.
+    fn completes_tenth(&mut self, done: usize) -> bool {
+        let tenth = done * LINES_PER_EPOCH / self.epoch.batches.max(1);
+        let completes = tenth > self.shown;
+        self.shown = self.shown.max(tenth);
+        completes
+    }
+
     /// A log that cannot be written must not stop the training.
     fn print(&mut self, line: &str) {
         let _ = writeln!(self.out, "{}", clean(line)).and_then(|()| self.out.flush());

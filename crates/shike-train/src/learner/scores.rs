@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use shike_data::{Dataset, Loader, Part};
-use shike_model::Shike;
+use shike_model::{Head, Shike};
 
 use super::ema::Ema;
 use super::state::{BestEpoch, Position, Weights};
@@ -137,21 +137,6 @@ impl Learner {
         (!chosen).then(|| Confidence::fit(val, &groups())).flatten()
     }
 
-    /// A model's prior and confidence, as its validation pictures have it.
-    pub(super) fn calibrated(
-        &self,
-        prior: Vec<f64>,
-        val: Option<&Evaluation>,
-    ) -> (Vec<f64>, Option<Confidence>) {
-        let known = val.and_then(|val| Some((val, val.confidence.as_ref()?)));
-        let Some((val, confidence)) = known else {
-            return (prior, None);
-        };
-        let counts = &self.train_counts;
-        let prior = prior::fitted(&prior, counts, confidence.temperature, val);
-        (prior, Some(confidence.clone()))
-    }
-
     pub(super) fn evaluator(&self) -> Result<Evaluator, TrainError> {
         let experts = self.config.model.experts;
         Ok(Evaluator::new(
@@ -233,26 +218,46 @@ impl Learner {
             stage: named,
             source,
         })?;
-        let (prior, confidence) = self.calibrated(prior, val);
         let info = ModelInfo {
-            format_version: file::FORMAT_VERSION,
-            model: self.config.model.clone(),
-            head: head(stage),
-            class_names: self.data.train.class_names().to_vec(),
-            train_counts: self.train_counts.clone(),
-            pipeline: self.config.eval_pipeline.clone(),
-            normalization: self.config.normalization,
-            prior,
             steps: position.step,
             tau: position.tau,
-            weights_origin: self.config.weights_origin.clone(),
-            confidence,
-            frozen: None,
+            ..self.model_info(head(stage), prior, val)
         };
         Ok(save_model(
             path,
             &Network::Experts(model.clone(), info.head),
             &info,
         )?)
+    }
+
+    /// What all model files of the run say, with the prior and confidence that fit the validation images.
+    pub(super) fn model_info(
+        &self,
+        head: Head,
+        prior: Vec<f64>,
+        val: Option<&Evaluation>,
+    ) -> ModelInfo {
+        let confidence = val.and_then(|val| val.confidence.clone());
+        let prior = match (val, &confidence) {
+            (Some(val), Some(found)) => {
+                prior::fitted(&prior, &self.train_counts, found.temperature, val)
+            }
+            _ => prior,
+        };
+        ModelInfo {
+            format_version: file::FORMAT_VERSION,
+            model: self.config.model.clone(),
+            head,
+            class_names: self.data.train.class_names().to_vec(),
+            train_counts: self.train_counts.clone(),
+            pipeline: self.config.eval_pipeline.clone(),
+            normalization: self.config.normalization,
+            prior,
+            steps: 0,
+            tau: None,
+            weights_origin: self.config.weights_origin.clone(),
+            confidence,
+            frozen: None,
+        }
     }
 }

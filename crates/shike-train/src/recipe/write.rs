@@ -24,6 +24,17 @@ pub struct Choice {
     pub reason: String,
 }
 
+impl Choice {
+    /// This value of a field, for this reason.
+    pub fn new(field: &str, value: Value, reason: &str) -> Self {
+        Self {
+            field: field.to_owned(),
+            value,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
 /// The reason of what options have asked for, and of what follows from them.
 pub const GIVEN: &str = "by an option";
 
@@ -193,11 +204,7 @@ fn leaves(value: &Value, path: &str, into: &mut Vec<Choice>) {
                 leaves(value, &format!("{path}{dot}{key}"), into);
             }
         }
-        value => into.push(Choice {
-            field: path.to_owned(),
-            value: value.clone(),
-            reason: GIVEN.to_owned(),
-        }),
+        value => into.push(Choice::new(path, value.clone(), GIVEN)),
     }
 }
 

@@ -384,11 +384,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, AutoError> {
     let tuned = facts.weights.is_some();
     let mut choices = Vec::new();
     let mut choose = |field: &str, value: Value, reason: String| {
-        choices.push(Choice {
-            field: String::from(field),
-            value,
-            reason,
-        });
+        choices.push(Choice::new(field, value, &reason));
     };
 
     let (budget, range) = match (tuned, facts.device) {

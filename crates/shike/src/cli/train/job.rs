@@ -332,29 +332,28 @@ fn data_fields(source: &DataSource) -> Result<Vec<Choice>, CliError> {
             ))),
         }
     };
-    let field = |field: &str, value, reason: &str| Choice {
-        field: field.to_owned(),
-        value,
-        reason: reason.to_owned(),
-    };
     let why = "where the images are; --data DIR overrides it";
     let mut fields = Vec::new();
     for (name, file) in source.clone().paths() {
         match fields.is_empty() {
-            true => fields.push(field("data_dir", path(file)?, why)),
-            false => fields.push(field(&format!("data.{name}"), path(file)?, "")),
+            true => fields.push(Choice::new("data_dir", path(file)?, why)),
+            false => fields.push(Choice::new(&format!("data.{name}"), path(file)?, "")),
         }
     }
     let layout = serde_json::json!(source);
     for name in ["kind", "set", "profile", "imbalance_factor"] {
         let value = layout.get(name).into_iter();
-        fields.extend(value.map(|value| field(&format!("data.{name}"), value.clone(), "")));
+        fields.extend(value.map(|value| Choice::new(&format!("data.{name}"), value.clone(), "")));
     }
     let columns = layout
         .get("columns")
         .and_then(|columns| columns.as_object());
     for (name, value) in columns.into_iter().flatten() {
-        fields.push(field(&format!("data.columns.{name}"), value.clone(), ""));
+        fields.push(Choice::new(
+            &format!("data.columns.{name}"),
+            value.clone(),
+            "",
+        ));
     }
     Ok(fields)
 }
