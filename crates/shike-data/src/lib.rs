@@ -14,7 +14,7 @@
 //! - [`augment`]: transforms and pipelines
 //! - [`sampler`]: instance-balanced, class-balanced and other orders
 //! - [`loader`]: batches, prepared by a pool of threads
-//! - [`mix`]: mixup, CutMix and soft labels
+//! - [`mix`]: mixup and CutMix
 //! - [`inspect`]: counts, imbalance, damaged files and duplicates of a data set, before training
 //! - [`split`]: training, validation and test lists from one folder
 //! - [`part`]: training, validation and test images
@@ -81,7 +81,7 @@ pub use error::{DataError, Result, panic_text};
 pub use imbalance::LongTail;
 pub use loader::policy::{self, BadImage, BadImageLog, BadImages};
 pub use loader::{Batch, Epoch, Loader, LoaderConfig, Threads, prepare};
-pub use mix::{Mix, Mixing, soft_labels};
+pub use mix::{Mix, Mixing};
 pub use part::Part;
 pub use prepare::{split, synthetic, tiny_imagenet};
 pub use sampler::{Sampler, Sampling};

@@ -186,23 +186,6 @@ impl Mix {
     }
 }
 
-/// Labels as probabilities, `[n, classes]`: of each row, `smoothing` (0 to 1) is spread evenly over
-/// all classes (Szegedy et al. 2016), the rest goes to the label, and of that to the partner's what
-/// the mix gives it.
-///
-/// # Panics
-/// If a label is not below `classes`.
-pub fn soft_labels(labels: &[u32], mix: Option<&Mix>, classes: usize, smoothing: f64) -> Vec<f32> {
-    let share = mix.map_or(1.0, |mix| mix.share);
-    let mut out = vec![(smoothing / classes as f64) as f32; labels.len() * classes];
-    let partners = labels.iter().rev();
-    for ((row, &own), &other) in out.chunks_exact_mut(classes).zip(labels).zip(partners) {
-        row[own as usize] += ((1.0 - smoothing) * share) as f32;
-        row[other as usize] += ((1.0 - smoothing) * (1.0 - share)) as f32;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -272,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_and_labels() {
+    fn pixels() {
         // Three images of 2 x 2, of value 10, 20 and 41.
         let batch: Vec<u8> = [10, 20, 41].iter().flat_map(|&v| [v; 12]).collect();
         let mut blended = batch.clone();
@@ -283,16 +266,6 @@ mod tests {
         mix.apply(&mut blended, 3, 2);
         // 17.75 and 33.25; the middle one is its own partner.
         assert_eq!([0, 12, 24].map(|i| blended[i]), [18, 20, 33]);
-        let labels = soft_labels(&[0, 1, 2], Some(&mix), 4, 0.1);
-        let want = [
-            [0.7, 0.025, 0.25, 0.025],
-            [0.025, 0.925, 0.025, 0.025],
-            [0.25, 0.025, 0.7, 0.025],
-        ];
-        for (found, want) in labels.iter().zip(want.as_flattened()) {
-            assert!((found - want).abs() < 1e-6, "{labels:?}");
-        }
-        assert_eq!(soft_labels(&[1], None, 2, 0.0), [0.0, 1.0]);
 
         let cut = Mix {
             share: 0.75,

@@ -107,14 +107,6 @@ impl Environment {
         Some(home?.join("hub").join("checkpoints"))
     }
 
-    /// Folders that are looked through.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        [self.hub_cache(), self.checkpoints()]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
     /// Files that would do, in their order.
     pub(crate) fn candidates(&self, wanted: &Wanted) -> Vec<(Place, PathBuf)> {
         let mut out = vec![];

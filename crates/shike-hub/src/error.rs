@@ -65,19 +65,6 @@ pub enum HubError {
         /// The checksum.
         found: String,
     },
-    /// The weights are in no cache, and were not to be downloaded.
-    #[error(
-        "the weights {weights} are not on this machine (looked into {}): {by_hand}",
-        list(looked)
-    )]
-    NotHere {
-        /// The weights.
-        weights: String,
-        /// The folders that were looked through.
-        looked: Vec<PathBuf>,
-        /// How to get them.
-        by_hand: ByHand,
-    },
     /// `HF_HUB_OFFLINE` forbids downloads.
     #[error("the environment variable HF_HUB_OFFLINE forbids to download: {by_hand}")]
     Offline {
@@ -202,17 +189,6 @@ fn repository(path: &Path) -> String {
         ),
         _ => String::new(),
     }
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    if paths.is_empty() {
-        return "no folder, for there is no home folder".into();
-    }
-    let paths: Vec<_> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    paths.join(", ")
 }
 
 /// Bytes for people.

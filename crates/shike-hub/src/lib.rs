@@ -104,16 +104,6 @@ impl Hub {
         candidates.into_iter().map(|(_, path)| path).collect()
     }
 
-    /// The error for weights that are not on this machine and are not to be downloaded: it says where they were
-    /// looked for, and how to get them.
-    pub fn not_here(&self, wanted: &Wanted) -> HubError {
-        HubError::NotHere {
-            weights: wanted.to_string(),
-            looked: self.environment.folders(),
-            by_hand: self.by_hand(wanted, wanted.file()),
-        }
-    }
-
     /// Downloads the file into the hub's cache, unless the newest one of its revision is there. What an interrupted
     /// download left is gone on from; the file is at its place only when it is whole. `each` is told of the
     /// progress.

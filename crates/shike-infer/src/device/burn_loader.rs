@@ -50,7 +50,6 @@ pub struct BurnLoader {
     loader: Loader,
     sampler: Option<(Sampler, u64)>,
     normalization: Normalization,
-    upload: Upload,
     device: Device,
     positions: Range<usize>,
     /// Epochs that were begun.
@@ -65,7 +64,6 @@ impl BurnLoader {
             loader,
             sampler: None,
             normalization,
-            upload: Upload::default(),
             device: device.clone(),
             epoch: AtomicU64::new(0),
         }
@@ -83,12 +81,6 @@ impl BurnLoader {
         self.epoch.store(epoch, Ordering::Relaxed);
         self
     }
-
-    /// Sends images to the device in this form.
-    pub fn with_upload(mut self, upload: Upload) -> Self {
-        self.upload = upload;
-        self
-    }
 }
 
 impl Clone for BurnLoader {
@@ -98,7 +90,6 @@ impl Clone for BurnLoader {
             loader: self.loader.clone(),
             sampler: self.sampler.clone(),
             normalization: self.normalization,
-            upload: self.upload,
             device: self.device.clone(),
             positions: self.positions.clone(),
             epoch: AtomicU64::new(self.epoch.load(Ordering::Relaxed)),
@@ -159,11 +150,11 @@ impl Iterator for Batches<'_> {
         self.done += batch.len();
         let BurnLoader {
             normalization,
-            upload,
             device,
             ..
         } = self.loader;
-        let (images, labels) = to_tensors(&batch, normalization, *upload, device);
+        let upload = Upload::default();
+        let (images, labels) = to_tensors(&batch, normalization, upload, device);
         Some(Ok(ImageBatch {
             images,
             labels,
