@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{images_below, is_image_name};
 use super::rows::{Names, Rows, Wrong};
+use super::walk::{images_below, is_image_name};
 use super::{Dataset, PathRule, number_names};
 use crate::error::{DataError, Result};
 use crate::read::{long_line, read};

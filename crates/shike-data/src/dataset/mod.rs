@@ -13,6 +13,7 @@ mod names;
 mod path_rule;
 mod rows;
 pub mod source;
+mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +21,7 @@ use std::sync::Arc;
 pub use self::check::{FileCheck, FileReport};
 pub use self::cifar::{Cifar, cifar};
 pub use self::folder::{
-    FolderParts, LeftOut, image_folder, image_folder_as_found, image_folder_with_classes,
-    images_below,
+    FolderParts, image_folder, image_folder_as_found, image_folder_with_classes,
 };
 use self::joined::Joined;
 pub(crate) use self::list::list_column;
@@ -31,6 +31,7 @@ pub use self::path_rule::PathRule;
 pub(crate) use self::rows::check_path;
 use self::source::{Files, Pixels};
 pub use self::source::{Images, Raw, header_size};
+pub use self::walk::{LeftOut, images_below};
 use crate::error::{DataError, Result};
 use crate::imbalance::{LongTail, class_counts, first_n_per_class};
 
