@@ -9,10 +9,11 @@
 //! [`conv2d`], [`conv2d_norm`], [`batch_norm_train`], [`batch_norm`], [`max_pool2d`], and for transformers [`linear`],
 //! [`layer_norm`], [`gelu`] and [`attention`] may be called with any tensor. The kernels run where the
 //! feature `flex` is on and the tensors are float32 on Flex, plain or with autodiff without gradient
-//! checkpointing; a convolution must have no dilation and its padding given in numbers, a pooling no dilation and equal sides. Those for
-//! transformers, a convolution with a bias, and both steps of [`conv2d_norm`] in one pass ask that nothing is
-//! tracked for gradients. Everywhere else Burn's own modules answer, with the same result up to rounding.
-//! [`stats`] tells how often which of the two happened.
+//! checkpointing; a convolution must have no dilation and its padding given in numbers, a pooling no dilation, no ceil mode, the
+//! same padding on opposite sides, and at most 256 pixels in a window. Those for transformers, a convolution with a bias, and
+//! both steps of [`conv2d_norm`] in one pass ask that nothing is tracked for gradients. Everywhere else Burn's own modules
+//! answer, with the same result up to rounding; a value that is not finite may reach one row and one column more of a 3×3
+//! convolution's output. [`stats`] tells how often which of the two happened.
 //!
 //! Results are equal bit for bit from run to run, and for any number of threads: sums are cut into
 //! parts by the shapes alone. Another processor may have other vectors (AVX2 or plain Rust is chosen

@@ -45,6 +45,9 @@ fn gives_what_burn_gives() {
         ([5, 40], [3, 5], [1, 3], [2, 4, 2, 4]),
         ([1, 1], [3, 3], [2, 2], [1; 4]),
         ([3, 20], [2, 16], [1, 1], [0; 4]),
+        // Rows in several parts.
+        ([4, 150], [3, 3], [1, 1], [1; 4]),
+        ([5, 263], [3, 3], [2, 2], [1; 4]),
     ] {
         let shape = [2, 3, size[0], size[1]];
         let mut values = Random::new(7).values(shape.iter().product());
@@ -85,13 +88,14 @@ fn gives_what_burn_gives() {
 #[test]
 fn what_the_kernel_cannot_do_burn_does() {
     set_enabled(true);
-    let x = Random::new(1).tensor([1, 2, 9, 9], &Device::flex());
+    let x = Random::new(1).tensor([1, 2, 20, 20], &Device::flex());
     let config = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]);
     for pool in [
         config.clone().with_dilation([2, 2]).init(),
         config.clone().with_ceil_mode(true).init(),
         config.with_padding(PaddingConfig2d::Same).init(),
         pool([3, 3], [2, 2], [1, 0, 0, 1]),
+        pool([17, 16], [1, 1], [0; 4]),
     ] {
         let before = stats();
         let found = floats(max_pool2d(&pool, x.clone()));

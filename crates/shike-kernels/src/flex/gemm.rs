@@ -166,6 +166,21 @@ pub(crate) unsafe fn load<V: Vector>(from: *const f32, lanes: usize) -> V {
     }
 }
 
+/// Writes the first `lanes` floats of a vector.
+///
+/// # Safety
+/// They can be written.
+#[inline(always)]
+pub(crate) unsafe fn store<V: Vector>(value: V, to: *mut f32, lanes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match lanes == V::LANES {
+            true => value.store(to),
+            false => value.store_part(to, lanes),
+        }
+    }
+}
+
 /// What follows a convolution or a product of matrices in the same pass; see `Finish`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
@@ -689,10 +704,7 @@ unsafe fn write<V: Vector, const MR: usize, const N: usize, const WHOLE: bool>(
                     };
                     value = finish.apply(constants, value, at, lanes);
                 }
-                match lanes == V::LANES {
-                    true => value.store(p.c.add(at)),
-                    false => value.store_part(p.c.add(at), lanes),
-                }
+                store(value, p.c.add(at), lanes);
             }
         }
     }

@@ -58,13 +58,13 @@ const PART: usize = 64;
 /// The maximum of each window, and which of its pixels that is: the first of equal ones, the last that is not a number.
 ///
 /// # Panics
-/// Where the windows have no [`output`](Windows::output), or `x` is no number of planes.
+/// Where the windows have no [`output`](Windows::output), or `x` is not a whole number of planes.
 pub fn forward(s: &Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let [height, width] = s.output().expect("windows that have an output");
     assert!(x.len().is_multiple_of(s.plane()));
     let area = height * width;
     let outputs = x.len() / s.plane() * area;
-    let (mut y, mut taps) = (vec![0.0; outputs], vec![0; outputs]);
+    let (mut y, mut taps) = (zeroed(outputs), vec![0; outputs]);
     let planes = y.par_chunks_exact_mut(area);
     let planes = planes.zip(taps.par_chunks_exact_mut(area));
     let planes = planes.zip(x.par_chunks_exact(s.plane()));

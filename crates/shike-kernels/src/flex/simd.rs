@@ -203,7 +203,7 @@ pub(crate) trait Vector: Copy {
     /// `self` where `of > 0`, 0 elsewhere.
     fn where_positive(self, of: Self) -> Self;
 
-    /// Fetches what lies at an address, which need not be one, into the caches.
+    /// Fetches what lies at an address, which may be outside every buffer, into the caches.
     #[inline(always)]
     fn prefetch(_: *const f32) {}
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::frame::Frame;
 use super::{Epilogue, Shape};
 use crate::flex::buffer::{Target, filled, scratch};
-use crate::flex::gemm::load;
+use crate::flex::gemm::{load, store};
 use crate::flex::norm;
 use crate::flex::simd::{Simd, Vector, simd_entry};
 
@@ -178,10 +178,7 @@ impl<V: Vector> Strip<'_, V> {
                     let residual = residual.map(|residual| load(residual.add(starts[v]), lanes));
                     value = norm::finish(affine, value, residual, self.ceiling);
                 }
-                match lanes == V::LANES {
-                    true => value.store(to.add(starts[v])),
-                    false => value.store_part(to.add(starts[v]), lanes),
-                }
+                store(value, to.add(starts[v]), lanes);
             }
         }
     }

@@ -4,13 +4,13 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{APART, PLACES, differences};
-use crate::flex::buffer::{SharedMut, Target, filled, scratch, zeroed};
+use super::{APART, PLACES, differences, tiles};
+use crate::flex::buffer::{Target, filled, scratch, zeroed};
 use crate::flex::conv::{Epilogue, Shape, panel_parts, part};
-use crate::flex::gemm::{By, Columns, Product, Range2, Source, k_blocks, load, multiply};
+use crate::flex::gemm::{By, Columns, Product, Range2, Source, k_blocks, load, multiply, store};
 use crate::flex::simd::{Simd, Vector, simd_entry};
 
-/// Tiles that a task transforms at once, about: their products stay in a second-level cache.
+/// Tiles that a task transforms at once, about: what the product of a place reads and writes stays in a second-level cache.
 const TILES: usize = 112;
 
 /// Channels whose rows are fetched before they are needed: bands of rows are too short for the processor to foresee the
@@ -33,14 +33,14 @@ pub(super) fn weights(
     let panels = m.div_ceil(mr);
     let of_place = place_of_weights(simd, m, k);
     let mut data = zeroed(PLACES * of_place);
-    let shared = SharedMut::new(&mut data);
+    let shared = Target::new(&mut data);
     (0..panels).into_par_iter().for_each(|panel| {
         let first = panel * mr;
         // Vectors read behind the last rows.
         scratch((k * 9 + 1) * mr, |taps| {
             fill(&mut taps[..k * 9 * mr], first, mr.min(m - first));
-            // SAFETY: each panel has its part of each place to itself.
-            unsafe { transform(simd, taps, k, shared.target(), panel * k * mr, of_place) };
+            // SAFETY: the taps of the panel were filled; each panel has its part of each place to itself.
+            unsafe { transform(simd, taps, k, shared, panel * k * mr, of_place) };
         });
     });
     data
@@ -50,7 +50,8 @@ simd_entry! {
     /// Transforms a panel of weights, `G g Gᵀ`, for places that are so far `apart`.
     ///
     /// # Safety
-    /// `taps` has `k` times nine rows and one behind them; no one else uses the panel, which begins at `first`.
+    /// `taps` has `k` times nine rows and one behind them; `to` has room for all places, and no one else uses the panel, which
+    /// begins at `first` in each.
     unsafe fn transform(taps: &[f32], k: usize, to: Target<'_>, first: usize, apart: usize) = transform_with
 }
 
@@ -63,6 +64,7 @@ unsafe fn transform_with<V: Vector, const MR: usize>(
     first: usize,
     apart: usize,
 ) {
+    const { assert!(V::LANES == 2 * MR) };
     // SAFETY: the caller's promise.
     unsafe {
         let (half, zero) = (V::splat(0.5), V::splat(0.0));
@@ -80,10 +82,7 @@ unsafe fn transform_with<V: Vector, const MR: usize>(
                 let row = four([a[y], b[y], c[y]], half, zero);
                 for (x, value) in row.into_iter().enumerate() {
                     let to = to.at((4 * y + x) * apart + first + at * MR);
-                    match lanes == V::LANES {
-                        true => value.store(to),
-                        false => value.store_part(to, lanes),
-                    }
+                    store(value, to, lanes);
                 }
             }
         }
@@ -128,7 +127,7 @@ pub(super) fn correlate(
     epilogue: Option<Epilogue<'_>>,
 ) -> Vec<f32> {
     let [height, width] = s.out();
-    let [down, across] = [height.div_ceil(2), width.div_ceil(2)];
+    let [down, across] = tiles(s);
     let bands = (down * across).div_ceil(TILES);
     let band = down.div_ceil(bands);
     let bands = down.div_ceil(band);
@@ -213,7 +212,8 @@ impl Job<'_> {
                         panel: core::ptr::null_mut(),
                         finish: None,
                     };
-                    // SAFETY: vectors of tiles end with their channel's part, which is as long as whole vectors.
+                    // SAFETY: A, the table and C were made for these sizes; vectors of tiles end with their channel's
+                    // part, which is as long as whole vectors; C is this task's own.
                     unsafe { multiply(simd, &product) };
                 }
             }
@@ -228,7 +228,7 @@ simd_entry! {
     /// Transforms the pixels of tiles, `[place][channel][tile]`, image by image, row by row.
     ///
     /// # Safety
-    /// `plane` has room for the rows of a channel, `to` for all places.
+    /// `plane` has room for the rows of a channel and 64 floats behind them, `to` for all places.
     unsafe fn spread(job: &Job<'_>, tiles: &Tiles, plane: &mut [f32], to: &mut [f32]) = spread_with
 }
 
@@ -259,7 +259,7 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                     }
                     let from = from[y * width..][..width].as_ptr();
                     let to = plane[r * row + s.pad[1]..].as_mut_ptr();
-                    // Zeros behind the last pixel: in the margin, and in rows that are written later.
+                    // Zeros behind the last pixel fall on the margin, or on rows that are written later.
                     for x in (0..width).step_by(V::LANES) {
                         V::prefetch(from.wrapping_add(x + AHEAD * height * width));
                         load::<V>(from.add(x), V::LANES.min(width - x)).store(to.add(x));
@@ -268,7 +268,8 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                 let to = to[channel * job.stride..].as_mut_ptr();
                 let mut x = 0;
                 loop {
-                    // The last vector ends with the row. One that is longer than a row is written over by the next.
+                    // The last vector ends with the row. What a vector writes behind a shorter row, the next row or image
+                    // writes over.
                     let first = x.min(job.across.saturating_sub(V::LANES));
                     let from = plane.as_ptr().add(2 * first);
                     let mut above = [horizontal::<V>(from), horizontal::<V>(from.add(row))];
@@ -282,10 +283,7 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                             for (j, value) in differences(four).into_iter().enumerate() {
                                 let place = 4 * j + i;
                                 let to = to.add(place * job.places[0] + at);
-                                match lanes == V::LANES {
-                                    true => value.store(to),
-                                    false => value.store_part(to, lanes),
-                                }
+                                store(value, to, lanes);
                             }
                         }
                         above = below;
@@ -316,10 +314,11 @@ unsafe fn horizontal<V: Vector>(from: *const f32) -> [V; 4] {
 }
 
 simd_entry! {
-    /// Transforms sums back, and writes what becomes of them; `lines` has room for two rows of the outputs of all tiles.
+    /// Transforms sums back, and writes what becomes of them.
     ///
     /// # Safety
-    /// `sums` are those of the tiles, and no one else uses these filters of their rows.
+    /// `sums` are those of the tiles; `lines` has room for two rows of the outputs of all tiles, with 16 floats behind each; no
+    /// one else uses these filters of their rows.
     unsafe fn gather(
         job: &Job<'_>,
         tiles: &Tiles,
@@ -386,10 +385,7 @@ unsafe fn gather_with<V: Vector, const MR: usize>(
                             if let (Some(finish), Some(constants)) = (&finish, constants) {
                                 value = finish.apply(constants, value, at + x, lanes);
                             }
-                            match lanes == V::LANES {
-                                true => value.store(y.at(at + x)),
-                                false => value.store_part(y.at(at + x), lanes),
-                            }
+                            store(value, y.at(at + x), lanes);
                         }
                     }
                     tile += job.across;

@@ -1,9 +1,9 @@
 //! Convolutions of 3×3 without stride with fewer products: Winograd's F(2×2, 3×3) (Lavin & Gray 2016, arXiv
 //! 1509.09308, section 4.1). Four outputs take 16 products for each channel and filter instead of 36.
 //!
-//! Tiles of 2×2 outputs see 4×4 pixels. These are transformed; then each of the 16 places of a tile is a product of matrices,
-//! over channels for the output and the input gradient, over tiles for the weight gradient; its results are transformed
-//! back. Coefficients are 1, −1, ½ and ¼, so that little precision is lost. A number that is not finite reaches all
+//! Tiles of 2×2 outputs see 4×4 pixels. These are transformed; then each of the 16 places of a tile is a product of
+//! matrices, over channels for the output and the input gradient, over tiles for the weight gradient; its results are
+//! transformed back. Coefficients are 1, −1, ½ and ¼, so that little precision is lost. A number that is not finite reaches all
 //! outputs of its tiles.
 
 mod correlate;
@@ -18,30 +18,38 @@ pub(super) use weight_gradient::weight_gradient;
 /// Places of a tile, numbered row by row.
 const PLACES: usize = 16;
 
-/// Floats between two places that would lie a power of two apart: stores to all of them would meet in one set of a cache.
+/// Floats between two places that would lie a power of two apart: stores to all of them would meet in one set of a
+/// cache.
 const APART: usize = 16;
 
-/// Whether it computes a shape, and gains: transformations have to be few beside products, for which there have to be
-/// enough channels and filters, and tiles must not lie in the margin. The batch does not count, though few tiles would rather
-/// not be served: what an image gives must not depend on those that are computed with it.
+/// Rows of tiles, and tiles in a row.
+fn tiles(s: &Shape) -> [usize; 2] {
+    s.out().map(|side| side.div_ceil(2))
+}
+
+/// Whether Winograd's tiles can compute a shape and are faster: transformations have to be few beside products, for which
+/// there have to be enough channels and filters, and tiles must not lie in the margin. The batch does not count, though few
+/// tiles are slower: what comes of an image must not depend on the other images.
 pub(super) fn serves(simd: Simd, s: &Shape) -> bool {
     let [height, width] = s.out();
-    let tiles = height.div_ceil(2) * width.div_ceil(2);
+    let [down, across] = tiles(s);
     s.kernel == [3, 3]
         && s.stride == [1, 1]
         && s.groups == 1
         && simd.values() == 1
         && s.channels.min(s.filters) >= 32
-        && 8 * tiles <= 3 * height * width
+        && 8 * down * across <= 3 * height * width
 }
 
-/// Whether the weight gradient gains as well: the sums of all places have to be worth their update, and an image, 4 times
-/// as large as it was, must not take more memory than a step does.
+/// Whether the weight gradient is faster as well: there are enough tiles to be worth the sums of all places, and neither the
+/// transformed tiles of an image, of which a step holds one at least, nor the sums take more than 32 MiB.
 pub(super) fn serves_weights(simd: Simd, s: &Shape) -> bool {
-    let tiles: usize = s.out().map(|side| side.div_ceil(2)).iter().product();
+    const MOST: usize = 1 << 23;
+    let [down, across] = tiles(s);
     serves(simd, s)
-        && s.batch * tiles >= s.channels.min(s.filters)
-        && PLACES * (s.channels + s.filters) * tiles <= 4 * weight_gradient::STEP
+        && s.batch * down * across >= s.channels.min(s.filters)
+        && PLACES * (s.channels + s.filters) * down * across <= MOST
+        && PLACES * s.channels * s.filters <= MOST
 }
 
 /// As `forward`.
@@ -95,6 +103,52 @@ mod tests {
     use crate::flex::conv;
     use crate::flex::norm::Affine;
 
+    #[test]
+    fn what_is_served() {
+        let shape = Shape {
+            batch: 1,
+            channels: 64,
+            size: [56, 56],
+            filters: 32,
+            kernel: [3, 3],
+            stride: [1, 1],
+            pad: [1, 1],
+            pad_end: [1, 1],
+            groups: 1,
+        };
+        for simd in Simd::available() {
+            for batch in [1, 64] {
+                assert!(serves(simd, &Shape { batch, ..shape }));
+            }
+            assert!(serves_weights(simd, &shape));
+            let large = Shape {
+                channels: 1024,
+                filters: 1024,
+                ..shape
+            };
+            assert!(serves(simd, &large) && !serves_weights(simd, &large));
+            let few = Shape {
+                filters: 31,
+                ..shape
+            };
+            let strided = Shape {
+                stride: [2, 2],
+                ..shape
+            };
+            let line = Shape {
+                size: [1, 56],
+                ..shape
+            };
+            let grouped = Shape { groups: 2, ..shape };
+            for shape in [few, strided, line, grouped] {
+                assert!(!serves(simd, &shape), "{shape:?}");
+            }
+            if let Some(simd) = simd.in_bf16() {
+                assert!(!serves(simd, &shape));
+            }
+        }
+    }
+
     /// Small enough for Miri, too small to be served.
     #[test]
     fn agrees_with_the_direct_products() {
@@ -122,7 +176,13 @@ mod tests {
             size: [2, 37],
             ..same
         };
-        for s in [same, uneven, wide] {
+        // Two images in a task, and one in the last.
+        let several = Shape {
+            batch: 9,
+            size: [3, 4],
+            ..same
+        };
+        for s in [same, uneven, wide, several] {
             let numbers = |count: usize, seed: usize| -> Vec<f32> {
                 let number = |i| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0;
                 (0..count).map(number).collect()

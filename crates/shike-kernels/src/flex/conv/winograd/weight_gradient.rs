@@ -7,32 +7,32 @@ use rayon::prelude::*;
 use super::{APART, PLACES, differences};
 use crate::flex::buffer::{Target, scratch, zeroed};
 use crate::flex::conv::{PACK_FROM, Shape, panel_len, panel_parts, part};
-use crate::flex::gemm::{Columns, Product, Source, k_blocks, multiply};
+use crate::flex::gemm::{Columns, Product, Source, k_blocks, multiply, store};
 use crate::flex::shuffle::{interleave, transpose};
 use crate::flex::simd::{Simd, Vector, simd_entry};
 
 /// Floats of a step's transformed images, about: they stay in a third-level cache, and are enough to hide the update
 /// of the sums.
-pub(super) const STEP: usize = 1 << 21;
+const STEP: usize = 1 << 21;
 
 /// Tiles that a task transforms.
 const TASK: usize = 64;
 
 /// As `weight_gradient`.
 pub(in super::super) fn weight_gradient(simd: Simd, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let [down, across] = s.out().map(|side| side.div_ceil(2));
+    let [down, across] = super::tiles(s);
     let tiles = down * across;
     let (mr, lanes) = (simd.rows(), simd.lanes());
     let panels = s.filters.div_ceil(mr);
-    let (filters, channels) = (panels * mr, s.channels.next_multiple_of(lanes));
-    let step = (STEP / (PLACES * (filters + channels) * tiles)).clamp(1, s.batch);
+    let (panel_filters, channels) = (panels * mr, s.channels.next_multiple_of(lanes));
+    let step = (STEP / (PLACES * (panel_filters + channels) * tiles)).clamp(1, s.batch);
     let together = step * tiles;
     let job = Job {
         simd,
         shape: s,
         across,
-        filters,
-        channels,
+        panel_filters,
+        vector_channels: channels,
         together,
     };
     let band = TASK.div_ceil(across).min(down);
@@ -120,8 +120,8 @@ struct Job<'a> {
     /// Tiles in a row of an image.
     across: usize,
     /// Filters and channels, with those that fill panels and vectors.
-    filters: usize,
-    channels: usize,
+    panel_filters: usize,
+    vector_channels: usize,
     /// Tiles of a step.
     together: usize,
 }
@@ -129,12 +129,12 @@ struct Job<'a> {
 impl Job<'_> {
     /// Floats of a place of the output's gradient, `[panel][tile][MR]`.
     fn of_filters(&self) -> usize {
-        self.together * self.filters + APART
+        self.together * self.panel_filters + APART
     }
 
     /// Floats of a place of the input, `[tile][channel]`.
     fn of_channels(&self) -> usize {
-        self.together * self.channels + APART
+        self.together * self.vector_channels + APART
     }
 
     /// Transforms some rows of tiles of an image of the output's gradient, whose first tile is `first` in the step.
@@ -156,7 +156,7 @@ impl Job<'_> {
         // behind them.
         let row = 2 * self.across * mr;
         scratch(2 * row + mr, |two| {
-            for panel in 0..self.filters / mr {
+            for panel in 0..self.panel_filters / mr {
                 let filter = panel * mr;
                 let count = mr.min(s.filters - filter);
                 let from = &dy[(image * s.filters + filter) * height * width..];
@@ -194,7 +194,7 @@ impl Job<'_> {
     ) {
         let s = self.shape;
         let [height, width] = s.size;
-        let row = (2 * self.across + 2) * self.channels;
+        let row = (2 * self.across + 2) * self.vector_channels;
         let from = &x[image * s.channels * height * width..];
         scratch((2 * rows.len() + 2) * row, |frame| {
             for (r, to) in frame.chunks_exact_mut(row).enumerate() {
@@ -203,12 +203,19 @@ impl Job<'_> {
                     to.fill(0.0);
                     continue;
                 }
-                let (left, rest) = to.split_at_mut(s.pad[1] * self.channels);
-                let (to, right) = rest.split_at_mut(width * self.channels);
+                let (left, rest) = to.split_at_mut(s.pad[1] * self.vector_channels);
+                let (to, right) = rest.split_at_mut(width * self.vector_channels);
                 left.fill(0.0);
                 right.fill(0.0);
                 let from = &from[y * width..];
-                transpose(to, self.channels, from, height * width, s.channels, width);
+                transpose(
+                    to,
+                    self.vector_channels,
+                    from,
+                    height * width,
+                    s.channels,
+                    width,
+                );
             }
             let first = first + rows.start * self.across;
             // SAFETY: the frame has the rows of the tiles; the rest is the caller's promise.
@@ -233,14 +240,14 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
     first: usize,
     to: Target<'_>,
 ) {
-    let row = (2 * job.across + 2) * job.channels;
+    let row = (2 * job.across + 2) * job.vector_channels;
     assert!(frame.len() >= (2 * rows + 2) * row);
     // SAFETY: the frame is large enough; the rest is the caller's promise.
     unsafe {
-        for c in (0..job.channels).step_by(V::LANES) {
+        for c in (0..job.vector_channels).step_by(V::LANES) {
             for ty in 0..rows {
                 let from = frame.as_ptr().add(2 * ty * row + c);
-                let step = job.channels;
+                let step = job.vector_channels;
                 let mut left = [column::<V>(from, row), column::<V>(from.add(step), row)];
                 for tx in 0..job.across {
                     let from = from.add((2 * tx + 2) * step);
@@ -249,7 +256,8 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                     for i in 0..4 {
                         let four = [left[0][i], left[1][i], right[0][i], right[1][i]];
                         for (j, value) in differences(four).into_iter().enumerate() {
-                            let at = (4 * i + j) * job.of_channels() + tile * job.channels + c;
+                            let at =
+                                (4 * i + j) * job.of_channels() + tile * job.vector_channels + c;
                             value.store(to.at(at));
                         }
                     }
@@ -276,6 +284,7 @@ unsafe fn spread_row_with<V: Vector, const MR: usize>(
     first: usize,
     to: Target<'_>,
 ) {
+    const { assert!(V::LANES == 2 * MR) };
     assert!(two.len() >= (4 * job.across + 1) * MR);
     // SAFETY: the caller's promise.
     unsafe {
@@ -288,10 +297,7 @@ unsafe fn spread_row_with<V: Vector, const MR: usize>(
             for y in 0..4 {
                 for (x, value) in four(left[y], right[y], zero).into_iter().enumerate() {
                     let to = to.at((4 * y + x) * job.of_filters() + (first + tx) * MR);
-                    match tx + 1 < job.across {
-                        true => value.store(to),
-                        false => value.store_part(to, MR),
-                    }
+                    store(value, to, if tx + 1 < job.across { V::LANES } else { MR });
                 }
             }
         }
