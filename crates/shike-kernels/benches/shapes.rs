@@ -2,7 +2,8 @@
 //! the layers of transformers, GFLOP/s of the output (for those that are no product: values a nanosecond), with
 //! the kernels on each instruction set of this processor, in float32 and in bfloat16. Behind each convolution stands its share, in percent, of the
 //! smaller of two limits: multiplications and additions in registers alone, and the memory's bandwidth for what has to
-//! be read and written once; both are measured first.
+//! be read and written once; both are measured first. Winograd's tiles form fewer products than are counted here, and may go
+//! beyond 100 %.
 //!
 //! ```sh
 //! RAYON_NUM_THREADS=2 cargo bench --workspace --bench shapes -- [part of a name]
