@@ -182,7 +182,9 @@ mod tests {
             size: [3, 4],
             ..same
         };
-        for s in [same, uneven, wide, several] {
+        // Miri takes minutes for the larger ones.
+        let shapes = [same, uneven, wide, several].into_iter();
+        for s in shapes.filter(|s| !cfg!(miri) || s.size[1] <= 6) {
             let numbers = |count: usize, seed: usize| -> Vec<f32> {
                 let number = |i| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0;
                 (0..count).map(number).collect()
@@ -203,27 +205,29 @@ mod tests {
             });
             for simd in Simd::available() {
                 assert!(!serves(simd, &s));
-                let close = |found: Vec<f32>, expected: Vec<f32>| {
+                let turned = s.turned().expect("without stride");
+                let found = [
+                    forward(simd, &s, &x, &w, None),
+                    forward(simd, &s, &x, &w, epilogue),
+                    input_gradient(simd, &turned, &dy, &w),
+                    weight_gradient(simd, &s, &x, &dy),
+                ];
+                // Miri looks at memory alone, and at the direct products elsewhere.
+                if cfg!(miri) {
+                    continue;
+                }
+                let expected = [
+                    conv::forward(simd, &s, &x, &w, None),
+                    conv::forward(simd, &s, &x, &w, epilogue),
+                    conv::input_gradient(simd, &s, &dy, &w),
+                    conv::weight_gradient(simd, &s, &x, &dy),
+                ];
+                for (found, expected) in found.iter().zip(expected) {
                     assert_eq!(found.len(), expected.len());
                     for (found, expected) in found.iter().zip(expected) {
                         assert!((found - expected).abs() < 1e-4, "{simd:?} {s:?}");
                     }
-                };
-                let turned = s.turned().expect("without stride");
-                for epilogue in [None, epilogue] {
-                    close(
-                        forward(simd, &s, &x, &w, epilogue),
-                        conv::forward(simd, &s, &x, &w, epilogue),
-                    );
                 }
-                close(
-                    input_gradient(simd, &turned, &dy, &w),
-                    conv::input_gradient(simd, &s, &dy, &w),
-                );
-                close(
-                    weight_gradient(simd, &s, &x, &dy),
-                    conv::weight_gradient(simd, &s, &x, &dy),
-                );
             }
         }
     }
