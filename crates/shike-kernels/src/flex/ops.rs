@@ -112,14 +112,19 @@ pub(super) fn in_place(tensor: &mut FlexTensor, write: impl FnOnce(&mut [f32])) 
     }
 }
 
+/// Rows above and columns on the left, and those below and on the right, of padding that is given in numbers.
+pub(super) fn margins(padding: &PaddingConfig2d) -> Option<([usize; 2], [usize; 2])> {
+    match *padding {
+        PaddingConfig2d::Valid => Some(([0, 0], [0, 0])),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => Some(([top, left], [bottom, right])),
+        _ => None,
+    }
+}
+
 /// The convolution's shape, if the kernels compute it.
 fn conv_shape(conv: &Conv2d, input: &Tensor<4>) -> Option<Shape> {
     let [batch, channels, height, width] = input.dims();
-    let (pad, pad_end) = match conv.padding {
-        PaddingConfig2d::Valid => ([0, 0], [0, 0]),
-        PaddingConfig2d::Explicit(top, left, bottom, right) => ([top, left], [bottom, right]),
-        _ => return None,
-    };
+    let (pad, pad_end) = margins(&conv.padding)?;
     let [filters, group_channels, kernel_h, kernel_w] = conv.weight.lazy_shape().dims();
     let shape = Shape {
         batch,

@@ -5,31 +5,24 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients as Grads;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::nn::PaddingConfig2d;
 use burn::nn::pool::MaxPool2d;
 use burn::tensor::Tensor;
 
-use super::ops::{Diff, Place, floats, lifted, place, plain, tensor};
+use super::ops::{Diff, Place, floats, lifted, margins, place, plain, tensor};
 use super::pool::{Windows, backward, forward};
 use crate::stats::count;
 
 /// The windows of a pooling, if the kernel computes it.
 fn windows(pool: &MaxPool2d, input: &Tensor<4>) -> Option<Windows> {
     let [batch, channels, height, width] = input.dims();
-    let pad = match pool.padding {
-        PaddingConfig2d::Valid => [0, 0],
-        PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => {
-            [top, left]
-        }
-        _ => return None,
-    };
+    let (pad, pad_end) = margins(&pool.padding)?;
     let windows = Windows {
         size: [height, width],
         kernel: pool.kernel_size,
         stride: pool.stride,
         pad,
     };
-    let fits = batch * channels > 0 && pool.dilation == [1, 1] && !pool.ceil_mode;
+    let fits = batch * channels > 0 && pad == pad_end && pool.dilation == [1, 1] && !pool.ceil_mode;
     (fits && windows.output().is_some()).then_some(windows)
 }
 

@@ -103,6 +103,19 @@ mod tests {
     use crate::flex::conv;
     use crate::flex::norm::Affine;
 
+    /// Too few channels to be served.
+    const SAME: Shape = Shape {
+        batch: 2,
+        channels: 3,
+        size: [5, 8],
+        filters: 5,
+        kernel: [3, 3],
+        stride: [1, 1],
+        pad: [1, 1],
+        pad_end: [1, 1],
+        groups: 1,
+    };
+
     #[test]
     fn what_is_served() {
         let shape = Shape {
@@ -110,11 +123,7 @@ mod tests {
             channels: 64,
             size: [56, 56],
             filters: 32,
-            kernel: [3, 3],
-            stride: [1, 1],
-            pad: [1, 1],
-            pad_end: [1, 1],
-            groups: 1,
+            ..SAME
         };
         for simd in Simd::available() {
             for batch in [1, 64] {
@@ -152,38 +161,27 @@ mod tests {
     /// Small enough for Miri, too small to be served.
     #[test]
     fn agrees_with_the_direct_products() {
-        let same = Shape {
-            batch: 2,
-            channels: 3,
-            size: [5, 8],
-            filters: 5,
-            kernel: [3, 3],
-            stride: [1, 1],
-            pad: [1, 1],
-            pad_end: [1, 1],
-            groups: 1,
-        };
         let uneven = Shape {
             size: [3, 6],
             filters: 9,
             pad: [0, 2],
             pad_end: [2, 1],
-            ..same
+            ..SAME
         };
         // Rows of more tiles than a vector has lanes.
         let wide = Shape {
             batch: 1,
             size: [2, 37],
-            ..same
+            ..SAME
         };
         // Two images in a task, and one in the last.
         let several = Shape {
             batch: 9,
             size: [3, 4],
-            ..same
+            ..SAME
         };
         // Miri takes minutes for the larger ones.
-        let shapes = [same, uneven, wide, several].into_iter();
+        let shapes = [SAME, uneven, wide, several].into_iter();
         for s in shapes.filter(|s| !cfg!(miri) || s.size[1] <= 6) {
             let numbers = |count: usize, seed: usize| -> Vec<f32> {
                 let number = |i| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0;
