@@ -176,6 +176,40 @@ fn convolutions() {
             stride: [2, 2],
             ..same
         },
+        // Taps in blocks of three by three, and less; with a stride every other row of them.
+        Shape {
+            batch: 3,
+            size: [5, 9],
+            kernel: [5, 4],
+            pad: [2, 1],
+            channels: 2,
+            filters: 2,
+            groups: 2,
+            ..same
+        },
+        Shape {
+            batch: 1,
+            size: [9, 8],
+            kernel: [5, 5],
+            stride: [2, 2],
+            pad: [2, 2],
+            channels: 2,
+            filters: 2,
+            groups: 2,
+            ..same
+        },
+        // A stride that jumps over pixels.
+        Shape {
+            batch: 1,
+            size: [5, 40],
+            kernel: [1, 2],
+            stride: [2, 3],
+            pad: [0, 1],
+            channels: 2,
+            filters: 2,
+            groups: 2,
+            ..same
+        },
         // Wide rows are read straight from the frame, many filters through a panel.
         Shape {
             batch: 1,

@@ -43,16 +43,7 @@ pub fn forward(
     let paired = pairs.then(|| bf16::pair_channels(simd, w, s.channels, s.taps()));
     let w = paired.as_deref().unwrap_or(w);
     let [height, width] = s.size;
-    let frame = (!(s.is_pointwise() && s.stride == [1, 1])).then(|| {
-        Frame::new(
-            s.pad[0] as isize,
-            s.pad[1] as isize,
-            height + s.pad[0] + s.pad_end[0],
-            width + s.pad[1] + s.pad_end[1],
-            s.stride,
-            s.kernel,
-        )
-    });
+    let frame = (!(s.is_pointwise() && s.stride == [1, 1])).then(|| Frame::of(s));
     let plane = frame.map_or(height * width, |frame| frame.plane);
     let mut rows = Vec::with_capacity(k);
     for c in 0..cg {

@@ -3,15 +3,16 @@
 use super::Shape;
 use crate::flex::bf16::{pair, pair_rows};
 use crate::flex::buffer::scratch;
-use crate::flex::shuffle::{strided, transpose};
-use crate::flex::simd::Simd;
+use crate::flex::gemm::load;
+use crate::flex::shuffle::transpose;
+use crate::flex::simd::{Simd, Vector, simd_entry};
 
 /// A scratch image, `[channel][row][column mod stride][column / stride]`, or the image itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    /// Zeros before the first row and column (negative: rows and columns left out).
-    top: isize,
-    left: isize,
+    /// Zeros before the first row and column.
+    top: usize,
+    left: usize,
     stride: [usize; 2],
     /// Rows and columns modulo the stride that are read at all.
     used: [usize; 2],
@@ -22,11 +23,15 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// A convolution's input with its padding.
+    pub fn of(s: &Shape) -> Self {
+        let length = core::array::from_fn(|d| s.size[d] + s.pad[d] + s.pad_end[d]);
+        Self::new(s.pad, length, s.stride, s.kernel)
+    }
+
     pub fn new(
-        top: isize,
-        left: isize,
-        height: usize,
-        width: usize,
+        [top, left]: [usize; 2],
+        [height, width]: [usize; 2],
         stride: [usize; 2],
         kernel: [usize; 2],
     ) -> Self {
@@ -49,83 +54,124 @@ impl Frame {
         channels * self.plane + 3 * 16
     }
 
-    /// Copies an image, `[channels][size]`.
-    pub fn fill(&self, to: &mut [f32], from: &[f32], channels: usize, size: [usize; 2]) {
-        let [height, width] = size;
-        for channel in 0..channels {
-            let from = &from[channel * height * width..][..height * width];
-            let plane = &mut to[channel * self.plane..][..self.plane];
-            if self.stride == [1, 1] && self.left >= 0 && self.top >= 0 {
-                self.fill_plane(plane, from, width);
-                continue;
-            }
-            for (r, row) in plane.chunks_exact_mut(self.row).enumerate() {
-                if r % self.stride[0] >= self.used[0] {
-                    continue;
-                }
-                let y = r as isize - self.top;
-                if y < 0 || y >= height as isize {
-                    row.fill(0.0);
-                    continue;
-                }
-                let from = &from[y as usize * width..][..width];
-                for (class, to) in row.chunks_exact_mut(self.class).enumerate() {
-                    self.fill_class(to, from, class);
-                }
-            }
-        }
-    }
-
-    /// A plane without stride. Rows are short: a call for each copy would cost as much as the copy.
-    fn fill_plane(&self, plane: &mut [f32], from: &[f32], width: usize) {
-        let (top, left) = (self.top as usize, self.left as usize);
-        let height = from.len() / width;
-        plane[..top * self.row].fill(0.0);
-        plane[(top + height) * self.row..].fill(0.0);
-        let rows = plane[top * self.row..].chunks_exact_mut(self.row);
-        for (row, from) in rows.zip(from.chunks_exact(width)) {
-            for zero in &mut row[..left] {
-                *zero = 0.0;
-            }
-            for zero in &mut row[left + width..] {
-                *zero = 0.0;
-            }
-            let row = &mut row[left..left + width];
-            let (eights, rest) = from.as_chunks::<8>();
-            let (to_eights, to_rest) = row.as_chunks_mut::<8>();
-            for (to, from) in to_eights.iter_mut().zip(eights) {
-                *to = *from;
-            }
-            for (to, from) in to_rest.iter_mut().zip(rest) {
-                *to = *from;
-            }
-        }
-    }
-
-    fn fill_class(&self, to: &mut [f32], from: &[f32], class: usize) {
-        let stride = self.stride[1];
-        // The columns q with 0 ≤ q · stride + class − left < width.
-        let shift = self.left - class as isize;
-        let begin = usize::try_from(shift)
-            .map_or(0, |shift| shift.div_ceil(stride))
-            .min(to.len());
-        let end = usize::try_from(from.len() as isize + shift)
-            .map_or(0, |end| end.div_ceil(stride))
-            .clamp(begin, to.len());
-        to[..begin].fill(0.0);
-        to[end..].fill(0.0);
-        if begin == end {
-            return;
-        }
-        let first = ((begin * stride) as isize - shift) as usize;
-        let to = &mut to[begin..end];
-        strided(to, &from[first..], stride);
+    /// Copies an image, `[channels][size]`. Writes a part of a vector behind the last pixel as well.
+    pub fn fill(
+        &self,
+        simd: Simd,
+        to: &mut [f32],
+        from: &[f32],
+        channels: usize,
+        size: [usize; 2],
+    ) {
+        assert!(to.len() >= self.len(channels) && from.len() >= channels * size[0] * size[1]);
+        // SAFETY: the assertion; rows and columns of the image lie inside the frame.
+        unsafe { fill(simd, self, to.as_mut_ptr(), from, channels, size) };
     }
 
     /// Offset of a tap.
     pub fn tap(&self, y: usize, x: usize) -> usize {
         let stride = self.stride[1];
         y * self.row + x % stride * self.class + x / stride
+    }
+}
+
+simd_entry! {
+    /// See [`Frame::fill`].
+    ///
+    /// # Safety
+    /// There is room for the frame, and a vector behind it; `from` has the channels, which lie inside the frame.
+    unsafe fn fill(
+        frame: &Frame,
+        to: *mut f32,
+        from: &[f32],
+        channels: usize,
+        size: [usize; 2],
+    ) = fill_with
+}
+
+/// Every store is a whole vector; what it writes behind a run, the next one writes over.
+#[inline(always)]
+unsafe fn fill_with<V: Vector, const MR: usize>(
+    frame: &Frame,
+    mut to: *mut f32,
+    from: &[f32],
+    channels: usize,
+    [height, width]: [usize; 2],
+) {
+    let Frame { stride, used, .. } = *frame;
+    let rows = frame.plane / frame.row;
+    // Of a class c are the columns q with left ≤ q · stride + c < left + width.
+    let [first, end] = [frame.left, frame.left + width].map(|at| (at / stride[1], at % stride[1]));
+    let skips = used[0] < stride[0];
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for channel in 0..channels {
+            for r in 0..rows {
+                let row = to;
+                to = to.add(frame.row);
+                let y = r.wrapping_sub(frame.top);
+                if y >= height {
+                    zeros::<V>(row, 0, frame.row);
+                    continue;
+                }
+                if skips && r % stride[0] >= used[0] {
+                    continue;
+                }
+                let from = from.as_ptr().add((channel * height + y) * width);
+                for class in 0..used[1] {
+                    let to = row.add(class * frame.class);
+                    let begin = first.0 + usize::from(class < first.1);
+                    let end = (end.0 + usize::from(class < end.1)).min(frame.class);
+                    zeros::<V>(to, 0, begin.min(frame.class));
+                    if begin < end {
+                        let from = from.add(begin * stride[1] + class - frame.left);
+                        copy::<V>(to.add(begin), from, end - begin, stride[1]);
+                    }
+                    zeros::<V>(to, end.max(begin), frame.class);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The floats from `at` to `end` can be written, and a vector behind them.
+#[inline(always)]
+unsafe fn zeros<V: Vector>(to: *mut f32, at: usize, end: usize) {
+    for at in (at..end).step_by(V::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat(0.0).store(to.add(at)) };
+    }
+}
+
+/// Every `stride`th float, `count` of them.
+///
+/// # Safety
+/// They can be read, and as many written with a vector behind them.
+#[inline(always)]
+unsafe fn copy<V: Vector>(to: *mut f32, from: *const f32, count: usize, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for at in (0..count).step_by(V::LANES) {
+            let lanes = V::LANES.min(count - at);
+            let to = to.add(at);
+            match stride {
+                1 => load::<V>(from.add(at), lanes).store(to),
+                2 => {
+                    let from = from.add(2 * at);
+                    // The last float has no neighbour.
+                    let floats = 2 * lanes - usize::from(at + lanes == count);
+                    let low = load::<V>(from, floats.min(V::LANES));
+                    let high = load(from.wrapping_add(V::LANES), floats.saturating_sub(V::LANES));
+                    low.unzip(high).0.store(to);
+                }
+                _ => {
+                    for i in 0..lanes {
+                        *to.add(i) = *from.add((at + i) * stride);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -151,10 +197,10 @@ pub(super) fn fill_frame(
 ) {
     let plane = size[0] * size[1];
     match frame {
-        Some(frame) if paired.is_empty() => frame.fill(to, from, channels, size),
+        Some(frame) if paired.is_empty() => frame.fill(simd, to, from, channels, size),
         Some(frame) => {
             pair_rows(simd, paired, from, plane);
-            frame.fill(to, paired, channels.div_ceil(2), size);
+            frame.fill(simd, to, paired, channels.div_ceil(2), size);
         }
         None => pair_rows(simd, to, from, plane),
     }

@@ -17,15 +17,10 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([dy.len(), w.len()], [y_len, w_len]);
     let out = s.out();
+    if s.is_depthwise() {
+        return depthwise::input_gradient(simd, s, dy, w);
+    }
     if let Some(turned) = s.turned() {
-        if s.is_depthwise() {
-            let w: Vec<f32> = w
-                .chunks_exact(s.taps())
-                .flat_map(|w| w.iter().rev())
-                .copied()
-                .collect();
-            return depthwise::forward(simd, &turned, dy, &w, None);
-        }
         if winograd::serves(simd, &turned) {
             return winograd::input_gradient(simd, &turned, dy, w);
         }
@@ -37,50 +32,18 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     let paired = pairs.then(|| bf16::pair_filters(simd, w, w_len / s.filters));
     let w = paired.as_deref().unwrap_or(w);
     let (taps, plane_in) = (s.taps(), s.size[0] * s.size[1]);
-    // The input pixel i of class c = (i + pad) mod stride gets tap c + stride · j from the output
-    // pixel q − j, where q = (i + pad − c) / stride.
-    let axis: [Vec<AxisClass>; 2] = core::array::from_fn(|d| {
-        (0..s.stride[d].min(s.size[d]))
-            .map(|first| {
-                let class = (first + s.pad[d]) % s.stride[d];
-                AxisClass {
-                    class,
-                    first,
-                    count: (s.size[d] - first).div_ceil(s.stride[d]),
-                    taps: s.kernel[d].saturating_sub(class).div_ceil(s.stride[d]),
-                    q: (first + s.pad[d] - class) / s.stride[d],
-                }
-            })
-            .collect()
-    });
-    // Zeros around the gradient so that every q − j is inside.
-    let around = |d: usize| {
-        let before = axis[d]
-            .iter()
-            .map(|a| a.taps as isize - 1 - a.q as isize)
-            .max();
-        let end = axis[d].iter().map(|a| a.q + a.count).max();
-        let before = before.unwrap_or(0).max(0) as usize;
-        (before, end.unwrap_or(0).max(out[d]) + before)
-    };
-    let ((top, height), (left, width)) = (around(0), around(1));
-    let frame = (!(taps == 1 && [height, width] == out))
-        .then(|| Frame::new(top as isize, left as isize, height, width, [1, 1], [1, 1]));
+    let axes = Axes::new(s);
+    let frame = (!(taps == 1 && axes.length == out)).then(|| axes.frame());
     let framed = pairs || frame.is_some();
-    let plane = height * width;
+    let [_, width] = axes.length;
+    let plane = axes.length[0] * width;
     let mr = panel_rows(simd, framed, cg, mg, s.size[1].div_ceil(s.stride[1]));
     let mut classes = Vec::new();
-    for ay in &axis[0] {
-        for ax in &axis[1] {
+    for ay in &axes.classes[0] {
+        for ax in &axes.classes[1] {
             let (ty, tx) = (ay.taps, ax.taps);
             let k = mg * ty * tx;
-            let tap_offsets: Vec<usize> = (0..ty * tx)
-                .map(|tap| {
-                    let y = ay.class + s.stride[0] * (tap / tx);
-                    let x = ax.class + s.stride[1] * (tap % tx);
-                    y * s.kernel[1] + x
-                })
-                .collect();
+            let (tap_offsets, in_frame) = axes.taps(s, ay, ax);
             let weights = Weights::pack(
                 simd,
                 mr,
@@ -103,22 +66,15 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
                     }
                 },
             );
-            // Offsets count from the tap that reaches furthest back.
-            let origin =
-                (ay.q + top + 1).saturating_sub(ty) * width + (ax.q + left + 1).saturating_sub(tx);
             let mut rows = Vec::with_capacity(k);
             for filter in 0..mg {
-                for y in 0..ty {
-                    for x in 0..tx {
-                        rows.push((filter * plane + (ty - 1 - y) * width + tx - 1 - x) as u32);
-                    }
-                }
+                rows.extend(in_frame.iter().map(|&tap| (filter * plane) as u32 + tap));
             }
             let class = Class::new(
                 simd,
                 weights,
                 rows,
-                origin,
+                axes.origin(ay, ax),
                 [ay.count, ax.count],
                 width,
                 framed,
@@ -217,24 +173,92 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
 }
 
 /// The input's rows (or columns) of one class modulo the stride.
-struct AxisClass {
+pub(super) struct AxisClass {
     /// The first tap that reaches them.
     class: usize,
     /// The first of them.
     first: usize,
     /// How many they are.
-    count: usize,
+    pub count: usize,
     /// How many taps reach them.
     taps: usize,
     /// The output row that the first tap connects with the first of them.
     q: usize,
 }
 
+/// The input's pixels by rows and columns modulo the stride, and the output's gradient with zeros around it, so that
+/// every tap of each is inside.
+pub(super) struct Axes {
+    pub classes: [Vec<AxisClass>; 2],
+    /// Rows above and columns on the left of the gradient.
+    before: [usize; 2],
+    /// Rows and columns with those.
+    length: [usize; 2],
+}
+
+impl Axes {
+    /// The input pixel i of class c = (i + pad) mod stride gets tap c + stride · j from the output pixel q − j, where
+    /// q = (i + pad − c) / stride.
+    pub fn new(s: &Shape) -> Self {
+        let classes: [Vec<AxisClass>; 2] = core::array::from_fn(|d| {
+            (0..s.stride[d].min(s.size[d]))
+                .map(|first| {
+                    let class = (first + s.pad[d]) % s.stride[d];
+                    AxisClass {
+                        class,
+                        first,
+                        count: (s.size[d] - first).div_ceil(s.stride[d]),
+                        taps: s.kernel[d].saturating_sub(class).div_ceil(s.stride[d]),
+                        q: (first + s.pad[d] - class) / s.stride[d],
+                    }
+                })
+                .collect()
+        });
+        let out = s.out();
+        let before = core::array::from_fn(|d| {
+            let before = classes[d].iter().map(|a| (a.taps).saturating_sub(a.q + 1));
+            before.max().unwrap_or(0)
+        });
+        let length = core::array::from_fn(|d| {
+            let end = classes[d].iter().map(|a| a.q + a.count).max();
+            end.unwrap_or(0).max(out[d]) + before[d]
+        });
+        Self {
+            classes,
+            before,
+            length,
+        }
+    }
+
+    /// The gradient with zeros around it.
+    pub fn frame(&self) -> Frame {
+        Frame::new(self.before, self.length, [1, 1], [1, 1])
+    }
+
+    /// Where the pixels of a class begin in the frame: the offset of the tap that reaches furthest back.
+    pub fn origin(&self, ay: &AxisClass, ax: &AxisClass) -> usize {
+        let [y, x] =
+            [(ay, 0), (ax, 1)].map(|(a, d)| (a.q + self.before[d] + 1).saturating_sub(a.taps));
+        y * self.length[1] + x
+    }
+
+    /// The taps of a class: their numbers in the kernel, and their offsets in the frame from the origin on.
+    pub fn taps(&self, s: &Shape, ay: &AxisClass, ax: &AxisClass) -> (Vec<usize>, Vec<u32>) {
+        let taps = (0..ay.taps).flat_map(|y| (0..ax.taps).map(move |x| (y, x)));
+        let tap = |(y, x)| {
+            let number = (ay.class + s.stride[0] * y) * s.kernel[1] + ax.class + s.stride[1] * x;
+            let at = (ay.taps - 1 - y) * self.length[1] + ax.taps - 1 - x;
+            (number, at as u32)
+        };
+        taps.map(tap).unzip()
+    }
+}
+
 /// Writes a class of pixels to their places.
 ///
 /// # Safety
 /// `to` is a plane of the input that no one else writes the class's pixels of.
-unsafe fn spread(s: &Shape, ay: &AxisClass, ax: &AxisClass, from: &[f32], to: *mut f32) {
+pub(super) unsafe fn spread(s: &Shape, ay: &AxisClass, ax: &AxisClass, from: &[f32], to: *mut f32) {
     for (y, from) in from.chunks_exact(ax.count).enumerate() {
         let row = (ay.first + y * s.stride[0]) * s.size[1] + ax.first;
         for (x, &value) in from.iter().enumerate() {

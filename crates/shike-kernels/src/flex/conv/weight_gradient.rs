@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::frame::Rows;
-use super::{PACK_FROM, Shape, images_together, panel_len, part, winograd};
+use super::{PACK_FROM, Shape, depthwise, images_together, panel_len, part, winograd};
 use crate::flex::bf16;
 use crate::flex::buffer::{SharedMut, Target, filled, scratch, zeroed};
 use crate::flex::gemm::{Columns, Product, Range2, Source, TILE_VECTORS, k_blocks, multiply};
@@ -22,6 +22,9 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
     let s = &s;
     let [x_len, w_len, y_len] = s.lens();
     assert_eq!([x.len(), dy.len()], [x_len, y_len]);
+    if s.is_depthwise() {
+        return depthwise::weight_gradient(simd, s, x, dy);
+    }
     if winograd::serves_weights(simd, s) {
         return winograd::weight_gradient(simd, s, x, dy);
     }
