@@ -11,9 +11,11 @@ use crate::flex::gemm::{Columns, Product, Source, k_blocks, multiply, store};
 use crate::flex::shuffle::{interleave, transpose};
 use crate::flex::simd::{Simd, Vector, simd_entry};
 
-/// Floats of a step's transformed images, about: they stay in a third-level cache, and are enough to hide the update
-/// of the sums.
-const STEP: usize = 1 << 21;
+/// Tiles of a step, about: enough to hide the update of the sums.
+const STEP: usize = 256;
+
+/// Floats of a step's transformed images, about: they stay in a third-level cache.
+const FLOATS: usize = 1 << 21;
 
 /// Tiles that a task transforms.
 const TASK: usize = 64;
@@ -25,7 +27,8 @@ pub(in super::super) fn weight_gradient(simd: Simd, s: &Shape, x: &[f32], dy: &[
     let (mr, lanes) = (simd.rows(), simd.lanes());
     let panels = s.filters.div_ceil(mr);
     let (panel_filters, channels) = (panels * mr, s.channels.next_multiple_of(lanes));
-    let step = (STEP / (PLACES * (panel_filters + channels) * tiles)).clamp(1, s.batch);
+    let most = FLOATS / (PLACES * (panel_filters + channels) * tiles);
+    let step = STEP.div_ceil(tiles).min(most).clamp(1, s.batch);
     let together = step * tiles;
     let job = Job {
         simd,
