@@ -180,24 +180,30 @@ thread_local! {
     static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends a scratch buffer of at least `len` floats with arbitrary (initialised) contents. Buffers
-/// stay with their thread, so that no step allocates or clears them anew.
+/// Floats in a line of the caches.
+const LINE: usize = 16;
+
+/// Lends a scratch buffer of `len` floats with arbitrary (initialised) contents, which begins with a line of the
+/// caches. Buffers stay with their thread, so that no step allocates or clears them anew.
 pub(crate) fn scratch<R>(len: usize, use_it: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out while in use: a task that rayon runs on this thread in between takes another. The
     // smallest that is large enough, so that nested uses do not swap theirs; else the largest is
     // replaced.
+    let room = len + LINE - 1;
     let mut buffer = KEPT.with_borrow_mut(|kept| {
-        let fits = (0..kept.len()).filter(|&i| kept[i].len() >= len);
+        let fits = (0..kept.len()).filter(|&i| kept[i].len() >= room);
         let best = fits.min_by_key(|&i| kept[i].len());
         let best = best.or_else(|| (0..kept.len()).max_by_key(|&i| kept[i].len()));
         best.map(|i| kept.swap_remove(i)).unwrap_or_default()
     });
-    if buffer.len() < len {
+    if buffer.len() < room {
         // Growing in place would copy contents that no one needs.
         drop(buffer);
-        buffer = vec![0.0; len];
+        buffer = vec![0.0; room];
     }
-    let result = use_it(&mut buffer[..len]);
+    // Miri may not tell.
+    let at = buffer.as_ptr().align_offset(4 * LINE).min(LINE - 1);
+    let result = use_it(&mut buffer[at..at + len]);
     // Very large buffers go back to the system: they belong to the largest of pictures.
     if buffer.len() <= 1 << 24 {
         KEPT.with_borrow_mut(|kept| kept.push(buffer));

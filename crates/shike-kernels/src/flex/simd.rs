@@ -337,6 +337,9 @@ pub(crate) trait Vector: Copy {
     }
 }
 
+/// Rounds from the fetch of a vector to its use: a panel of wide vectors comes from the second-level cache.
+const AHEAD: usize = 8;
+
 /// [`Vector::rounds`] in plain Rust.
 ///
 /// # Safety
@@ -361,6 +364,9 @@ unsafe fn plain_rounds<
         unsafe {
             let mut columns = [V::splat(0.0); N];
             for v in 0..N {
+                if PACKED && N > 1 {
+                    V::prefetch(from[v].wrapping_add(offset + AHEAD * N * V::LANES));
+                }
                 columns[v] = V::load(from[v].add(offset));
             }
             for (i, sums) in sum.iter_mut().enumerate() {
