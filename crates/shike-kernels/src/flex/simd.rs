@@ -156,17 +156,22 @@ impl Simd {
 
 static CHOSEN: OnceLock<Simd> = OnceLock::new();
 
-/// Whether vectors of 512 bits gain on this processor. Measured (docs/BENCHMARKS.md): AMD's from Zen 5 on compute
-/// them at full width. Where they are made of two halves (Zen 4) nothing is won, and on an Intel Xeon AVX2 was faster.
+/// Whether vectors of 512 bits gain on this processor: on those where they were measured to
+/// (docs/BENCHMARKS.md), AMD's from Zen 5 on and Intel's servers of the kinds Skylake and Cascade Lake. Where they are
+/// made of two halves (Zen 4) nothing is won.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_avx512() -> bool {
     use core::arch::x86_64::__cpuid;
     // Every x86-64 has both leaves.
     let (vendor, signature) = (__cpuid(0), __cpuid(1).eax);
-    let is_amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes)
-        == [*b"Auth", *b"enti", *b"cAMD"];
+    let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
     let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
-    is_amd && family >= 0x1a
+    let model = (signature >> 4 & 0xf) + (signature >> 12 & 0xf0);
+    match vendor.as_flattened() {
+        b"AuthenticAMD" => family >= 0x1a,
+        b"GenuineIntel" => (family, model) == (6, 85),
+        _ => false,
+    }
 }
 
 thread_local! {
