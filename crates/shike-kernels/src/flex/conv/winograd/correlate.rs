@@ -168,6 +168,12 @@ pub(super) fn correlate(
 }
 
 impl Job<'_> {
+    /// Floats of each of the four parts of a plane: even rows, odd rows, and both again from the third column on. There,
+    /// pixels of tiles lie side by side from row to row, followed by what vectors read behind the last.
+    fn part(&self, tiles: &Tiles) -> usize {
+        (tiles.rows.len() + 1) * 2 * self.across + 2 * 16
+    }
+
     /// # Safety
     /// No one else may use these rows of the filters of these panels.
     unsafe fn run(&self, simd: Simd, tiles: &Tiles, panels: Range2, y: Target<'_>) {
@@ -183,8 +189,7 @@ impl Job<'_> {
                 lanes,
             })
             .collect();
-        // A row of pixels is followed by what vectors read behind it.
-        let plane = (2 * tiles.rows.len() + 2) * (2 * self.across + 2) + 4 * 16;
+        let plane = 4 * self.part(tiles);
         let (k, m) = (s.channels, s.filters);
         let lines = 2 * (2 * self.stride + 16);
         let [of_pixels, of_sums] = self.places;
@@ -228,7 +233,7 @@ simd_entry! {
     /// Transforms the pixels of tiles, `[place][channel][tile]`, image by image, row by row.
     ///
     /// # Safety
-    /// `plane` has room for the rows of a channel and 64 floats behind them, `to` for all places.
+    /// `plane` has four of [`Job::part`], and `to` has room for all places.
     unsafe fn spread(job: &Job<'_>, tiles: &Tiles, plane: &mut [f32], to: &mut [f32]) = spread_with
 }
 
@@ -241,11 +246,14 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
 ) {
     let s = job.shape;
     let [height, width] = s.size;
-    let row = 2 * job.across + 2;
+    let across = job.across;
     let count = tiles.rows.len();
+    let apart = job.part(tiles);
+    // Tiles of several rows fill a vector.
+    let together = (V::LANES / across).max(1);
+    let of_image = count * across;
     // What lies outside the image stays zero.
     plane.fill(0.0);
-    let of_image = count * job.across;
     // SAFETY: rows and tiles lie in the buffers, as the caller promises; images are cut to their size.
     unsafe {
         for (slot, image) in tiles.images.clone().enumerate() {
@@ -258,25 +266,30 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                         continue;
                     }
                     let from = from[y * width..][..width].as_ptr();
-                    let to = plane[r * row + s.pad[1]..].as_mut_ptr();
-                    // Zeros behind the last pixel fall on the margin, or on rows that are written later.
-                    for x in (0..width).step_by(V::LANES) {
-                        V::prefetch(from.wrapping_add(x + AHEAD * height * width));
-                        load::<V>(from.add(x), V::LANES.min(width - x)).store(to.add(x));
+                    V::prefetch(from.wrapping_add(AHEAD * height * width));
+                    let to = plane.as_mut_ptr().add(r % 2 * apart + r / 2 * 2 * across);
+                    for (to, column) in [(to, 0), (to.add(2 * apart), 2)] {
+                        // The first pixel, and zeros before it.
+                        let first = column.max(s.pad[1]) - s.pad[1];
+                        let zeros = s.pad[1].saturating_sub(column).min(2 * across);
+                        let pixels = width.saturating_sub(first).min(2 * across - zeros);
+                        copy::<V>(from.wrapping_add(first), to.add(zeros), pixels);
                     }
                 }
                 let to = to[channel * job.stride..].as_mut_ptr();
                 let mut x = 0;
-                loop {
+                while x < across {
                     // The last vector ends with the row. What a vector writes behind a shorter row, the next row or image
                     // writes over.
-                    let first = x.min(job.across.saturating_sub(V::LANES));
-                    let from = plane.as_ptr().add(2 * first);
-                    let mut above = [horizontal::<V>(from), horizontal::<V>(from.add(row))];
-                    for ty in 0..count {
-                        let from = from.add((2 * ty + 2) * row);
-                        let below = [horizontal::<V>(from), horizontal::<V>(from.add(row))];
-                        let at = slot * of_image + ty * job.across + first;
+                    let first = x.min(across.saturating_sub(V::LANES));
+                    let mut from = plane.as_ptr().add(2 * first);
+                    let mut above = two::<V>(from, apart);
+                    for ty in (0..count).step_by(together) {
+                        if ty > 0 && together > 1 {
+                            above = two::<V>(from, apart);
+                        }
+                        let below = two::<V>(from.add(2 * across), apart);
+                        let at = slot * of_image + ty * across + first;
                         let lanes = V::LANES.min(job.stride - at);
                         for i in 0..4 {
                             let four = [above[0][i], above[1][i], below[0][i], below[1][i]];
@@ -286,28 +299,46 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                                 store(value, to, lanes);
                             }
                         }
+                        from = from.wrapping_add(together * 2 * across);
                         above = below;
                     }
                     x += V::LANES;
-                    if x >= job.across {
-                        break;
-                    }
                 }
             }
         }
     }
 }
 
-/// [`differences`] of four neighbours in a row, for tiles one after another.
+/// Zeros behind the last pixel fall on a margin, or on rows that are written later.
 ///
 /// # Safety
-/// Two vectors and two floats can be read, and the processor has the instructions.
+/// So many pixels can be read and written, with a vector behind them, and the processor has the instructions.
 #[inline(always)]
-unsafe fn horizontal<V: Vector>(from: *const f32) -> [V; 4] {
+unsafe fn copy<V: Vector>(from: *const f32, to: *mut f32, pixels: usize) {
+    for x in (0..pixels).step_by(V::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { load::<V>(from.add(x), V::LANES.min(pixels - x)).store(to.add(x)) };
+    }
+}
+
+/// [`differences`] of four neighbours in a row, for tiles one after another: of their first row and of their second.
+///
+/// # Safety
+/// Two vectors can be read in each of four parts that are so far `apart`, and the processor has the instructions.
+#[inline(always)]
+unsafe fn two<V: Vector>(from: *const f32, apart: usize) -> [[V; 4]; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [horizontal(from, apart), horizontal(from.add(apart), apart)] }
+}
+
+/// # Safety
+/// As for [`two`].
+#[inline(always)]
+unsafe fn horizontal<V: Vector>(from: *const f32, apart: usize) -> [V; 4] {
     // SAFETY: the caller's promise.
     unsafe {
         let (a, b) = V::load(from).unzip(V::load(from.add(V::LANES)));
-        let from = from.add(2);
+        let from = from.add(2 * apart);
         let (c, d) = V::load(from).unzip(V::load(from.add(V::LANES)));
         differences([a, b, c, d])
     }
