@@ -289,6 +289,9 @@ fn any_number_of_threads_gives_the_same_bits() {
         Case::new(2, [256, 64], 28, 1, 1),
         Case::new(3, [4, 4], 14, 3, 1).with_groups(32),
         Case::depthwise(3, 50, 14, 5, 2),
+        Case::depthwise(2, 5, 112, 3, 2),
+        // The weight gradient's last group of images is not whole.
+        Case::depthwise(3, 2, 56, 3, 1),
     ] {
         let mut random = Random::new(5);
         let conv = case.conv(&mut random, &device);

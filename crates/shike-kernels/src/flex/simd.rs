@@ -157,8 +157,8 @@ impl Simd {
 static CHOSEN: OnceLock<Simd> = OnceLock::new();
 
 /// Whether vectors of 512 bits gain on this processor: on those where they were measured to
-/// (docs/BENCHMARKS.md), AMD's from Zen 5 on and Intel's servers of the kinds Skylake and Cascade Lake. Where they are
-/// made of two halves (Zen 4) nothing is won.
+/// (docs/BENCHMARKS.md), AMD's from Zen 5 on and Intel's servers of the kinds Skylake and Cascade Lake, most of which
+/// have two units for them. Where they are made of two halves (Zen 4) nothing is won.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_avx512() -> bool {
     use core::arch::x86_64::__cpuid;

@@ -64,6 +64,8 @@ impl Frame {
         size: [usize; 2],
     ) {
         assert!(to.len() >= self.len(channels) && from.len() >= channels * size[0] * size[1]);
+        assert!((self.top + size[0]) * self.row <= self.plane);
+        assert!(self.left + size[1] <= self.class * self.stride[1]);
         // SAFETY: the assertion; rows and columns of the image lie inside the frame.
         unsafe { fill(simd, self, to.as_mut_ptr(), from, channels, size) };
     }
@@ -89,7 +91,7 @@ simd_entry! {
     ) = fill_with
 }
 
-/// Every store is a whole vector; what it writes behind a run, the next one writes over.
+/// Every store is a whole vector. Behind a run it writes zeros, over which the next run writes, if it is not left out.
 #[inline(always)]
 unsafe fn fill_with<V: Vector, const MR: usize>(
     frame: &Frame,
@@ -109,25 +111,25 @@ unsafe fn fill_with<V: Vector, const MR: usize>(
             for r in 0..rows {
                 let row = to;
                 to = to.add(frame.row);
+                if skips && r % stride[0] >= used[0] {
+                    continue;
+                }
                 let y = r.wrapping_sub(frame.top);
                 if y >= height {
                     zeros::<V>(row, 0, frame.row);
-                    continue;
-                }
-                if skips && r % stride[0] >= used[0] {
                     continue;
                 }
                 let from = from.as_ptr().add((channel * height + y) * width);
                 for class in 0..used[1] {
                     let to = row.add(class * frame.class);
                     let begin = first.0 + usize::from(class < first.1);
-                    let end = (end.0 + usize::from(class < end.1)).min(frame.class);
-                    zeros::<V>(to, 0, begin.min(frame.class));
+                    let end = end.0 + usize::from(class < end.1);
+                    zeros::<V>(to, 0, begin);
                     if begin < end {
                         let from = from.add(begin * stride[1] + class - frame.left);
                         copy::<V>(to.add(begin), from, end - begin, stride[1]);
                     }
-                    zeros::<V>(to, end.max(begin), frame.class);
+                    zeros::<V>(to, end, frame.class);
                 }
             }
         }
@@ -241,7 +243,7 @@ impl Rows {
         }
     }
 
-    pub fn len(&self, _: &Shape) -> usize {
+    pub fn len(&self) -> usize {
         self.row * self.height + 16
     }
 

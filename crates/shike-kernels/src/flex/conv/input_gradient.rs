@@ -237,8 +237,7 @@ impl Axes {
 
     /// Where the pixels of a class begin in the frame: the offset of the tap that reaches furthest back.
     pub fn origin(&self, ay: &AxisClass, ax: &AxisClass) -> usize {
-        let [y, x] =
-            [(ay, 0), (ax, 1)].map(|(a, d)| (a.q + self.before[d] + 1).saturating_sub(a.taps));
+        let [y, x] = [(ay, 0), (ax, 1)].map(|(a, d)| a.q + self.before[d] + 1 - a.taps.max(1));
         y * self.length[1] + x
     }
 

@@ -49,7 +49,7 @@ pub fn weight_gradient(simd: Simd, shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<
     let frame = Rows::new(s);
     let frame_len = match pointwise {
         true => pixels * columns,
-        false => frame.len(s),
+        false => frame.len(),
     };
     let image_len = s.channels * s.size[0] * s.size[1];
     let panels = mg.div_ceil(simd.rows());

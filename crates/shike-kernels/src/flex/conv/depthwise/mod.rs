@@ -1,4 +1,5 @@
-//! The convolution of each channel by itself, and its gradients.
+//! The convolution of each channel by itself, and its gradients. A number that is not finite may reach all taps of its
+//! channel's weight gradient.
 
 mod weight_gradient;
 
@@ -101,7 +102,8 @@ pub(super) fn forward(
     let taps = (0..s.taps()).map(|tap| frame.tap(tap / s.kernel[1], tap % s.kernel[1]) as u32);
     let row_stride = s.stride[0] * frame.row;
     let grid = Grid::new(simd.lanes(), s.out(), 0, row_stride, taps.collect());
-    // SAFETY: every plane is written.
+    // SAFETY: every plane is written, by one task each. The grid was made for the frame, which has a vector's room behind
+    // it; `forward` checked the lengths of weights and residual.
     unsafe {
         filled(s.batch * s.channels * grid.pixels, |y| {
             for_planes(simd, &frame, x, s.size, |frame, plane| {
@@ -132,7 +134,8 @@ pub(super) fn input_gradient(simd: Simd, s: &Shape, dy: &[f32], w: &[f32]) -> Ve
         }
     }
     let plane_in = s.size[0] * s.size[1];
-    // SAFETY: every plane is written, of which the classes are all pixels.
+    // SAFETY: every plane is written, of which the classes are all pixels, by one task each. The grids were made for the
+    // frame, which has a vector's room behind it.
     unsafe {
         filled(s.batch * s.channels * plane_in, |dx| {
             for_planes(simd, &frame, dy, s.out(), |frame, plane| {

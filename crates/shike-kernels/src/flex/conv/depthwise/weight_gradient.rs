@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::super::Shape;
 use super::super::frame::Frame;
+use super::super::{Shape, images_together};
 use crate::flex::buffer::{filled, scratch};
 use crate::flex::gemm::load;
 use crate::flex::simd::{Simd, Vector, simd_entry};
@@ -12,8 +12,11 @@ use crate::flex::simd::{Simd, Vector, simd_entry};
 /// of the output's gradient all.
 const SIDE: usize = 3;
 
-/// Pixels of the output whose products are added up in lanes of float32; beyond, in float64.
+/// Pixels of the output whose frames are filled together, about.
 const PIXELS: usize = 1 << 12;
+
+/// Products that a lane adds up in float32, about; their sums are added in float64.
+const PRODUCTS: usize = 1 << 9;
 
 /// As `weight_gradient` of the module above; lengths were checked there.
 pub(in super::super) fn weight_gradient(simd: Simd, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
@@ -46,24 +49,28 @@ struct Job<'a> {
     dy: &'a [f32],
 }
 
-/// Up to [`SIDE`] taps in each direction. Between its rows lies the stride, so that the same row of the frame meets one
-/// row of the output in each.
+/// Up to [`SIDE`] taps in each direction, from a row and a column on. Between its rows lies the stride, so that the same
+/// row of the frame meets one row of the output in each.
 struct Block {
-    rows: Vec<usize>,
-    columns: Vec<usize>,
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
 }
 
 impl Block {
     fn all(s: &Shape) -> Vec<Self> {
         let [height, width] = s.kernel;
-        let columns: Vec<usize> = (0..width).collect();
         let mut blocks = Vec::new();
-        for first in 0..height.min(s.stride[0]) {
-            let rows: Vec<usize> = (first..height).step_by(s.stride[0]).collect();
-            for rows in rows.chunks(SIDE) {
-                for columns in columns.chunks(SIDE) {
-                    let [rows, columns] = [rows, columns].map(<[usize]>::to_vec);
-                    blocks.push(Self { rows, columns });
+        for class in 0..height.min(s.stride[0]) {
+            for row in (class..height).step_by(SIDE * s.stride[0]) {
+                for column in (0..width).step_by(SIDE) {
+                    blocks.push(Self {
+                        row,
+                        rows: (height - row).div_ceil(s.stride[0]).min(SIDE),
+                        column,
+                        columns: (width - column).min(SIDE),
+                    });
                 }
             }
         }
@@ -76,8 +83,8 @@ fn run(simd: Simd, job: &Job<'_>, channel: usize, sums: &mut [f64]) {
     let s = &job.shape;
     let [height, width] = s.out();
     let (plane_in, plane_out) = (s.size[0] * s.size[1], height * width);
-    let together = PIXELS.div_ceil(plane_out).min(s.batch);
     let frame_len = job.frame.len(1);
+    let together = images_together(PIXELS, plane_out, frame_len).min(s.batch);
     scratch(together * frame_len, |frames| {
         // Lanes behind a row's last pixel meet zeros of the gradient, and have to be numbers.
         frames.fill(0.0);
@@ -126,7 +133,7 @@ unsafe fn add_with<V: Vector, const MR: usize>(
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        match (block.rows.len(), block.columns.len()) {
+        match (block.rows, block.columns) {
             (1, 1) => tile::<V, 1, 1>(job, block, pairs, sums),
             (1, 2) => tile::<V, 1, 2>(job, block, pairs, sums),
             (1, _) => tile::<V, 1, 3>(job, block, pairs, sums),
@@ -155,14 +162,15 @@ unsafe fn tile<V: Vector, const R: usize, const C: usize>(
     let [height, width] = s.out();
     let step = s.stride[0] * job.frame.row;
     let mut columns = [0; C];
-    for (at, &column) in columns.iter_mut().zip(&block.columns) {
-        *at = job.frame.tap(block.rows[0], column);
+    for (c, at) in columns.iter_mut().enumerate() {
+        *at = job.frame.tap(block.row, block.column + c);
     }
     // SAFETY: a row of the frame that is read is one of a tap and a pixel of the output; the caller's promise.
     unsafe {
         let zero = V::splat(0.0);
         let mut sum = [[zero; C]; R];
-        for pair in pairs {
+        let mut products = 0;
+        for (i, pair) in pairs.iter().enumerate() {
             for x in (0..width).step_by(V::LANES) {
                 let lanes = V::LANES.min(width - x);
                 // The gradient's rows that meet the frame's: the newest with the first row of taps.
@@ -186,11 +194,19 @@ unsafe fn tile<V: Vector, const R: usize, const C: usize>(
                     dy = dy.wrapping_add(width);
                     frame = frame.wrapping_add(step);
                 }
-            }
-        }
-        for i in 0..R {
-            for c in 0..C {
-                sums[block.rows[i] * s.kernel[1] + block.columns[c]] += sum[i][c].sum();
+                products += height;
+                let last = i + 1 == pairs.len() && x + V::LANES >= width;
+                if products < PRODUCTS && !last {
+                    continue;
+                }
+                products = 0;
+                for r in 0..R {
+                    let row = (block.row + r * s.stride[0]) * s.kernel[1] + block.column;
+                    for c in 0..C {
+                        sums[row + c] += sum[r][c].sum();
+                        sum[r][c] = zero;
+                    }
+                }
             }
         }
     }
