@@ -20,10 +20,8 @@ pub fn input_gradient(simd: Simd, shape: &Shape, dy: &[f32], w: &[f32]) -> Vec<f
     if s.is_depthwise() {
         return depthwise::input_gradient(simd, s, dy, w);
     }
-    if let Some(turned) = s.turned() {
-        if winograd::serves(simd, &turned) {
-            return winograd::input_gradient(simd, &turned, dy, w);
-        }
+    if let Some(turned) = s.turned().filter(|turned| winograd::serves(simd, turned)) {
+        return winograd::input_gradient(simd, &turned, dy, w);
     }
     // Filters in pairs, if the operands are.
     let pairs = simd.values() == 2;

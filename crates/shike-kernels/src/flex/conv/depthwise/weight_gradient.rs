@@ -200,11 +200,11 @@ unsafe fn tile<V: Vector, const R: usize, const C: usize>(
                     continue;
                 }
                 products = 0;
-                for r in 0..R {
+                for (r, sum) in sum.iter_mut().enumerate() {
                     let row = (block.row + r * s.stride[0]) * s.kernel[1] + block.column;
-                    for c in 0..C {
-                        sums[row + c] += sum[r][c].sum();
-                        sum[r][c] = zero;
+                    for (c, sum) in sum.iter_mut().enumerate() {
+                        sums[row + c] += sum.sum();
+                        *sum = zero;
                     }
                 }
             }
