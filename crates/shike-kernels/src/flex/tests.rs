@@ -296,6 +296,10 @@ fn convolutions() {
             y.iter().zip(&dy).enumerate().map(value).collect()
         };
         for (simd, rounds) in paths() {
+            // Groups are computed in float32, as on the path before.
+            if cfg!(miri) && rounds && s.groups > 1 {
+                continue;
+            }
             let expected = if rounds { &rounded } else { &expected };
             let found = conv::forward(simd, &s, &x, &w, Some(epilogue));
             if let Some(expected) = expected {
