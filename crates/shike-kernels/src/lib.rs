@@ -13,7 +13,8 @@
 //! same padding on opposite sides, and at most 256 pixels in a window. Those for transformers, a convolution with a bias, and
 //! both steps of [`conv2d_norm`] in one pass ask that nothing is tracked for gradients. Everywhere else Burn's own modules
 //! answer, with the same result up to rounding; a value that is not finite may reach one row and one column more of a 3×3
-//! convolution's output, and all of a channel's taps in the weight gradient of a convolution of each channel by itself. [`stats`] tells how often which of the two happened.
+//! convolution's output, and all of a channel's taps in the weight gradient of a convolution of each channel by itself.
+//! [`stats`] tells how often which of the two happened.
 //!
 //! Results are equal bit for bit from run to run, and for any number of threads: sums are cut into
 //! parts by the shapes alone. Another processor may have other vectors (AVX2 or plain Rust is chosen

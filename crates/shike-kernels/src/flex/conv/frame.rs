@@ -151,7 +151,7 @@ unsafe fn zeros<V: Vector>(to: *mut f32, at: usize, end: usize) {
 /// # Safety
 /// They can be read, and as many written with a vector behind them.
 #[inline(always)]
-unsafe fn copy<V: Vector>(to: *mut f32, from: *const f32, count: usize, stride: usize) {
+pub(super) unsafe fn copy<V: Vector>(to: *mut f32, from: *const f32, count: usize, stride: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for at in (0..count).step_by(V::LANES) {

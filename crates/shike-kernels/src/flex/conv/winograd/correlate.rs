@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::{APART, PLACES, differences, tiles};
 use crate::flex::buffer::{Target, filled, scratch, zeroed};
+use crate::flex::conv::frame::copy;
 use crate::flex::conv::{Epilogue, Shape, panel_parts, part};
-use crate::flex::gemm::{By, Columns, Product, Range2, Source, k_blocks, load, multiply, store};
+use crate::flex::gemm::{By, Columns, Product, Range2, Source, k_blocks, multiply, store};
 use crate::flex::simd::{Simd, Vector, simd_entry};
 
 /// Tiles that a task transforms at once, about: what the product of a place reads and writes stays in a second-level cache.
@@ -273,7 +274,8 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                         let first = column.max(s.pad[1]) - s.pad[1];
                         let zeros = s.pad[1].saturating_sub(column).min(2 * across);
                         let pixels = width.saturating_sub(first).min(2 * across - zeros);
-                        copy::<V>(from.wrapping_add(first), to.add(zeros), pixels);
+                        // Zeros behind the last pixel fall on a margin, or on rows that are written later.
+                        copy::<V>(to.add(zeros), from.wrapping_add(first), pixels, 1);
                     }
                 }
                 let to = to[channel * job.stride..].as_mut_ptr();
@@ -306,18 +308,6 @@ unsafe fn spread_with<V: Vector, const MR: usize>(
                 }
             }
         }
-    }
-}
-
-/// Zeros behind the last pixel fall on a margin, or on rows that are written later.
-///
-/// # Safety
-/// So many pixels can be read and written, with a vector behind them, and the processor has the instructions.
-#[inline(always)]
-unsafe fn copy<V: Vector>(from: *const f32, to: *mut f32, pixels: usize) {
-    for x in (0..pixels).step_by(V::LANES) {
-        // SAFETY: the caller's promise.
-        unsafe { load::<V>(from.add(x), V::LANES.min(pixels - x)).store(to.add(x)) };
     }
 }
 
